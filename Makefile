@@ -1,0 +1,56 @@
+# Every target with a line of help: `make help`.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+# uv unpacks while it downloads (the CUDA build of torch and its libraries are 3 GB). It reads no pip.conf.
+LINKS := $(foreach folder,$(PIP_FIND_LINKS),--find-links $(folder))
+PYTEST := $(BIN)/python -m pytest
+
+.DEFAULT_GOAL := help
+.PHONY: help install demo test test-slow lint format bench-quality wheel wheel-test clean
+
+help:  ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+install: $(STAMP)  ## make .venv and install the pinned requirements
+
+$(STAMP): pyproject.toml requirements/constraints.txt requirements/fbgemm-cpu/pyproject.toml
+	@date +%s > .install-start
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet uv==0.13.9
+	$(BIN)/python -m pip wheel --quiet --no-deps --wheel-dir $(VENV)/wheels requirements/fbgemm-cpu
+	$(BIN)/uv pip install --python $(BIN)/python --find-links $(VENV)/wheels $(LINKS) \
+	  --constraint requirements/constraints.txt --editable '.[demo,dev]'
+	@expr $$(date +%s) - $$(cat .install-start) > $@; rm -f .install-start
+
+demo: install  ## the main job on real data: import, train, publish, serve, experiment
+	$(BIN)/tastemaker demo $(ARGS)
+
+test: install  ## the tests that are not slow (under 12 minutes on 2 cores)
+	$(PYTEST) -m "not slow and not gpu" $(ARGS)
+
+test-slow: install  ## the slow tests
+	$(PYTEST) -m "slow and not gpu" $(ARGS)
+
+lint: install  ## ruff and mypy
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: install  ## let ruff mend what it can
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench-quality: install  ## offline quality over three seeds, beside its targets
+	$(BIN)/python benchmarks/quality.py $(ARGS)
+
+wheel: install  ## the wheels of a release, in dist/
+	rm -rf dist
+	$(BIN)/python -m pip wheel --quiet --no-deps --wheel-dir dist . requirements/fbgemm-cpu
+
+wheel-test: wheel  ## the wheel alone, in an empty environment and folder, runs the quick demo
+	bash tests/deploy/wheel_demo.sh dist
+
+clean:  ## remove what the targets made (not the home folder)
+	rm -rf dist build benchmarks/out .mypy_cache .ruff_cache .pytest_cache .hypothesis

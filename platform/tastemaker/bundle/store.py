@@ -1,0 +1,162 @@
+"""Where bundles lie: blobs named by their content, and manifests. Not for what is inside them.
+
+{root}/blobs/sha256/ab/ab12…      every file, once, whoever uses it
+{root}/manifests/{catalogue}/{bundle_id}.json    written last; without it there is no bundle
+{root}/tmp/                       what is being written; a crash leaves its rest here alone
+"""
+
+import hashlib
+import os
+import re
+from pathlib import Path
+from typing import Any, Self
+from uuid import uuid4
+
+import fsspec
+from fsspec.implementations.local import LocalFileSystem
+
+from tastemaker.bundle.manifest import BundleRef
+from tastemaker.config import Settings
+from tastemaker.errors import BundleError, IntegrityError
+from tastemaker.home import Home
+from tastemaker.types import catalogue_name
+
+_URI = re.compile(r"manifests/[a-z0-9-]{1,40}/[0-9a-f]{12}\.json")
+_HASH = re.compile(r"[0-9a-f]{64}")
+
+
+class BundleStore:
+    """A folder or an object store, by fsspec URL. Several processes may write at once.
+
+    Args:
+        root: Path or URL of the store's root.
+    """
+
+    def __init__(self, root: str | Path) -> None:
+        self._fs, path = _open(str(root))
+        self._root = path.rstrip("/")
+        self._local = isinstance(self._fs, LocalFileSystem)
+
+    @classmethod
+    def of(cls, settings: Settings, home: Home) -> Self:
+        """`bundles` below the storage root that the settings name, which is the home unless told."""
+        return cls(
+            f"{settings.storage.url.rstrip('/')}/bundles" if settings.storage.url else home / "bundles"
+        )
+
+    def put(self, content: bytes) -> str:
+        """Keeps `content`; its SHA-256. A blob that is there already is kept, a damaged one replaced."""
+        sha256 = hashlib.sha256(content).hexdigest()
+        path = self._blob(sha256)
+        if not (self._fs.exists(path) and hashlib.sha256(self._fs.cat_file(path)).hexdigest() == sha256):
+            self._write(path, content)
+        return sha256
+
+    def get(self, sha256: str, size: int, name: str) -> bytes:
+        """The blob of this hash and size; `name` is the file's, for the message.
+
+        Raises:
+            IntegrityError: Missing, changed, or outside the store.
+        """
+        content = self._read(self._blob(sha256), name)
+        if len(content) != size:
+            raise _changed(name, f"{len(content)} bytes", f"{size} bytes")
+        if (found := hashlib.sha256(content).hexdigest()) != sha256:
+            raise _changed(name, f"SHA-256 {found[:12]}", sha256[:12])
+        return content
+
+    def put_manifest(self, catalogue: str, content: bytes) -> BundleRef:
+        """Makes a bundle exist. Every blob that the manifest names must be there already."""
+        sha256 = hashlib.sha256(content).hexdigest()
+        ref = BundleRef(f"manifests/{catalogue_name(catalogue)}/{sha256[:12]}.json", sha256)
+        self._write(f"{self._root}/{ref.uri}", content)
+        return ref
+
+    def get_manifest(self, uri: str, sha256: str | None = None) -> tuple[BundleRef, bytes]:
+        """The manifest at `uri` (relative to the store), checked against its hash or at least its name.
+
+        Raises:
+            IntegrityError: Missing, changed, or outside the store.
+        """
+        if not _URI.fullmatch(uri):
+            limit = "manifests/<catalogue>/<bundle id>.json"
+            raise IntegrityError(
+                "URI of a bundle", value=uri, limit=limit, mend="give the URI that publishing printed"
+            )
+        content = self._read(f"{self._root}/{uri}", uri)
+        found = hashlib.sha256(content).hexdigest()
+        if not found.startswith(Path(uri).stem) or sha256 not in (None, found):
+            raise _changed(uri, f"SHA-256 {found[:12]}", (sha256 or Path(uri).stem)[:12])
+        return BundleRef(uri, found), content
+
+    def bundles(self, catalogue: str) -> list[str]:
+        """URIs of all bundles of the catalogue, sorted."""
+        folder = f"{self._root}/manifests/{catalogue_name(catalogue)}"
+        if not self._fs.isdir(folder):
+            return []
+        names = (entry.rsplit("/", 1)[-1] for entry in self._fs.ls(folder, detail=False))
+        uris = (f"manifests/{catalogue}/{name}" for name in names)
+        return sorted(uri for uri in uris if _URI.fullmatch(uri))
+
+    def _blob(self, sha256: str) -> str:
+        if not _HASH.fullmatch(sha256):
+            raise IntegrityError("hash of a bundle's file", value=sha256, limit="64 hexadecimal digits")
+        return f"{self._root}/blobs/sha256/{sha256[:2]}/{sha256}"
+
+    def _read(self, path: str, name: str) -> bytes:
+        if self._local and not Path(path).resolve().is_relative_to(Path(self._root).resolve()):
+            raise IntegrityError(f"{name} is a link out of the bundle store", mend="publish the bundle again")
+        try:
+            return bytes(self._fs.cat_file(path))
+        except FileNotFoundError as error:
+            what = f"{name} is missing from the bundle store at {self._root}"
+            raise IntegrityError(what, mend="publish the bundle again, or correct storage.url") from error
+        except OSError as error:
+            raise BundleError(
+                f"{name} cannot be read", value=str(error), mend="see to the storage"
+            ) from error
+
+    def _write(self, path: str, content: bytes) -> None:
+        try:
+            if self._local:
+                _write_local(Path(self._root), Path(path), content)
+            else:
+                self._fs.makedirs(path.rsplit("/", 1)[0], exist_ok=True)
+                self._fs.pipe_file(path, content)
+        except OSError as error:
+            raise BundleError(
+                f"{path} cannot be written", value=str(error), mend="see to the storage"
+            ) from error
+
+
+def _open(url: str) -> tuple[Any, str]:
+    try:
+        fs, path = fsspec.core.url_to_fs(url)
+    except (ValueError, ImportError) as error:
+        raise BundleError("URL of the bundle store", value=url, mend=str(error)) from error
+    return fs, str(path)
+
+
+def _write_local(root: Path, path: Path, content: bytes) -> None:
+    temporary = root / "tmp" / uuid4().hex
+    temporary.parent.mkdir(parents=True, exist_ok=True)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        with temporary.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
+
+
+def _changed(name: str, value: str, limit: str) -> IntegrityError:
+    return IntegrityError(
+        f"{name} was changed since it was published", value=value, limit=limit, mend="publish again"
+    )

@@ -1,0 +1,276 @@
+"""Settings: defaults < file < `TASTEMAKER_A__B` environment < the few flags.
+
+Every component's config derives from `Strict`: frozen, unknown keys refused, nothing coerced silently.
+"""
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Self
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator
+
+from tastemaker.errors import ConfigError, UsageError
+
+ENV_PREFIX = "TASTEMAKER_"
+
+
+class Strict(BaseModel):
+    """Base of all configs."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, validate_default=True)
+
+    @classmethod
+    def parse(cls, data: Mapping[str, Any], origin: str) -> Self:
+        """The config that `data` (as read from YAML or JSON) spells out.
+
+        Raises:
+            ConfigError: A key is unknown or a value is wrong; names `origin`, key, value, limit and mend.
+        """
+        try:
+            return cls.model_validate_json(json.dumps(data, default=str))
+        except ValidationError as error:
+            raise _config_error(cls, error, origin) from error
+
+
+def _config_error(cls: type[BaseModel], error: ValidationError, origin: str) -> ConfigError:
+    first = error.errors()[0]
+    key = ".".join(str(part) for part in first["loc"]) or "(top level)"
+    if first["type"] == "extra_forbidden":
+        known = ", ".join(sorted(_fields_at(cls, first["loc"][:-1])))
+        return ConfigError(
+            f"{origin}: unknown key {key}",
+            value=first["input"],
+            limit=f"one of: {known}",
+            mend="remove or rename it",
+        )
+    if first["type"] == "missing":
+        return ConfigError(f"{origin}: key {key} is missing", mend="add it")
+    return ConfigError(f"{origin}: {key}", value=first["input"], limit=first["msg"], mend="correct the value")
+
+
+def _fields_at(cls: type[BaseModel], path: tuple[int | str, ...]) -> list[str]:
+    model: Any = cls
+    for part in path:
+        field = getattr(model, "model_fields", {}).get(part)
+        if field is not None and hasattr(field.annotation, "model_fields"):
+            model = field.annotation
+    return list(model.model_fields)
+
+
+class StateSettings(Strict):
+    """Where everything online lives (Redis protocol)."""
+
+    url: str | None = Field(None, description="redis:// or rediss:// URL; empty starts the embedded Valkey")
+    cache_url: str | None = Field(None, description="URL of the result cache; empty shares `url`")
+    password: SecretStr | None = Field(None, description="password of both, where the URL has none")
+    partitions: int = Field(
+        64, ge=1, le=1024, description="event streams of a catalogue; fixed once it exists"
+    )
+    history_length: int = Field(50, ge=1, le=1000, description="newest items of a user that serving reads")
+    dedup_window_seconds: int = Field(86_400, ge=1, description="how long an event_id is remembered")
+    stream_max_length: int = Field(1_000_000, ge=1000, description="cap of each partition stream, in entries")
+
+
+class RegistrySettings(Strict):
+    """MLflow."""
+
+    tracking_uri: str | None = Field(
+        None, description="MLflow server; empty opens the SQLite store in the home"
+    )
+
+
+class StorageSettings(Strict):
+    """Where bundles lie."""
+
+    url: str | None = Field(None, description="fsspec URL of the storage root; empty is the home folder")
+
+
+class ApiKey(Strict):
+    """One key to the HTTP API, stored as its hash."""
+
+    sha256: str = Field(pattern=r"^[0-9a-f]{64}$", description="SHA-256 of the key, hexadecimal")
+    scopes: tuple[str, ...] = Field(description="of read, ingest, catalogue, erase, explain, admin")
+
+    @field_validator("scopes")
+    @classmethod
+    def _known(cls, scopes: tuple[str, ...]) -> tuple[str, ...]:
+        unknown = set(scopes) - {"read", "ingest", "catalogue", "erase", "explain", "admin"}
+        if unknown:
+            raise ValueError(
+                f"scopes of read, ingest, catalogue, erase, explain, admin; not {sorted(unknown)}"
+            )
+        return scopes
+
+
+class BudgetSettings(Strict):
+    """A stage's share of the deadline, in milliseconds."""
+
+    history: float = Field(10.0, gt=0, description="reading the user's history and assignment")
+    retrieve: float = Field(35.0, gt=0, description="user encoding, all sources, merge")
+    rank: float = Field(40.0, gt=0, description="hydration and ranking")
+    rerank: float = Field(10.0, gt=0, description="reranking and final filter")
+
+
+class GatewaySettings(Strict):
+    """The HTTP face."""
+
+    host: str = Field("127.0.0.1", description="address that /v1 listens on; needs keys unless loopback")
+    port: int = Field(8700, ge=0, le=65535, description="port of /v1; 0 takes a free one")
+    admin_port: int = Field(
+        8701, ge=0, le=65535, description="port of /docs, /metrics and /admin; 0 takes a free one"
+    )
+    deadline_ms: float = Field(100.0, gt=0, le=60_000, description="time that a request has")
+    budget_ms: BudgetSettings = Field(default_factory=BudgetSettings, description="each stage's share")
+    max_k: int = Field(200, ge=1, le=1000, description="longest list that may be asked for")
+    max_batch: int = Field(1000, ge=1, le=10_000, description="most events in one POST")
+    keys: tuple[ApiKey, ...] = Field((), description="API keys; without any, loopback only")
+
+
+class RaySettings(Strict):
+    """The Ray session."""
+
+    address: str | None = Field(None, description="an existing cluster; empty starts one on this machine")
+    num_cpus: int | None = Field(
+        None, ge=1, description="logical CPUs of a session that we start; empty asks Ray"
+    )
+    object_store_mb: int = Field(256, ge=80, description="shared memory of a session that we start")
+    token_file: Path | None = Field(None, description="the cluster's auth token; empty makes one in the home")
+
+
+class Settings(Strict):
+    """All that one deployment is told. The file is YAML of this shape."""
+
+    catalogue: str = Field(
+        "default", description="the unit of tenancy: its items, events, models, experiments"
+    )
+    home: Path = Field(Path(".tastemaker"), validate_default=False, description="folder of the embedded mode")
+    state: StateSettings = Field(default_factory=StateSettings, description="Redis/Valkey")
+    registry: RegistrySettings = Field(default_factory=RegistrySettings, description="MLflow")
+    storage: StorageSettings = Field(default_factory=StorageSettings, description="bundles")
+    gateway: GatewaySettings = Field(default_factory=GatewaySettings, description="HTTP")
+    ray: RaySettings = Field(default_factory=RaySettings, description="Ray")
+
+    @field_validator("catalogue")
+    @classmethod
+    def _catalogue(cls, name: str) -> str:
+        from tastemaker.types import catalogue_name  # late: numpy would double the time of `--help`
+
+        try:
+            return catalogue_name(name)
+        except UsageError as error:
+            raise ValueError(str(error)) from error
+
+
+def load_settings(
+    file: Path | None = None,
+    environment: Mapping[str, str] | None = None,
+    flags: Mapping[str, Any] | None = None,
+) -> Settings:
+    """Settings from file, environment and flags.
+
+    Args:
+        file: YAML; unset reads the file that `TASTEMAKER_CONFIG` names, if any.
+        environment: Stands in for `os.environ`.
+        flags: Dotted keys and values from the command line; None values are not set.
+
+    Raises:
+        ConfigError: See `Strict.parse`.
+    """
+    return _load(file, environment, flags)[0]
+
+
+def setting_origins(
+    file: Path | None = None,
+    environment: Mapping[str, str] | None = None,
+    flags: Mapping[str, Any] | None = None,
+) -> tuple[Settings, dict[str, str]]:
+    """Settings, and for each dotted key that is not a default, where it came from."""
+    return _load(file, environment, flags)
+
+
+def _load(
+    file: Path | None, environment: Mapping[str, str] | None, flags: Mapping[str, Any] | None
+) -> tuple[Settings, dict[str, str]]:
+    environment = os.environ if environment is None else environment
+    if file is None and environment.get("TASTEMAKER_CONFIG"):
+        file = Path(environment["TASTEMAKER_CONFIG"])
+    tree: dict[str, Any] = read_yaml(file) if file else {}
+    origins = {key: str(file) for key in _flatten(tree)}
+    for key, value, name in _from_environment(environment):
+        _set(tree, key, value, name)
+        origins[key] = name
+    for key, value in (flags or {}).items():
+        if value is not None:
+            _set(tree, key, value, "command line")
+            origins[key] = "command line"
+    named = ", ".join(sorted(set(origins.values()))) or "defaults"
+    return Settings.parse(tree, named), origins
+
+
+def read_yaml(file: Path) -> dict[str, Any]:
+    """The mapping in a YAML file.
+
+    Raises:
+        ConfigError: No such file, not YAML, or not a mapping.
+    """
+    try:
+        tree = yaml.safe_load(file.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(
+            f"config file {file}", value=error.strerror, mend="give the path of a YAML file"
+        ) from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigError(f"config file {file} is not YAML", value=str(error), mend="correct it") from error
+    if tree is None:
+        return {}
+    if not isinstance(tree, dict):
+        raise ConfigError(
+            f"config file {file}", value=type(tree).__name__, limit="a mapping", mend="correct it"
+        )
+    return tree
+
+
+def _from_environment(environment: Mapping[str, str]) -> list[tuple[str, Any, str]]:
+    found = []
+    for name, text in sorted(environment.items()):
+        if not name.startswith(ENV_PREFIX) or name in ("TASTEMAKER_CONFIG", "TASTEMAKER_DEBUG"):
+            continue
+        key = name.removeprefix(ENV_PREFIX).lower().replace("__", ".")
+        value: Any = yaml.safe_load(text) if text.strip() else text
+        if name.endswith("_FILE") and name != "TASTEMAKER_RAY__TOKEN_FILE":
+            key, value = key.removesuffix("_file"), _secret(name, text)
+        if key in ("home", "state.password", "state.url") and value is not None:
+            value = str(value)
+        found.append((key, value, name))
+    return found
+
+
+def _secret(name: str, path: str) -> str:
+    try:
+        return Path(path).read_text(encoding="utf-8").strip()
+    except OSError as error:
+        raise ConfigError(
+            f"{name} names {path}", value=error.strerror, mend="mount the secret there"
+        ) from error
+
+
+def _set(tree: dict[str, Any], key: str, value: Any, origin: str) -> None:
+    *parents, last = key.split(".")
+    for part in parents:
+        tree = tree.setdefault(part, {})
+        if not isinstance(tree, dict):
+            raise ConfigError(f"{origin}: {key}", mend=f"{part} is a value, not a group of keys")
+    tree[last] = value
+
+
+def _flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in tree.items():
+        if isinstance(value, Mapping) and value:
+            flat |= _flatten(value, f"{prefix}{key}.")
+        else:
+            flat[f"{prefix}{key}"] = value
+    return flat

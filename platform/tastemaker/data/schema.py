@@ -1,0 +1,181 @@
+"""What imported data looks like: column names, Arrow schemas, and the dataset that fits and evaluations read.
+
+Not for live events (see `events/`): a dataset is what a fit learns from, so the simulator's rows are refused.
+Shape letters: N rows, U users, I items.
+"""
+
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from tastemaker.errors import DataError
+from tastemaker.home import Home
+from tastemaker.types import EVENT_WEIGHTS, Float32, Int32, Int64, catalogue_name
+
+IMPORT_MEND = "run `tastemaker data import`"
+POSITIVE_KINDS: Final = ("view", "click", "like", "purchase", "rating", "watch")
+"""Kinds that mean consumption, the only ones in a `Dataset`; the file keeps the others."""
+
+
+class Column:
+    """Names of columns, once."""
+
+    USER_ID: Final = "user_id"
+    ITEM_ID: Final = "item_id"
+    KIND: Final = "kind"
+    VALUE: Final = "value"
+    TIMESTAMP_MS: Final = "timestamp_ms"
+    ORIGIN: Final = "origin"
+    TITLE: Final = "title"
+    CATEGORY: Final = "category"
+    TAGS: Final = "tags"
+    CREATED_AT_MS: Final = "created_at_ms"
+
+
+def _field(name: str, kind: "pa.DataType", nullable: bool = True) -> "pa.Field[Any]":
+    return pa.field(name, kind, nullable=nullable)
+
+
+INTERACTIONS_SCHEMA = pa.schema(
+    [
+        _field(Column.USER_ID, pa.string(), nullable=False),
+        _field(Column.ITEM_ID, pa.string(), nullable=False),
+        _field(Column.KIND, pa.string(), nullable=False),
+        _field(Column.VALUE, pa.float32()),
+        _field(Column.TIMESTAMP_MS, pa.int64(), nullable=False),
+        _field(Column.ORIGIN, pa.string(), nullable=False),
+    ]
+)
+"""One row per event, in file order."""
+
+ITEMS_SCHEMA = pa.schema(
+    [
+        _field(Column.ITEM_ID, pa.string(), nullable=False),
+        _field(Column.TITLE, pa.string(), nullable=False),
+        _field(Column.CATEGORY, pa.string(), nullable=False),
+        _field(Column.TAGS, pa.list_(pa.string()), nullable=False),
+        _field(Column.CREATED_AT_MS, pa.int64()),
+    ]
+)
+"""One row per item. Unknown: title is the item's id, category empty, tags none, created_at_ms null."""
+
+REJECTS_SCHEMA = pa.schema(
+    [
+        _field("table", pa.string(), nullable=False),
+        _field("row", pa.int64()),
+        *(_field(name, pa.string()) for name in (Column.USER_ID, Column.ITEM_ID, Column.KIND, Column.VALUE)),
+        _field("timestamp", pa.string()),
+        _field("reason", pa.string(), nullable=False),
+    ]
+)
+"""Refused rows of the table `interactions` or `items`, as text; `row` counts data rows from 1."""
+
+
+@dataclass(frozen=True, slots=True)
+class Dataset:
+    """All positive interactions of one catalogue, as rows of numbers.
+
+    Rows are sorted by user, then time, then place in the imported file (ties in time keep the file's order).
+    Users are in order of their first row in the file; `items` row i is item i, items that nobody has used
+    included. `value` is the rating or watch time, else the kind's default weight.
+    """
+
+    user_ids: list[str]
+    item_ids: list[str]
+    user_index: Int32
+    item_index: Int32
+    timestamp_ms: Int64
+    value: Float32
+    items: pa.Table
+    fingerprint: str
+
+    @property
+    def num_users(self) -> int:
+        """U."""
+        return len(self.user_ids)
+
+    @property
+    def num_items(self) -> int:
+        """I."""
+        return len(self.item_ids)
+
+    def __len__(self) -> int:
+        return len(self.user_index)
+
+
+def imported_folder(home: Home, catalogue: str) -> Path:
+    """Where the last import of `catalogue` lies."""
+    return home / "events" / catalogue_name(catalogue) / "imported"
+
+
+def read_dataset(home: Home, catalogue: str) -> Dataset:
+    """The dataset that was last imported into `catalogue`.
+
+    Raises:
+        DataError: Nothing was imported, the files cannot be read, or rows come from the simulator.
+    """
+    folder = imported_folder(home, catalogue)
+    if not folder.is_dir():
+        raise DataError(f"catalogue {catalogue} has no data", mend=IMPORT_MEND)
+    return build_dataset(
+        _read_table(folder / "interactions.parquet", INTERACTIONS_SCHEMA),
+        _read_table(folder / "items.parquet", ITEMS_SCHEMA),
+    )
+
+
+def _read_table(file: Path, schema: pa.Schema) -> pa.Table:
+    try:
+        return pq.read_table(file).select(schema.names).cast(schema)
+    except (OSError, pa.ArrowException, KeyError) as error:
+        raise DataError(f"{file} cannot be read", value=str(error), mend=IMPORT_MEND + " again") from error
+
+
+def build_dataset(interactions: pa.Table, items: pa.Table) -> Dataset:
+    """The dataset of two tables with `INTERACTIONS_SCHEMA` and `ITEMS_SCHEMA`.
+
+    Raises:
+        DataError: A row's origin is the simulator, or its item is not in `items`.
+    """
+    if pc.any(pc.equal(interactions[Column.ORIGIN], pa.scalar("simulator"))).as_py():
+        raise DataError(
+            "imported interactions have origin simulator", limit="live or replay", mend="import real events"
+        )
+    rows = interactions.filter(pc.is_in(interactions[Column.KIND], pa.array(POSITIVE_KINDS)))
+    users = rows[Column.USER_ID].combine_chunks().dictionary_encode()
+    item_ids = items[Column.ITEM_ID].combine_chunks()
+    item_index = pc.index_in(rows[Column.ITEM_ID].combine_chunks(), item_ids)
+    if item_index.null_count:
+        raise DataError("interactions name items that the items table lacks", value=item_index.null_count)
+    user_N = users.indices.to_numpy().astype(np.int32)
+    time_N = rows[Column.TIMESTAMP_MS].to_numpy()
+    order_N = np.lexsort((time_N, user_N))  # stable: file order breaks ties
+    arrays = (
+        user_N[order_N],
+        item_index.to_numpy().astype(np.int32)[order_N],
+        time_N[order_N].astype(np.int64),
+        _values(rows)[order_N],
+    )
+    user_ids = [str(user_id) for user_id in users.dictionary.to_pylist()]
+    names = [str(item_id) for item_id in item_ids.to_pylist()]
+    return Dataset(user_ids, names, *arrays, items, _fingerprint(user_ids, items, arrays))
+
+
+def _values(rows: pa.Table) -> Float32:
+    default_N = rows[Column.KIND].to_pandas().map(EVENT_WEIGHTS).fillna(1.0)
+    value: Float32 = rows[Column.VALUE].to_pandas().fillna(default_N).to_numpy(np.float32)
+    return value
+
+
+def _fingerprint(user_ids: list[str], items: pa.Table, arrays: tuple[np.ndarray[Any, Any], ...]) -> str:
+    digest = hashlib.sha256()
+    digest.update(json.dumps([user_ids, items.to_pydict()], ensure_ascii=False, sort_keys=True).encode())
+    for array in arrays:
+        digest.update(np.ascontiguousarray(array).astype(array.dtype.newbyteorder("<")).tobytes())
+    return digest.hexdigest()

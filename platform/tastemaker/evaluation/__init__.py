@@ -1,0 +1,1 @@
+"""Offline evaluation: metrics per user and per list, and their intervals."""

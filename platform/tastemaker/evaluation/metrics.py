@@ -1,0 +1,175 @@
+"""Metrics of ranked lists: per user, and of all lists together. Not the loop that makes the lists: `offline`.
+
+Per-user metrics take `relevance_BK`: the grade of each slot of a user's list, 0 where the item is no target
+(see `relevance`). A user without targets has no recall, NDCG or average precision: NaN.
+
+Shape letters: B users, K slots (best first), M targets, I catalogue.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from tastemaker.types import Float64, Int32, Int64
+
+PADDING = -1
+"""Stands in `ranked_BK` where a list is shorter than K."""
+
+
+def relevance(ranked_BK: Int32, targets: Sequence[Int32], grades: Sequence[Float64] | None = None) -> Float64:
+    """(B, K) grade of each slot: the target's grade, 1 without `grades`, 0 for other items and padding.
+
+    An item that a list holds twice counts at its first place only.
+
+    >>> relevance(np.array([[7, 3, 7, -1]], np.int32), [np.array([7, 9], np.int32)]).tolist()
+    [[1.0, 0.0, 0.0, 0.0]]
+    """
+    num_users, depth = ranked_BK.shape
+    user_M = np.repeat(np.arange(num_users), [len(items) for items in targets])
+    item_M = np.concatenate([*targets, np.empty(0, np.int32)]).astype(np.int64)
+    grade_M = np.ones(len(item_M)) if grades is None else np.concatenate([*grades, np.empty(0)])
+    width = int(max(ranked_BK.max(initial=0), item_M.max(initial=0))) + 1
+    key_M = user_M * width + item_M
+    order_M = np.argsort(key_M, kind="stable")
+    key_BK = np.arange(num_users)[:, None] * width + ranked_BK
+    at_BK = np.searchsorted(key_M, key_BK, sorter=order_M)
+    found_BK = (at_BK < len(key_M)) & (ranked_BK != PADDING)
+    slot_BK = order_M[np.where(found_BK, at_BK, 0)] if len(key_M) else np.zeros(ranked_BK.shape, np.int64)
+    if len(key_M):
+        found_BK &= key_M[slot_BK] == key_BK
+        found_BK &= _first_places(key_BK)
+        return np.where(found_BK, grade_M[slot_BK], 0.0)
+    return np.zeros((num_users, depth))
+
+
+def _first_places(key_BK: Int64) -> np.ndarray[tuple[int, ...], np.dtype[np.bool_]]:
+    first = np.zeros(key_BK.size, np.bool_)
+    first[np.unique(key_BK.ravel(), return_index=True)[1]] = True
+    return first.reshape(key_BK.shape)
+
+
+def recall(relevance_BK: Float64, num_targets_B: Int64, k: int) -> Float64:
+    """(B,) Recall@k = targets among the first k / all targets.
+
+    The denominator is the number of targets, also where that is more than k.
+
+    >>> recall(np.array([[1.0, 0.0, 1.0]]), np.array([4]), k=3).tolist()  # 2 of 4
+    [0.5]
+    """
+    return _ratio((relevance_BK[:, :k] > 0).sum(axis=1), num_targets_B)
+
+
+def hit_rate(relevance_BK: Float64, num_targets_B: Int64, k: int) -> Float64:
+    """(B,) 1 where a target is among the first k, else 0.
+
+    >>> hit_rate(np.array([[0.0, 1.0], [0.0, 0.0]]), np.array([1, 1]), k=2).tolist()
+    [1.0, 0.0]
+    """
+    hit_B = (relevance_BK[:, :k] > 0).any(axis=1).astype(np.float64)
+    return np.where(num_targets_B > 0, hit_B, np.nan)
+
+
+def ndcg(relevance_BK: Float64, ideal_BM: Float64, k: int) -> Float64:
+    """(B,) NDCG@k = DCG@k / ideal DCG@k, DCG@k = sum over places p = 1..k of (2**grade - 1) / log2(p + 1).
+
+    [Burges et al. 2005]'s gain; with grades of 0 and 1 it is the grade itself.
+
+    Args:
+        relevance_BK: See `relevance`.
+        ideal_BM: Each user's target grades in any order, padded with 0 (see `ideal_grades`).
+        k: Places that count; the ideal list has min(k, targets) of them.
+
+    >>> ndcg(np.array([[0.0, 1.0]]), np.array([[1.0]]), k=2).round(6).tolist()  # 1 / log2(3)
+    [0.63093]
+    """
+    best_BM = -np.sort(-ideal_BM, axis=1)
+    return _ratio(_dcg(relevance_BK, k), _dcg(best_BM, k))
+
+
+def ideal_grades(targets: Sequence[Int32], grades: Sequence[Float64] | None = None) -> Float64:
+    """(B, M) grades of each user's targets, padded with 0.
+
+    >>> ideal_grades([np.array([4, 2], np.int32), np.array([], np.int32)]).tolist()
+    [[1.0, 1.0], [0.0, 0.0]]
+    """
+    ideal_BM = np.zeros((len(targets), max([len(items) for items in targets], default=0)))
+    for row, items in enumerate(targets):
+        ideal_BM[row, : len(items)] = 1.0 if grades is None else grades[row]
+    return ideal_BM
+
+
+def average_precision(relevance_BK: Float64, num_targets_B: Int64, k: int) -> Float64:
+    """(B,) AP@k = sum over places p = 1..k that hold a target of precision@p, divided by min(targets, k).
+
+    Its mean over users is MAP@k. Here (1/1 + 2/3) / 2:
+
+    >>> average_precision(np.array([[1.0, 0.0, 1.0]]), np.array([2]), k=3).round(6).tolist()
+    [0.833333]
+    """
+    hit_BK = relevance_BK[:, :k] > 0
+    precision_BK = hit_BK.cumsum(axis=1) / np.arange(1, hit_BK.shape[1] + 1)
+    return _ratio((precision_BK * hit_BK).sum(axis=1), np.minimum(num_targets_B, k))
+
+
+def reciprocal_rank(relevance_BK: Float64, num_targets_B: Int64) -> Float64:
+    """(B,) 1 / place of the first target, 0 where the list has none. Its mean is MRR (of lists of K).
+
+    >>> reciprocal_rank(np.array([[0.0, 1.0, 1.0], [0.0, 0.0, 0.0]]), np.array([2, 2])).tolist()
+    [0.5, 0.0]
+    """
+    hit_BK = relevance_BK > 0
+    rank_B = np.where(hit_BK.any(axis=1), 1.0 / (hit_BK.argmax(axis=1) + 1), 0.0)
+    return np.where(num_targets_B > 0, rank_B, np.nan)
+
+
+def novelty(ranked_BK: Int32, num_users_I: Int64, num_users: int) -> Float64:
+    """(B,) mean self-information of each list, in bits: -log2(p(item)), p = share of users who have the item.
+
+    [Zhou et al. 2010]. An item that nobody has counts as one that a single user has. An empty list is NaN.
+    Here (log2(8/8) + log2(8/2)) / 2:
+
+    >>> novelty(np.array([[0, 1]], np.int32), num_users_I=np.array([8, 2]), num_users=8).tolist()
+    [1.0]
+    """
+    bits_I = np.log2(num_users) - np.log2(np.maximum(num_users_I, 1))
+    there_BK = ranked_BK != PADDING
+    bits_BK = np.where(there_BK, bits_I[np.where(there_BK, ranked_BK, 0)], 0.0)
+    return _ratio(bits_BK.sum(axis=1), there_BK.sum(axis=1))
+
+
+def coverage(ranked_BK: Int32, num_items: int) -> float:
+    """Share of the catalogue that is in at least one list.
+
+    >>> coverage(np.array([[0, 1], [1, -1]], np.int32), num_items=4)
+    0.5
+    """
+    return len(np.unique(ranked_BK[ranked_BK != PADDING])) / num_items
+
+
+def gini(ranked_BK: Int32, num_items: int) -> float:
+    """Inequality of how often items are listed: 0 if all I items alike, (I - 1) / I if one item takes all.
+
+    Over the ascending counts c of all I items, unlisted ones included:
+    sum over i = 1..I of (2i - I - 1) * c_i / (I * sum of c). NaN without any slot.
+
+    >>> gini(np.array([[0], [0], [1]], np.int32), num_items=2)  # (-1 * 1 + 1 * 2) / (2 * 3)
+    0.16666666666666666
+    """
+    count_I = np.sort(np.bincount(ranked_BK[ranked_BK != PADDING], minlength=num_items))
+    if not count_I.sum():
+        return float("nan")
+    place_I = 2 * np.arange(1, num_items + 1) - num_items - 1
+    return float((place_I * count_I).sum() / (num_items * count_I.sum()))
+
+
+def _dcg(grade_BK: Float64, k: int) -> Float64:
+    top_BK = grade_BK[:, :k]
+    dcg_B: Float64 = ((2.0**top_BK - 1) / np.log2(np.arange(2, top_BK.shape[1] + 2))).sum(axis=1)
+    return dcg_B
+
+
+def _ratio(numerator_B: Int64 | Float64, denominator_B: Int64 | Float64) -> Float64:
+    """Their quotient, NaN where the denominator is 0."""
+    ratio_B = np.full(len(numerator_B), np.nan)
+    np.divide(numerator_B, denominator_B, out=ratio_B, where=denominator_B > 0)
+    return ratio_B

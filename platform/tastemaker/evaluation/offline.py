@@ -1,0 +1,161 @@
+"""Evaluating a recommender offline: full catalogue, seen items masked, one list per user, and intervals.
+
+Shape letters: U evaluated users, K slots (best first), R bootstrap rounds.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from tastemaker.data.splits import Histories
+from tastemaker.errors import DataError
+from tastemaker.evaluation import metrics
+from tastemaker.terminal import progress
+from tastemaker.types import Float64, Int32, Query
+
+Recommend = Callable[[Sequence[Query], int], Sequence[Int32]]
+"""Gives for each query at most k rows of the catalogue, best first, none of them in the query's history."""
+
+BLOCK = 128
+ROUNDS = 1000
+_ROUNDS_AT_ONCE = 50
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluation:
+    """What one recommender reached.
+
+    `users` are the rows of the users with targets; `per_user` has one value for each of them by metric name:
+    `recall@k`, `ndcg@k`, `map@k`, `hit_rate@k` for every k, `mrr` over lists of the largest k, `novelty` over
+    lists of the smallest k (0 for an empty list). `overall` has `coverage` and `gini`, of the smallest k.
+    """
+
+    users: Int32
+    per_user: dict[str, Float64]
+    overall: dict[str, float]
+
+    def row(self, seed: int = 0) -> dict[str, float]:
+        """Each metric's mean and its 95% user-bootstrap bounds (`<metric>_low`, `<metric>_high`), JSON-able.
+
+        `coverage` and `gini` have no bounds: users drawn again have fewer distinct lists, so a bootstrap of
+        either does not lie around its value.
+        """
+        row: dict[str, float] = {}
+        names = list(self.per_user)
+        low_M, high_M = bootstrap(np.column_stack([self.per_user[name] for name in names]), seed)
+        for name, low, high in zip(names, low_M, high_M, strict=True):
+            mean = float(self.per_user[name].mean())
+            row |= {name: mean, f"{name}_low": float(low), f"{name}_high": float(high)}
+        return row | self.overall
+
+
+def evaluate(
+    recommend: Recommend,
+    histories: Histories,
+    targets: Histories,
+    num_items: int,
+    ks: Sequence[int] = (10, 50),
+    *,
+    user_ids: Sequence[str] | None = None,
+    description: str = "evaluating",
+) -> Evaluation:
+    """Asks for one list of max(ks) for every user with targets, and scores it.
+
+    A query has the user's whole history; its `now_ms` is the time of the first target (0 where unknown), its
+    seed the user's row.
+
+    Args:
+        recommend: See `Recommend`; called with blocks of users.
+        histories: What each user did before.
+        targets: What each user did next.
+        num_items: Size of the catalogue.
+        ks: Depths.
+        user_ids: The queries' user ids; empty where unset.
+        description: Of the progress bar.
+
+    Raises:
+        DataError: There is no target, or a list holds an item that its user has seen.
+    """
+    users = np.flatnonzero(targets.lengths > 0).astype(np.int32)
+    if not len(users):
+        raise DataError("no user has a test item", mend="import more events, or hold out fewer of them")
+    depth = max(ks)
+    ranked_UK = np.full((len(users), depth), metrics.PADDING, np.int32)
+    with progress(description, len(users)) as advance:
+        for start in range(0, len(users), BLOCK):
+            block = users[start : start + BLOCK]
+            queries = [_query(int(user), histories, targets, depth, user_ids) for user in block]
+            for row, (query, items) in enumerate(zip(queries, recommend(queries, depth), strict=True), start):
+                ranked_UK[row, : min(len(items), depth)] = items[:depth]
+                if np.isin(items, query.history_L).any():
+                    raise DataError("a recommended item is in its user's history", mend="mask seen items")
+            advance(len(block))
+    return _score(users, ranked_UK, histories, targets, num_items, ks=sorted(ks))
+
+
+def _query(
+    user: int, histories: Histories, targets: Histories, k: int, user_ids: Sequence[str] | None
+) -> Query:
+    times = targets.timestamp_ms
+    return Query(
+        history_L=histories[user],
+        k=k,
+        user_id="" if user_ids is None else user_ids[user],
+        seed=user,
+        now_ms=0 if times is None else int(times[targets.offsets[user]]),
+    )
+
+
+def _score(
+    users: Int32,
+    ranked_UK: Int32,
+    histories: Histories,
+    targets: Histories,
+    num_items: int,
+    *,
+    ks: Sequence[int],
+) -> Evaluation:
+    wanted = [np.unique(targets[int(user)]) for user in users]
+    size_U = np.array([len(items) for items in wanted])
+    hit_UK, ideal_UM = metrics.relevance(ranked_UK, wanted), metrics.ideal_grades(wanted)
+    per_user: dict[str, Float64] = {}
+    for k in ks:
+        per_user[f"recall@{k}"] = metrics.recall(hit_UK, size_U, k)
+        per_user[f"ndcg@{k}"] = metrics.ndcg(hit_UK, ideal_UM, k)
+        per_user[f"map@{k}"] = metrics.average_precision(hit_UK, size_U, k)
+        per_user[f"hit_rate@{k}"] = metrics.hit_rate(hit_UK, size_U, k)
+    per_user["mrr"] = metrics.reciprocal_rank(hit_UK, size_U)
+    top_UK = ranked_UK[:, : ks[0]]
+    used = np.unique(histories.user_index.astype(np.int64) * num_items + histories.item_index) % num_items
+    num_users_I = np.bincount(used, minlength=num_items)
+    per_user["novelty"] = np.nan_to_num(metrics.novelty(top_UK, num_users_I, len(histories)))
+    overall = {"coverage": metrics.coverage(top_UK, num_items), "gini": metrics.gini(top_UK, num_items)}
+    return Evaluation(users, per_user, overall)
+
+
+def bootstrap(values_UM: Float64, seed: int = 0, rounds: int = ROUNDS) -> tuple[Float64, Float64]:
+    """Bounds, (M,) each, of the 95% percentile interval of the columns' means, users drawn with replacement.
+
+    [Efron 1979]. One column's values must be of the users in one order: the same draws serve all columns.
+    """
+    num_users = len(values_UM)
+    draws = np.random.default_rng(seed)
+    share = np.full(num_users, 1 / num_users)
+    means = [
+        draws.multinomial(num_users, share, size=min(_ROUNDS_AT_ONCE, rounds - start)) @ values_UM / num_users
+        for start in range(0, rounds, _ROUNDS_AT_ONCE)
+    ]
+    low_M, high_M = np.quantile(np.concatenate(means), [0.025, 0.975], axis=0)
+    return low_M, high_M
+
+
+def paired_bootstrap(a_U: Float64, b_U: Float64, seed: int = 0) -> tuple[float, float, float]:
+    """Mean of a - b over the same users, with the bounds of its 95% bootstrap interval.
+
+    >>> paired_bootstrap(np.array([1.0, 0.5]), np.array([0.5, 0.0]))
+    (0.5, 0.5, 0.5)
+    """
+    difference_U = a_U - b_U
+    low, high = bootstrap(difference_U[:, None], seed)
+    return float(difference_U.mean()), float(low[0]), float(high[0])

@@ -1,0 +1,55 @@
+"""What a bundle's pipeline answers to requests of the past, in this process: the same pipeline that serves."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from tastemaker.bundle.reader import Bundle
+from tastemaker.stages.pipeline import Pipeline
+from tastemaker.terminal import progress
+from tastemaker.types import Int32, Query
+
+BLOCK = 64
+
+
+class Replay:
+    """Answers of one bundle to visitors of whom only the session is known.
+
+    Args:
+        bundle: What answers.
+        history_length: Newest items of a visitor that serving reads; older ones are excluded, no more.
+    """
+
+    def __init__(self, bundle: Bundle, history_length: int) -> None:
+        self._bundle, self._history_length = bundle, history_length
+        self._pipeline = Pipeline.from_bundle(bundle)
+
+    def slates(
+        self, sessions: Sequence[Sequence[str]], k: int, description: str = "replaying"
+    ) -> list[list[str]]:
+        """The list of item ids for each session, best first."""
+        ids = self._bundle.item_ids
+        found: list[list[str]] = []
+        with progress(description, len(sessions)) as advance:
+            for start in range(0, len(sessions), BLOCK):
+                block = sessions[start : start + BLOCK]
+                answers = self._pipeline.recommend([self._query(session, k) for session in block])
+                found += [[ids[i] for i in answer.item_index] for answer in answers]
+                advance(len(block))
+        return found
+
+    def _query(self, session: Sequence[str], k: int) -> Query:
+        known = [row for item in session if (row := self._bundle.index_of(item)) is not None]
+        seen_L = newest_once(np.asarray(known, np.int32))
+        recent, older = seen_L[-self._history_length :], seen_L[: -self._history_length]
+        return Query(history_L=recent, k=k, exclude=older)
+
+
+def newest_once(item_index: Int32) -> Int32:
+    """Each item at its newest place, oldest first.
+
+    >>> newest_once(np.array([4, 2, 4, 1], np.int32)).tolist()
+    [2, 4, 1]
+    """
+    _, last = np.unique(item_index[::-1], return_index=True)
+    return item_index[np.sort(len(item_index) - 1 - last)]

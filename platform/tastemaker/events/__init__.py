@@ -1,0 +1,1 @@
+"""Events: their schema, the log that they are appended to, the consumer that applies and archives them."""

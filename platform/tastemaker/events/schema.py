@@ -1,0 +1,127 @@
+"""What an event is, and which rows of a batch are none, each with its reason. Not for imported tables."""
+
+from collections.abc import Iterable
+from typing import Annotated, Any, NamedTuple
+
+from pydantic import Field, ValidationError
+
+from tastemaker.config import Strict
+from tastemaker.types import EVENT_KINDS, MAX_ID_LENGTH, EventKind, Origin
+
+FUTURE_LIMIT_MS = 5 * 60_000
+"""How far a client's clock may run ahead of ours."""
+MAX_CONTEXT_KEYS = 32
+VALUE_RANGES: dict[str, tuple[float, float]] = {"rating": (-1000.0, 1000.0), "watch": (0.0, 30 * 86_400.0)}
+"""Lowest and highest `value` of a kind; other kinds take any amount from 0 to 1e12."""
+_ANY_AMOUNT = (0.0, 1e12)
+_NEEDS_VALUE = frozenset({"rating", "watch"})
+
+Id = Annotated[str, Field(min_length=1, max_length=MAX_ID_LENGTH)]
+Text = Annotated[str, Field(max_length=MAX_ID_LENGTH)]
+
+
+class Event(Strict):
+    """Something that a user did with an item, or that was shown to them."""
+
+    event_id: Id = Field(description="chosen by the client; the same id again is a duplicate")
+    user_id: Id = Field(description="the customer's own id")
+    item_id: Id = Field(description="the customer's own id")
+    kind: EventKind = Field(description="what happened")
+    timestamp_ms: int = Field(ge=0, description="when, in ms since 1970 UTC, by the client's clock")
+    value: float | None = Field(
+        None, allow_inf_nan=False, description="rating, seconds watched, or amount paid"
+    )
+    request_id: Id | None = Field(None, description="of the recommendation that this answers")
+    position: int | None = Field(
+        None, ge=0, le=100_000, description="rank of the item in that recommendation"
+    )
+    context: dict[Text, Text] | None = Field(
+        None, max_length=MAX_CONTEXT_KEYS, description="device, country, …"
+    )
+    origin: Origin = Field("live", description="live, simulator or replay: training takes live only")
+
+
+class Rejected(NamedTuple):
+    """A row that is no event: its position in the batch, its id where it has one, and why."""
+
+    position: int
+    event_id: str | None
+    reason: str
+
+
+def parse_events(rows: Iterable[Any], now_ms: int) -> tuple[list[Event], list[Rejected]]:
+    """The events among `rows` (as read from JSON), in order, and the rows that are none.
+
+    An `event_id` that stands twice in the batch is rejected at its second place.
+
+    >>> good = {"event_id": "e1", "user_id": "u", "item_id": "i", "kind": "click", "timestamp_ms": 5}
+    >>> events, rejected = parse_events([good, good | {"event_id": "e2", "kind": "glance"}, good], now_ms=9)
+    >>> len(events), [r.position for r in rejected]
+    (1, [1, 2])
+    """
+    events: list[Event] = []
+    rejected: list[Rejected] = []
+    first_at: dict[str, int] = {}
+    validate = Event.__pydantic_validator__.validate_python
+    for position, row in enumerate(rows):
+        try:
+            event: Event = validate(row)
+        except ValidationError as error:
+            rejected.append(Rejected(position, _id_of(row), _reason(row, error)))
+            continue
+        reason = _broken_rule(event, now_ms) or _duplicate(
+            first_at.setdefault(event.event_id, position), position
+        )
+        if reason is None:
+            events.append(event)
+        else:
+            rejected.append(Rejected(position, event.event_id, reason))
+    return events, rejected
+
+
+def _broken_rule(event: Event, now_ms: int) -> str | None:
+    if event.timestamp_ms > now_ms + FUTURE_LIMIT_MS:
+        ahead = (event.timestamp_ms - now_ms) / 1000
+        return (
+            f"timestamp_ms lies {ahead:.0f} s in the future, at most {FUTURE_LIMIT_MS // 1000} s are allowed"
+        )
+    if event.value is None:
+        return f"value is missing: a {event.kind} needs one" if event.kind in _NEEDS_VALUE else None
+    low, high = VALUE_RANGES.get(event.kind, _ANY_AMOUNT)
+    if not low <= event.value <= high:
+        return f"value of a {event.kind} is {event.value:g}, must be from {low:g} to {high:g}"
+    return None
+
+
+def _duplicate(first: int, position: int) -> str | None:
+    return None if first == position else f"event_id stands already at row {first} of this batch"
+
+
+def _id_of(row: Any) -> str | None:
+    event_id = row.get("event_id") if isinstance(row, dict) else None
+    return event_id[:MAX_ID_LENGTH].encode(errors="replace").decode() if isinstance(event_id, str) else None
+
+
+def _reason(row: Any, error: ValidationError) -> str:
+    if not isinstance(row, dict):
+        return f"the row is a {type(row).__name__}, must be an object"
+    first = error.errors(include_url=False, include_context=False)[0]
+    key = ".".join(str(part) for part in first["loc"])[:80].encode(errors="replace").decode() or "a key"
+    match first["type"]:
+        case "missing":
+            return f"{key} is missing"
+        case "extra_forbidden":
+            return f"{key} is no field of an event"
+        case "literal_error" if key == "kind":
+            return f"kind is {_short(first['input'])}, must be one of {', '.join(EVENT_KINDS)}"
+        case "string_too_short":
+            return f"{key} is empty"
+        case "string_too_long":
+            return f"{key} has {len(first['input'])} characters, at most {MAX_ID_LENGTH} are allowed"
+        case _:
+            return f"{key} is {_short(first['input'])}: {first['msg']}"
+
+
+def _short(value: Any) -> str:
+    text = ascii(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."

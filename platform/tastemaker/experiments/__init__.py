@@ -1,0 +1,1 @@
+"""Experiments: assignment, bandits, the decision log, and the statistics of their outcome."""

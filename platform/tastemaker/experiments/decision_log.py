@@ -1,0 +1,174 @@
+"""The record of every answer: what was shown, by which variant and bundle, and how likely each choice was.
+
+Decisions travel through the partition streams beside the events and end in Parquet days under `decisions/`.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from typing import Any, Literal
+
+import pyarrow as pa
+import redis
+from redis.asyncio import Redis as AsyncRedis
+
+from tastemaker.config import StateSettings
+from tastemaker.errors import StateError
+from tastemaker.events.log import FIELD, Entry
+from tastemaker.state.connection import state_errors
+from tastemaker.state.keys import Keys
+from tastemaker.types import Origin
+
+SCHEMA = 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Decision:
+    """One answer.
+
+    `propensity` is that of the variant, `propensities` of all of the experiment's variants in order. Arrays
+    over the slate run from rank 1 on. `slot_propensity` is the probability of each item in its slot given
+    those above it and the filters; empty where `slot_propensity_kind` is none. `eligible_hash` names the set
+    that was chosen from.
+    """
+
+    decision_id: str
+    request_id: str
+    timestamp_ms: int
+    catalogue: str
+    origin: Origin
+    unit: str
+    user_id: str
+    bundle: str
+    experiment: str | None = None
+    variant: str | None = None
+    epoch: int | None = None
+    propensity: float | None = None
+    propensities: Sequence[float] = ()
+    policy_version: str = ""
+    policy_hash: str = ""
+    item_ids: Sequence[str] = ()
+    scores: Sequence[float] = ()
+    source_masks: Sequence[int] = ()
+    slot_propensity: Sequence[float] = ()
+    slot_propensity_kind: Literal["exact", "monte-carlo", "none"] = "none"
+    eligible_hash: str = ""
+    seed: int = 0
+    cached_from: str | None = None
+    feature_age_ms: int | None = None
+    rungs: Sequence[str] = ()
+    context: Mapping[str, str] = field(default_factory=dict)
+    timings_ms: Mapping[str, float] = field(default_factory=dict)
+
+
+_STRINGS, _MAP = pa.list_(pa.string()), pa.map_
+_COLUMNS: dict[str, Any] = {
+    "decision_id": pa.string(), "request_id": pa.string(), "timestamp_ms": pa.int64(),
+    "received_ms": pa.int64(),
+    "catalogue": pa.string(), "origin": pa.string(), "unit": pa.string(), "user_id": pa.string(),
+    "bundle": pa.string(), "experiment": pa.string(), "variant": pa.string(), "epoch": pa.int64(),
+    "propensity": pa.float64(), "propensities": pa.list_(pa.float64()), "policy_version": pa.string(),
+    "policy_hash": pa.string(), "item_ids": _STRINGS, "scores": pa.list_(pa.float32()),
+    "source_masks": pa.list_(pa.uint32()), "slot_propensity": pa.list_(pa.float64()),
+    "slot_propensity_kind": pa.string(), "eligible_hash": pa.string(), "seed": pa.int64(),
+    "cached_from": pa.string(), "feature_age_ms": pa.int64(), "rungs": _STRINGS,
+    "context": _MAP(pa.string(), pa.string()), "timings_ms": _MAP(pa.string(), pa.float64()),
+}  # fmt: skip
+DECISION_SCHEMA = pa.schema(list(_COLUMNS.items()), metadata={"schema": str(SCHEMA)})
+"""Columns of the Parquet days; `received_ms` is when the log took the record, by the log's clock."""
+
+_FIELDS = tuple(f.name for f in fields(Decision))
+# KEYS: stream. ARGV: cap, JSON.
+_APPEND = f"""
+if redis.call('XLEN', KEYS[1]) >= tonumber(ARGV[1]) then return 0 end
+redis.call('XADD', KEYS[1], '*', '{FIELD}', ARGV[2])
+return 1
+"""
+
+
+def encode_decision(decision: Decision) -> str:
+    """JSON of a decision, without its empty fields."""
+    content = {name: getattr(decision, name) for name in _FIELDS}
+    return json.dumps(
+        {name: value for name, value in content.items() if not _is_empty(value)},
+        separators=(",", ":"),
+        ensure_ascii=False,
+        default=_plain,
+    )
+
+
+def _is_empty(value: Any) -> bool:
+    return value is None or (hasattr(value, "__len__") and len(value) == 0)
+
+
+def _plain(value: Any) -> Any:
+    return (
+        dict(value)
+        if isinstance(value, Mapping)
+        else value.tolist()
+        if hasattr(value, "tolist")
+        else list(value)
+    )
+
+
+def decode_decision(text: str) -> Decision:
+    """The decision that `encode_decision` gave; sequences come back as lists, unknown fields are dropped."""
+    content = json.loads(text)
+    return Decision(**{name: content[name] for name in _FIELDS if name in content})
+
+
+def decision_table(entries: Sequence[Entry]) -> pa.Table:
+    """Stream entries as a table of `DECISION_SCHEMA`."""
+    decisions = [decode_decision(entry.json) for entry in entries]
+    columns: dict[str, list[Any]] = {name: [getattr(d, name) for d in decisions] for name in _FIELDS}
+    columns["received_ms"] = [entry.received_ms for entry in entries]
+    for name in ("context", "timings_ms"):
+        columns[name] = [list(mapping.items()) for mapping in columns[name]]
+    return pa.table({name: columns[name] for name in DECISION_SCHEMA.names}, schema=DECISION_SCHEMA)
+
+
+def append_decision(client: redis.Redis, keys: Keys, decision: Decision, settings: StateSettings) -> None:
+    """Appends one decision to its user's partition.
+
+    Raises:
+        StateError: Not appended: Redis/Valkey cannot be reached, or the stream is at its cap.
+    """
+    with state_errors("log a decision"):
+        _check(client.eval(*_arguments(keys, decision, settings)), settings)
+
+
+async def append_decision_async(
+    client: AsyncRedis, keys: Keys, decision: Decision, settings: StateSettings
+) -> None:
+    """The same as `append_decision`, for asyncio."""
+    with state_errors("log a decision"):
+        _check(await client.eval(*_arguments(keys, decision, settings)), settings)  # type: ignore[misc]
+
+
+async def append_decisions_async(
+    client: AsyncRedis, keys: Keys, decisions: Sequence[Decision], settings: StateSettings
+) -> int:
+    """Appends decisions in one exchange; gives how many their streams had room for.
+
+    Raises:
+        StateError: Redis/Valkey cannot be reached; some may have been appended.
+    """
+    with state_errors("log decisions"):
+        pipe: Any = client.pipeline(transaction=False)
+        for decision in decisions:
+            pipe.eval(*_arguments(keys, decision, settings))
+        return sum(await pipe.execute())
+
+
+def _arguments(keys: Keys, decision: Decision, settings: StateSettings) -> tuple[Any, ...]:
+    stream = keys.decisions(keys.partition(decision.user_id))
+    return _APPEND, 1, stream, str(settings.stream_max_length), encode_decision(decision)
+
+
+def _check(appended: Any, settings: StateSettings) -> None:
+    if appended != 1:
+        raise StateError(
+            "a partition's decision stream is full",
+            limit=f"at most {settings.stream_max_length} entries",
+            mend="see that the stream consumer runs",
+        )

@@ -1,0 +1,1 @@
+"""What models read of items and histories, and the examples that they train on."""

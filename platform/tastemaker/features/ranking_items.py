@@ -1,0 +1,93 @@
+"""What the ranker reads of the items: rows of its tables, and how an item fits a history.
+
+Shape letters: I catalogue, K candidates, L history, T tags, V values.
+"""
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+from tastemaker.features.columns import ItemColumns
+from tastemaker.features.ragged import ranges
+from tastemaker.features.ranking_data import Bag
+from tastemaker.types import Float32, Int32, Int64
+
+
+@dataclass(frozen=True)
+class RankingItems:
+    """The columns of a catalogue, as the ranker sees them."""
+
+    columns: ItemColumns
+
+    @cached_property
+    def _tag_weights(self) -> Float32:
+        """Inverse document frequency, each item's to unit length; an item without rare tags has zeros."""
+        weight_T = np.log(
+            len(self.columns)
+            / np.maximum(np.bincount(self.columns.tags_V, minlength=self.columns.schema.num_tags), 1)
+        )
+        weight_V = weight_T[self.columns.tags_V]
+        item_V = np.repeat(np.arange(len(self.columns)), np.diff(self.columns.tag_offsets_I1))
+        length_I = np.sqrt(np.bincount(item_V, weight_V**2, len(self.columns)))
+        return (weight_V / np.maximum(length_I[item_V], 1e-6)).astype(np.float32)
+
+    def tag_affinity(self, rows_K: Int32, history_L: Int32, weight_L: Float32) -> Float32:
+        """Cosine (K,) between each item's tags and the weighted tags of the history, by inverse document frequency.
+
+        0 where either has no tags.
+        """
+        at_V, lengths_L = self._tag_positions(history_L)
+        values_V = self._tag_weights[at_V] * np.repeat(weight_L, lengths_L)
+        profile_T = np.bincount(self.columns.tags_V[at_V], values_V, self.columns.schema.num_tags)
+        profile_T = np.divide(profile_T, max(float(np.linalg.norm(profile_T)), 1e-9))
+        at_V, lengths_K = self._tag_positions(rows_K)
+        item_V = np.repeat(np.arange(len(rows_K)), lengths_K)
+        products_V = self._tag_weights[at_V] * profile_T[self.columns.tags_V[at_V]]
+        return np.bincount(item_V, products_V, len(rows_K)).astype(np.float32)
+
+    def year_distance(self, rows_K: Int32, history_L: Int32, weight_L: Float32) -> Float32:
+        """Decades (K,) between each item's year and the history's weighted mean year; 0 where either is unknown."""
+        known_L = ~np.isnan(self.columns.year_I[history_L])
+        if not known_L.any():
+            return np.zeros(len(rows_K), np.float32)
+        mean = np.average(self.columns.year_I[history_L[known_L]], weights=weight_L[known_L])
+        distance_K: Float32 = np.nan_to_num(np.abs(self.columns.year_I[rows_K] - mean) / 10).astype(
+            np.float32
+        )
+        return distance_K
+
+    def candidate_bags(self, rows_K: Int32, history_L: Int32, weight_L: Float32) -> dict[str, Bag]:
+        """The ranker's bags, one of each feature per candidate: its own, and the history's weighted mean, repeated."""
+        num = len(rows_K)
+        at_V, lengths_K = self._tag_positions(rows_K)
+        share_V = np.repeat(1.0 / np.maximum(lengths_K, 1), lengths_K).astype(np.float32)
+        ones_K, ones_L = np.ones(num, np.int64), np.ones(len(history_L), np.int64)
+        at_history_V, lengths_L = self._tag_positions(history_L)
+        share_L = weight_L / np.maximum(lengths_L, 1)
+        return {
+            "item_tags": Bag(self.columns.tags_V[at_V].astype(np.int64), lengths_K, share_V),
+            "recent_tags": _repeated(self.columns.tags_V[at_history_V], np.repeat(share_L, lengths_L), num),
+            "item_years": Bag(
+                self.columns.year_row_I[rows_K].astype(np.int64), ones_K, ones_K.astype(np.float32)
+            ),
+            "recent_years": _repeated(self.columns.year_row_I[history_L], weight_L * ones_L, num),
+            "item_categories": Bag(
+                self.columns.category_row_I[rows_K].astype(np.int64), ones_K, ones_K.astype(np.float32)
+            ),
+            "recent_categories": _repeated(self.columns.category_row_I[history_L], weight_L * ones_L, num),
+        }
+
+    def _tag_positions(self, rows: Int32) -> tuple[Int64, Int64]:
+        """Positions in `tags_V` of all tags of `rows`, end to end, and how many each row has."""
+        begin = self.columns.tag_offsets_I1[rows]
+        lengths = self.columns.tag_offsets_I1[rows + 1] - begin
+        return ranges(begin, lengths), lengths
+
+
+def _repeated(rows_V: Int32, weight_V: Float32, times: int) -> Bag:
+    """One bag, its equal rows summed, `times` over."""
+    values, inverse = np.unique(rows_V, return_inverse=True)
+    weights = np.bincount(inverse, weight_V, len(values)).astype(np.float32)
+    lengths = np.full(times, len(values), np.int64)
+    return Bag(np.tile(values.astype(np.int64), times), lengths, np.tile(weights, times))

@@ -1,0 +1,1 @@
+"""Vector search. Not for what the vectors mean."""

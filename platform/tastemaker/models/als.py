@@ -1,0 +1,112 @@
+"""Matrix factorisation by alternating least squares [Hu, Koren, Volinsky 2008], fitted by `implicit`.
+
+Only item factors and their Gram matrix are kept: whoever asks is folded in from the history, so that unknown
+users need no refit and no user's factors are stored.
+
+Shape letters: B requests, L history, I catalogue, D dimension.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Self
+
+import numpy as np
+import scipy.sparse as sp
+from pydantic import Field
+
+from tastemaker.config import Strict
+from tastemaker.errors import CompatibilityError, MissingExtraError
+from tastemaker.features.recency import recency_weights
+from tastemaker.types import Float32, Int32
+
+
+class AlsConfig(Strict):
+    """How the factors are fitted and how a history is folded in."""
+
+    dim: int = Field(64, ge=1, description="factors")
+    regularization: float = Field(0.05, ge=0, description="ridge penalty on the factors")
+    alpha: float = Field(1.0, gt=0, description="confidence of an interaction; an absent one has 1")
+    iterations: int = Field(15, ge=1, description="sweeps over users and items")
+    seed: int = Field(0, ge=0, description="start of the factors")
+    half_life: float | None = Field(
+        None, gt=0, description="items back in a history where weight is half; empty: none"
+    )
+
+
+class Als:
+    """Item factors with the Gram matrix that folds a history in."""
+
+    def __init__(self, config: AlsConfig, item_factors_ID: Float32) -> None:
+        if item_factors_ID.ndim != 2 or item_factors_ID.shape[1] != config.dim:
+            raise CompatibilityError(
+                "ALS item factors", value=item_factors_ID.shape, limit=f"(items, {config.dim})",
+                mend="use the factors that were fitted with this config",
+            )  # fmt: skip
+        self.config = config
+        self.item_factors_ID = np.ascontiguousarray(item_factors_ID, np.float32)
+        factors = self.item_factors_ID.astype(np.float64)
+        self.gram_DD = factors.T @ factors + config.regularization * np.eye(config.dim)
+        self._inverse_DD = np.linalg.inv(self.gram_DD)
+
+    def fold_in(self, histories: Sequence[Int32]) -> Float32:
+        """User factors (B, D) of histories that are ordered oldest first; zeros where a history is empty.
+
+        Solves (Y'Y + reg + (alpha - 1) Y_h' Y_h) x = alpha Y_h' w, with w the recency weights
+        [Hu et al. 2008, Eq. 4].
+        """
+        out = np.zeros((len(histories), self.config.dim), np.float32)
+        for row, history in zip(out, histories, strict=True):
+            if len(history):
+                row[:] = self._fold(history)
+        return out
+
+    def _fold(self, history: Int32) -> np.ndarray:
+        Y_LD = self.item_factors_ID[history].astype(np.float64)
+        target_D = self.config.alpha * (recency_weights(len(history), self.config.half_life) @ Y_LD)
+        if self.config.alpha == 1.0:
+            return np.asarray(self._inverse_DD @ target_D)
+        return np.linalg.solve(self.gram_DD + (self.config.alpha - 1.0) * (Y_LD.T @ Y_LD), target_D)
+
+    def scores(self, histories: Sequence[Int32]) -> Float32:
+        """Scores (B, I) of all items."""
+        return np.asarray(self.fold_in(histories) @ self.item_factors_ID.T)
+
+    def config_dict(self) -> dict[str, Any]:
+        """What `from_state` needs beside the tensors; JSON."""
+        return self.config.model_dump(mode="json")
+
+    def tensors(self) -> dict[str, np.ndarray]:
+        """The item factors; the Gram matrix follows from them."""
+        return {"item_factors": self.item_factors_ID}
+
+    @classmethod
+    def from_state(cls, config: Mapping[str, Any], tensors: Mapping[str, np.ndarray]) -> Self:
+        """The model that `config_dict` and `tensors` describe.
+
+        Raises:
+            CompatibilityError: The factors have another dimension than the config says.
+        """
+        return cls(AlsConfig.parse(config, "ALS model"), tensors["item_factors"])
+
+
+def fit_als(histories_UI: sp.csr_matrix, config: AlsConfig) -> Als:
+    """Factors of the histories (user by item, one where the user has the item).
+
+    One thread does it all, so that the seed decides the result.
+
+    Raises:
+        MissingExtraError: `implicit` is not installed.
+    """
+    try:
+        from implicit.cpu.als import AlternatingLeastSquares
+        from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
+    except ImportError as error:
+        raise MissingExtraError(
+            "ALS needs the package implicit", mend="pip install 'tastemaker[train]'"
+        ) from error
+    with threadpool_limits(1, "blas"):
+        model = AlternatingLeastSquares(
+            factors=config.dim, regularization=config.regularization, alpha=config.alpha,
+            iterations=config.iterations, num_threads=1, random_state=config.seed,
+        )  # fmt: skip
+        model.fit(sp.csr_matrix(histories_UI, dtype=np.float32), show_progress=False)
+    return Als(config, np.asarray(model.item_factors, np.float32))

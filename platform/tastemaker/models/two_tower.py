@@ -1,0 +1,168 @@
+"""The two-tower retriever: a history and an item each become a unit vector, and near ones belong together.
+
+The query tower reads the history as a mean weighted by recency, from the same table of items that the item tower reads;
+there is no table of users. The item tower adds up identity, tags and year. The loss lies in `losses`, examples in
+`features.examples`, distribution elsewhere.
+
+Shape letters: B requests or items, I catalogue, D dimension.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar, Self
+
+import numpy as np
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+from torch.nn import functional
+
+from tastemaker.config import Strict
+from tastemaker.errors import CompatibilityError
+from tastemaker.features.columns import (
+    HISTORY,
+    ITEM,
+    ITEM_TAGS,
+    ITEM_YEARS,
+    FeatureSchema,
+    ItemColumns,
+    history_bag,
+)
+from tastemaker.models.tables import Jagged, PlainTables, Tables, TableSpec, jagged
+from tastemaker.types import Float32, Int32
+
+ITEM_FEATURES = (ITEM, ITEM_TAGS, ITEM_YEARS)
+_ITEMS_AT_ONCE = 8192
+
+
+class TwoTowerConfig(Strict):
+    """Shape of the towers and of what they read."""
+
+    dim: int = Field(64, ge=1, description="dimension of tables and vectors")
+    hidden: int = Field(128, ge=1, description="hidden width of the query tower")
+    half_life: float | None = Field(3.0, gt=0, description="items back where a history weighs half")
+    max_history: int = Field(20, ge=1, description="newest items of a history that are read")
+    temperature: float = Field(0.1, gt=0, description="divides inner products in the loss")
+    init_scale: float = Field(0.05, gt=0, description="tables start uniform in plus or minus this")
+
+
+def two_tower_specs(config: TwoTowerConfig, schema: FeatureSchema) -> list[TableSpec]:
+    """The towers' tables: item_ids (read by history and item), tags and years."""
+    rows = {
+        "item_ids": (schema.num_items, (HISTORY, ITEM)),
+        "tags": (schema.num_tags, (ITEM_TAGS,)),
+        "years": (schema.num_years, (ITEM_YEARS,)),
+    }
+    return [
+        TableSpec(name=name, num_rows=num, dim=config.dim, features=features, init_scale=config.init_scale)
+        for name, (num, features) in rows.items()
+    ]
+
+
+class QueryTower(nn.Module):
+    """What the history's pooled items say, plus a correction by an MLP that starts near zero."""
+
+    def __init__(self, config: TwoTowerConfig) -> None:
+        super().__init__()
+        self.hidden = nn.Linear(config.dim, config.hidden)
+        self.out = nn.Linear(config.hidden, config.dim)
+        nn.init.normal_(self.out.weight, std=1e-3)
+        nn.init.zeros_(self.out.bias)
+
+    def forward(self, history_BD: Tensor) -> Tensor:
+        """Unit vectors (B, D)."""
+        correction_BD = self.out(functional.relu(self.hidden(history_BD)))
+        return functional.normalize(history_BD + correction_BD, dim=1)
+
+
+class QueryEncoder(nn.Module):
+    """The query side: what serving needs beside an index. Inference is thread-safe.
+
+    Args:
+        config: The shape.
+        specs: Tables of which those for this side's features are kept.
+        tables: An `nn.Module` that looks up this side's features; unset keeps plain tables.
+    """
+
+    FEATURES: ClassVar[tuple[str, ...]] = (HISTORY,)
+
+    def __init__(
+        self, config: TwoTowerConfig, specs: Sequence[TableSpec], tables: Tables | None = None
+    ) -> None:
+        super().__init__()
+        self.config = config
+        self.specs = tuple(spec for spec in specs if set(spec.features) & set(self.FEATURES))
+        self.tables: Tables = PlainTables(self.specs) if tables is None else tables
+        self.query_tower = QueryTower(config)
+
+    def query(self, bags: Mapping[str, Jagged]) -> Tensor:
+        """Vectors (B, D) of histories; `bags` holds the feature `history`."""
+        vector_BD: Tensor = self.query_tower(self.tables.lookup({HISTORY: bags[HISTORY]})[HISTORY])
+        return vector_BD
+
+    @torch.inference_mode()
+    def encode(self, histories: Sequence[Int32]) -> Float32:
+        """Vectors (B, D) of histories that are ordered oldest first."""
+        bag = history_bag(histories, self.config.half_life, self.config.max_history)
+        vector_BD: Float32 = self.query(jagged({HISTORY: bag})).numpy()
+        return vector_BD
+
+    def config_dict(self) -> dict[str, Any]:
+        """What `from_state` needs beside the tensors; JSON."""
+        specs = [spec.model_dump(mode="json") for spec in self.specs]
+        return {"config": self.config.model_dump(mode="json"), "specs": specs}
+
+    def tensors(self) -> dict[str, np.ndarray]:
+        """Weights by name; tables under `tables.embedding_bags.T.weight`."""
+        return {name: value.detach().cpu().numpy() for name, value in self.state_dict().items()}
+
+    @classmethod
+    def from_state(cls, config: Mapping[str, Any], tensors: Mapping[str, np.ndarray]) -> Self:
+        """The model that a `config_dict` and `tensors` describe, ready for inference.
+
+        Either may be those of the whole two-tower: what this side does not need is passed over.
+
+        Raises:
+            CompatibilityError: A weight is missing or has another shape than the config says.
+        """
+        specs = [TableSpec.parse(spec, "two-tower table") for spec in config["specs"]]
+        model = cls(TwoTowerConfig.parse(config["config"], "two-tower"), specs)
+        own = model.state_dict()
+        state = {name: torch.from_numpy(np.array(tensors[name])) for name in own if name in tensors}
+        try:
+            model.load_state_dict(state)
+        except RuntimeError as error:
+            raise CompatibilityError(
+                "two-tower weights", value=str(error).splitlines()[-1].strip(),
+                mend="use the weights that were trained with this config",
+            ) from error  # fmt: skip
+        return model.eval()
+
+
+class TwoTower(QueryEncoder):
+    """Both towers over shared tables."""
+
+    FEATURES: ClassVar[tuple[str, ...]] = (HISTORY, *ITEM_FEATURES)
+
+    def item(self, bags: Mapping[str, Jagged]) -> Tensor:
+        """Vectors (B, D) of items; `bags` holds the features of `ItemColumns.item_bags`."""
+        looked_up = self.tables.lookup({feature: bags[feature] for feature in ITEM_FEATURES})
+        sum_BD = torch.stack([looked_up[feature] for feature in ITEM_FEATURES]).sum(dim=0)
+        return functional.normalize(sum_BD, dim=1)
+
+    @torch.inference_mode()
+    def encode_items(self, columns: ItemColumns) -> Float32:
+        """Vectors (I, D) of the whole catalogue."""
+        starts = range(0, len(columns), _ITEMS_AT_ONCE)
+        chunks = [np.arange(start, min(start + _ITEMS_AT_ONCE, len(columns))) for start in starts]
+        vectors = [self.item(jagged(columns.item_bags(rows))).numpy() for rows in chunks]
+        return np.concatenate(vectors)
+
+    def query_tensors(self) -> dict[str, np.ndarray]:
+        """The part of `tensors` that `QueryEncoder` needs; `item_tensors` is the rest."""
+        names = QueryEncoder.from_state(self.config_dict(), self.tensors()).state_dict().keys()
+        return {name: value for name, value in self.tensors().items() if name in names}
+
+    def item_tensors(self) -> dict[str, np.ndarray]:
+        """The part of `tensors` that only the item side reads."""
+        query = self.query_tensors().keys()
+        return {name: value for name, value in self.tensors().items() if name not in query}

@@ -1,0 +1,1 @@
+"""Versions, aliases, promotion gates and their history. Not for the bytes of a bundle."""

@@ -1,0 +1,119 @@
+"""What is live, as replicas see it: one JSON in Redis/Valkey that the watcher copies from the registry.
+
+Replicas import this module and neither mlflow nor `registry.client`.
+"""
+
+from collections.abc import Awaitable, Mapping
+from typing import TYPE_CHECKING, Any, cast
+
+from pydantic import Field, ValidationError
+
+from tastemaker.bundle.manifest import BundleRef
+from tastemaker.config import Strict
+from tastemaker.errors import StateError
+from tastemaker.state.connection import state_errors
+from tastemaker.state.keys import Keys
+
+if TYPE_CHECKING:
+    import redis
+    from redis.asyncio import Redis as AsyncRedis
+
+    from tastemaker.registry.client import Registry, Version
+
+_SWAP = """
+local now = redis.call('GET', KEYS[1])
+if (now or '') == ARGV[1] then redis.call('SET', KEYS[1], ARGV[2]) return 1 end
+return 0
+"""
+_ATTEMPTS = 100
+
+
+class LiveVersion(Strict):
+    """What an alias names."""
+
+    version: int = Field(ge=1, description="number in the registry")
+    uri: str = Field(description="the manifest, relative to the bundle store")
+    sha256: str = Field(description="the manifest's hash")
+
+    @property
+    def ref(self) -> BundleRef:
+        """What `Bundle.open` takes."""
+        return BundleRef(self.uri, self.sha256)
+
+
+class LiveAliases(Strict):
+    """All live aliases at once. A higher generation is newer; equal ones are the same."""
+
+    generation: int = Field(ge=1, description="grows by one with every change")
+    aliases: dict[str, LiveVersion] = Field(description="alias -> version")
+
+
+def write_live(client: "redis.Redis", keys: Keys, aliases: "Mapping[str, Version]") -> LiveAliases:
+    """Makes `aliases` the live ones; where they are so already nothing is written.
+
+    Raises:
+        StateError: Redis/Valkey cannot be reached, or others write at the same time without end.
+    """
+    wanted = {
+        alias: LiveVersion(version=v.number, uri=v.uri, sha256=v.sha256)
+        for alias, v in sorted(aliases.items())
+    }
+    for _ in range(_ATTEMPTS):
+        with state_errors("read the live aliases"):
+            text = cast("str | None", client.get(keys.live))
+        now = _parse(text, keys)
+        if now is not None and now.aliases == wanted:
+            return now
+        new = LiveAliases(generation=now.generation + 1 if now else 1, aliases=wanted)
+        with state_errors("write the live aliases"):
+            if client.eval(_SWAP, 1, keys.live, text or "", new.model_dump_json()):
+                return new
+    raise StateError(
+        f"live aliases of catalogue {keys.catalogue} change too fast", mend="run one watcher only"
+    )
+
+
+def read_live(client: "redis.Redis", keys: Keys) -> LiveAliases | None:
+    """The live aliases; None where the watcher wrote none yet.
+
+    Raises:
+        StateError: Redis/Valkey cannot be reached, or holds something else under this key.
+    """
+    with state_errors("read the live aliases"):
+        text = client.get(keys.live)
+    return _parse(text, keys)
+
+
+async def read_live_async(client: "AsyncRedis", keys: Keys) -> LiveAliases | None:
+    """The same as `read_live` for asyncio."""
+    with state_errors("read the live aliases"):
+        text = await cast("Awaitable[Any]", client.get(keys.live))
+    return _parse(text, keys)
+
+
+class Watcher:
+    """Copies the registry's aliases to where replicas look. One process of a deployment runs it."""
+
+    def __init__(self, registry: "Registry", client: "redis.Redis", keys: Keys) -> None:
+        self._registry, self._client, self._keys = registry, client, keys
+
+    def poll(self) -> LiveAliases:
+        """Copies once; what is live then.
+
+        Raises:
+            RegistryError: The registry cannot be read; what was live stays so.
+            StateError: See `write_live`.
+        """
+        return write_live(self._client, self._keys, self._registry.aliases(self._keys.catalogue))
+
+
+def _parse(text: Any, keys: Keys) -> LiveAliases | None:
+    if text is None:
+        return None
+    try:
+        return LiveAliases.model_validate_json(text)
+    except ValidationError as error:
+        what = f"{keys.live} does not hold live aliases"
+        raise StateError(
+            what, value=str(text)[:80], mend="delete the key; the watcher writes it anew"
+        ) from error

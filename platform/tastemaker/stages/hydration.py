@@ -1,0 +1,121 @@
+"""Gives candidates the features that the ranker reads: what the sources said, what the item is, how it fits the history.
+
+All is computed from the bundle's own columns and the query; nothing is looked up elsewhere. Counters are as of the fit.
+
+Shape letters: K candidates, S sources, F features, L history, I catalogue, D dimension, T tags, V values.
+"""
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+from pydantic import Field
+
+from tastemaker.config import Strict
+from tastemaker.features.columns import share_of_history
+from tastemaker.features.ranking_items import RankingItems
+from tastemaker.models.popularity import Popularity
+from tastemaker.stages.retrieval import z_scores
+from tastemaker.types import Candidates, Float32, Int32, Query
+
+ITEM_FEATURES = ("log_count", "log_trending")
+HISTORY_FEATURES = (
+    "tags_recent", "tags_all", "years_from_recent", "similarity_max", "similarity_mean", "similarity_last",
+    "log_history_length", "history_log_count",
+)  # fmt: skip
+
+
+class HydrationConfig(Strict):
+    """How much of the history the features see."""
+
+    half_life: float = Field(5.0, gt=0, description="items back in the history where weight is half")
+    recent: int = Field(5, ge=1, description="newest items that a candidate's vector is compared with")
+    max_history: int = Field(200, ge=1, description="newest items of the history that are read at all")
+
+
+class Hydration:
+    """Features of candidates by what the fit knew. Thread-safe.
+
+    Args:
+        items: What the items are.
+        popularity: Counters as of the fit of the sources that propose the candidates.
+        vectors_ID: Unit vectors of the items, by which they are compared.
+        source_names: Sources in the order of the candidates' score columns.
+        config: How much of the history counts.
+    """
+
+    def __init__(
+        self,
+        items: RankingItems,
+        popularity: Popularity,
+        vectors_ID: Float32,
+        source_names: Sequence[str],
+        config: HydrationConfig | None = None,
+    ) -> None:
+        self.config = config or HydrationConfig()
+        self.feature_names = feature_names(source_names)
+        self._items, self._vectors_ID = items, vectors_ID
+        self._count_I = np.log1p(popularity.counts_I).astype(np.float32)
+        self._trending_I = np.log1p(popularity.trending_I).astype(np.float32)
+
+    def __call__(self, queries: Sequence[Query], candidates: Sequence[Candidates]) -> list[Candidates]:
+        """The candidates with `features_KF` in the order of `feature_names`; order and scores stay."""
+        return [
+            replace(found, features_KF=self._features(query, found))
+            for query, found in zip(queries, candidates, strict=True)
+        ]
+
+    def _features(self, query: Query, found: Candidates) -> Float32:
+        rows_K = found.item_index
+        history_L = query.history_L[-self.config.max_history :]
+        return np.concatenate(
+            [
+                np.nan_to_num(z_scores(found.source_score_KS)),
+                log_ranks(found.source_score_KS),
+                self._count_I[rows_K][:, None],
+                self._trending_I[rows_K][:, None],
+                self._against_history(rows_K, history_L),
+            ],
+            axis=1,
+            dtype=np.float32,
+        )
+
+    def _against_history(self, rows_K: Int32, history_L: Int32) -> Float32:
+        """The `HISTORY_FEATURES` (K, 8); zeros where there is no history."""
+        out_KF = np.zeros((len(rows_K), len(HISTORY_FEATURES)), np.float32)
+        if not len(history_L) or not len(rows_K):
+            return out_KF
+        weight_L = share_of_history(len(history_L), self.config.half_life)
+        recent_RD = self._vectors_ID[history_L[-self.config.recent :]]
+        similarity_KR = self._vectors_ID[rows_K] @ recent_RD.T
+        out_KF[:, 0] = self._items.tag_affinity(rows_K, history_L, weight_L)
+        out_KF[:, 1] = self._items.tag_affinity(rows_K, history_L, np.ones_like(weight_L))
+        out_KF[:, 2] = self._items.year_distance(rows_K, history_L, weight_L)
+        out_KF[:, 3] = similarity_KR.max(axis=1)
+        out_KF[:, 4] = similarity_KR.mean(axis=1)
+        out_KF[:, 5] = similarity_KR[:, -1]
+        out_KF[:, 6] = np.log1p(len(history_L))
+        out_KF[:, 7] = self._count_I[history_L] @ weight_L
+        return out_KF
+
+
+def feature_names(source_names: Sequence[str]) -> tuple[str, ...]:
+    """Names of the features in order; a bundle's ranker keeps them and refuses others."""
+    sources = [f"{name}_z" for name in source_names] + [f"{name}_log_rank" for name in source_names]
+    return (*sources, *ITEM_FEATURES, *HISTORY_FEATURES)
+
+
+def log_ranks(score_KS: Float32) -> Float32:
+    """-log(1 + rank) of each source's scores within the request, rank 0 the best; ties in the order given.
+
+    All candidates for which a source has no score share the rank behind those that it scored.
+
+    >>> np.exp(-log_ranks(np.array([[1.0], [3.0], [np.nan]], np.float32))).round().ravel().tolist()
+    [2.0, 1.0, 3.0]
+    """
+    order_KS = np.argsort(-np.nan_to_num(score_KS, nan=-np.inf), axis=0, kind="stable")
+    rank_KS = np.empty_like(order_KS)
+    np.put_along_axis(rank_KS, order_KS, np.arange(len(score_KS))[:, None], axis=0)
+    unknown_KS = np.isnan(score_KS)
+    rank_KS = np.where(unknown_KS, (~unknown_KS).sum(axis=0), rank_KS)
+    return -np.log1p(rank_KS).astype(np.float32)

@@ -1,0 +1,1 @@
+"""What is kept online, in Redis/Valkey: key layout, connections, the embedded server."""

@@ -1,0 +1,111 @@
+"""Every key that Tastemaker keeps in Redis/Valkey, spelled once.
+
+Braces are Redis hash tags: all keys of one partition share a slot, so that one script may write them
+together; so do all catalogue-wide keys. Anything that belongs to a user lies in the user's partition.
+"""
+
+import zlib
+from dataclasses import dataclass
+
+
+def partition_of(user_id: str, partitions: int) -> int:
+    """The partition of a user: CRC-32 (IEEE) of the id's UTF-8 bytes, modulo the number of partitions.
+
+    >>> partition_of("123456789", 2**32) == 0xCBF43926  # the check value of CRC-32
+    True
+    >>> partition_of("user-1", 64)
+    20
+    """
+    return zlib.crc32(user_id.encode()) % partitions
+
+
+@dataclass(frozen=True, slots=True)
+class Keys:
+    """The keys of one catalogue with its fixed number of partitions.
+
+    >>> Keys("shop", 64).events(3)
+    'tm:{shop:3}:events'
+    """
+
+    catalogue: str
+    partitions: int
+
+    def partition(self, user_id: str) -> int:
+        """The partition that a user's keys lie in."""
+        return partition_of(user_id, self.partitions)
+
+    def _shared(self, name: str) -> str:
+        return f"tm:{{{self.catalogue}}}:{name}"
+
+    def _in(self, partition: int, name: str) -> str:
+        return f"tm:{{{self.catalogue}:{partition}}}:{name}"
+
+    @property
+    def record(self) -> str:
+        """Hash: what was fixed when the catalogue came to be (`partitions`)."""
+        return self._shared("record")
+
+    @property
+    def live(self) -> str:
+        """JSON: generation, and for each alias its version, URI and manifest hash."""
+        return self._shared("live")
+
+    @property
+    def ready(self) -> str:
+        """Hash: stage/replica -> JSON of the bundles that this replica can answer from, and when."""
+        return self._shared("ready")
+
+    @property
+    def experiments(self) -> str:
+        """Hash: experiment name -> its definition as JSON."""
+        return self._shared("experiments")
+
+    @property
+    def lease(self) -> str:
+        """The lease of the one stream consumer: its owner's token, with a time to live."""
+        return self._shared("consumer:lease")
+
+    @property
+    def fence(self) -> str:
+        """Counter of leases given; a commit under an older one is refused."""
+        return self._shared("consumer:fence")
+
+    def posterior(self, experiment: str) -> str:
+        """Hash: totals of an experiment's successes and failures per variant, and their `version`."""
+        return self._shared(f"posterior:{experiment}")
+
+    def posterior_part(self, partition: int, experiment: str) -> str:
+        """Hash: one partition's part of `posterior`."""
+        return self._in(partition, f"posterior:{experiment}")
+
+    def events(self, partition: int) -> str:
+        """Stream of events."""
+        return self._in(partition, "events")
+
+    def decisions(self, partition: int) -> str:
+        """Stream of decisions."""
+        return self._in(partition, "decisions")
+
+    def dedup(self, partition: int, window: int) -> str:
+        """Set of the event ids that arrived during one window of time."""
+        return self._in(partition, f"dedup:{window}")
+
+    def offsets(self, partition: int) -> str:
+        """Hash: `fence`, and per stream the last id applied to state and the last id archived to Parquet."""
+        return self._in(partition, "offsets")
+
+    def pending(self, partition: int) -> str:
+        """Hash: request_id -> a decision whose reward is still open."""
+        return self._in(partition, "pending")
+
+    def closing(self, partition: int) -> str:
+        """Sorted set: request_id by the time at which its attribution window closes."""
+        return self._in(partition, "closing")
+
+    def history(self, user_id: str) -> str:
+        """List of item ids, newest first."""
+        return self._in(self.partition(user_id), f"history:{user_id}")
+
+    def assignment(self, experiment: str, epoch: int, unit: str) -> str:
+        """JSON: what a bandit drew for a unit in an epoch."""
+        return self._in(self.partition(unit), f"assignment:{experiment}:{epoch}:{unit}")

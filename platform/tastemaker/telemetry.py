@@ -1,0 +1,60 @@
+"""Every metric's name, once. Labels are bounded: a value outside the known set becomes `other`.
+
+Many processes serve, so prometheus_client runs in multiprocess mode: `PROMETHEUS_MULTIPROC_DIR` must be set (by the
+composition root) before this module is first imported in a serving process.
+"""
+
+from prometheus_client import Counter, Gauge, Histogram
+
+LATENCY_BUCKETS = (
+    0.0005, 0.001, 0.002, 0.003, 0.005, 0.0075, 0.01, 0.015, 0.02, 0.03, 0.05, 0.075, 0.1, 0.2, 0.5, 1.0, 5.0,
+)  # fmt: skip
+
+STAGES = frozenset({"history", "retrieve", "rank", "rerank", "total"})
+OUTCOMES = frozenset({"ok", "degraded", "invalid", "error", "unauthorized"})
+RUNGS = frozenset(
+    {
+        "no-rerank", "retrieval-order", "base-vector", "cached", "trending", "popular", "no-history",
+        "no-experiment", "champion",
+    }
+)  # fmt: skip
+
+REQUESTS = Counter(
+    "tastemaker_gateway_requests", "Answered requests", ["catalogue", "route", "outcome"]
+)  # exported as …_requests_total
+STAGE_SECONDS = Histogram(
+    "tastemaker_stage_latency_seconds", "Time in a stage, seen from the gateway", ["catalogue", "stage"],
+    buckets=LATENCY_BUCKETS,
+)  # fmt: skip
+RUNGS_USED = Counter("tastemaker_gateway_rungs", "Fallbacks used", ["catalogue", "rung"])
+SERVED = Counter(
+    "tastemaker_experiment_served", "Answers per variant", ["catalogue", "experiment", "variant"]
+)
+UNKNOWN_ITEMS = Counter("tastemaker_gateway_unknown_items", "Unknown items named in requests", ["catalogue"])
+UNKNOWN_CONTEXT = Counter("tastemaker_gateway_unknown_context_keys", "Ignored context keys", ["catalogue"])
+DECISIONS = Counter(
+    "tastemaker_gateway_decisions", "Decision records by outcome: logged or dropped", ["catalogue", "outcome"]
+)
+EVENTS = Counter("tastemaker_events_received", "Events by outcome", ["catalogue", "kind", "outcome"])
+CONSUMED = Counter("tastemaker_events_consumed", "Events applied by the consumer", ["catalogue", "kind"])
+CONSUMER_LAG = Gauge(
+    "tastemaker_events_lag_entries",
+    "Stream entries not yet applied",
+    ["catalogue"],
+    multiprocess_mode="mostrecent",
+)
+REWARDS = Counter("tastemaker_experiment_rewards", "Rewards joined", ["catalogue", "experiment", "variant"])
+PROPENSITY = Gauge(
+    "tastemaker_experiment_propensity_ratio", "Share of new units that a variant gets",
+    ["catalogue", "experiment", "variant"], multiprocess_mode="mostrecent",
+)  # fmt: skip
+BUNDLE_GENERATION = Gauge(
+    "tastemaker_bundle_live_generation", "Generation of the live aliases", ["catalogue"],
+    multiprocess_mode="mostrecent",
+)  # fmt: skip
+BUNDLE_REFUSED = Counter("tastemaker_bundle_refused", "Bundles that serving refused", ["catalogue"])
+
+
+def bounded(value: str, known: frozenset[str]) -> str:
+    """`value` where it is `known`, else `other`."""
+    return value if value in known else "other"

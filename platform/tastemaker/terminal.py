@@ -1,0 +1,84 @@
+"""What a person at a terminal sees: tables, progress with rate and time left, plain lines where there is no terminal."""
+
+import json
+import sys
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence, Sized
+from contextlib import contextmanager
+from typing import Any, TypeVar
+
+from rich.console import Console
+from rich.table import Table
+
+_PLAIN_WIDTH = 160
+console = Console(highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() else _PLAIN_WIDTH)
+errors = Console(stderr=True, highlight=False, soft_wrap=True)
+
+_PLAIN_LINE_EVERY_SECONDS = 10.0
+T = TypeVar("T")
+
+
+@contextmanager
+def progress(description: str, total: int | None = None) -> Iterator[Callable[[int], None]]:
+    """A progress bar on stderr; yields a function that advances it by some steps."""
+    if errors.is_terminal:
+        from rich.progress import (
+            BarColumn,
+            MofNCompleteColumn,
+            Progress,
+            TextColumn,
+            TimeElapsedColumn,
+            TimeRemainingColumn,
+        )  # fmt: skip
+
+        columns = (
+            TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn(),
+        )  # fmt: skip
+        with Progress(*columns, console=errors, transient=True) as bar:
+            task = bar.add_task(description, total=total)
+
+            yield lambda steps: bar.advance(task, steps)
+    else:
+        yield _plain_progress(description, total)
+
+
+def _plain_progress(description: str, total: int | None) -> Callable[[int], None]:
+    started = last = time.monotonic()
+    done = 0
+
+    def advance(steps: int) -> None:
+        nonlocal done, last
+        done += steps
+        now = time.monotonic()
+        if now - last >= _PLAIN_LINE_EVERY_SECONDS:
+            last = now
+            of = f"/{total}" if total else ""
+            errors.print(f"{description}: {done}{of}, {done / (now - started):.1f}/s", markup=False)
+
+    return advance
+
+
+def track(items: Iterable[T], description: str, total: int | None = None) -> Iterator[T]:
+    """The items, with a progress bar."""
+    if total is None and isinstance(items, Sized):
+        total = len(items)
+    with progress(description, total) as advance:
+        for item in items:
+            yield item
+            advance(1)
+
+
+def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
+    """A table on stdout; the first column is text, the others are numbers."""
+    table = Table(title=title, title_justify="left", header_style="bold")
+    for i, column in enumerate(columns):
+        table.add_column(column, justify="left" if i == 0 else "right", no_wrap=True)
+    for row in rows:
+        table.add_row(*(str(cell) for cell in row))
+    console.print(table)
+
+
+def print_json(value: Any) -> None:
+    """JSON on stdout, for machines."""
+    json.dump(value, sys.stdout, indent=2, ensure_ascii=False)
+    sys.stdout.write("\n")

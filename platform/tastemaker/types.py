@@ -1,0 +1,118 @@
+"""The values that cross from one part to another.
+
+Shape letters: B requests, L history, K candidates, S sources, F features.
+"""
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Literal, get_args
+
+import numpy as np
+import numpy.typing as npt
+
+from tastemaker.errors import UsageError
+
+Int32 = npt.NDArray[np.int32]
+Int64 = npt.NDArray[np.int64]
+UInt32 = npt.NDArray[np.uint32]
+Float32 = npt.NDArray[np.float32]
+Float64 = npt.NDArray[np.float64]
+Bool = npt.NDArray[np.bool_]
+Strings = npt.NDArray[np.object_]
+
+EventKind = Literal[
+    "impression", "view", "click", "like", "purchase", "rating", "watch", "skip", "dislike", "hide"
+]
+EVENT_KINDS: tuple[str, ...] = get_args(EventKind)
+EVENT_WEIGHTS: Mapping[str, float] = {"purchase": 1.0, "like": 0.75, "click": 0.5, "view": 0.25}
+Origin = Literal["live", "simulator", "replay"]
+ORIGINS: tuple[str, ...] = get_args(Origin)
+
+_CATALOGUE = re.compile(r"[a-z0-9-]{1,40}")
+MAX_ID_LENGTH = 256
+
+
+def catalogue_name(name: str) -> str:
+    """The name itself, if it may name a catalogue.
+
+    Raises:
+        UsageError: The name has other characters or is too long.
+    """
+    if not _CATALOGUE.fullmatch(name):
+        raise UsageError(
+            "catalogue name", value=name, limit="1 to 40 of a-z, 0-9 and '-'", mend="choose another name"
+        )
+    return name
+
+
+@dataclass(frozen=True, slots=True)
+class Query:
+    """One request for recommendations, with ids already turned into rows of one bundle's catalogue.
+
+    `history_L` is the user's past, oldest first, known items only. `exclude` and `allowed` are hard rules: rows that
+    must not, and rows that alone may, be recommended. `history_L` is always excluded where `exclude_seen`.
+    """
+
+    history_L: Int32
+    k: int = 10
+    user_id: str = ""
+    context: Mapping[str, str] = field(default_factory=dict)
+    exclude: Int32 = field(default_factory=lambda: np.empty(0, np.int32))
+    allowed: Bool | None = None
+    exclude_seen: bool = True
+    seed: int = 0
+    now_ms: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Candidates:
+    """What crosses stages for one request: a struct of arrays, best first once a stage has ordered it.
+
+    `source_mask` has bit s set where source s proposed the candidate; `source_score_KS` is NaN where source s has no
+    score for it. `features_KF` comes with hydration, `propensity_K` with exploration.
+    """
+
+    item_index: Int32
+    score: Float32
+    source_mask: UInt32
+    source_score_KS: Float32
+    features_KF: Float32 | None = None
+    propensity: Float32 | None = None
+
+    def __post_init__(self) -> None:
+        """Own invariant: one length throughout."""
+        assert len(self.item_index) == len(self.score) == len(self.source_mask) == len(self.source_score_KS)
+
+    def __len__(self) -> int:
+        return len(self.item_index)
+
+    @classmethod
+    def empty(cls, num_sources: int) -> "Candidates":
+        """No candidates of `num_sources` sources."""
+        return cls(
+            np.empty(0, np.int32), np.empty(0, np.float32), np.empty(0, np.uint32),
+            np.empty((0, num_sources), np.float32),
+        )  # fmt: skip
+
+    def take(self, rows: npt.NDArray[np.integer] | Bool | Sequence[int]) -> "Candidates":
+        """The candidates at `rows` (positions or a mask), in that order."""
+        r = np.asarray(rows)
+        if r.size == 0:
+            r = r.astype(np.int64)
+        return Candidates(
+            self.item_index[r],
+            self.score[r],
+            self.source_mask[r],
+            self.source_score_KS[r],
+            None if self.features_KF is None else self.features_KF[r],
+            None if self.propensity is None else self.propensity[r],
+        )
+
+    def with_score(self, score: Float32) -> "Candidates":
+        """The same candidates under new scores, not reordered."""
+        return replace(self, score=score.astype(np.float32, copy=False))
+
+    def sorted(self) -> "Candidates":
+        """Best score first; ties by item_index, so that the order is a function of the content alone."""
+        return self.take(np.lexsort((self.item_index, -self.score)))

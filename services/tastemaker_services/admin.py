@@ -1,0 +1,137 @@
+"""The listener for those who run the platform: /docs, /metrics, /admin/v1; on loopback, not the gateway's."""
+
+import json
+import threading
+import time
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+import uvicorn
+from fastapi import FastAPI, Request, Response
+from fastapi.openapi.docs import get_swagger_ui_html
+from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
+from prometheus_client.metrics_core import Metric
+from prometheus_client.multiprocess import MultiProcessCollector
+
+from tastemaker import __version__
+from tastemaker.config import GatewaySettings
+from tastemaker.errors import ServingError, StateError
+from tastemaker.experiments.definition import Experiment
+from tastemaker_services.access import Access
+from tastemaker_services.api import create_api
+from tastemaker_services.problems import Problem
+
+HOST = "127.0.0.1"
+START_SECONDS = 10.0
+
+
+def create_admin(
+    settings: GatewaySettings, metrics_folder: Path, experiments: Callable[[], tuple[Experiment, ...]]
+) -> FastAPI:
+    """The application.
+
+    Args:
+        settings: Its keys guard `/admin`; without any, loopback does.
+        metrics_folder: Where the graph's processes keep their metrics; the answer is their sum.
+        experiments: Reads them; StateError where it cannot.
+    """
+    access = Access(settings.keys)
+    admin = FastAPI(
+        title="Tastemaker admin", version=__version__, docs_url=None, redoc_url=None, openapi_url=None
+    )
+
+    @admin.get("/docs")
+    def docs() -> Response:
+        """The gateway's API for people."""
+        return get_swagger_ui_html(openapi_url="/openapi.json", title="Tastemaker")
+
+    @admin.get("/openapi.json")
+    def openapi() -> dict[str, Any]:
+        """The gateway's API for programs."""
+        return gateway_openapi(settings)
+
+    @admin.get("/metrics")
+    def metrics() -> Response:
+        """All processes' metrics, summed, as Prometheus reads them."""
+        registry = CollectorRegistry()
+        registry.register(_Ours(metrics_folder))
+        return Response(generate_latest(registry), media_type=CONTENT_TYPE_LATEST)
+
+    @admin.get("/healthz")
+    def healthz() -> dict[str, str]:
+        """Whether the listener lives."""
+        return {"status": "ok"}
+
+    @admin.get("/admin/v1/experiments")
+    def list_experiments(request: Request) -> Response:
+        """All experiments, running or stopped."""
+        try:
+            access.scopes(request.headers.get("authorization"), "admin")
+            found = [experiment.model_dump(mode="json") for experiment in experiments()]
+        except Problem as problem:
+            return problem.response()
+        except StateError as error:
+            return Problem(503, "unavailable", str(error)).response()
+        return Response(json.dumps({"experiments": found}), media_type="application/json")
+
+    return admin
+
+
+class _Ours:
+    """The sums of our metrics. Ray's own processes keep theirs in the same folder: they inherit its name."""
+
+    def __init__(self, folder: Path) -> None:
+        self._sums = MultiProcessCollector(None, path=str(folder))  # type: ignore[no-untyped-call]
+
+    def collect(self) -> Iterable[Metric]:
+        """Ours, summed over processes."""
+        sums: list[Metric] = list(self._sums.collect())  # type: ignore[no-untyped-call]
+        return [metric for metric in sums if metric.name.startswith("tastemaker_")]
+
+
+def gateway_openapi(settings: GatewaySettings) -> dict[str, Any]:
+    """OpenAPI of the gateway's routes."""
+
+    class _Nobody:
+        """Stands in for what answers: only the routes are looked at."""
+
+        recommend = similar = append = why_not_ready = None
+
+    return create_api(_Nobody(), settings, "").openapi()  # type: ignore[arg-type]
+
+
+class AdminServer:
+    """Runs the admin application in a thread of this process."""
+
+    def __init__(self, app: FastAPI, port: int) -> None:
+        config = uvicorn.Config(
+            app,
+            host=HOST,
+            port=port,
+            log_config=None,
+            access_log=False,
+            lifespan="off",
+            timeout_graceful_shutdown=1,
+        )
+        self._server = uvicorn.Server(config)
+        self._thread = threading.Thread(target=self._server.run, daemon=True, name="admin")
+        self.url = f"http://{HOST}:{port}"
+
+    def start(self) -> None:
+        """Starts listening.
+
+        Raises:
+            ServingError: It does not come up.
+        """
+        self._thread.start()
+        deadline = time.monotonic() + START_SECONDS
+        while not self._server.started:
+            if not self._thread.is_alive() or time.monotonic() > deadline:
+                raise ServingError(f"the admin listener at {self.url} does not start", mend="see the log")
+            time.sleep(0.01)
+
+    def stop(self) -> None:
+        """Stops listening."""
+        self._server.should_exit = True
+        self._thread.join(timeout=5.0)

@@ -1,0 +1,109 @@
+"""What an answer says of itself: the items of its body, and its decision record.
+
+Shape letters: K candidates, S sources, L history.
+"""
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from tastemaker.experiments.assignment import Assignment
+from tastemaker.experiments.decision_log import Decision
+from tastemaker.types import Candidates, Float32, Int32, Origin, Query
+from tastemaker_services.face import BundleFace
+
+
+def items_of(face: BundleFace, slate: Candidates, reason: str, explain: bool = False) -> list[dict[str, Any]]:
+    """The answer's items; `reason` is that of those that no source proposed."""
+    scores = np.nan_to_num(slate.score).tolist()
+    items = []
+    for place, (row, mask) in enumerate(
+        zip(slate.item_index.tolist(), slate.source_mask.tolist(), strict=True)
+    ):
+        sources = face.sources_of(mask)
+        item = {
+            "item_id": face.item_ids[row],
+            "score": scores[place],
+            "rank": place + 1,
+            "sources": sources,
+            "reason": _reason(sources) if sources else reason,
+        }
+        if explain:
+            given = zip(face.source_names, slate.source_score_KS[place].tolist(), strict=True)
+            item["source_scores"] = {name: score for name, score in given if np.isfinite(score)}
+        items.append(item)
+    return items
+
+
+def _reason(sources: Sequence[str]) -> str:
+    return "popular now" if set(sources) <= {"popular"} else "fits the history"
+
+
+def newest_once(rows_L: Int32) -> Int32:
+    """Each row at its newest place, oldest first."""
+    newest_first = dict.fromkeys(rows_L[::-1].tolist())
+    return np.array(list(newest_first)[::-1], np.int32)
+
+
+def unsourced(found: tuple[Int32, Float32], num_sources: int) -> Candidates:
+    """Rows with scores as candidates that no source of the pipeline proposed."""
+    rows_K, score_K = found
+    unknown_KS = np.full((len(rows_K), num_sources), np.nan, np.float32)
+    return Candidates(rows_K, score_K, np.zeros(len(rows_K), np.uint32), unknown_KS)
+
+
+def _rules_hash(face: BundleFace, query: Query) -> str:
+    """Names the eligible set: the bundle's items under the request's hard rules."""
+    digest = hashlib.sha256(face.sha256.encode())
+    digest.update(np.sort(np.concatenate([query.history_L, query.exclude])).astype("<i4").tobytes())
+    digest.update(b"" if query.allowed is None else np.packbits(query.allowed).tobytes())
+    return digest.hexdigest()[:16]
+
+
+def decision_of(
+    *,
+    request_id: str,
+    timestamp_ms: int,
+    catalogue: str,
+    origin: Origin,
+    face: BundleFace,
+    query: Query,
+    slate: Candidates,
+    assignment: Assignment | None,
+    rungs: Sequence[str],
+    timings_ms: Mapping[str, float],
+) -> Decision:
+    """The record of one answer. A degraded answer counts for its variant as well: it is what the user got."""
+    decision = Decision(
+        decision_id=request_id,
+        request_id=request_id,
+        timestamp_ms=timestamp_ms,
+        catalogue=catalogue,
+        origin=origin,
+        unit=query.user_id,
+        user_id=query.user_id,
+        bundle=face.bundle_id,
+        item_ids=[face.item_ids[row] for row in slate.item_index],
+        scores=np.nan_to_num(slate.score).tolist(),
+        source_masks=slate.source_mask.tolist(),
+        eligible_hash=_rules_hash(face, query),
+        seed=query.seed,
+        rungs=tuple(rungs),
+        context=query.context,
+        timings_ms=timings_ms,
+    )
+    if assignment is None:
+        return decision
+    return replace(
+        decision,
+        experiment=assignment.experiment,
+        variant=assignment.variant,
+        epoch=assignment.epoch,
+        propensity=assignment.propensity,
+        propensities=assignment.propensities,
+        policy_version=assignment.policy_version,
+        policy_hash=assignment.policy_hash,
+    )

@@ -1,0 +1,287 @@
+"""The HTTP routes of `/v1`: parse, check, answer. What an answer is, `gateway` decides.
+
+Bodies are parsed by pydantic-core straight from bytes; answers are written by `json` straight from dicts:
+FastAPI contributes routing and OpenAPI, not a second validation.
+"""
+
+import json
+import time
+from collections.abc import Awaitable, Callable
+from contextlib import AbstractAsyncContextManager
+from typing import Any, Protocol, TypeVar
+
+from fastapi import FastAPI, Request, Response
+from pydantic import BaseModel, ValidationError
+from starlette.exceptions import HTTPException
+
+from tastemaker import __version__, telemetry
+from tastemaker.config import GatewaySettings, Strict
+from tastemaker.errors import StateError
+from tastemaker.events.schema import Event, parse_events
+from tastemaker.types import Origin
+from tastemaker_services.access import ORIGIN_HEADER, Access, origin_of
+from tastemaker_services.problems import Problem, invalid, of_validation
+from tastemaker_services.schema import (
+    EventsRequest,
+    EventsResponse,
+    ProblemResponse,
+    RecommendationRequest,
+    RecommendationResponse,
+    SimilarRequest,
+)
+
+MAX_BODY_BYTES = 4 * 2**20
+M = TypeVar("M", bound=Strict)
+Lifespan = Callable[[FastAPI], AbstractAsyncContextManager[None]]
+
+
+class Backend(Protocol):
+    """What answers behind the routes."""
+
+    async def recommend(self, request: RecommendationRequest, origin: Origin) -> dict[str, Any]:
+        """See `gateway.Gateway.recommend`."""
+        ...
+
+    async def similar(self, item_id: str, k: int) -> dict[str, Any]:
+        """See `gateway.Gateway.similar`."""
+        ...
+
+    async def append(self, events: list[Event]) -> tuple[int, int]:
+        """Numbers of accepted and of duplicate events; StateError where they are not on disk."""
+        ...
+
+    async def why_not_ready(self) -> str | None:
+        """What the graph is waiting for; None where it answers."""
+        ...
+
+
+def create_api(
+    backend: Backend, settings: GatewaySettings, catalogue: str, lifespan: Lifespan | None = None
+) -> FastAPI:
+    """The application. Its OpenAPI is served by the admin listener, not here."""
+    api = FastAPI(
+        title="Tastemaker", version=__version__, lifespan=lifespan,
+        docs_url=None, redoc_url=None, openapi_url=None,
+        responses={422: {"model": ProblemResponse}, 401: {"model": ProblemResponse}},
+    )  # fmt: skip
+    routes = _Routes(backend, settings, catalogue)
+    answers: dict[str, Any] = {"response_model": RecommendationResponse}
+    api.add_exception_handler(Problem, _problem)
+    api.add_exception_handler(HTTPException, _http_problem)
+    api.add_exception_handler(Exception, _fault)
+    api.post("/v1/recommendations", openapi_extra=_body(RecommendationRequest), **answers)(routes.recommend)
+    api.get("/v1/recommendations", openapi_extra=_query("user_id", "k"), **answers)(routes.recommend_by_query)
+    api.get("/v1/recommendations/{user_id:path}", openapi_extra=_query("k"), **answers)(
+        routes.recommend_by_path
+    )
+    api.get("/v1/items/similar", openapi_extra=_query("item_id", "k"), **answers)(routes.similar_by_query)
+    api.get("/v1/items/{item_id:path}/similar", openapi_extra=_query("k"), **answers)(routes.similar_by_path)
+    api.post(
+        "/v1/events", status_code=202, response_model=EventsResponse, openapi_extra=_body(EventsRequest)
+    )(routes.events)
+    api.get("/healthz")(routes.healthz)
+    api.get("/readyz")(routes.readyz)
+    return api
+
+
+class _Routes:
+    def __init__(self, backend: Backend, settings: GatewaySettings, catalogue: str) -> None:
+        self._backend, self._settings, self._catalogue = backend, settings, catalogue
+        self._access = Access(settings.keys)
+
+    async def recommend(self, request: Request) -> Response:
+        """The best items for a user."""
+        return await self._answer("recommendations", self._recommend(request, None))
+
+    async def recommend_by_query(self, request: Request) -> Response:
+        """The same by query: `?user_id=&k=`."""
+        return await self._answer("recommendations", self._recommend(request, {}))
+
+    async def recommend_by_path(self, request: Request, user_id: str) -> Response:
+        """The same by path, for ids that a path can carry."""
+        return await self._answer("recommendations", self._recommend(request, {"user_id": user_id}))
+
+    async def similar_by_query(self, request: Request) -> Response:
+        """The items most like one: `?item_id=&k=`."""
+        return await self._answer("similar", self._similar(request, {}))
+
+    async def similar_by_path(self, request: Request, item_id: str) -> Response:
+        """The same by path, for ids that a path can carry."""
+        return await self._answer("similar", self._similar(request, {"item_id": item_id}))
+
+    async def events(self, request: Request) -> Response:
+        """Takes a batch of events; 202 once they are on disk."""
+        return await self._answer("events", self._events(request), status=202)
+
+    async def healthz(self) -> Response:
+        """Whether the process lives."""
+        return _json({"status": "ok"})
+
+    async def readyz(self) -> Response:
+        """Whether the whole graph answers."""
+        reason = await self._backend.why_not_ready()
+        if reason is None:
+            return _json({"status": "ready"})
+        return Problem(503, "not-ready", f"waiting for {reason}", headers={"retry-after": "1"}).response()
+
+    async def _recommend(self, request: Request, path: dict[str, Any] | None) -> dict[str, Any]:
+        scopes = self._access.scopes(request.headers.get("authorization"), "read")
+        origin = origin_of(request.headers.get(ORIGIN_HEADER), scopes)
+        if path is None:
+            asked = await _parse(request, RecommendationRequest)
+        else:
+            asked = _validate(RecommendationRequest, _parameters(request) | path)
+        if asked.k > self._settings.max_k:
+            raise invalid("k", f"k is {asked.k}, must be at most {self._settings.max_k}: ask for fewer")
+        if asked.explain and "explain" not in scopes:
+            raise Problem(403, "forbidden", "explain needs a key with scope explain", field="explain")
+        return await self._backend.recommend(asked, origin)
+
+    async def _similar(self, request: Request, path: dict[str, Any]) -> dict[str, Any]:
+        self._access.scopes(request.headers.get("authorization"), "read")
+        asked = _validate(SimilarRequest, _parameters(request) | path)
+        if asked.k > self._settings.max_k:
+            raise invalid("k", f"k is {asked.k}, must be at most {self._settings.max_k}: ask for fewer")
+        return await self._backend.similar(asked.item_id, asked.k)
+
+    async def _events(self, request: Request) -> dict[str, Any]:
+        scopes = self._access.scopes(request.headers.get("authorization"), "ingest")
+        origin = origin_of(request.headers.get(ORIGIN_HEADER), scopes)
+        rows = (await _parse(request, EventsRequest)).events
+        if len(rows) > self._settings.max_batch:
+            limit = self._settings.max_batch
+            raise invalid("events", f"events has {len(rows)} rows, must be at most {limit}: split the batch")
+        given = [{"origin": origin} | row if isinstance(row, dict) else row for row in rows]
+        events, rejected = parse_events(given, time.time_ns() // 1_000_000)
+        foreign = [e for e in events if e.origin != "live" and "admin" not in scopes]
+        if foreign:
+            raise Problem(403, "forbidden", "origin needs a key with scope admin", field="events.origin")
+        try:
+            accepted, duplicate = await self._backend.append(events)
+        except StateError as error:
+            raise Problem(503, "not-accepted", str(error), headers={"retry-after": "1"}) from error
+        self._count(events, len(rejected))
+        return {
+            "accepted": accepted,
+            "duplicate": duplicate,
+            "rejected": len(rejected),
+            "rejections": [row._asdict() for row in rejected],
+        }
+
+    def _count(self, events: list[Event], num_rejected: int) -> None:
+        kinds: dict[str, int] = {}
+        for event in events:
+            kinds[event.kind] = kinds.get(event.kind, 0) + 1
+        for kind, number in kinds.items():
+            telemetry.EVENTS.labels(self._catalogue, kind, "received").inc(number)
+        if num_rejected:
+            telemetry.EVENTS.labels(self._catalogue, "other", "rejected").inc(num_rejected)
+
+    async def _answer(self, route: str, answer: Awaitable[dict[str, Any]], status: int = 200) -> Response:
+        try:
+            body = await answer
+        except Problem as problem:
+            outcome = {401: "unauthorized", 403: "unauthorized", 503: "error"}.get(problem.status, "invalid")
+            telemetry.REQUESTS.labels(self._catalogue, route, outcome).inc()
+            return problem.response()
+        outcome = "degraded" if body.get("degraded") else "ok"
+        telemetry.REQUESTS.labels(self._catalogue, route, outcome).inc()
+        return _json(body, status)
+
+
+def _parameters(request: Request) -> dict[str, Any]:
+    """The query's parameters as a body's keys; numbers are numbers there."""
+    given: dict[str, Any] = dict(request.query_params)
+    if "k" in given:
+        try:
+            given["k"] = int(given["k"])
+        except ValueError:
+            raise invalid("k", f"k is {given['k'][:60]!r}, must be a whole number: correct it") from None
+    return given
+
+
+async def _parse(request: Request, model: type[M]) -> M:
+    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if kind != "application/json":
+        detail = f"content-type is {kind[:60]!r}, must be application/json: set the header"
+        raise Problem(415, "unsupported-media-type", detail, field="content-type")
+    body = await _read(request)
+    try:
+        return model.model_validate_json(body)
+    except ValidationError as error:
+        raise of_validation(error, model) from error
+
+
+async def _read(request: Request) -> bytes:
+    """The body, refused as soon as it is too large: a client's word on its length is not trusted."""
+    parts, size = [], 0
+    async for part in request.stream():
+        size += len(part)
+        if size > MAX_BODY_BYTES:
+            detail = f"the body is over {MAX_BODY_BYTES} bytes: split it"
+            raise Problem(413, "too-large", detail, field="body")
+        parts.append(part)
+    return b"".join(parts)
+
+
+def _validate(model: type[M], given: dict[str, Any]) -> M:
+    try:
+        return model.model_validate(given)
+    except ValidationError as error:
+        raise of_validation(error, model) from error
+
+
+def _json(body: dict[str, Any], status: int = 200) -> Response:
+    content = json.dumps(body, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "replace")
+    return Response(content, status, media_type="application/json")
+
+
+def _body(model: type[BaseModel]) -> dict[str, Any]:
+    schema = model.model_json_schema(ref_template="#/components/schemas/{model}")
+    for name, definition in schema.pop("$defs", {}).items():
+        _inline(schema, name, definition)
+    return {"requestBody": {"required": True, "content": {"application/json": {"schema": schema}}}}
+
+
+def _inline(node: Any, name: str, definition: dict[str, Any]) -> None:
+    """Puts a definition in place of its references: a route's extra schema has no components of its own."""
+    if isinstance(node, dict):
+        if node.get("$ref") == f"#/components/schemas/{name}":
+            del node["$ref"]
+            node.update(definition)
+        for value in node.values():
+            _inline(value, name, definition)
+
+
+def _query(*names: str) -> dict[str, Any]:
+    kinds = {"k": {"type": "integer", "minimum": 1, "default": 10}}
+    return {
+        "parameters": [
+            {
+                "name": name,
+                "in": "query",
+                "required": name != "k",
+                "schema": kinds.get(name, {"type": "string"}),
+            }
+            for name in names
+        ]
+    }
+
+
+async def _problem(request: Request, error: Exception) -> Response:
+    del request
+    assert isinstance(error, Problem)
+    return error.response()
+
+
+async def _http_problem(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    kinds = {404: "not-found", 405: "method-not-allowed"}
+    detail = f"{request.method} {request.url.path[:120]}: {error.detail}; see /docs of the admin listener"
+    kind = kinds.get(error.status_code, "http-error")
+    return Problem(error.status_code, kind, detail, headers=error.headers).response()
+
+
+async def _fault(request: Request, error: Exception) -> Response:
+    del request
+    return Problem(500, "fault", f"a fault of ours: {type(error).__name__}").response()

@@ -1,0 +1,147 @@
+"""The gateway's replica: puts the gateway together with the graph's handles and the state, and serves its routes.
+
+This process imports neither torch nor FAISS: it answers from memory and by calls.
+"""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from typing import Any
+
+from fastapi import FastAPI
+from ray.serve.handle import DeploymentHandle
+
+from tastemaker.bundle.reader import Bundle
+from tastemaker.bundle.store import BundleStore
+from tastemaker.config import Settings
+from tastemaker.events.history import read_history_async
+from tastemaker.events.log import append_async
+from tastemaker.events.schema import Event
+from tastemaker.experiments.decision_log import Decision, append_decisions_async
+from tastemaker.experiments.router import Router
+from tastemaker.home import Home
+from tastemaker.registry.live import LiveVersion
+from tastemaker.state.connection import connect_async, url_of
+from tastemaker.state.keys import Keys
+from tastemaker.types import Origin
+from tastemaker_services.api import create_api
+from tastemaker_services.calls import Send, StageCalls
+from tastemaker_services.decisions import DecisionLog
+from tastemaker_services.face import BundleFace
+from tastemaker_services.gateway import Gateway, Stages
+from tastemaker_services.pins import Pins
+from tastemaker_services.schema import RecommendationRequest
+
+READY_SECONDS = 5.0
+_PLAIN_PICKLE = {"request_serialization": "pickle", "response_serialization": "pickle"}
+"""Between our own processes, under Ray's token; the default, cloudpickle, costs three times as much."""
+
+
+class GatewayReplica:
+    """What Serve runs as the ingress."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        retriever: DeploymentHandle,
+        ranker: DeploymentHandle,
+        reranker: DeploymentHandle,
+    ) -> None:
+        home = Home.open(settings.home)
+        self._settings = settings
+        self._keys = Keys(settings.catalogue, settings.state.partitions)
+        self._client = connect_async(url_of(settings, home))
+        self._store = BundleStore.of(settings, home)
+        self._handles = [handle.options(**_PLAIN_PICKLE) for handle in (retriever, ranker, reranker)]
+        retrieval, ranking, reranking = self._handles
+        self._calls = {
+            "retriever": StageCalls(_sender(retrieval.retrieve)),
+            "ranker": StageCalls(_sender(ranking.rank)),
+            "reranker": StageCalls(_sender(reranking.rerank)),
+        }
+        stages = Stages(
+            retrieve=self._calls["retriever"],
+            rank=self._calls["ranker"],
+            rerank=self._calls["reranker"],
+            similar=StageCalls(_sender(retrieval.similar)),
+        )
+        self._decisions = DecisionLog(self._append_decisions, settings.catalogue)
+        router = Router(self._client, self._keys)
+        self._gateway = Gateway(
+            settings,
+            read_history=self._read_history,
+            assign=router.assign,
+            pin=self._pin,
+            stages=stages,
+            decisions=self._decisions,
+        )
+        self._pins = Pins(self._client, self._keys, self._load, self._gateway.warm_up)
+
+    def __serve_build_asgi_app__(self) -> FastAPI:
+        """The routes; background work lives as long as the application."""
+        return create_api(self, self._settings.gateway, self._settings.catalogue, self._lifespan)
+
+    @asynccontextmanager
+    async def _lifespan(self, _: FastAPI) -> AsyncIterator[None]:
+        async with AsyncExitStack() as stack:
+            stack.push_async_callback(self._client.aclose)
+            self._decisions.start()
+            stack.push_async_callback(self._decisions.stop)
+            watcher = asyncio.create_task(self._pins.watch(self._count_replicas))
+            stack.callback(watcher.cancel)
+            yield
+
+    async def recommend(self, request: RecommendationRequest, origin: Origin) -> dict[str, Any]:
+        """See `gateway.Gateway`."""
+        return await self._gateway.recommend(request, origin)
+
+    async def similar(self, item_id: str, k: int) -> dict[str, Any]:
+        """See `gateway.Gateway`."""
+        return await self._gateway.similar(item_id, k)
+
+    async def append(self, events: list[Event]) -> tuple[int, int]:
+        """Puts events into the log; 0 duplicates where all were new."""
+        return await append_async(self._client, self._keys, events, self._settings.state, _now_ms())
+
+    async def why_not_ready(self) -> str | None:
+        """What is missing; sends a call through every handle."""
+        if self._pins.waiting_for is not None:
+            return self._pins.waiting_for
+        calls = [asyncio.wait_for(_held(handle), READY_SECONDS) for handle in self._handles]
+        answers = await asyncio.gather(*calls, return_exceptions=True)
+        failed = [
+            str(answer) or type(answer).__name__ for answer in answers if isinstance(answer, BaseException)
+        ]
+        return f"a stage that does not answer: {failed[0]}" if failed else None
+
+    def _count_replicas(self) -> None:
+        for stage, calls in self._calls.items():
+            calls.num_replicas = max(1, self._pins.num_replicas.get(stage, 1))
+
+    def _pin(self, alias: str) -> Any:
+        return self._pins.get(alias)
+
+    def _load(self, version: LiveVersion) -> BundleFace:
+        return BundleFace.of(Bundle.open(self._store, version.ref))
+
+    async def _read_history(self, user_id: str) -> list[str]:
+        return await read_history_async(self._client, self._keys, user_id)
+
+    async def _append_decisions(self, decisions: Sequence[Decision]) -> int:
+        return await append_decisions_async(self._client, self._keys, decisions, self._settings.state)
+
+
+def _sender(method: Any) -> Send:
+    async def send(calls: list[Any]) -> Any:
+        return await method.remote(calls)
+
+    return send
+
+
+async def _held(handle: DeploymentHandle) -> Any:
+    return await handle.held.remote()
+
+
+def _now_ms() -> int:
+    return time.time_ns() // 1_000_000

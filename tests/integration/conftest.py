@@ -1,0 +1,52 @@
+"""A real Valkey for the whole session, on 127.0.0.1 and a free port, stopped at its end."""
+
+import itertools
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import pytest
+import redis
+
+from tastemaker.config import Settings, StateSettings
+from tastemaker.home import Home
+from tastemaker.state.connection import connect, open_keys
+from tastemaker.state.keys import Keys
+from tastemaker.state.server import EmbeddedValkey
+
+_catalogues = itertools.count()
+
+
+@dataclass(frozen=True)
+class State:
+    """A running Valkey, and a catalogue of this test's own in it."""
+
+    client: redis.Redis
+    keys: Keys
+    home: Home
+    settings: Settings
+    url: str
+
+
+@pytest.fixture(scope="session")
+def valkey_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Home]:
+    """A home whose embedded Valkey runs."""
+    home = Home.make(tmp_path_factory.mktemp("valkey") / "home")
+    server = EmbeddedValkey(home)
+    server.start()
+    yield home
+    server.stop()
+
+
+@pytest.fixture
+def state(valkey_home: Home) -> Iterator[State]:
+    """The session's Valkey with an empty catalogue of 4 partitions."""
+    url = EmbeddedValkey(valkey_home).running_url()
+    assert url is not None
+    settings = Settings(
+        catalogue=f"test-{next(_catalogues)}",
+        home=valkey_home.root,
+        state=StateSettings(partitions=4, history_length=5, stream_max_length=1000),
+    )
+    client = connect(url)
+    yield State(client, open_keys(client, settings), valkey_home, settings, url)
+    client.close()

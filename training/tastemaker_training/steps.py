@@ -1,0 +1,216 @@
+"""The steps of a training run, each an artifact named by all that it depends on. Not their order (`run`)."""
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tastemaker import __version__
+from tastemaker.config import Settings
+from tastemaker.data.schema import Dataset, read_dataset
+from tastemaker.data.splits import Split, leave_last
+from tastemaker.errors import DataError, TrainingError
+from tastemaker.features.columns import FeatureSchema
+from tastemaker.features.ranking_data import Bag, RankingData
+from tastemaker.home import Home
+from tastemaker.models.calibration import Calibration
+from tastemaker.models.dlrm import Dlrm, DlrmConfig, dlrm_specs
+from tastemaker.models.two_tower import two_tower_specs
+from tastemaker.stages.hydration import feature_names
+from tastemaker.stages.pipeline import Pipeline
+from tastemaker.stages.ranking import candidate_bags
+from tastemaker.terminal import progress
+from tastemaker.types import Candidates, Query
+from tastemaker_training import evaluate
+from tastemaker_training.artifacts import Artifacts, artifact_name, load_model, plain
+from tastemaker_training.fitted import Fitted
+from tastemaker_training.memory import UnprunedEase, fit_memory, recommend_by
+from tastemaker_training.ranking_file import save_ranking_data
+from tastemaker_training.recipe import Recipe
+from tastemaker_training.workers import Workers
+
+TWO_TOWER_MODULE, RANKER_MODULE = "tastemaker_training.two_tower", "tastemaker_training.ranker"
+_REQUESTS = "requests.safetensors"
+_REQUESTS_AT_ONCE = 64
+
+
+@dataclass(frozen=True)
+class Steps:
+    """One recipe on one dataset. Each of the artifacts is made when asked for, unless it is there."""
+
+    settings: Settings
+    home: Home
+    recipe: Recipe
+    num_workers: int
+    dataset: Dataset
+    split: Split
+    workers: Workers | None
+
+    @classmethod
+    def of(
+        cls, settings: Settings, home: Home, recipe: Recipe, num_workers: int, workers: Workers | None = None
+    ) -> "Steps":
+        """The steps on the catalogue's data; without `workers` nothing can be trained, only used.
+
+        Raises:
+            DataError: There is no data, or no user has enough events to hold any out.
+            TrainingError: The recipe places tables that the models have not.
+        """
+        dataset = read_dataset(home, settings.catalogue)
+        steps = cls(settings, home, recipe, num_workers, dataset, _split(dataset, recipe), workers)
+        two_tower = recipe.two_tower
+        specs = two_tower_specs(two_tower.model, FeatureSchema.fit(dataset.items))
+        two_tower.fit.sharding.placements([spec.name for spec in specs])
+        recipe.ranker.fit.sharding.placements([spec.name for spec in dlrm_specs(steps._dlrm_config())])
+        return steps
+
+    @cached_property
+    def _artifacts(self) -> Artifacts:
+        return Artifacts(self.home)
+
+    @cached_property
+    def _keys(self) -> dict[str, tuple[str, dict[str, Any]]]:
+        """Kind of each artifact, and all that it depends on."""
+        recipe, stages = self.recipe, plain(self.recipe.pipeline)
+        data = {"version": __version__, "dataset": self.dataset.fingerprint, "split": plain(recipe.split)}
+        trained = {"seed": recipe.seed, "workers": self.num_workers}
+        memory = ("memory", data | {"config": plain(recipe.memory)})
+        two_tower = ("two-tower", data | trained | plain(recipe.two_tower))
+        sources = {"sources": [artifact_name(*memory), artifact_name(*two_tower)]}
+        requests = (
+            "requests",
+            sources | {name: stages[name] for name in ("retrieval", "hydration", "ranking")},
+        )
+        ranker = {"fit": plain(recipe.ranker.fit), "model": plain(self._dlrm_config())}
+        return {
+            "memory": memory,
+            "two_tower": two_tower,
+            "requests": requests,
+            "ranker": ("ranker", trained | ranker | {"requests": artifact_name(*requests)}),
+            "solo": ("solo", sources | {"metrics": list(evaluate.SHOWN)}),
+        }
+
+    @cached_property
+    def memory(self) -> Path:
+        """The baselines' two fits."""
+        return self._get(
+            "memory", lambda path: fit_memory(self.dataset, self.split, self.recipe.memory, path)
+        )
+
+    @cached_property
+    def two_tower(self) -> Path:
+        """The two-tower's two fits; the baselines are fitted meanwhile."""
+        config = {"home": str(self.home.root), "catalogue": self.settings.catalogue, "seed": self.recipe.seed}
+        config |= plain(self.recipe.two_tower) | {"split": plain(self.recipe.split)}
+        shown = ("training two-tower", 2 * self.recipe.two_tower.fit.epochs)
+        return self._train("two_tower", f"{TWO_TOWER_MODULE}:two_tower_loop", config, shown, "memory")
+
+    @cached_property
+    def requests(self) -> Path:
+        """The ranker's data: what the first fit's sources propose, labelled by what validation holds."""
+        return self._get("requests", lambda folder: save_ranking_data(folder / _REQUESTS, self._requests()))
+
+    @cached_property
+    def ranker(self) -> Path:
+        """The ranker with its calibration; the retrievers are evaluated meanwhile."""
+        part = self.recipe.ranker
+        config = {"fit": plain(part.fit), "model": plain(self._dlrm_config()), "seed": self.recipe.seed}
+        config["data"] = str(self.requests / _REQUESTS)
+        shown = ("training ranker", part.fit.epochs)
+        return self._train("ranker", f"{RANKER_MODULE}:ranker_loop", config, shown, "solo")
+
+    @cached_property
+    def solo(self) -> Path:
+        """How each baseline and the two-tower alone do on test; the best of them also on the last event."""
+
+        def make(folder: Path) -> None:
+            memory, num_items = self.refit.memory, self.dataset.num_items
+            systems = {name: recommend_by(source) for name, source in memory.baselines().items()}
+            ease = UnprunedEase(self.split.train_validation.to_csr(num_items), self.recipe.memory.ease.l2)
+            systems["EASE"] = ease.recommender(None)
+            systems["EASE, recency"] = ease.recommender(memory.recent_ease.config.half_life)
+            systems[evaluate.TWO_TOWER] = recommend_by(self.refit.two_tower_source())
+            found = evaluate.evaluate_systems(systems, self.split, num_items)
+            evaluate.save_evaluations(folder / "test", found)
+            again = {name: systems[name] for name in (evaluate.best_baseline(found), evaluate.TWO_TOWER)}
+            evaluate.save_evaluations(folder / "last-one", evaluate.evaluate_last_one(again, self.dataset))
+
+        return self._get("solo", make)
+
+    @cached_property
+    def refit(self) -> Fitted:
+        """The retrievers fitted on train with validation: those that serve."""
+        return Fitted.load(self.dataset, self.memory, self.two_tower, "refit")
+
+    def load_ranker(self) -> tuple[Dlrm, Calibration]:
+        """The trained ranker and its calibration."""
+        folder = self.ranker / "ranker"
+        calibration = json.loads((folder / "calibration.json").read_text(encoding="utf-8"))
+        return load_model(folder, "ranker", Dlrm), Calibration.from_state(calibration)
+
+    def pipeline(self) -> Pipeline:
+        """The whole pipeline as it will serve."""
+        return self.refit.pipeline(self.recipe.pipeline, *self.load_ranker())
+
+    def _get(self, name: str, make: Callable[[Path], None]) -> Path:
+        kind, key = self._keys[name]
+        return self._artifacts.get(artifact_name(kind, key), key, make)
+
+    def _train(
+        self, name: str, loop: str, config: dict[str, Any], shown: tuple[str, int], meanwhile: str
+    ) -> Path:
+        """An artifact that a training loop makes, while this process makes the artifact `meanwhile`."""
+
+        def make(folder: Path) -> None:
+            if self.workers is None:
+                raise TrainingError(f"{folder} is gone or was not finished", mend="train again")
+            task = self.workers.submit(loop, config, folder)
+            getattr(self, meanwhile)
+            task.wait(*shown)
+
+        return self._get(name, make)
+
+    def _requests(self) -> RankingData:
+        config, split = self.recipe.pipeline, self.split
+        fitted = Fitted.load(self.dataset, self.memory, self.two_tower, "train")
+        retrieval, hydration, items = fitted.retrieval(config), fitted.hydration(config), fitted.items
+        users = np.flatnonzero(split.validation.lengths > 0)
+        candidates: list[Candidates] = []
+        bags: list[dict[str, Bag]] = []
+        with progress("gathering the ranker's requests", len(users)) as advance:
+            for start in range(0, len(users), _REQUESTS_AT_ONCE):
+                block = users[start : start + _REQUESTS_AT_ONCE]
+                queries = [Query(split.train[int(user)]) for user in block]
+                found = hydration(queries, retrieval(queries))
+                bags += [
+                    candidate_bags(items, q, c, config.ranking) for q, c in zip(queries, found, strict=True)
+                ]
+                candidates += found
+                advance(len(block))
+        return RankingData.build(candidates, bags, [split.validation[int(user)] for user in users])
+
+    def _dlrm_config(self) -> DlrmConfig:
+        schema = FeatureSchema.fit(self.dataset.items)
+        sources = [source.name for source in self.recipe.pipeline.retrieval.sources]
+        return DlrmConfig(
+            dense_features=feature_names(sources),
+            num_tags=schema.num_tags,
+            num_years=schema.num_years,
+            num_categories=schema.num_categories,
+            **dict(self.recipe.ranker.model),
+        )
+
+
+def _split(dataset: Dataset, recipe: Recipe) -> Split:
+    split = leave_last(dataset, recipe.split.num_test, recipe.split.num_validation)
+    if not len(split.test.item_index):
+        needed = recipe.split.num_test + recipe.split.num_validation + 1
+        raise DataError(
+            "events of the most active user", value=int(split.train.lengths.max(initial=0)),
+            limit=f"at least {needed}", mend="import more events, or hold out fewer in the recipe's split",
+        )  # fmt: skip
+    return split
