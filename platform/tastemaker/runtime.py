@@ -1,4 +1,4 @@
-"""How a Ray session of ours is started: its environment and arguments, not Ray itself (nothing here imports it).
+"""How a Ray session of ours is started and stopped: its environment and arguments, not Ray itself (nothing here imports it).
 
 The embedded graph and the cluster run the same Serve mode. Ray reads all of it at import or at start, so
 `prepare_ray` must run before `import ray`.
@@ -6,6 +6,7 @@ The embedded graph and the cluster run the same Serve mode. Ray reads all of it 
 
 import atexit
 import functools
+import gc
 import os
 import secrets
 import shutil
@@ -91,6 +92,23 @@ def prepare_ray(settings: Settings, home: Home) -> dict[str, Any]:
         "configure_logging": True,
         "logging_level": "ERROR",
     }
+
+
+def stop_ray(shutdown: Callable[[], None]) -> None:
+    """Calls `ray.shutdown` so that this process survives it.
+
+    Ray ends the process, with code 1 and without a word, when an object reference is released after its core worker
+    is gone: by a thread whose garbage collection has taken long enough. So there is no garbage left and no collection
+    under way meanwhile.
+    """
+    collects = gc.isenabled()
+    gc.disable()
+    try:
+        gc.collect()
+        shutdown()
+    finally:
+        if collects:
+            gc.enable()
 
 
 def _set_once(key: str, make: Callable[[], str]) -> None:

@@ -1,6 +1,6 @@
 """The composition root: starts everything that serves, in order, and stops it in the reverse order.
 
-State -> live aliases -> Ray -> graph -> consumer -> admin listener. Whatever was there before (a Valkey, a Ray
+State -> live aliases -> Ray -> graph -> watcher of the registry -> consumer -> admin listener. Whatever was there before (a Valkey, a Ray
 session) stays when serving stops. After a kill -9 of this process Ray's processes end themselves within a
 minute; the embedded Valkey stays up with its data, and the next start takes it over.
 """
@@ -18,7 +18,7 @@ import httpx
 from tastemaker.config import Settings
 from tastemaker.errors import PortInUseError, ServingError, TastemakerError
 from tastemaker.home import Home, write_json
-from tastemaker.runtime import free_port, prepare_ray
+from tastemaker.runtime import free_port, prepare_ray, stop_ray
 from tastemaker.terminal import progress
 from tastemaker_services.access import check_exposure
 
@@ -50,6 +50,7 @@ class Serving:
             self._start_state,
             self._start_ray,
             self._start_graph,
+            self._start_watcher,
             self._start_consumer,
             self._start_admin,
             self._wait_until_ready,
@@ -82,15 +83,13 @@ class Serving:
         self._client = self._stack.enter_context(open_state(self.settings, self._home))
         self._keys = open_keys(self._client, self.settings)
         self._client.delete(self._keys.ready)  # of replicas that a kill left no time to retire
-        watcher = _RegistryWatcher(self.settings, self._home, self._client, self._keys)
-        live = watcher.poll()
+        self._watcher = _RegistryWatcher(self.settings, self._home, self._client, self._keys)
+        live = self._watcher.poll()
         if "champion" not in live:
             raise ServingError(
                 f"catalogue {self.settings.catalogue} has no champion",
                 mend="publish a version, then `tastemaker promote <version> --to champion`",
             )
-        watcher.start()
-        self._stack.callback(watcher.stop)
 
     def _start_ray(self) -> None:
         arguments = prepare_ray(self.settings, self._home)
@@ -101,7 +100,7 @@ class Serving:
 
         if not ray.is_initialized():
             ray.init(**arguments)
-            self._stack.callback(ray.shutdown)
+            self._stack.callback(stop_ray, ray.shutdown)
 
     def _start_graph(self) -> None:
         from ray import serve
@@ -122,6 +121,10 @@ class Serving:
             raise ServingError(
                 f"the graph does not start: {reason}", mend=f"read the logs in {_ray_logs()}"
             ) from error
+
+    def _start_watcher(self) -> None:
+        self._stack.callback(self._watcher.stop)
+        self._watcher.start()
 
     def _start_consumer(self) -> None:
         from tastemaker_services.consumer import ConsumerHandle

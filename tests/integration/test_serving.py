@@ -364,7 +364,7 @@ def test_a_stage_that_dies_is_replaced_by_a_rung_until_it_is_back(running: Runni
         return bool(seen) and not answer["degraded"]
 
     until(recovered, "Serve to start the ranker again")
-    assert seen == {"retrieval-order"}
+    assert "retrieval-order" in seen
 
 
 @pytest.mark.slow

@@ -21,7 +21,7 @@ from tastemaker.config import Settings
 from tastemaker.context import lifetime
 from tastemaker.errors import MissingExtraError, TastemakerError, TrainingError, UsageError
 from tastemaker.home import Home, write_bytes, write_json
-from tastemaker.runtime import prepare_ray
+from tastemaker.runtime import prepare_ray, stop_ray
 from tastemaker.terminal import progress
 
 CURVES, STOP = "curves.jsonl", "stop"
@@ -62,7 +62,7 @@ def start_ray(settings: Settings, home: Home) -> None:
         raise MissingExtraError("training needs Ray", mend="pip install 'tastemaker[train]'") from error
     if not ray.is_initialized():
         ray.init(**arguments)
-        lifetime.callback(ray.shutdown)
+        lifetime.callback(stop_ray, ray.shutdown)
 
 
 class Workers:

@@ -53,22 +53,20 @@ class Demo:
     def _train(self) -> tuple[dict[str, Any], dict[str, Any]]:
         workers = ["--workers", str(self.scenario.workers)]
         quick = ["--quick"] if self.scenario.quick else []
-        self._step("train", ["train", "movielens", *workers, *quick])
+        self._step("train", ["train", "movielens", "movielens-challenger", *workers, *quick])
         offline = self._step("evaluate", ["evaluate", "movielens"])
-        champion = self._step("publish", ["publish", "movielens"])
-        self._step(
-            "publish", ["promote", str(champion["version"]), "--to", "champion", "--reason", "first release"]
-        )
-        self._step("train challenger", ["train", "movielens-challenger", *workers, *quick])
-        challenger = self._step("publish", ["publish", "movielens-challenger"])
-        self._step(
-            "publish",
-            ["promote", str(challenger["version"]), "--to", "challenger", "--reason", "to be tested"],
-        )
+        champion = self._publish("movielens", "champion", "first release")
+        challenger = self._publish("movielens-challenger", "challenger", "to be tested")
         planted = self._step("publish", ["publish", "movielens", "--plant-worse"])
         why = ["--force", "--reason", "planted for the demo: the gates refuse it"]
         self._step("publish", ["promote", str(planted["version"]), "--to", "planted", *why])
         return offline, {"champion": champion, "challenger": challenger, "planted": planted}
+
+    def _publish(self, recipe: str, alias: str, reason: str) -> dict[str, Any]:
+        published: dict[str, Any] = self._step("publish", ["publish", recipe])
+        version = str(published["version"])
+        self._step("publish", ["promote", version, "--to", alias, "--reason", reason])
+        return published
 
     def _serve(self) -> dict[str, str]:
         self._step("serve", ["data", "load"])
