@@ -3,7 +3,8 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
-# uv unpacks while it downloads (the CUDA build of torch and its libraries are 3 GB). It reads no pip.conf.
+# uv unpacks while it downloads (the CUDA build of torch and its libraries are 3 GB) and compiles on all cores: else
+# the first demo compiles in each of its processes. It reads no pip.conf.
 LINKS := $(foreach folder,$(PIP_FIND_LINKS),--find-links $(folder))
 PYTEST := $(BIN)/python -m pytest
 
@@ -20,7 +21,7 @@ $(STAMP): pyproject.toml requirements/constraints.txt requirements/fbgemm-cpu/py
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet uv==0.13.9
 	$(BIN)/python -m pip wheel --quiet --no-deps --wheel-dir $(VENV)/wheels requirements/fbgemm-cpu
-	$(BIN)/uv pip install --python $(BIN)/python --find-links $(VENV)/wheels $(LINKS) \
+	$(BIN)/uv pip install --compile-bytecode --python $(BIN)/python --find-links $(VENV)/wheels $(LINKS) \
 	  --constraint requirements/constraints.txt --editable '.[demo,dev]'
 	@expr $$(date +%s) - $$(cat .install-start) > $@; rm -f .install-start
 
