@@ -86,14 +86,16 @@ def _run(arguments: Sequence[str]) -> int:
     try:
         with context.lifetime:
             outcome = invoke(arguments)
-        return outcome if isinstance(outcome, int) and not isinstance(outcome, bool) else 0
+        code = outcome if isinstance(outcome, int) and not isinstance(outcome, bool) else 0
     except TastemakerError as error:
         return _fail(error, error.exit_code)
     except (KeyboardInterrupt, typer.Abort):
-        errors.print("interrupted: stopped all that was started")
-        return INTERRUPTED
+        code = INTERRUPTED
     except Exception as error:  # noqa: BLE001 (the border to the user: one line, no traceback)
         return _fail(error, 1)
+    if code == INTERRUPTED:  # typer makes an exit code of Ctrl-C, but not while `lifetime` closes
+        errors.print("interrupted: stopped all that was started")
+    return code
 
 
 def _fail(error: Exception, code: int) -> int:

@@ -65,8 +65,21 @@ def test_cosine_neighbours_give_their_similarity_and_not_themselves():
 
 @pytest.mark.parametrize("similarity", ["tfidf", "bm25"])
 def test_weighted_similarities_rank_the_item_that_shares_more_users_first(similarity):
-    scores = fit_item_knn(HISTORIES, similarity=similarity, num_neighbours=2).scores(rows([0]))
+    # Both weigh a user by log(items / (1 + items of the user)): here log(6 / 3) for all.
+    taken = [[1, 1, 0, 0, 0, 0], [1, 1, 0, 0, 0, 0], [1, 0, 1, 0, 0, 0], [0, 0, 1, 1, 0, 0]]
+    histories = sp.csr_matrix(np.array(taken, np.float32))
+    scores = fit_item_knn(histories, similarity=similarity, num_neighbours=2).scores(rows([0]))
     assert scores[0, 1] > scores[0, 2] > 0
+
+
+@pytest.mark.parametrize("similarity", ["tfidf", "bm25"])
+def test_items_that_only_insatiable_users_took_are_nobodys_neighbours(similarity):
+    everything = sp.csr_matrix(np.ones((3, 4), np.float32))
+    everything[0, 3] = 0.0
+    everything.eliminate_zeros()
+    assert np.isfinite(
+        fit_item_knn(everything, similarity=similarity, num_neighbours=2).scores(rows([0, 1]))
+    ).all()
 
 
 def test_state_round_trip():

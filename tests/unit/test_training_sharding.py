@@ -199,3 +199,5 @@ def test_a_placement_of_a_table_that_the_model_has_not_is_refused():
 if __name__ == "__main__":
     arguments = sys.argv[1:]
     rank_main(int(arguments[0]), int(arguments[1]), *arguments[2:4], Path(arguments[4]))
+    # Gloo's thread may release the last tensor while Python ends, which aborts the process.
+    os._exit(0)

@@ -192,10 +192,12 @@ def fit_item_knn(
     model = kinds[similarity](
         K=num_neighbours + 1, num_threads=1
     )  # the item itself is among its own neighbours
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), np.errstate(invalid="ignore"):
         warnings.simplefilter("ignore", ParameterWarning)  # implicit warns of its own conversion to CSR
         model.fit(X_UI, show_progress=False)
     weights_II = sp.csr_matrix(model.similarity, dtype=np.float32)
+    # Items of users alone who took all but one have weight 0, and 0/0 by the norm.
+    weights_II.data = np.nan_to_num(weights_II.data, nan=0.0)
     weights_II.setdiag(0.0)
     weights_II.eliminate_zeros()
     return ItemItem(ItemItemConfig(kind=similarity, num_items=num_items, half_life=half_life), weights_II)
