@@ -1,6 +1,7 @@
 """`tastemaker …`: the root of the command line. Commands are found through the entry-point group `tastemaker.commands`."""
 
 import os
+import signal
 import sys
 from collections.abc import Sequence
 from importlib.metadata import entry_points
@@ -70,11 +71,14 @@ def invoke(arguments: Sequence[str]) -> Any:
     """
     _load_plugins()
     try:
-        return typer.main.get_command(app).main(
+        outcome = typer.main.get_command(app).main(
             list(arguments), prog_name="tastemaker", standalone_mode=False
         )
     except typer.TyperException as error:
         raise UsageError(str(error).rstrip("."), mend="see `tastemaker --help`") from error
+    if outcome == INTERRUPTED:  # what typer makes of Ctrl-C
+        raise KeyboardInterrupt
+    return outcome
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -83,19 +87,18 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def _run(arguments: Sequence[str]) -> int:
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # whoever stops us, we stop what we started
     try:
         with context.lifetime:
             outcome = invoke(arguments)
-        code = outcome if isinstance(outcome, int) and not isinstance(outcome, bool) else 0
+        return outcome if isinstance(outcome, int) and not isinstance(outcome, bool) else 0
     except TastemakerError as error:
         return _fail(error, error.exit_code)
     except (KeyboardInterrupt, typer.Abort):
-        code = INTERRUPTED
+        errors.print("interrupted: stopped all that was started")
+        return INTERRUPTED
     except Exception as error:  # noqa: BLE001 (the border to the user: one line, no traceback)
         return _fail(error, 1)
-    if code == INTERRUPTED:  # typer makes an exit code of Ctrl-C, but not while `lifetime` closes
-        errors.print("interrupted: stopped all that was started")
-    return code
 
 
 def _fail(error: Exception, code: int) -> int:

@@ -10,10 +10,14 @@ import gc
 import os
 import secrets
 import shutil
+import signal
 import socket
 import tempfile
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from tastemaker.config import Settings
@@ -94,7 +98,23 @@ def prepare_ray(settings: Settings, home: Home) -> dict[str, Any]:
     }
 
 
-def stop_ray(shutdown: Callable[[], None]) -> None:
+def open_ray(ray: ModuleType, arguments: Mapping[str, Any], stack: ExitStack) -> None:
+    """Joins this process's Ray session, or starts one that ends with `stack`.
+
+    Args:
+        ray: The module, which the caller imported after `prepare_ray`.
+        arguments: What `prepare_ray` gave.
+        stack: Of what the caller started.
+    """
+    if ray.is_initialized():
+        return
+    ray.init(**arguments)
+    stack.callback(_stop_ray, ray.shutdown)
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, signal.default_int_handler)  # Ray's own would end us amid its threads
+
+
+def _stop_ray(shutdown: Callable[[], None]) -> None:
     """Calls `ray.shutdown` so that this process survives it.
 
     Ray ends the process, with code 1 and without a word, when an object reference is released after its core worker

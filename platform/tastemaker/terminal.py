@@ -2,6 +2,7 @@
 
 import json
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence, Sized
 from contextlib import contextmanager
@@ -82,3 +83,13 @@ def print_json(value: Any) -> None:
     """JSON on stdout, for machines."""
     json.dump(value, sys.stdout, indent=2, ensure_ascii=False)
     sys.stdout.write("\n")
+
+
+def wait_for_interrupt() -> None:
+    """Returns never; Ctrl-C or SIGTERM raises KeyboardInterrupt.
+
+    Ray's libraries have signals restart system calls: an endless wait would never come back to Python's handler.
+    """
+    never = threading.Event()
+    while not never.wait(0.2):
+        pass

@@ -18,7 +18,7 @@ import httpx
 from tastemaker.config import Settings
 from tastemaker.errors import PortInUseError, ServingError, TastemakerError
 from tastemaker.home import Home, write_json
-from tastemaker.runtime import free_port, prepare_ray, stop_ray
+from tastemaker.runtime import free_port, open_ray, prepare_ray
 from tastemaker.terminal import progress
 from tastemaker_services.access import check_exposure
 
@@ -98,9 +98,7 @@ class Serving:
         _clear_metrics(self._metrics)
         import ray
 
-        if not ray.is_initialized():
-            ray.init(**arguments)
-            self._stack.callback(stop_ray, ray.shutdown)
+        open_ray(ray, arguments, self._stack)
 
     def _start_graph(self) -> None:
         from ray import serve

@@ -1,14 +1,12 @@
 """`tastemaker serve` and `tastemaker recommend`."""
 
 import json
-import signal
-import threading
 from typing import Annotated, Any
 
 import typer
 
 from tastemaker import context
-from tastemaker.terminal import console, print_json, print_table
+from tastemaker.terminal import console, print_json, print_table, wait_for_interrupt
 
 app = typer.Typer()
 
@@ -32,19 +30,8 @@ def serve(
     if not serving.settings.gateway.keys:
         console.print("no API keys are configured: the gateway listens on loopback only", markup=False)
     if wait:
-        _wait()
+        wait_for_interrupt()
     return urls
-
-
-def _wait() -> None:
-    """Returns never; a signal raises.
-
-    Ray's libraries have signals restart system calls: an endless wait would never come back to Python's handler.
-    """
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
-    never = threading.Event()
-    while not never.wait(0.2):
-        pass
 
 
 @app.command("recommend")

@@ -9,16 +9,18 @@ import pytest
 
 SCRIPT = """
 import gc, sys, threading, time
+from contextlib import ExitStack
 from pathlib import Path
 from tastemaker.config import Settings
 from tastemaker.home import Home
-from tastemaker.runtime import prepare_ray, stop_ray
+from tastemaker.runtime import open_ray, prepare_ray
 arguments = prepare_ray(Settings(), Home.make(Path(sys.argv[1])))
 import ray
 
 class Cycle: pass
 
-ray.init(**arguments)
+stack = ExitStack()
+open_ray(ray, arguments, stack)
 gc.disable()
 ballast = [[i] for i in range(1_000_000)]  # a collection then takes longer than Ray needs to stop
 cycles = []
@@ -37,7 +39,7 @@ def collect():
 thread = threading.Thread(target=collect, daemon=True)
 thread.start()
 time.sleep(0.3)
-stop_ray(ray.shutdown)
+stack.close()
 print("left", len(cycles))
 """
 

@@ -2,12 +2,15 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 import pytest
 
 from tastemaker.bundle.reader import Bundle
@@ -49,8 +52,8 @@ def events(folder: Path) -> Path:
         mine = np.flatnonzero(np.arange(NUM_ITEMS) % NUM_GROUPS == user % NUM_GROUPS)
         others = np.setdiff1d(np.arange(NUM_ITEMS), mine)
         chosen = np.concatenate([random.permutation(mine)[:14], random.permutation(others)[:2]])
-        for time, item in enumerate(random.permutation(chosen)):
-            rows.append(f"{user + 1},{item + 1},4.0,{1_000_000_000 + time * 60}")
+        for nth, item in enumerate(random.permutation(chosen)):
+            rows.append(f"{user + 1},{item + 1},4.0,{1_000_000_000 + nth * 60}")
     movies = [
         f"{item + 1},Film {item} ({1990 + item % 20}),Genre{item % NUM_GROUPS}" for item in range(NUM_ITEMS)
     ]
@@ -75,14 +78,18 @@ class Trained:
         self.planted = self.json("publish", "small", "--plant-worse", "--json")
 
     def run(self, *arguments: str) -> str:
+        process = self.start(*arguments)
+        out, error = process.communicate(timeout=300)
+        assert process.returncode == 0, error
+        return out
+
+    def start(self, *arguments: str) -> subprocess.Popen[str]:
         clean = {k: v for k, v in os.environ.items() if not k.startswith(("TASTEMAKER_", "RAY_"))}
-        result = subprocess.run(
+        return subprocess.Popen(
             [sys.executable, "-W", "ignore", "-m", "tastemaker.cli", "--debug", *arguments],
-            capture_output=True, text=True, timeout=300, check=False, cwd=self.folder,
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=self.folder,
             env=clean | {"TASTEMAKER_HOME": str(self.home), "OMP_NUM_THREADS": "1"},
         )  # fmt: skip
-        assert result.returncode == 0, result.stderr
-        return result.stdout
 
     def json(self, *arguments: str) -> Any:
         return json.loads(self.run(*arguments))
@@ -175,3 +182,27 @@ def test_the_run_is_in_mlflow(trained):
     assert (
         registry.version("default", trained.published["version"]).run_id == trained.trained["mlflow_run_id"]
     )
+
+
+@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupted_training_leaves_no_process_and_no_half_made_artifact(trained, signum):
+    (trained.folder / "long.yaml").write_text(
+        "extends: small.yaml\ntwo_tower: {fit: {epochs: 100000}}\nseed: 4\n"
+    )
+    process = trained.start("train", "long.yaml", "--workers", "1")
+    started = psutil.Process(process.pid)
+    deadline = time.monotonic() + 120
+    while not (curves := list((trained.home / "checkpoints").glob("workers-*/curves.jsonl"))):
+        assert process.poll() is None, process.communicate()[1]
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    assert curves[0].stat().st_size
+    children = started.children(recursive=True)
+    process.send_signal(signum)
+    _, error = process.communicate(timeout=60)
+    assert process.returncode == 130, error
+    assert error.rstrip().endswith("interrupted: stopped all that was started")
+    _, alive = psutil.wait_procs(children, timeout=15)
+    assert [child.cmdline() for child in alive] == []
+    assert not list((trained.home / "checkpoints").glob("workers-*"))
+    assert trained.json("train", "other.yaml", "--workers", "1", "--json")  # the lock is free

@@ -4,7 +4,9 @@ Imports Ray: only after `start_ray`, or in a worker.
 """
 
 import json
+import os
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Mapping
 from importlib import import_module
@@ -13,9 +15,11 @@ from typing import Any
 
 import ray.train
 from ray.train import Checkpoint, UserCallback
+from ray.train.v2._internal.execution.callback import ControllerCallback
+
+from tastemaker_training.workers import ABORT, STOP
 
 _POLL_SECONDS = 0.1
-_STOP = "stop"
 _task = 0
 
 
@@ -31,6 +35,25 @@ class CurveWriter(UserCallback):
             file.write(json.dumps(metrics[0]) + "\n")
 
 
+class Abortable(ControllerCallback):
+    """Ends the controller's process, and with it the ranks, once `folder` holds `abort`.
+
+    The driver has no handle of the controller, which Ray starts, and Ray's own Ctrl-C works in a main thread alone.
+    """
+
+    def __init__(self, folder: str) -> None:
+        self.path = f"{folder}/{ABORT}"
+
+    def after_controller_start(self, train_run_context: Any) -> None:  # noqa: ARG002
+        """Called by Ray in the controller's process."""
+        threading.Thread(target=self._watch, daemon=True, name="abort").start()
+
+    def _watch(self) -> None:
+        while not os.path.exists(self.path):
+            time.sleep(_POLL_SECONDS)
+        os._exit(1)
+
+
 def run_tasks(config: dict[str, Any]) -> None:
     """Does the tasks `0.json`, `1.json`, … of a folder as they appear, until it holds `stop` and no further task.
 
@@ -43,7 +66,7 @@ def run_tasks(config: dict[str, Any]) -> None:
     folder = Path(config["folder"])
     while True:
         path = folder / f"{_task}.json"
-        stopped = (folder / _STOP).exists()  # looked for first: a task that was written before it is done
+        stopped = (folder / STOP).exists()  # looked for first: a task that was written before it is done
         if path.exists():
             task = json.loads(path.read_text(encoding="utf-8"))
             module, function = task["loop"].split(":")

@@ -21,10 +21,10 @@ from tastemaker.config import Settings
 from tastemaker.context import lifetime
 from tastemaker.errors import MissingExtraError, TastemakerError, TrainingError, UsageError
 from tastemaker.home import Home, write_bytes, write_json
-from tastemaker.runtime import prepare_ray, stop_ray
+from tastemaker.runtime import open_ray, prepare_ray
 from tastemaker.terminal import progress
 
-CURVES, STOP = "curves.jsonl", "stop"
+CURVES, STOP, ABORT = "curves.jsonl", "stop", "abort"
 _POLL_SECONDS = 0.2
 _STOP_SECONDS = 30.0
 _TRAIN_ENVIRONMENT = {
@@ -60,9 +60,7 @@ def start_ray(settings: Settings, home: Home) -> None:
         import ray
     except ImportError as error:
         raise MissingExtraError("training needs Ray", mend="pip install 'tastemaker[train]'") from error
-    if not ray.is_initialized():
-        ray.init(**arguments)
-        lifetime.callback(stop_ray, ray.shutdown)
+    open_ray(ray, arguments, lifetime)
 
 
 class Workers:
@@ -91,8 +89,8 @@ class Workers:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if self._thread is not None:
-            self.stop()
-            self._thread.join(_STOP_SECONDS if error is None else 0.0)  # a task under way would end with Ray
+            write_bytes(self._folder / (STOP if error is None else ABORT), b"")
+            self._thread.join(_STOP_SECONDS)
             shutil.rmtree(self._folder, ignore_errors=True)
 
     def start(self) -> None:
@@ -127,7 +125,7 @@ class Workers:
         import ray.train
         from ray.train.torch import TorchConfig, TorchTrainer
 
-        from tastemaker_training.reporting import CurveWriter, run_tasks
+        from tastemaker_training.reporting import Abortable, CurveWriter, run_tasks
 
         logging.getLogger("ray.train").setLevel(logging.ERROR)
         trainer = TorchTrainer(
@@ -140,7 +138,7 @@ class Workers:
             run_config=ray.train.RunConfig(
                 name=self._folder.name,
                 storage_path=str(self._folder.parent),
-                callbacks=[CurveWriter(str(self._folder / CURVES))],
+                callbacks=[CurveWriter(str(self._folder / CURVES)), Abortable(str(self._folder))],
             ),
         )
         try:

@@ -1,13 +1,13 @@
 """`tastemaker demo`: everything, once, on real data."""
 
-import signal
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from tastemaker import context
-from tastemaker.terminal import console
+from tastemaker.terminal import console, wait_for_interrupt
 
 app = typer.Typer()
 
@@ -44,5 +44,6 @@ def demo(
             console.print(f"{name}: {url}", markup=False)
         if keep:
             console.print("serving until Ctrl-C")
-            signal.sigwait({signal.SIGINT, signal.SIGTERM})
+            with suppress(KeyboardInterrupt):
+                wait_for_interrupt()
     return report
