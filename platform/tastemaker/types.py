@@ -13,6 +13,7 @@ import numpy.typing as npt
 
 from tastemaker.errors import UsageError
 
+Int8 = npt.NDArray[np.int8]
 Int32 = npt.NDArray[np.int32]
 Int64 = npt.NDArray[np.int64]
 UInt32 = npt.NDArray[np.uint32]

@@ -9,6 +9,7 @@ import pytest
 from tastemaker.data.schema import (
     INTERACTIONS_SCHEMA,
     ITEMS_SCHEMA,
+    POSITIVE_KINDS,
     Dataset,
     build_dataset,
     imported_folder,
@@ -61,6 +62,7 @@ def test_only_consumption_counts_and_values_fall_back_to_the_kinds_weight() -> N
     data = dataset(rows, "a", kind=kinds, value=[None] * 5 + [3.5, 90.0] + [None] * 3)
     assert data.timestamp_ms.tolist() == [1, 2, 3, 4, 5, 6]
     assert data.value.tolist() == [0.25, 0.5, 0.75, 1.0, 3.5, 90.0]
+    assert [POSITIVE_KINDS[k] for k in data.kind_index] == kinds[1:7]
 
 
 def test_fingerprint_follows_the_content() -> None:
@@ -73,8 +75,10 @@ def test_fingerprint_follows_the_content() -> None:
         dataset(rows, "a", "b", value=[4.0, 3.0]),
         dataset([("u", "a", 1), ("v", "b", 3)], "a", "b"),
         dataset([("u", "a", 1), ("w", "b", 2)], "a", "b"),
+        dataset(rows, "a", "b", kind=["rating", "click"]),
+        dataset(rows, "a", "b", kind=["click", "rating"]),
     ]
-    assert len({same, *(other.fingerprint for other in others)}) == 5
+    assert len({same, *(other.fingerprint for other in others)}) == 7
 
 
 def test_fingerprint_is_the_same_in_every_release() -> None:

@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 
 from tastemaker.errors import DataError
 from tastemaker.home import Home
-from tastemaker.types import EVENT_WEIGHTS, Float32, Int32, Int64, catalogue_name
+from tastemaker.types import EVENT_WEIGHTS, Float32, Int8, Int32, Int64, catalogue_name
 
 IMPORT_MEND = "run `tastemaker data import`"
 POSITIVE_KINDS: Final = ("view", "click", "like", "purchase", "rating", "watch")
@@ -84,7 +84,8 @@ class Dataset:
 
     Rows are sorted by user, then time, then place in the imported file (ties in time keep the file's order).
     Users are in order of their first row in the file; `items` row i is item i, items that nobody has used
-    included. `value` is the rating or watch time, else the kind's default weight.
+    included. `value` is the rating or watch time, else the kind's default weight; `kind_index` is the kind's place in
+    `POSITIVE_KINDS`.
     """
 
     user_ids: list[str]
@@ -93,6 +94,7 @@ class Dataset:
     item_index: Int32
     timestamp_ms: Int64
     value: Float32
+    kind_index: Int8
     items: pa.Table
     fingerprint: str
 
@@ -162,9 +164,13 @@ def build_dataset(interactions: pa.Table, items: pa.Table) -> Dataset:
         time_N[order_N].astype(np.int64),
         _values(rows)[order_N],
     )
+    kind_N = pc.index_in(rows[Column.KIND].combine_chunks(), pa.array(POSITIVE_KINDS)).to_numpy()
+    kind_N = kind_N.astype(np.int8)[order_N]
     user_ids = [str(user_id) for user_id in users.dictionary.to_pylist()]
     names = [str(item_id) for item_id in item_ids.to_pylist()]
-    return Dataset(user_ids, names, *arrays, items, _fingerprint(user_ids, items, arrays))
+    # Ratings alone keep the fingerprint that they had before kinds were told apart.
+    content = arrays if (kind_N == POSITIVE_KINDS.index("rating")).all() else (*arrays, kind_N)
+    return Dataset(user_ids, names, *arrays, kind_N, items, _fingerprint(user_ids, items, content))
 
 
 def _values(rows: pa.Table) -> Float32:
