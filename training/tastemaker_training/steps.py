@@ -104,10 +104,14 @@ class Steps:
     @cached_property
     def two_tower(self) -> Path:
         """The two-tower's two fits; the baselines are fitted meanwhile."""
+        shown = ("training two-tower", 2 * self.recipe.two_tower.fit.epochs)
+        return self._train("two_tower", *self.two_tower_loop(), shown, "memory")
+
+    def two_tower_loop(self) -> tuple[str, dict[str, Any]]:
+        """The two-tower's training loop as `Workers.submit` takes it, and its argument."""
         config = {"home": str(self.home.root), "catalogue": self.settings.catalogue, "seed": self.recipe.seed}
         config |= plain(self.recipe.two_tower) | {"split": plain(self.recipe.split)}
-        shown = ("training two-tower", 2 * self.recipe.two_tower.fit.epochs)
-        return self._train("two_tower", f"{TWO_TOWER_MODULE}:two_tower_loop", config, shown, "memory")
+        return f"{TWO_TOWER_MODULE}:two_tower_loop", config
 
     @cached_property
     def requests(self) -> Path:
@@ -117,11 +121,14 @@ class Steps:
     @cached_property
     def ranker(self) -> Path:
         """The ranker with its calibration; the retrievers are evaluated meanwhile."""
-        part = self.recipe.ranker
-        config = {"fit": plain(part.fit), "model": plain(self._dlrm_config()), "seed": self.recipe.seed}
-        config["data"] = str(self.requests / _REQUESTS)
-        shown = ("training ranker", part.fit.epochs)
-        return self._train("ranker", f"{RANKER_MODULE}:ranker_loop", config, shown, "solo")
+        shown = ("training ranker", self.recipe.ranker.fit.epochs)
+        return self._train("ranker", *self.ranker_loop(), shown, "solo")
+
+    def ranker_loop(self) -> tuple[str, dict[str, Any]]:
+        """The ranker's training loop as `Workers.submit` takes it, and its argument; makes the requests it reads."""
+        config = {"fit": plain(self.recipe.ranker.fit), "model": plain(self._dlrm_config())}
+        config |= {"seed": self.recipe.seed, "data": str(self.requests / _REQUESTS)}
+        return f"{RANKER_MODULE}:ranker_loop", config
 
     @cached_property
     def solo(self) -> Path:
