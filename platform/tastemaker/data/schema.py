@@ -118,15 +118,24 @@ def imported_folder(home: Home, catalogue: str) -> Path:
 
 
 def read_dataset(home: Home, catalogue: str) -> Dataset:
-    """The dataset that was last imported into `catalogue`.
+    """The dataset that was last imported into `catalogue`; `data.log` adds the live events to it.
 
     Raises:
         DataError: Nothing was imported, the files cannot be read, or rows come from the simulator.
     """
+    return build_dataset(*read_imported(home, catalogue))
+
+
+def read_imported(home: Home, catalogue: str) -> tuple[pa.Table, pa.Table]:
+    """The interactions and items that were last imported into `catalogue`.
+
+    Raises:
+        DataError: Nothing was imported, or the files cannot be read.
+    """
     folder = imported_folder(home, catalogue)
     if not folder.is_dir():
         raise DataError(f"catalogue {catalogue} has no data", mend=IMPORT_MEND)
-    return build_dataset(
+    return (
         _read_table(folder / "interactions.parquet", INTERACTIONS_SCHEMA),
         _read_table(folder / "items.parquet", ITEMS_SCHEMA),
     )
