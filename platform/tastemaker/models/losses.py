@@ -1,21 +1,40 @@
 """Losses of retrievers, as pure functions.
 
-Shape letters: B queries, M items of a batch of which the first B are the queries' targets, D dimension.
+Shape letters: B queries, M items of a batch of which the first B are the queries' targets, D dimension, V items of all
+histories, U distinct items.
 """
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
+from tastemaker.models.cross_batch import Remembered
+from tastemaker.models.tables import Jagged
+
 
 def sampled_softmax_loss(
-    query_BD: Tensor, item_MD: Tensor, item_M: Tensor, log_q_M: Tensor, temperature: float
+    query_BD: Tensor,
+    item_MD: Tensor,
+    item_M: Tensor,
+    log_q_M: Tensor,
+    temperature: float,
+    *,
+    in_batch: bool = True,
+    owner_M: Tensor | None = None,
+    history: Jagged | None = None,
+    memory: Remembered | None = None,
 ) -> Tensor:
     """Softmax cross-entropy of each query's target among the batch's items, corrected for how these were drawn.
 
     The logit of item j is <query, item_j> / temperature - log_q_j [Yi et al. 2019, Eq. 3 and 4]. Items that are the
-    query's own target drawn again (accidental hits) are left out. Departure from the paper: extra negatives drawn
-    from another distribution stand beside the in-batch ones, each with its own log_q.
+    query's own target drawn again (accidental hits) are left out, whatever drew them. Departure from the paper: other
+    kinds of negatives stand beside the in-batch ones, each with its own log_q. Each kind's sum estimates the same sum
+    over the catalogue, so that more kinds make it steadier and leave the gradient's mean alone.
+
+    An owned item was rejected by its query's user, in favour of the target in the end: both stood in what was shown, so
+    neither is corrected against the other [McFadden 1978, uniform conditioning]: it takes the target's own log_q.
+
+    Arithmetic is float32 or wider, under autocast too.
 
     Args:
         query_BD: One vector per query.
@@ -23,15 +42,58 @@ def sampled_softmax_loss(
         item_M: Which item each is, int64.
         log_q_M: Log of each item's expected number among its kind (targets or negatives) in the batch.
         temperature: Divides the inner products.
+        in_batch: The other queries' targets are negatives. Without, a target's log_q is that of its being drawn.
+        owner_M: The one query that an item stands against, -1 where all; unset: all.
+        history: Items, in the numbers of `item_M`, that are no negatives of each query.
+        memory: Items of past batches, negatives of all queries.
 
     Returns:
         The mean over the B queries.
     """
-    logit_BM = query_BD @ item_MD.T / temperature - log_q_M
+    if owner_M is not None:
+        log_q_M = torch.where(owner_M < 0, log_q_M, log_q_M[owner_M.clamp(min=0)])
+    if memory is not None:
+        num_past = len(memory.item_M)
+        item_MD = torch.cat([item_MD, memory.vector_MD.to(item_MD.dtype)])
+        item_M = torch.cat([item_M, memory.item_M])
+        log_q_M = torch.cat([log_q_M, memory.log_q_M])
+        owner_M = None if owner_M is None else functional.pad(owner_M, (0, num_past), value=-1)
+    out_BM = left_out(item_M, len(query_BD), in_batch=in_batch, owner_M=owner_M, history=history)
     return functional.cross_entropy(
-        logit_BM.masked_fill(accidental_hits(item_M, len(query_BD)), -torch.inf),
+        _logits(query_BD, item_MD, log_q_M, temperature).masked_fill(out_BM, -torch.inf),
         torch.arange(len(query_BD), device=query_BD.device),
     )
+
+
+def _logits(query_BD: Tensor, item_MD: Tensor, log_q_M: Tensor, temperature: float) -> Tensor:
+    wide = torch.promote_types(query_BD.dtype, torch.float32)
+    with torch.autocast(query_BD.device.type, enabled=False):
+        return query_BD.to(wide) @ item_MD.to(wide).T / temperature - log_q_M
+
+
+def left_out(
+    item_M: Tensor,
+    num_queries: int,
+    *,
+    in_batch: bool = True,
+    owner_M: Tensor | None = None,
+    history: Jagged | None = None,
+) -> Tensor:
+    """Bool (B, M): item j does not stand against query i; see `sampled_softmax_loss`. A target always stands.
+
+    >>> left_out(torch.tensor([7, 8, 9]), 2, owner_M=torch.tensor([-1, -1, 1])).tolist()
+    [[False, False, True], [False, False, False]]
+    """
+    out_BM = accidental_hits(item_M, num_queries)
+    rows = torch.arange(num_queries, device=item_M.device)
+    if not in_batch:
+        out_BM[:, :num_queries] = True
+    if owner_M is not None:
+        out_BM |= (owner_M >= 0) & (owner_M != rows[:, None])
+    if history is not None:
+        out_BM |= _in_history(item_M, history)
+    out_BM[rows, rows] = False
+    return out_BM
 
 
 def accidental_hits(item_M: Tensor, num_queries: int) -> Tensor:
@@ -44,3 +106,14 @@ def accidental_hits(item_M: Tensor, num_queries: int) -> Tensor:
     rows = torch.arange(num_queries, device=item_M.device)
     same_BM[rows, rows] = False
     return same_BM
+
+
+def _in_history(item_M: Tensor, history: Jagged) -> Tensor:
+    """Bool (B, M): item j is in query i's history; by search, as (V, M) comparisons would not fit in memory."""
+    unique_U, inverse_M = torch.unique(item_M, return_inverse=True)
+    row_V = torch.repeat_interleave(history.lengths)
+    at_V = torch.searchsorted(unique_U, history.values).clamp(max=len(unique_U) - 1)
+    found = unique_U[at_V] == history.values
+    in_BU = torch.zeros(len(history), len(unique_U), dtype=torch.bool, device=item_M.device)
+    in_BU[row_V[found], at_V[found]] = True
+    return in_BU[:, inverse_M]
