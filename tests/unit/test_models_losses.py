@@ -61,14 +61,15 @@ def test_without_in_batch_other_targets_do_not_stand_against_a_query():
     assert loss.item() == pytest.approx(expected, rel=1e-6)
 
 
-def test_a_rejected_item_stands_against_its_own_query_at_the_odds_of_its_target():
-    items = torch.tensor([[1.0, 0.0], [0.0, 1.0], [0.5, 0.25]])
-    log_q = torch.log(torch.tensor([0.5, 0.25, 1.0]))
-    owner = torch.tensor([-1, -1, 1])
-    loss = sampled_softmax_loss(EYE, items, torch.tensor([3, 4, 5]), log_q, 1.0, owner_M=owner)
-    first = cross_entropy(1 + math.log(2), 0 + math.log(4))
-    second = cross_entropy(1 + math.log(4), 0 + math.log(2), 0.25 + math.log(4))
-    assert loss.item() == pytest.approx((first + second) / 2, rel=1e-6)
+def test_a_rejected_item_is_what_its_own_querys_target_was_taken_before():
+    items = torch.tensor([[1.0, 0.0], [0.0, 1.0], [0.5, 0.25], [0.5, 0.75]])
+    log_q = torch.log(torch.tensor([0.5, 0.25, 0.1, 0.1]))
+    owner = torch.tensor([-1, -1, 1, 1])
+    loss = sampled_softmax_loss(EYE, items, torch.tensor([3, 4, 5, 4]), log_q, 0.5, owner_M=owner)
+    first = cross_entropy(2 + math.log(2), 0 + math.log(4))
+    second = cross_entropy(2 + math.log(4), 0 + math.log(2))
+    left = cross_entropy(2, 0.5)  # the other one that the second query's user left is its target by now
+    assert loss.item() == pytest.approx((first + second + left) / 2, rel=1e-6)
 
 
 def test_items_of_the_own_history_do_not_stand_against_a_query():

@@ -31,8 +31,10 @@ def sampled_softmax_loss(
     kinds of negatives stand beside the in-batch ones, each with its own log_q. Each kind's sum estimates the same sum
     over the catalogue, so that more kinds make it steadier and leave the gradient's mean alone.
 
-    An owned item was rejected by its query's user, in favour of the target in the end: both stood in what was shown, so
-    neither is corrected against the other [McFadden 1978, uniform conditioning]: it takes the target's own log_q.
+    An owned item is one that its query's user was shown and left. It is no draw from the catalogue, so it stands in no
+    such sum: it adds -log P(target | target or item) with uncorrected logits, as both stood in what was shown
+    [McFadden 1978, uniform conditioning]. What it weighs then depends on the number of owned items alone, and not on
+    how much of the catalogue a batch covers.
 
     Arithmetic is float32 or wider, under autocast too.
 
@@ -50,25 +52,35 @@ def sampled_softmax_loss(
     Returns:
         The mean over the B queries.
     """
-    if owner_M is not None:
-        log_q_M = torch.where(owner_M < 0, log_q_M, log_q_M[owner_M.clamp(min=0)])
     if memory is not None:
-        num_past = len(memory.item_M)
         item_MD = torch.cat([item_MD, memory.vector_MD.to(item_MD.dtype)])
         item_M = torch.cat([item_M, memory.item_M])
         log_q_M = torch.cat([log_q_M, memory.log_q_M])
-        owner_M = None if owner_M is None else functional.pad(owner_M, (0, num_past), value=-1)
+    if memory is not None and owner_M is not None:
+        owner_M = functional.pad(owner_M, (0, len(memory.item_M)), value=-1)
+    logit_BM = _logits(query_BD, item_MD, temperature)
     out_BM = left_out(item_M, len(query_BD), in_batch=in_batch, owner_M=owner_M, history=history)
-    return functional.cross_entropy(
-        _logits(query_BD, item_MD, log_q_M, temperature).masked_fill(out_BM, -torch.inf),
+    left = logit_BM.new_zeros(())
+    if owner_M is not None:
+        left = _left_for_target(logit_BM, out_BM, owner_M)
+        out_BM = out_BM | (owner_M >= 0)
+    return left + functional.cross_entropy(
+        (logit_BM - log_q_M).masked_fill(out_BM, -torch.inf),
         torch.arange(len(query_BD), device=query_BD.device),
     )
 
 
-def _logits(query_BD: Tensor, item_MD: Tensor, log_q_M: Tensor, temperature: float) -> Tensor:
+def _logits(query_BD: Tensor, item_MD: Tensor, temperature: float) -> Tensor:
     wide = torch.promote_types(query_BD.dtype, torch.float32)
     with torch.autocast(query_BD.device.type, enabled=False):
-        return query_BD.to(wide) @ item_MD.to(wide).T / temperature - log_q_M
+        return query_BD.to(wide) @ item_MD.to(wide).T / temperature
+
+
+def _left_for_target(logit_BM: Tensor, out_BM: Tensor, owner_M: Tensor) -> Tensor:
+    """Sum over owned items of -log P(target | target or item), over the number of queries."""
+    owner, item = owner_M.clamp(min=0), torch.arange(len(owner_M), device=owner_M.device)
+    surprise_M = functional.softplus(logit_BM[owner, item] - logit_BM[owner, owner])
+    return (surprise_M * ((owner_M >= 0) & ~out_BM[owner, item])).sum() / len(logit_BM)
 
 
 def left_out(
