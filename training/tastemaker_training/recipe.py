@@ -2,6 +2,7 @@
 
 `extends: NAME` starts from another recipe (a packaged one, or a file beside this one) and changes what the file names.
 `quick:` holds what `--quick` changes further. Lists and single values replace, groups of keys merge.
+A value may carry the space that `tastemaker tune` searches around it (see `search_space`).
 """
 
 from collections.abc import Mapping
@@ -17,7 +18,9 @@ from tastemaker.errors import ConfigError, UsageError
 from tastemaker.models.als import AlsConfig
 from tastemaker.models.two_tower import TwoTowerConfig
 from tastemaker.stages.pipeline import PipelineConfig
+from tastemaker_training.data_gate import DataGateConfig
 from tastemaker_training.fit_config import RankerFitConfig, TwoTowerFitConfig
+from tastemaker_training.search_space import Space, TuneConfig, split_spaces, with_values
 
 _PACKAGE = "tastemaker_training.recipes"
 
@@ -89,6 +92,10 @@ class Recipe(Strict):
     two_tower: TwoTowerRecipe = Field(default_factory=TwoTowerRecipe, description="the trained retriever")
     ranker: RankerRecipe = Field(default_factory=RankerRecipe, description="the ranker")
     pipeline: PipelineConfig = Field(description="the stages that serve")
+    data_gate: DataGateConfig = Field(
+        default_factory=DataGateConfig, description="how much a retrain's data may differ from the champion's"
+    )
+    tune: TuneConfig = Field(default_factory=TuneConfig, description="how its spaces are searched")
 
 
 def packaged_recipes() -> list[str]:
@@ -99,7 +106,7 @@ def packaged_recipes() -> list[str]:
 
 
 def read_recipe(name: str, *, quick: bool = False) -> Recipe:
-    """The recipe of a packaged name or of a YAML file.
+    """The recipe of a packaged name or of a YAML file, its search spaces replaced by their defaults.
 
     Both forms of it, with and without its `quick:` keys, are checked whichever is wanted.
 
@@ -107,13 +114,33 @@ def read_recipe(name: str, *, quick: bool = False) -> Recipe:
         UsageError: There is no such recipe.
         ConfigError: A key is unknown or a value wrong, or recipes extend each other in a circle.
     """
+    return _read_forms(name)[quick][0]
+
+
+def search_space(name: str, *, quick: bool = False) -> dict[str, Space]:
+    """The search spaces of a recipe, by the dotted path of the value that each stands beside.
+
+    Raises:
+        UsageError: There is no such recipe.
+        ConfigError: See `read_recipe`; or a space is written wrongly or holds a value that its key refuses.
+    """
+    return _read_forms(name)[quick][1]
+
+
+def _read_forms(name: str) -> dict[bool, tuple[Recipe, dict[str, Space]]]:
+    """Recipe and spaces, without and with the `quick:` keys."""
     tree, origin = _resolve(name, Path.cwd(), ())
     overlay = tree.pop("quick", None) or {}
-    recipes = {
-        False: Recipe.parse(tree, origin),
-        True: Recipe.parse(_merge(tree, overlay), f"{origin}, quick"),
-    }
-    return recipes[quick]
+    return {False: _parse(tree, origin), True: _parse(_merge(tree, overlay), f"{origin}, quick")}
+
+
+def _parse(tree: Mapping[str, Any], origin: str) -> tuple[Recipe, dict[str, Space]]:
+    plain, spaces = split_spaces(tree, origin)
+    recipe = Recipe.parse(plain, origin)
+    for path, space in spaces.items():
+        for value in space.bounds():
+            Recipe.parse(with_values(plain, {path: value}), f"{origin}, search of {path}")
+    return recipe, spaces
 
 
 def recipe_text(recipe: Recipe) -> str:
