@@ -150,6 +150,36 @@ def test_a_run_that_fails_or_is_stopped_says_so(registry):
         assert registry._client.get_run(run.id).info.status == status
 
 
+def test_runs_nest_fail_with_a_reason_and_go_on(registry):
+    with registry.run("study") as study:
+        with registry.run("good", parent=study.id, tags={"tastemaker.trial": "0"}) as good:
+            good.set_tags({"tastemaker.outcome": "completed"})
+        with registry.run("bad", parent=study.id) as bad:
+            bad.fail("the loss is not a number")
+    read = registry._client.get_run
+    assert read(good.id).data.tags.items() >= {
+        "mlflow.parentRunId": study.id, "tastemaker.trial": "0", "tastemaker.outcome": "completed",
+    }.items()  # fmt: skip
+    assert (read(bad.id).info.status, read(bad.id).data.tags["tastemaker.failure"]) == (
+        "FAILED",
+        "the loss is not a number",
+    )
+    with registry.run("study", again=study.id) as again:
+        assert read(study.id).info.status == "RUNNING"
+    assert (again.id, read(study.id).info.status) == (study.id, "FINISHED")
+
+
+def test_nested_runs_that_nobody_will_end_are_ended(registry):
+    with registry.run("study") as study, registry.run("other") as other:
+        with registry.run("done", parent=study.id):
+            pass
+        left = registry._begin("left", study.id, {})
+        elsewhere = registry._begin("left", other.id, {})
+        assert registry.end_children(study.id) == {"done"}
+    assert registry._client.get_run(left).info.status == "KILLED"
+    assert registry._client.get_run(elsewhere).info.status == "RUNNING"
+
+
 def test_the_store_is_in_wal_mode_and_quiet(registry):
     import sqlite3
 

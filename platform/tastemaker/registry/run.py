@@ -3,7 +3,7 @@
 import json
 import time
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from tastemaker.registry.store import registry_errors
 
@@ -22,6 +22,18 @@ class Run:
 
     def __init__(self, client: "MlflowClient", run_id: str) -> None:
         self._client, self.id = client, run_id
+        self.outcome: Literal["FINISHED", "FAILED"] = "FINISHED"
+
+    def fail(self, reason: str) -> None:
+        """Lets the run end as failed though its block goes on, and keeps why."""
+        self.outcome = "FAILED"
+        self.set_tags({"tastemaker.failure": reason})
+
+    def set_tags(self, tags: Mapping[str, str]) -> None:
+        """Keeps tags, by which runs are found."""
+        with registry_errors("tag a run"):
+            for key, value in tags.items():
+                self._client.set_tag(self.id, key, value)
 
     def log_params(self, params: Mapping[str, Any]) -> None:
         """Keeps parameters; nested mappings become dotted names."""
