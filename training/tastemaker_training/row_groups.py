@@ -29,29 +29,32 @@ class RowGroups:
         files: Taken in order of their names, whatever order they are given in.
         columns: Those that are read, in this order.
 
+    Attributes:
+        num_rows_G: Rows of each row group.
+        types: Arrow type of each column.
+        fingerprint: SHA-256 of each file's name below the folder of them all, its size and its row groups' rows.
+
     Raises:
         DataError: A file cannot be read, lacks a column, or has it with another type than the first file.
     """
-
-    num_rows_G: Int64
 
     def __init__(self, files: Sequence[Path], columns: Sequence[str]) -> None:
         if not files:
             raise DataError("files to train on", value=0, limit="at least 1", mend="import more events")
         self.files, self.columns = sorted(files), list(columns)
         self.footers = []
-        types: dict[str, Any] = {}
+        self.types: dict[str, Any] = {}
         for file in self.files:
             footer, schema = _footer(file)
             for name in self.columns:
-                _check_type(file, schema, name, types)
+                _check_type(file, schema, name, self.types)
             self.footers.append(footer)
         counts = [_counts(footer) for footer in self.footers]
         num_rows = np.array([rows for count in counts for rows in count], np.int64)
         self._file_G: Int32 = np.repeat(np.arange(len(counts), dtype=np.int32), [len(c) for c in counts])
         self._index_G = np.array([i for count in counts for i in range(len(count))], np.int32)
         filled = num_rows > 0
-        self.num_rows_G = num_rows[filled]
+        self.num_rows_G: Int64 = num_rows[filled]
         self._file_G, self._index_G = self._file_G[filled], self._index_G[filled]
         self.fingerprint = _fingerprint(self.files, counts)
 
@@ -121,7 +124,6 @@ def _counts(footer: Any) -> list[int]:
 
 
 def _fingerprint(files: Sequence[Path], counts: Sequence[Sequence[int]]) -> str:
-    """SHA-256 of each file's name below the folder of them all, its size and its row groups' rows."""
     folder = os.path.commonpath([file.absolute().parent for file in files])
     names = [os.path.relpath(file.absolute(), folder) for file in files]
     sizes = [file.stat().st_size for file in files]
