@@ -7,7 +7,7 @@ import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator
@@ -140,6 +140,15 @@ class RaySettings(Strict):
     token_file: Path | None = Field(None, description="the cluster's auth token; empty makes one in the home")
 
 
+class TrainingSettings(Strict):
+    """How ranks are run."""
+
+    device: Literal["cpu", "cuda"] = Field(
+        "cpu", description="what ranks compute on: gloo or NCCL between them"
+    )
+    max_failures: int = Field(3, ge=0, description="lost ranks after which a training is given up")
+
+
 class Settings(Strict):
     """All that one deployment is told. The file is YAML of this shape."""
 
@@ -152,6 +161,7 @@ class Settings(Strict):
     storage: StorageSettings = Field(default_factory=StorageSettings, description="bundles")
     gateway: GatewaySettings = Field(default_factory=GatewaySettings, description="HTTP")
     ray: RaySettings = Field(default_factory=RaySettings, description="Ray")
+    training: TrainingSettings = Field(default_factory=TrainingSettings, description="ranks")
 
     @field_validator("catalogue")
     @classmethod

@@ -69,14 +69,16 @@ def track(items: Iterable[T], description: str, total: int | None = None) -> Ite
             advance(1)
 
 
-def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
-    """A table on stdout; the first column is text, the others are numbers."""
+def print_table(
+    title: str, columns: Sequence[str], rows: Iterable[Sequence[object]], to: Console = console
+) -> None:
+    """A table on stdout unless told; the first column is text, the others are numbers."""
     table = Table(title=title, title_justify="left", header_style="bold")
     for i, column in enumerate(columns):
         table.add_column(column, justify="left" if i == 0 else "right", no_wrap=True)
     for row in rows:
         table.add_row(*(str(cell) for cell in row))
-    console.print(table)
+    to.print(table)
 
 
 def print_json(value: Any) -> None:

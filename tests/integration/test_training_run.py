@@ -31,7 +31,7 @@ seed: 3
 memory: {item_knn: {num_neighbours: 20}, ease: {l2: 20.0, keep: 30}, als: {dim: 8, iterations: 3}, half_lives: [2.0, 5.0]}
 two_tower:
   model: {dim: 16, hidden: 16, max_history: 10}
-  fit: {epochs: 4, batch_size: 64, num_negatives: 32, sharding: {default: data_parallel, tables: {item_ids: row_wise}}}
+  fit: {epochs: 4, batch_size: 64, negatives: {num_sampled: 32}, sharding: {default: data_parallel, tables: {item_ids: row_wise}}}
 ranker: {fit: {epochs: 2, requests_per_batch: 8}}
 pipeline:
   retrieval:

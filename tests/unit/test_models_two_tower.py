@@ -4,10 +4,10 @@ import pytest
 import torch
 
 from tastemaker.data.schema import ITEMS_SCHEMA
-from tastemaker.data.splits import Histories
 from tastemaker.errors import CompatibilityError
 from tastemaker.features.columns import FeatureSchema, ItemColumns
-from tastemaker.features.examples import Examples
+from tastemaker.features.examples import ExampleBatches
+from tastemaker.features.negatives import NegativeSampler, NegativesConfig
 from tastemaker.models.losses import sampled_softmax_loss
 from tastemaker.models.tables import jagged
 from tastemaker.models.two_tower import QueryEncoder, TwoTower, TwoTowerConfig, two_tower_specs
@@ -70,20 +70,26 @@ def test_a_few_steps_learn_what_follows_what(columns):
     torch.manual_seed(0)
     config = CONFIG.model_copy(update={"dim": 16})
     model = TwoTower(config, two_tower_specs(config, columns.schema))
-    histories = Histories.from_lists([[i, (i + 1) % NUM_ITEMS] for i in range(NUM_ITEMS)] * 8)
-    examples = Examples(histories, columns, config.half_life, config.max_history)
+    rows = pa.table(
+        {
+            "history": pa.array([[i] for i in range(NUM_ITEMS)] * 4, pa.list_(pa.int32())),
+            "target": pa.array([(i + 1) % NUM_ITEMS for i in range(NUM_ITEMS)] * 4, pa.int32()),
+        }
+    )
+    sampler = NegativeSampler(np.full(NUM_ITEMS, 4), NegativesConfig(num_sampled=8))
+    examples = ExampleBatches(columns, sampler, config.half_life, config.max_history)
     optimizer = torch.optim.Adam(model.parameters(), lr=0.05)
     losses = []
-    for epoch in range(12):
-        for batch in examples.batches(seed=0, epoch=epoch, batch_size=48, num_negatives=8):
-            loss = sampled_softmax_loss(
-                model.query(jagged(batch.query_bags)), model.item(jagged(batch.item_bags)),
-                torch.from_numpy(batch.item_M), torch.from_numpy(batch.log_q_M), config.temperature,
-            )  # fmt: skip
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
-            losses.append(loss.item())
+    for step in range(24):
+        batch = examples.batch(rows, np.random.default_rng(step))
+        loss = sampled_softmax_loss(
+            model.query(jagged(batch.query_bags)), model.item(jagged(batch.item_bags)),
+            torch.from_numpy(batch.item_M), torch.from_numpy(batch.log_q_M), config.temperature,
+        )  # fmt: skip
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
     assert losses[-1] < 0.5 * losses[0]
     scores = model.encode([np.array([i], np.int32) for i in range(NUM_ITEMS)]) @ model.encode_items(columns).T
     followers = (np.arange(NUM_ITEMS) + 1) % NUM_ITEMS

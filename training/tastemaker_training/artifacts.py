@@ -14,9 +14,12 @@ from typing import Any, Protocol, Self, TypeVar
 import numpy as np
 import safetensors.numpy
 
+from tastemaker.bundle.tensor_file import map_tensors
 from tastemaker.errors import TrainingError
 from tastemaker.home import Home, write_bytes, write_json
 
+CHECKPOINTS = "checkpoints"
+"""Folder of a fit under way, removed once what it makes is there."""
 _MARKER = "complete.json"
 
 
@@ -41,14 +44,30 @@ M = TypeVar("M", bound=Stateful)
 
 
 class Artifacts:
-    """The made folders of one home."""
+    """The made folders of one home.
 
-    def __init__(self, home: Home) -> None:
-        self._root = home / "checkpoints"
+    Args:
+        home: Whose.
+        resume: Whether fits that did not end go on from their checkpoints.
+    """
+
+    def __init__(self, home: Home, *, resume: bool = False) -> None:
+        self._root, self._resume = home / "checkpoints", resume
 
     def has(self, name: str) -> bool:
         """Whether the folder `name` was made, all of it."""
         return (self._root / name / _MARKER).exists()
+
+    def finished(self, name: str) -> Path:
+        """The folder `name`, which must have been made.
+
+        Raises:
+            TrainingError: It was not, or a file of it was changed since.
+        """
+        if not self.has(name):
+            raise TrainingError(f"training {name} is not in this home", mend="begin without a warm start")
+        _check(self._root / name)
+        return self._root / name
 
     def get(self, name: str, key: Mapping[str, Any], make: Callable[[Path], None]) -> Path:
         """The folder `name`, made now from `key` by `make(folder)` unless it is there, whole.
@@ -60,9 +79,11 @@ class Artifacts:
         if self.has(name):
             _check(folder)
             return folder
-        shutil.rmtree(folder, ignore_errors=True)
-        folder.mkdir(parents=True)
+        if not self._resume:
+            shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(parents=True, exist_ok=True)
         make(folder)
+        shutil.rmtree(folder / CHECKPOINTS, ignore_errors=True)
         write_json(folder / _MARKER, {"key": key, "files": _hashes(folder)})
         return folder
 
@@ -90,6 +111,12 @@ def load_model(folder: Path, name: str, cls: type[M]) -> M:
     return cls.from_state(config, load_tensors(folder / f"{name}.safetensors"))
 
 
+def map_model(folder: Path, name: str, cls: type[M]) -> M:
+    """The model that `save_model` wrote, its tables left in the file where the model's class can."""
+    config = json.loads((folder / f"{name}.json").read_text(encoding="utf-8"))
+    return cls.from_state(config, map_tensors(folder / f"{name}.safetensors"))
+
+
 def save_tensors(path: Path, tensors: Mapping[str, np.ndarray]) -> None:
     """Writes arrays as safetensors."""
     write_bytes(
@@ -111,7 +138,12 @@ def plain(value: Any) -> Any:
 
 def _hashes(folder: Path) -> dict[str, str]:
     files = sorted(path for path in folder.rglob("*") if path.is_file() and path.name != _MARKER)
-    return {str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+    return {str(path.relative_to(folder)): _hash(path) for path in files}
+
+
+def _hash(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _check(folder: Path) -> None:

@@ -21,6 +21,9 @@ def train(
     quick: Annotated[
         bool, typer.Option(help="Apply the recipes' `quick` keys: a trial of the path.")
     ] = False,
+    resume: Annotated[
+        bool, typer.Option(help="Go on from the checkpoints of a training that was interrupted.")
+    ] = False,
     as_json: Json = False,
 ) -> list[dict[str, Any]]:
     """Train all models of recipes and evaluate them on held-out events; what recipes share is trained once."""
@@ -31,7 +34,7 @@ def train(
     if not as_json:
         for recipe in resolved:
             console.print(recipe_text(recipe), markup=False)
-    runs = train_recipes(context.settings(), context.home(), resolved, workers)
+    runs = train_recipes(context.settings(), context.home(), resolved, workers, resume=resume)
     if as_json:
         print_json([run.summary() for run in runs])
     else:
@@ -79,3 +82,77 @@ def publish(
             markup=False,
         )
     return published
+
+
+@app.command("refresh-users")
+def refresh_users(as_json: Json = False) -> dict[str, Any]:
+    """Recompute all users' vectors from the log with the champion (hourly)."""
+    from tastemaker_training.refresh import refresh_users as refresh
+
+    refreshed = refresh(context.settings(), context.home())
+    summary = refreshed.summary()
+    if as_json:
+        print_json(summary)
+    else:
+        print_table(f"Users' vectors: {refreshed.outcome}", ["what", "value"], summary.items())
+    return summary
+
+
+@app.command("retrain")
+def retrain(
+    recipe: Annotated[str, typer.Argument(help="A packaged recipe, or a YAML file.")],
+    to: Annotated[str, typer.Option(help="Alias that a version which passes the gates gets.")] = "challenger",
+    workers: Annotated[int, typer.Option(help="Ranks to train on; each needs a core.")] = 1,
+    quick: Annotated[
+        bool, typer.Option(help="Apply the recipe's `quick` keys: a trial of the path.")
+    ] = False,
+    force: Annotated[bool, typer.Option(help="Train against the data gate; needs a reason.")] = False,
+    reason: Annotated[str, typer.Option(help="Why; kept with the version and in the history.")] = "",
+    as_json: Json = False,
+) -> dict[str, Any]:
+    """Train on the log as of now, from the champion's weights, and release the result behind the gates (nightly)."""
+    from tastemaker_training.recipe import read_recipe
+    from tastemaker_training.schedules import Order, print_retrained
+    from tastemaker_training.schedules import retrain as run
+
+    order = Order(read_recipe(recipe, quick=quick), workers, to, force, reason)
+    done = run(context.settings(), context.home(), order)
+    if as_json:
+        print_json(done.summary())
+    else:
+        print_retrained(done)
+    if done.refusal is not None:
+        raise done.refusal
+    return done.summary()
+
+
+@app.command("tune")
+def tune(
+    recipe: Annotated[str, typer.Argument(help="A packaged recipe, or a YAML file, with search spaces.")],
+    part: Annotated[
+        str | None, typer.Option(help="two_tower or ranker; unset takes the first that searches.")
+    ] = None,
+    trials: Annotated[
+        int | None, typer.Option(help="Trials in all, the defaults' own included; unset asks the recipe.")
+    ] = None,
+    workers: Annotated[int, typer.Option(help="Ranks of each trial; each needs a core.")] = 1,
+    quick: Annotated[
+        bool, typer.Option(help="Apply the recipe's `quick` keys: a trial of the path.")
+    ] = False,
+    resume: Annotated[bool, typer.Option(help="Go on with the recipe's newest study.")] = False,
+    publish: Annotated[bool, typer.Option(help="Train the best whole and publish it as a candidate.")] = True,
+    as_json: Json = False,
+) -> dict[str, Any]:
+    """Search the values beside a recipe's defaults, and publish the best as a candidate (monthly)."""
+    from tastemaker_training.study_report import print_found
+    from tastemaker_training.tuning import tune as run
+
+    study, found = run(
+        context.settings(), context.home(), recipe, workers,
+        part=part, num_trials=trials, quick=quick, resume=resume, publish=publish,
+    )  # fmt: skip
+    if as_json:
+        print_json(found)
+    else:
+        print_found(study, found)
+    return found

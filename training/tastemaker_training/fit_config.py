@@ -1,4 +1,4 @@
-"""How models are trained, as a recipe says it: where tables lie, step sizes, how long."""
+"""How models are trained, as a recipe says it: where tables lie, step sizes, how long, what is kept on the way."""
 
 from collections.abc import Sequence
 from typing import Literal
@@ -7,9 +7,14 @@ from pydantic import Field
 
 from tastemaker.config import Strict
 from tastemaker.errors import TrainingError
-from tastemaker.models.dlrm import LossKind
+from tastemaker.features.negatives import NegativesConfig
+from tastemaker.features.ranking_data import Target
+from tastemaker.models.ranking_losses import LossKind
+from tastemaker_training.stream import StreamConfig
 
-Placement = Literal["table_wise", "row_wise", "data_parallel"]
+Placement = Literal["table_wise", "row_wise", "column_wise", "data_parallel"]
+Precision = Literal["fp32", "bf16"]
+TableType = Literal["fp32", "fp16"]
 
 
 class ShardingConfig(Strict):
@@ -17,6 +22,11 @@ class ShardingConfig(Strict):
 
     default: Placement = Field("table_wise", description="placement of tables that `tables` does not name")
     tables: dict[str, Placement] = Field(default_factory=dict, description="placement by table name")
+    column_width: int = Field(32, ge=4, description="columns of one shard of a column_wise table, at least")
+    budget_mib: int | None = Field(
+        None, ge=1, description="memory of a rank for tables and their optimizer state; empty: all of it"
+    )
+    table_type: TableType = Field("fp32", description="type of the rows of sharded tables")
 
     def placements(self, names: Sequence[str]) -> dict[str, Placement]:
         """The placement of each of a model's tables.
@@ -38,6 +48,26 @@ class OptimizerConfig(Strict):
     table_epsilon: float = Field(1e-8, gt=0, description="added to the root of the accumulator")
     dense_learning_rate: float = Field(0.001, gt=0, description="step size of the dense parameters")
     dense_weight_decay: float = Field(0.0, ge=0, description="decoupled weight decay of dense parameters")
+    dense_clip_norm: float | None = Field(
+        None, gt=0, description="largest norm of the dense gradient, all parameters together; empty: any"
+    )
+    warmup_steps: int = Field(0, ge=0, description="steps over which learning rates rise linearly")
+
+    def rate(self, step: int, num_steps: int) -> float:
+        """What learning rates are multiplied by in step `step` of `num_steps`: a rise, and a fall to zero.
+
+        >>> [OptimizerConfig(warmup_steps=2).rate(step, 4) for step in range(4)]
+        [0.5, 0.75, 0.5, 0.25]
+        """
+        rise = min(1.0, (step + 1) / self.warmup_steps) if self.warmup_steps else 1.0
+        return rise * (1.0 - step / num_steps)
+
+
+class CheckpointConfig(Strict):
+    """What is kept of a fit under way. The end of each epoch is always kept, and the best of them."""
+
+    every_steps: int | None = Field(None, ge=1, description="steps between checkpoints within an epoch")
+    keep: int = Field(2, ge=1, description="newest checkpoints that are kept; the best is kept besides")
 
 
 class FitConfig(Strict):
@@ -45,6 +75,12 @@ class FitConfig(Strict):
 
     optimizer: OptimizerConfig = Field(default_factory=OptimizerConfig, description="step sizes")
     sharding: ShardingConfig = Field(default_factory=ShardingConfig, description="where the tables lie")
+    checkpoint: CheckpointConfig = Field(default_factory=CheckpointConfig, description="what is kept")
+    prefetch: int = Field(2, ge=0, description="batches that are made ahead of the step; 0 makes none")
+    precision: Precision = Field("fp32", description="arithmetic of the dense parts; losses are fp32")
+    accumulate: int = Field(
+        1, ge=1, description="backward passes of one dense update; tables are updated in each"
+    )
 
 
 class TwoTowerFitConfig(FitConfig):
@@ -52,13 +88,36 @@ class TwoTowerFitConfig(FitConfig):
 
     epochs: int = Field(5, ge=1, description="passes over the examples")
     batch_size: int = Field(1024, ge=2, description="examples of a step, all ranks together")
-    num_negatives: int = Field(512, ge=0, description="sampled items that each rank adds to a step")
+    negatives: NegativesConfig = Field(
+        default_factory=NegativesConfig, description="what stands against the targets"
+    )
+    stream: StreamConfig = Field(default_factory=StreamConfig, description="how examples are read")
+    validation_users: int = Field(
+        20_000, ge=1, description="users that validation asks about after each epoch, at most"
+    )
 
 
 class RankerFitConfig(FitConfig):
     """How the ranker is trained."""
 
-    loss: LossKind = Field("listwise", description="softmax over a request, or each candidate by itself")
+    loss: LossKind = Field(
+        "listwise", description="loss of clicks: softmax over a request, or each candidate by itself"
+    )
+    loss_weights: dict[Target, float] = Field(
+        default_factory=dict, description="weights of the targets' losses; 1 where not named"
+    )
+    negative_share: float = Field(
+        1.0,
+        gt=0,
+        le=1,
+        description="share of a request's candidates without a click that an epoch learns from",
+    )
+    hidden_share: float = Field(
+        0.1,
+        ge=0,
+        lt=1,
+        description="share of requests whose context and positions an epoch hides, to learn `unknown`",
+    )
     epochs: int = Field(5, ge=1, description="passes over the requests")
     requests_per_batch: int = Field(16, ge=1, description="requests of a step, all ranks together")
     held_out_share: float = Field(0.1, gt=0, lt=1, description="requests kept for calibration and the curve")

@@ -22,7 +22,7 @@ from tastemaker.stages.pipeline import Pipeline, PipelineConfig
 from tastemaker.stages.ranking import Ranking
 from tastemaker.stages.reranking import Reranking
 from tastemaker.stages.retrieval import Retrieval, Source, TwoTowerSource
-from tastemaker_training.artifacts import load_model
+from tastemaker_training.artifacts import map_model
 from tastemaker_training.memory import Memory, load_memory
 
 
@@ -40,7 +40,7 @@ class Fitted:
     def load(cls, dataset: Dataset, memory: Path, two_tower: Path, fit: str) -> "Fitted":
         """The retrievers of `fit` in the folders of the two artifacts."""
         columns = ItemColumns.from_items(dataset.items, FeatureSchema.fit(dataset.items))
-        model = load_model(two_tower / fit, "two_tower", TwoTower)
+        model = map_model(two_tower / fit, "two_tower", TwoTower)
         index = FaissIndex.build(model.encode_items(columns))
         return cls(dataset, columns, load_memory(memory, fit), model, index)
 

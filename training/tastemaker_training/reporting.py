@@ -5,19 +5,20 @@ Imports Ray: only after `start_ray`, or in a worker.
 
 import json
 import os
-import tempfile
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import ray.train
-from ray.train import Checkpoint, UserCallback
+from ray.train import UserCallback
 from ray.train.v2._internal.execution.callback import ControllerCallback
 
-from tastemaker_training.workers import ABORT, STOP
+from tastemaker.errors import TastemakerError
+from tastemaker.home import write_json
+from tastemaker_training.workers import ABORT, FAULT, STOP, read_curves
 
 _POLL_SECONDS = 0.1
 _task = 0
@@ -64,19 +65,31 @@ def run_tasks(config: dict[str, Any]) -> None:
     for module in config["preload"]:
         import_module(module)
     folder = Path(config["folder"])
+    _task = sum("done" in report for report in read_curves(folder))  # of ranks that were here before
     while True:
         path = folder / f"{_task}.json"
         stopped = (folder / STOP).exists()  # looked for first: a task that was written before it is done
         if path.exists():
-            task = json.loads(path.read_text(encoding="utf-8"))
-            module, function = task["loop"].split(":")
-            getattr(import_module(module), function)(task["config"])
+            _do(json.loads(path.read_text(encoding="utf-8")), folder)
             report_progress({"done": True})
             _task += 1
         elif stopped:
             return
         else:
             time.sleep(_POLL_SECONDS)
+
+
+def _do(task: dict[str, Any], folder: Path) -> None:
+    """Runs a task's loop. An error of ours is left for the driver, which ends all: another try would fail alike."""
+    module, function = task["loop"].split(":")
+    try:
+        getattr(import_module(module), function)(task["config"])
+    except TastemakerError as error:
+        fault = {"kind": type(error).__name__, "what": error.what, "mend": error.mend}
+        words = {"value": error.value, "limit": error.limit}
+        plain = {key: v if isinstance(v, str | int | float | None) else str(v) for key, v in words.items()}
+        write_json(folder / FAULT, fault | plain)
+        threading.Event().wait()
 
 
 def rank_and_size() -> tuple[int, int]:
@@ -88,15 +101,3 @@ def rank_and_size() -> tuple[int, int]:
 def report_progress(metrics: Mapping[str, Any]) -> None:
     """Reports numbers to the driver. Every rank must call it; rank 0's count."""
     ray.train.report({"task": _task, **metrics})
-
-
-def report_files(name: str, metrics: Mapping[str, Any], write: Callable[[Path], None]) -> None:
-    """Stores what `write(folder)` writes on rank 0 as the task's folder `name`. Every rank must call it."""
-    folder_name = f"{_task}-{name}"
-    report = {"task": _task, "name": name, "files": folder_name, **metrics}
-    if rank_and_size()[0] > 0:
-        ray.train.report(report, checkpoint_dir_name=folder_name)
-        return
-    with tempfile.TemporaryDirectory() as folder:
-        write(Path(folder))
-        ray.train.report(report, Checkpoint.from_directory(folder), checkpoint_dir_name=folder_name)

@@ -13,6 +13,8 @@ from typing import Any, TypeVar
 
 from tastemaker.bundle.manifest import code_revision
 from tastemaker.config import Settings
+from tastemaker.data.log import freeze_log
+from tastemaker.data.schema import Dataset
 from tastemaker.errors import UsageError
 from tastemaker.home import Home, write_json
 from tastemaker.types import catalogue_name
@@ -75,8 +77,26 @@ class _Stopwatch:
         return made
 
 
-def train(settings: Settings, home: Home, recipes: Sequence[Recipe], num_workers: int) -> list[Run]:
+def train(
+    settings: Settings,
+    home: Home,
+    recipes: Sequence[Recipe],
+    num_workers: int,
+    *,
+    resume: bool = False,
+    warm_start: str | None = None,
+    dataset: Dataset | None = None,
+) -> list[Run]:
     """Fits all models of some recipes on the catalogue's data, by one start of the workers, and evaluates them.
+
+    Args:
+        settings: Which catalogue.
+        home: Where data and artifacts lie.
+        recipes: What to do.
+        num_workers: Ranks.
+        resume: Whether fits that were interrupted go on from their checkpoints.
+        warm_start: Training id of an earlier two-tower, from which these begin: a bundle's manifest has it.
+        dataset: What to train on, frozen; unset is the log as of now.
 
     Raises:
         UsageError: More workers than cores, or another training is under way in this home.
@@ -85,7 +105,20 @@ def train(settings: Settings, home: Home, recipes: Sequence[Recipe], num_workers
     """
     check_workers(num_workers, settings)
     workers = Workers(settings, home, num_workers, (TWO_TOWER_MODULE, RANKER_MODULE))
-    planned = [Steps.of(settings, home, recipe, num_workers, workers) for recipe in recipes]
+    dataset = freeze_log(home, settings.catalogue) if dataset is None else dataset
+    planned = [
+        Steps.of(
+            settings,
+            home,
+            recipe,
+            num_workers,
+            workers,
+            resume=resume,
+            warm_start=warm_start,
+            dataset=dataset,
+        )
+        for recipe in recipes
+    ]
     watches = [_Stopwatch() for _ in planned]
     with home.lock("training", _LOCK_SECONDS), workers:
         for steps, watch in zip(planned, watches, strict=True):

@@ -1,20 +1,16 @@
-"""The one place that applies TorchRec: embedding tables spread over the ranks, the rest data-parallel.
+"""The one place that applies TorchRec's planner: embedding tables spread over the ranks, the rest data-parallel.
 
-A model sees its tables through `Tables.lookup`. Here an `EmbeddingBagCollection` answers that call: it
-starts on the meta device, is placed by TorchRec's planner, and is updated by row-wise Adagrad fused into
-the backward pass. Gradients are means over the ranks, as DDP's are. Only device and backend differ
-between CPU with gloo and GPU with NCCL.
-
-Shape letters: B requests, D dimension, R rows of a table, V values of all bags.
+Tables are updated by row-wise Adagrad fused into the backward pass, the dense rest by AdamW on gradients that are means
+over the ranks, as DDP's are. Only device and backend differ between CPU with gloo and GPU with NCCL.
 """
 
 import math
-import zlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
+import psutil
 import torch
 import torch.distributed as dist
 from fbgemm_gpu.split_embedding_configs import EmbOptimType
@@ -25,127 +21,41 @@ from torchrec.distributed.model_parallel import DistributedModelParallel
 from torchrec.distributed.planner import EmbeddingShardingPlanner, ParameterConstraints, Topology
 from torchrec.distributed.planner.types import PlannerError
 from torchrec.distributed.types import ShardingEnv, ShardingPlan, ShardingType
-from torchrec.modules.embedding_configs import EmbeddingBagConfig, PoolingType
-from torchrec.modules.embedding_modules import EmbeddingBagCollection
 from torchrec.optim.rowwise_adagrad import RowWiseAdagrad
-from torchrec.sparse.jagged_tensor import KeyedJaggedTensor
 
 from tastemaker.errors import TrainingError
-from tastemaker.models.tables import Jagged, TableSpec
-from tastemaker.types import Float32
-from tastemaker_training.fit_config import OptimizerConfig, Placement, ShardingConfig
+from tastemaker.models.tables import TableSpec
+from tastemaker_training.fit_config import OptimizerConfig, Placement, Precision, ShardingConfig, TableType
+from tastemaker_training.sharded_tables import RowsOf, ShardedTables, device
 
-_KERNELS: Mapping[Placement, str] = {"table_wise": "fused", "row_wise": "fused", "data_parallel": "dense"}
-_CHUNK_ROWS = 65_536
-RowsOf = Callable[[TableSpec, int, int], Tensor]
-
-
-class ShardedTables(nn.Module):
-    """`Tables` over a TorchRec collection.
-
-    Every lookup is an exchange between the ranks, so all ranks must make the same lookups in the same order,
-    with equal numbers of bags. `prefetch` answers the following lookups of a step by a single exchange.
-    """
-
-    def __init__(self, specs: Sequence[TableSpec]) -> None:
-        super().__init__()
-        self.specs = tuple(specs)
-        self.features = tuple(feature for spec in specs for feature in spec.features)
-        self.collection = EmbeddingBagCollection(
-            tables=[_bag_config(spec) for spec in specs], is_weighted=True, device=torch.device("meta")
-        )
-        self._prefetched: dict[str, Tensor] = {}
-
-    def prefetch(self, bags: Mapping[str, Jagged]) -> None:
-        """Looks all `bags` up at once; `lookup` then hands each feature out once."""
-        self._prefetched = self._exchange(bags)
-
-    def lookup(self, bags: Mapping[str, Jagged]) -> dict[str, Tensor]:
-        """Weighted sums of each feature's bags, (B, D); B may differ between features."""
-        if self._prefetched.keys() >= bags.keys():
-            return {feature: self._prefetched.pop(feature) for feature in bags}
-        return self._exchange(bags)
-
-    def _exchange(self, bags: Mapping[str, Jagged]) -> dict[str, Tensor]:
-        pooled = self.collection(keyed(bags, self.features))
-        # A sharded collection's columns are not in config order: by key only.
-        return {feature: pooled[feature][: len(bag.lengths)] for feature, bag in bags.items()}
-
-    @torch.no_grad()
-    def fill(self, rows: RowsOf) -> None:
-        """Sets this rank's rows; `rows(spec, start, stop)` gives (stop - start, D)."""
-        for spec in self.specs:
-            for shard, start in self._local(spec.name):
-                shard.copy_(rows(spec, start, start + len(shard)))
-
-    def _local(self, table: str) -> list[tuple[Tensor, int]]:
-        weight = self.collection.state_dict()[f"embedding_bags.{table}.weight"]
-        if not hasattr(weight, "local_shards"):
-            return [(weight, 0)]
-        return [(shard.tensor, int(shard.metadata.shard_offsets[0])) for shard in weight.local_shards()]
-
-    @torch.no_grad()
-    def plain_tensors(self) -> dict[str, Float32]:
-        """Whole tables under their plain names on rank 0, nothing elsewhere. Every rank must call it."""
-        gathered: dict[str, Float32] = {}
-        for name, weight in self.collection.state_dict().items():
-            whole = self._gather(name.split(".")[-2], weight)
-            if whole is not None:
-                gathered[name] = whole.cpu().numpy()
-        return gathered
-
-    def _gather(self, table: str, weight: Any) -> Tensor | None:
-        first = dist.get_rank() == 0
-        if not hasattr(weight, "local_shards"):
-            return weight.detach().clone() if first else None
-        spec = next(spec for spec in self.specs if spec.name == table)
-        whole = torch.empty(spec.num_rows, spec.dim, device=device()) if first else None
-        weight.gather(dst=0, out=whole)
-        return whole
-
-
-def keyed(bags: Mapping[str, Jagged], features: Sequence[str]) -> KeyedJaggedTensor:
-    """One jagged tensor over all `features`, in that order.
-
-    Absent features, and the end of those that have fewer bags than the longest, become empty bags.
-    """
-    to = device()
-    stride = max(len(bag.lengths) for bag in bags.values())
-    values, weights, lengths = [], [], []
-    for feature in features:
-        length = torch.zeros(stride, dtype=torch.int64)
-        if feature in bags:
-            bag = bags[feature]
-            length[: len(bag.lengths)] = bag.lengths
-            values.append(bag.values)
-            weights.append(bag.weights)
-        lengths.append(length)
-    return KeyedJaggedTensor(
-        keys=list(features),
-        values=torch.cat(values).to(to),
-        weights=torch.cat(weights).to(to),
-        lengths=torch.cat(lengths).to(to),
-        stride=stride,
-    )
+_KERNELS: Mapping[Placement, str] = {
+    "table_wise": "fused", "row_wise": "fused", "column_wise": "fused", "data_parallel": "dense",
+}  # fmt: skip
+_ROW_BYTES: Mapping[TableType, int] = {"fp32": 4, "fp16": 2}
+_ACCUMULATOR_BYTES = 4
+_PLANNER_SLACK_BYTES = 2**30
+"""The planner also counts what lookups send around, which the budget for tables does not."""
 
 
 class _Sharder(EmbeddingBagCollectionSharder):
-    """Row-wise works on CPU with gloo, though TorchRec's planner does not offer it there."""
+    """Row- and column-wise work on CPU with gloo, though TorchRec's planner does not offer them there."""
 
     def sharding_types(self, compute_device_type: str) -> list[str]:
         offered = list(super().sharding_types(compute_device_type))
-        return offered if ShardingType.ROW_WISE.value in offered else [*offered, ShardingType.ROW_WISE.value]
+        more = (ShardingType.ROW_WISE.value, ShardingType.COLUMN_WISE.value)
+        return offered + [kind for kind in more if kind not in offered]
 
 
 @dataclass(frozen=True)
 class TableShard:
-    """Where a part of a table lies."""
+    """Where a part of a table lies. `num_bytes` holds its optimizer state too."""
 
     table: str
     placement: str
     rank: int
     num_rows: int
     dim: int
+    num_bytes: int
 
 
 @dataclass
@@ -154,13 +64,29 @@ class Distributed:
 
     module: DistributedModelParallel
     tables: ShardedTables
-    dense: torch.optim.Optimizer
+    dense: torch.optim.AdamW
     replicated: RowWiseAdagrad | None
     plan: tuple[TableShard, ...]
     config: OptimizerConfig
+    precision: Precision = "fp32"
 
     def step(self, loss: Tensor) -> float:
-        """One update of all parameters from a scalar loss of this rank's examples; gives the loss's value.
+        """One update from a scalar loss of this rank's examples; gives the loss's value.
+
+        Raises:
+            TrainingError: The loss is not a number.
+        """
+        value = self.backward(loss)
+        self.update()
+        return value
+
+    def backward(self, loss: Tensor, part: int = 0, parts: int = 1) -> float:
+        """Updates the sharded tables, and gathers the gradients of the rest, from a scalar loss; gives its value.
+
+        Args:
+            loss: Mean over this rank's examples.
+            part: Of an update of the rest that takes several backward passes, which one this is.
+            parts: Backward passes of such an update.
 
         Raises:
             TrainingError: The loss is not a number.
@@ -170,14 +96,26 @@ class Distributed:
             raise TrainingError(
                 "the loss", value=value, limit="finite", mend="lower the recipe's learning rates"
             )
-        self.dense.zero_grad(set_to_none=True)
-        if self.replicated is not None:
-            self.replicated.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
+        if part == 0:
+            self.dense.zero_grad(set_to_none=True)
+            if self.replicated is not None:
+                self.replicated.zero_grad(set_to_none=True)
+        (loss / parts if parts > 1 else loss).backward()  # type: ignore[no-untyped-call]
+        return value
+
+    def update(self) -> None:
+        """Updates what is not a sharded table, by the gradients gathered since the last update."""
+        if self.config.dense_clip_norm is not None:
+            nn.utils.clip_grad_norm_(self.dense.param_groups[0]["params"], self.config.dense_clip_norm)
         self.dense.step()
         if self.replicated is not None:
             self.replicated.step()
-        return value
+
+    def arithmetic(self) -> AbstractContextManager[Any]:
+        """In which a forward pass belongs: it lets the dense parts compute in the configured precision."""
+        if self.precision == "fp32":
+            return nullcontext()
+        return torch.autocast(device().type, torch.bfloat16)
 
     def scale_learning_rates(self, factor: float) -> None:
         """Sets every learning rate to `factor` times that of its config, from the next step on."""
@@ -188,6 +126,30 @@ class Distributed:
             _set_rate(self.replicated, table_rate)
         _set_rate(self.module.fused_optimizer, table_rate)
         self.module.fused_optimizer.step()  # hands over the rate only; the backward pass does the update
+
+    def dense_parameters(self) -> dict[str, nn.Parameter]:
+        """All that is not a table, by name."""
+        return {name: p for name, p in self.module.named_parameters() if not is_table(name)}
+
+    def replicated_tables(self) -> dict[str, nn.Parameter]:
+        """The data-parallel tables, by table."""
+        mine = {shard.table for shard in self.plan if shard.placement == "data_parallel"}
+        weights = {table_of(name): p for name, p in self.module.named_parameters() if is_table(name)}
+        return {table: p for table, p in weights.items() if table in mine}
+
+
+def is_table(name: str) -> bool:
+    """Whether a parameter's name is that of a table's weight."""
+    return ".embedding_bags." in name
+
+
+def table_of(name: str) -> str:
+    """The table whose weight a parameter is.
+
+    >>> table_of("model.tables.collection.embedding_bags.item_ids.weight")
+    'item_ids'
+    """
+    return name.split(".")[-2]
 
 
 def _set_rate(optimizer: Any, rate: float) -> None:
@@ -201,6 +163,7 @@ def distribute(
     sharding: ShardingConfig,
     optimizers: OptimizerConfig,
     rows: RowsOf,
+    precision: Precision = "fp32",
 ) -> Distributed:
     """Spreads `module`, which holds `tables`, over the default process group.
 
@@ -210,77 +173,93 @@ def distribute(
         sharding: Where each table goes.
         optimizers: The same arithmetic whether a table is sharded or replicated.
         rows: First values of the tables, the same for every plan (see `initial_rows`).
+        precision: Of the dense parts' arithmetic.
 
     Raises:
-        TrainingError: `sharding` names a table that the model has not, or no rank has room for one.
+        TrainingError: `sharding` names a table that the model has not, or the ranks have no room for the tables.
     """
     placements = sharding.placements([spec.name for spec in tables.specs])
+    check_budget(tables.specs, placements, sharding, dist.get_world_size())
     fused = {
         "optimizer": EmbOptimType.EXACT_ROWWISE_ADAGRAD,
         "learning_rate": optimizers.table_learning_rate,
         "eps": optimizers.table_epsilon,
     }
     sharders: list[Any] = [_Sharder(fused_params=fused)]
-    plan = _plan(module, placements, sharders)
+    plan = _plan(module, placements, sharding, sharders)
+    shards = _shards(plan, tables.specs, sharding.table_type)
+    _check_ranks(shards, sharding)
     distributed = DistributedModelParallel(
         module, env=ShardingEnv.from_process_group(_world()), device=device(), plan=plan, sharders=sharders
     )
     tables.fill(rows)
-    weights = [(name, p) for name, p in distributed.named_parameters() if ".embedding_bags." in name]
-    replicated = [p for name, p in weights if placements[name.split(".")[-2]] == "data_parallel"]
-    dense = [p for name, p in distributed.named_parameters() if ".embedding_bags." not in name]
-    return Distributed(
-        distributed,
-        tables,
-        torch.optim.AdamW(
-            dense, lr=optimizers.dense_learning_rate, weight_decay=optimizers.dense_weight_decay
-        ),
-        RowWiseAdagrad(replicated, lr=optimizers.table_learning_rate, eps=optimizers.table_epsilon)
-        if replicated
-        else None,
-        _shards(plan, tables.specs),
-        optimizers,
+    dense = [p for name, p in distributed.named_parameters() if not is_table(name)]
+    adam = torch.optim.AdamW(
+        dense, lr=optimizers.dense_learning_rate, weight_decay=optimizers.dense_weight_decay
     )
+    found = Distributed(distributed, tables, adam, None, shards, optimizers, precision)
+    if replicas := list(found.replicated_tables().values()):
+        rate, epsilon = optimizers.table_learning_rate, optimizers.table_epsilon
+        found.replicated = RowWiseAdagrad(replicas, lr=rate, eps=epsilon)
+    return found
 
 
-def plain_state(model: nn.Module, tables: ShardedTables) -> dict[str, np.ndarray]:
-    """The state of the single-device model, under its names; its tables are at `model.tables`.
+def check_budget(
+    specs: Sequence[TableSpec], placements: Mapping[str, Placement], sharding: ShardingConfig, num_ranks: int
+) -> None:
+    """Lets pass tables that the ranks' budget can hold at best.
 
-    Whole on rank 0, dense parts only elsewhere. Every rank must call it.
+    Raises:
+        TrainingError: A table, or all together, needs more; says how much.
     """
-    dense = {name: value for name, value in model.state_dict().items() if not name.startswith("tables.")}
-    state = {name: value.detach().cpu().numpy().copy() for name, value in dense.items()}
-    return state | {f"tables.{name}": value for name, value in tables.plain_tensors().items()}
+    budget = rank_budget(sharding)
+    together, kind = 0, sharding.table_type
+    for spec in specs:
+        size = table_bytes(spec, kind)
+        spread = placements[spec.name] in ("row_wise", "column_wise")
+        together += size * (num_ranks if placements[spec.name] == "data_parallel" else 1)
+        room = budget * num_ranks if spread else budget
+        if size > room:
+            where = f"{num_ranks} ranks have for it" if spread else "one rank has for it"
+            raise _too_large(f"table {spec.name} and its optimizer state", size, room, where)
+    if together > budget * num_ranks:
+        raise _too_large(
+            "the tables and their optimizer state", together, budget * num_ranks, f"{num_ranks} ranks have"
+        )
 
 
-def initial_rows(seed: int) -> RowsOf:
-    """First values of tables, uniform within plus or minus each spec's `init_scale`.
+def rank_budget(sharding: ShardingConfig) -> int:
+    """Bytes that a rank may give to tables: the recipe's, or this rank's share of the device's memory."""
+    if sharding.budget_mib is not None:
+        return sharding.budget_mib * 2**20
+    if device().type == "cuda":
+        return int(torch.cuda.get_device_properties(device()).total_memory)
+    return int(psutil.virtual_memory().total) // max(get_local_size(), 1)
 
-    A row's values depend on nothing but the seed, the table's name and size, and the row, so that every plan
-    and every number of ranks starts from the same.
+
+def table_bytes(spec: TableSpec, table_type: TableType) -> int:
+    """Bytes of a table with one float of optimizer state a row.
+
+    >>> table_bytes(TableSpec(name="t", num_rows=10, dim=4, features=("f",)), "fp32")
+    200
     """
-
-    def rows(spec: TableSpec, start: int, stop: int) -> Tensor:
-        first = start // _CHUNK_ROWS
-        chunks = [_chunk(seed, spec, chunk) for chunk in range(first, -(-stop // _CHUNK_ROWS))]
-        return torch.cat(chunks)[start - first * _CHUNK_ROWS : stop - first * _CHUNK_ROWS]
-
-    return rows
+    return spec.num_rows * (spec.dim * _ROW_BYTES[table_type] + _ACCUMULATOR_BYTES)
 
 
-def _chunk(seed: int, spec: TableSpec, chunk: int) -> Tensor:
-    key = zlib.crc32(f"{seed}/{spec.name}/{chunk}".encode())
-    generator = torch.Generator().manual_seed(key)
-    num_rows = min(_CHUNK_ROWS, spec.num_rows - chunk * _CHUNK_ROWS)
-    uniform_RD = torch.rand(num_rows, spec.dim, generator=generator)
-    return (2 * uniform_RD - 1) * spec.init_scale
+def _too_large(what: str, size: int, room: int, whose: str) -> TrainingError:
+    return TrainingError(
+        what, value=f"{size / 2**20:.1f} MiB", limit=f"at most the {room / 2**20:.1f} MiB that {whose}",
+        mend=f"{(size - room) / 2**20:.1f} MiB are missing: add workers, raise sharding.budget_mib, place it row_wise "
+        "or make it smaller",
+    )  # fmt: skip
 
 
-def device() -> torch.device:
-    """Where this rank computes: its GPU under NCCL, else the CPU."""
-    if dist.is_initialized() and dist.get_backend() == "nccl":
-        return torch.device("cuda", torch.cuda.current_device())
-    return torch.device("cpu")
+def _check_ranks(shards: Sequence[TableShard], sharding: ShardingConfig) -> None:
+    budget = rank_budget(sharding)
+    for rank in sorted({shard.rank for shard in shards}):
+        size = sum(shard.num_bytes for shard in shards if shard.rank == rank)
+        if size > budget:
+            raise _too_large(f"what the plan puts on rank {rank}", size, budget, "a rank has")
 
 
 def _world() -> dist.ProcessGroup:
@@ -289,27 +268,25 @@ def _world() -> dist.ProcessGroup:
     return group
 
 
-def _bag_config(spec: TableSpec) -> EmbeddingBagConfig:
-    return EmbeddingBagConfig(
-        name=spec.name,
-        num_embeddings=spec.num_rows,
-        embedding_dim=spec.dim,
-        feature_names=list(spec.features),
-        pooling=PoolingType.SUM,
-    )
-
-
-def _plan(module: nn.Module, placements: Mapping[str, Placement], sharders: list[Any]) -> ShardingPlan:
+def _plan(
+    module: nn.Module, placements: Mapping[str, Placement], sharding: ShardingConfig, sharders: list[Any]
+) -> ShardingPlan:
     constraints = {
         table: ParameterConstraints(
             sharding_types=[placement],
             compute_kernels=[_KERNELS[placement]],
+            min_partition=sharding.column_width,
             is_weighted=True,
         )
         for table, placement in placements.items()
     }
+    to = device().type
+    room = rank_budget(sharding) * 5 // 4 + _PLANNER_SLACK_BYTES
     topology = Topology(
-        world_size=dist.get_world_size(), local_world_size=get_local_size(), compute_device=device().type
+        world_size=dist.get_world_size(),
+        local_world_size=get_local_size(),
+        compute_device=to,
+        **{"hbm_cap" if to == "cuda" else "ddr_cap": room},
     )
     planner = EmbeddingShardingPlanner(topology=topology, constraints=constraints)
     try:
@@ -322,7 +299,7 @@ def _plan(module: nn.Module, placements: Mapping[str, Placement], sharders: list
         ) from error
 
 
-def _shards(plan: ShardingPlan, specs: Sequence[TableSpec]) -> tuple[TableShard, ...]:
+def _shards(plan: ShardingPlan, specs: Sequence[TableSpec], table_type: TableType) -> tuple[TableShard, ...]:
     sizes = {spec.name: (spec.num_rows, spec.dim) for spec in specs}
     found = []
     for parameters in plan.plan.values():
@@ -334,5 +311,7 @@ def _shards(plan: ShardingPlan, specs: Sequence[TableSpec]) -> tuple[TableShard,
                     (shard.placement.rank(), tuple(shard.shard_sizes))
                     for shard in parameter.sharding_spec.shards
                 ]
-            found += [TableShard(table, parameter.sharding_type, rank, *size) for rank, size in parts]
+            for rank, (rows, dim) in parts:
+                size = rows * (dim * _ROW_BYTES[table_type] + _ACCUMULATOR_BYTES)
+                found.append(TableShard(table, parameter.sharding_type, rank, rows, dim, size))
     return tuple(found)

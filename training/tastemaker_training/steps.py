@@ -11,7 +11,8 @@ import numpy as np
 
 from tastemaker import __version__
 from tastemaker.config import Settings
-from tastemaker.data.schema import Dataset, read_dataset
+from tastemaker.data.log import read_log
+from tastemaker.data.schema import Dataset
 from tastemaker.data.splits import Split, leave_last
 from tastemaker.errors import DataError, TrainingError
 from tastemaker.features.columns import FeatureSchema
@@ -27,6 +28,7 @@ from tastemaker.terminal import progress
 from tastemaker.types import Candidates, Query
 from tastemaker_training import evaluate
 from tastemaker_training.artifacts import Artifacts, artifact_name, load_model, plain
+from tastemaker_training.example_set import write_example_set
 from tastemaker_training.fitted import Fitted
 from tastemaker_training.memory import UnprunedEase, fit_memory, recommend_by
 from tastemaker_training.ranking_file import save_ranking_data
@@ -49,19 +51,42 @@ class Steps:
     dataset: Dataset
     split: Split
     workers: Workers | None
+    resume: bool = False
+    warm_start: str | None = None
 
     @classmethod
     def of(
-        cls, settings: Settings, home: Home, recipe: Recipe, num_workers: int, workers: Workers | None = None
+        cls,
+        settings: Settings,
+        home: Home,
+        recipe: Recipe,
+        num_workers: int,
+        workers: Workers | None = None,
+        *,
+        resume: bool = False,
+        warm_start: str | None = None,
+        dataset: Dataset | None = None,
     ) -> "Steps":
         """The steps on the catalogue's data; without `workers` nothing can be trained, only used.
+
+        Args:
+            settings: Which catalogue.
+            home: Where data and artifacts lie.
+            recipe: What to do.
+            num_workers: Ranks.
+            workers: Who trains.
+            resume: Whether fits that were not finished go on from their checkpoints.
+            warm_start: Training id of an earlier two-tower, from which this one begins.
+            dataset: What to train on; unset is the log as of now.
 
         Raises:
             DataError: There is no data, or no user has enough events to hold any out.
             TrainingError: The recipe places tables that the models have not.
         """
-        dataset = read_dataset(home, settings.catalogue)
-        steps = cls(settings, home, recipe, num_workers, dataset, _split(dataset, recipe), workers)
+        dataset = read_log(home, settings.catalogue) if dataset is None else dataset
+        split = _split(dataset, recipe)
+        recipe.two_tower.fit.stream.check_ranks(num_workers)
+        steps = cls(settings, home, recipe, num_workers, dataset, split, workers, resume, warm_start)
         two_tower = recipe.two_tower
         specs = two_tower_specs(two_tower.model, FeatureSchema.fit(dataset.items))
         two_tower.fit.sharding.placements([spec.name for spec in specs])
@@ -70,16 +95,20 @@ class Steps:
 
     @cached_property
     def _artifacts(self) -> Artifacts:
-        return Artifacts(self.home)
+        return Artifacts(self.home, resume=self.resume)
 
     @cached_property
     def _keys(self) -> dict[str, tuple[str, dict[str, Any]]]:
-        """Kind of each artifact, and all that it depends on."""
+        """Kind of each artifact, and all that it depends on; the number of ranks is none of it."""
         recipe, stages = self.recipe, plain(self.recipe.pipeline)
         data = {"version": __version__, "dataset": self.dataset.fingerprint, "split": plain(recipe.split)}
-        trained = {"seed": recipe.seed, "workers": self.num_workers}
+        seed = {"seed": recipe.seed}
         memory = ("memory", data | {"config": plain(recipe.memory)})
-        two_tower = ("two-tower", data | trained | plain(recipe.two_tower))
+        fit = plain(recipe.two_tower.fit)
+        kept = {"max_history": recipe.two_tower.model.max_history, "validation": fit.pop("validation_users")}
+        examples = ("examples", data | kept)
+        learned = {"model": plain(recipe.two_tower.model), "fit": fit, "warm_start": self.warm_start}
+        two_tower = ("two-tower", seed | learned | {"examples": artifact_name(*examples)})
         sources = {"sources": [artifact_name(*memory), artifact_name(*two_tower)]}
         requests = (
             "requests",
@@ -88,9 +117,10 @@ class Steps:
         ranker = {"fit": plain(recipe.ranker.fit), "model": plain(self._dlrm_config())}
         return {
             "memory": memory,
+            "examples": examples,
             "two_tower": two_tower,
             "requests": requests,
-            "ranker": ("ranker", trained | ranker | {"requests": artifact_name(*requests)}),
+            "ranker": ("ranker", seed | ranker | {"requests": artifact_name(*requests)}),
             "solo": ("solo", sources | {"metrics": list(evaluate.SHOWN)}),
         }
 
@@ -102,6 +132,20 @@ class Steps:
         )
 
     @cached_property
+    def examples(self) -> Path:
+        """What the two-tower learns from, as files that the ranks stream."""
+
+        def make(folder: Path) -> None:
+            if self.workers is not None:
+                self.workers.start()
+            recipe = self.recipe.two_tower
+            write_example_set(
+                folder, self.dataset, self.split, recipe.model.max_history, recipe.fit.validation_users
+            )
+
+        return self._get("examples", make)
+
+    @cached_property
     def two_tower(self) -> Path:
         """The two-tower's two fits; the baselines are fitted meanwhile."""
         shown = ("training two-tower", 2 * self.recipe.two_tower.fit.epochs)
@@ -109,8 +153,9 @@ class Steps:
 
     def two_tower_loop(self) -> tuple[str, dict[str, Any]]:
         """The two-tower's training loop as `Workers.submit` takes it, and its argument."""
-        config = {"home": str(self.home.root), "catalogue": self.settings.catalogue, "seed": self.recipe.seed}
-        config |= plain(self.recipe.two_tower) | {"split": plain(self.recipe.split)}
+        config = plain(self.recipe.two_tower) | {"seed": self.recipe.seed, "examples": str(self.examples)}
+        if self.warm_start is not None:
+            config["warm_start"] = str(self._artifacts.finished(self.warm_start))
         return f"{TWO_TOWER_MODULE}:two_tower_loop", config
 
     @cached_property

@@ -57,8 +57,7 @@ def table_plan(steps: Steps) -> dict[str, Any]:
 
 
 def _plan(folder: Path) -> list[Any]:
-    plans = [report["plan"] for report in read_curves(folder) if "plan" in report]
-    return plans[0] if plans else []
+    return next((report["plan"] for report in read_curves(folder) if "plan" in report), [])
 
 
 def _curves(steps: Steps) -> Iterator[tuple[int, dict[str, float]]]:

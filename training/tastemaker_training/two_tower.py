@@ -1,59 +1,117 @@
-"""The two-tower's training loop, as every rank runs it: a fit on train, and a refit on train with validation.
+"""The two-tower's training, as every rank runs it: a fit on train, and a refit on train with validation.
 
 The first fit keeps the epoch that is best on validation; the refit takes as many, its rates falling over these.
 Both run in one start of the workers, which costs more than a fit of this size.
 
-Shape letters: B requests, I catalogue.
+Shape letters: B requests or items, D dimension.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
+import pyarrow.parquet as pq
 import torch
 import torch.distributed as dist
-from torch import Tensor, nn
+from torch import Tensor
 
-from tastemaker.data.schema import Dataset, read_dataset
-from tastemaker.data.splits import Histories, Split, leave_last
 from tastemaker.evaluation.offline import evaluate
-from tastemaker.features.columns import FeatureSchema, ItemColumns
-from tastemaker.features.examples import Examples, RetrievalBatch
-from tastemaker.home import Home
+from tastemaker.features.columns import HISTORY, FeatureSchema, ItemColumns, history_bag
+from tastemaker.features.examples import EXAMPLE_COLUMNS, ExampleBatches, RetrievalBatch
+from tastemaker.features.frequency import StreamingFrequency
+from tastemaker.features.negatives import NegativeSampler, NegativesConfig
+from tastemaker.home import write_json
+from tastemaker.models.cross_batch import CrossBatchMemory
 from tastemaker.models.losses import sampled_softmax_loss
 from tastemaker.models.tables import jagged
 from tastemaker.models.two_tower import TwoTower, TwoTowerConfig, two_tower_specs
-from tastemaker.stages.retrieval import top_allowed
-from tastemaker.types import Int32, Query
-from tastemaker_training.artifacts import save_model
+from tastemaker.types import Float32, Query
+from tastemaker_training.artifacts import CHECKPOINTS, plain
+from tastemaker_training.checkpoints import Checkpoints
+from tastemaker_training.example_set import ExampleSet
+from tastemaker_training.export import export_accumulators, export_model
 from tastemaker_training.fit_config import TwoTowerFitConfig
-from tastemaker_training.recipe import SplitConfig
-from tastemaker_training.reporting import rank_and_size, report_files, report_progress
-from tastemaker_training.sharding import ShardedTables, distribute, initial_rows, plain_state
+from tastemaker_training.fitting import Fit, Report
+from tastemaker_training.pipelining import Objective, StepBatch
+from tastemaker_training.reporting import report_progress
+from tastemaker_training.retrieval_source import RetrievalSource
+from tastemaker_training.sharded_tables import ShardedTables, device, initial_rows
+from tastemaker_training.sharding import Distributed, distribute
+from tastemaker_training.spread import SpreadIndex
+from tastemaker_training.state import State
+from tastemaker_training.stream import RowStream
+from tastemaker_training.warm_start import ACCUMULATORS, ITEMS, MODEL, WarmStart
 
-State = dict[str, np.ndarray]
+METRIC = "validation_ndcg@10"
 
 
-class TwoTowerObjective(nn.Module):
-    """The two-tower's loss as a module, so that DDP sees one forward pass."""
+class TwoTowerLoss:
+    """The two-tower's loss on a batch whose rows were looked up; remembers what further negatives need.
 
-    def __init__(self, model: TwoTower) -> None:
-        super().__init__()
-        self.model = model
+    Args:
+        model: Over sharded tables.
+        negatives: What stands against the targets.
+        batch_size: Examples of one rank's step.
+    """
 
-    def forward(self, batch: RetrievalBatch) -> Tensor:
-        """Mean loss of a batch."""
+    def __init__(self, model: TwoTower, negatives: NegativesConfig, batch_size: int) -> None:
+        self._model, self._config = model, negatives
+        self._frequency = StreamingFrequency() if negatives.frequency == "streaming" else None
+        self._memory = CrossBatchMemory(
+            negatives.memory_batches, batch_size, model.config.dim,
+            warmup_steps=negatives.memory_warmup_steps, device=device(),
+        )  # fmt: skip
+
+    def __call__(self, batch: RetrievalBatch) -> Tensor:
+        """Mean loss."""
         query_bags, item_bags = jagged(batch.query_bags), jagged(batch.item_bags)
-        cast("ShardedTables", self.model.tables).prefetch(query_bags | item_bags)
-        return sampled_softmax_loss(
-            self.model.query(query_bags),
-            self.model.item(item_bags),
-            torch.from_numpy(batch.item_M),
-            torch.from_numpy(batch.log_q_M),
-            self.model.config.temperature,
+        query_BD, item_MD = self._model.query(query_bags), self._model.item(item_bags)
+        item_M, log_q_M, owner_M = (
+            torch.from_numpy(array).to(device())
+            for array in (batch.item_M, self._log_q(batch), batch.owner_M)
         )
+        config, num = self._config, len(query_BD)
+        loss = sampled_softmax_loss(
+            query_BD, item_MD, item_M, log_q_M, self._model.config.temperature,
+            in_batch=config.in_batch,
+            owner_M=owner_M if config.rejected else None,
+            history=query_bags[HISTORY] if config.mask_history else None,
+            memory=self._memory.view() if config.memory_batches else None,
+        )  # fmt: skip
+        if config.memory_batches:
+            self._memory.push(item_MD[:num], item_M[:num], log_q_M[:num])
+        return loss
+
+    def _log_q(self, batch: RetrievalBatch) -> Float32:
+        """That of the draw; of the targets as the stream has shown them so far, where this is asked for."""
+        if self._frequency is None:
+            return batch.log_q_M
+        target_B = batch.item_M[: len(batch.query_bags[HISTORY].lengths)]
+        self._frequency.update(target_B, batch.step)
+        log_q_M = batch.log_q_M.copy()
+        log_q_M[: len(target_B)] = np.log(self._frequency.expected(target_B))
+        return log_q_M
+
+    def state(self) -> State:
+        """What this rank remembers."""
+        state: State = {}
+        if self._frequency is not None:
+            state = {name: torch.from_numpy(value) for name, value in self._frequency.state().items()}
+        if self._config.memory_batches:
+            state |= {f"memory/{name}": value for name, value in self._memory.state().items()}
+        return {f"rank{dist.get_rank()}/{name}": value for name, value in state.items()}
+
+    def load(self, state: State) -> None:
+        """Goes on from what `state` gave on this rank; on another number of ranks it is learned anew."""
+        prefix = f"rank{dist.get_rank()}/"
+        mine = {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
+        memory = {name: value for name, value in mine.items() if name.startswith("memory/")}
+        if self._frequency is not None and "gap" in mine:
+            self._frequency.load({name: mine[name].numpy() for name in mine.keys() - memory.keys()})
+        if memory:
+            self._memory.load({name.removeprefix("memory/"): value for name, value in memory.items()})
 
 
 @dataclass(frozen=True)
@@ -63,104 +121,133 @@ class _Task:
     config: TwoTowerConfig
     fit: TwoTowerFitConfig
     seed: int
-    dataset: Dataset
-    split: Split
+    examples: ExampleSet
     columns: ItemColumns
+    warm_start: WarmStart | None
+    folder: Path
 
 
 def two_tower_loop(config: dict[str, Any]) -> None:
-    """Fits on train and refits on train with validation; rank 0 hands over a model of each.
+    """Fits on train and refits on train with validation; a model of each lies in `folder` then.
 
     Args:
-        config: `home`, `catalogue`, `split` (SplitConfig), `model` (TwoTowerConfig), `fit` (TwoTowerFitConfig), `seed`.
+        config: `examples` (folder of an `ExampleSet`), `model` (TwoTowerConfig), `fit` (TwoTowerFitConfig), `seed`,
+            `folder`; `warm_start`: folder of the training whose refit both fits begin from; `only_fit`: the one fit
+            that is wanted, "train".
     """
     torch.set_num_threads(1)
-    dataset = read_dataset(Home.open(Path(config["home"])), config["catalogue"])
-    split_config = SplitConfig.parse(config["split"], "split")
+    examples = ExampleSet(Path(config["examples"]))
+    items = examples.items()
+    schema = FeatureSchema.fit(items)
+    warm_start = config.get("warm_start")
     task = _Task(
         TwoTowerConfig.parse(config["model"], "two_tower.model"),
         TwoTowerFitConfig.parse(config["fit"], "two_tower.fit"),
         config["seed"],
-        dataset,
-        leave_last(dataset, split_config.num_test, split_config.num_validation),
-        ItemColumns.from_items(dataset.items, FeatureSchema.fit(dataset.items)),
+        examples,
+        ItemColumns.from_items(items, schema),
+        WarmStart.of(Path(warm_start), items, schema) if warm_start else None,
+        Path(config["folder"]),
     )
-    best_epoch = _Fit(task, "train", task.split.train).run(task.fit.epochs, validate=True)
-    _Fit(task, "refit", task.split.train_validation).run(best_epoch, validate=False)
+    if dist.get_rank() == 0:
+        pq.write_table(items, task.folder / ITEMS)
+    best_epoch = _Fit(task, "train").run(task.fit.epochs, validate=True)
+    if config.get("only_fit") != "train":
+        _Fit(task, "refit").run(best_epoch, validate=False)
 
 
 class _Fit:
     """One fit of this rank."""
 
-    def __init__(self, task: _Task, name: str, histories: Histories) -> None:
+    def __init__(self, task: _Task, name: str) -> None:
         self.task, self.name = task, name
-        self.rank, self.num_ranks = rank_and_size()
-        config = task.config
-        self.examples = Examples(histories, task.columns, config.half_life, config.max_history)
+        config, fit = task.config, task.fit
+        rank, num_ranks = dist.get_rank(), dist.get_world_size()
+        self.stream = RowStream(
+            task.examples.files(name), EXAMPLE_COLUMNS, fit.stream,
+            seed=task.seed, batch_size=fit.batch_size, rank=rank, num_ranks=num_ranks,
+        )  # fmt: skip
         specs = two_tower_specs(config, task.columns.schema)
         torch.manual_seed(task.seed)
-        self.tables = ShardedTables(specs)
+        self.tables = ShardedTables(specs, fit.sharding.table_type)
         self.model = TwoTower(config, specs, self.tables)
         self.model_config = self.model.config_dict()
-        objective, rows = TwoTowerObjective(self.model), initial_rows(task.seed)
-        self.distributed = distribute(objective, self.tables, task.fit.sharding, task.fit.optimizer, rows)
-        self.steps_per_epoch = self.examples.num_steps(task.fit.batch_size, self.num_ranks)
+        if task.warm_start is not None:
+            task.warm_start.set_dense(self.model)
+        self.loss = TwoTowerLoss(self.model, fit.negatives, self.stream.batch_size // num_ranks)
+        self.distributed = self._distributed()
+
+    def _distributed(self) -> Distributed:
+        fit, warm_start = self.task.fit, self.task.warm_start
+        rows = initial_rows(self.task.seed)
+        distributed = distribute(
+            Objective(self.model, self.loss), self.tables, fit.sharding, fit.optimizer,
+            warm_start.rows(rows) if warm_start else rows, fit.precision,
+        )  # fmt: skip
+        if warm_start is not None:
+            warm_start.set_accumulators(distributed)
+        return distributed
 
     def run(self, num_epochs: int, *, validate: bool) -> int:
-        """Trains for `num_epochs`, hands over the best of them, or the last where none is validated; its number."""
-        best_epoch, best_ndcg, best = num_epochs, -1.0, State()
-        for epoch in range(num_epochs):
-            loss = self._epoch(epoch, num_epochs)
-            report: dict[str, Any] = {"fit": self.name, "epoch": epoch + 1, "loss": loss}
-            state = plain_state(self.model, self.tables)
-            if validate:
-                report["validation_ndcg@10"] = ndcg = self._validation_ndcg(state)
-                if ndcg > best_ndcg:
-                    best_epoch, best_ndcg, best = epoch + 1, ndcg, state
-            else:
-                best = state
-            report_progress(report)
-        plan = [vars(shard) for shard in self.distributed.plan]
-        report_files(
-            self.name, {"best_epoch": best_epoch, "plan": plan}, lambda folder: self._write(folder, best)
+        """Trains for `num_epochs`, leaves the best of them, or the last where none is validated; its number."""
+        task, sampler = (
+            self.task,
+            NegativeSampler(self.task.examples.counts(self.name), self.task.fit.negatives),
         )
-        return best_epoch
-
-    def _epoch(self, epoch: int, num_epochs: int) -> float:
-        """Mean loss of one pass over the examples."""
-        fit, losses = self.task.fit, []
-        total = num_epochs * self.steps_per_epoch
-        batches = self.examples.batches(
-            seed=self.task.seed,
-            epoch=epoch,
-            batch_size=fit.batch_size,
-            num_negatives=fit.num_negatives,
-            rank=self.rank,
-            num_ranks=self.num_ranks,
+        maker = ExampleBatches(task.columns, sampler, task.config.half_life, task.config.max_history)
+        source = RetrievalSource(
+            self.stream, maker, task.fit.negatives, task.seed, lambda: self._index().whole()
         )
-        for step, batch in enumerate(batches, epoch * self.steps_per_epoch):
-            self.distributed.scale_learning_rates(1.0 - step / total)
-            losses.append(self.distributed.step(self.distributed.module(batch)))
-        return float(np.mean(losses))
+        identity = {"model": self.model_config, "data": self.stream.describe(), "num_epochs": num_epochs}
+        kept = Checkpoints(task.folder / CHECKPOINTS / self.name, task.fit.checkpoint, identity)
+        fit = Fit(
+            self.distributed,
+            source,
+            self._prepare,
+            task.fit,
+            kept,
+            num_epochs,
+            task.seed,
+            [source, self.loss],
+        )
+        self._report({"plan": [plain(shard) for shard in self.distributed.plan]})
+        position = fit.run(self._validated if validate else dict, METRIC if validate else None, self._report)
+        self._write()
+        return position.best_epoch or num_epochs
 
-    def _validation_ndcg(self, state: State) -> float:
-        """Rank 0 scores the plain model, as it would serve; all ranks learn the figure."""
-        ndcg = torch.zeros(1, dtype=torch.float64)
-        if self.rank == 0:
-            ndcg[0] = _ndcg(TwoTower.from_state(self.model_config, state), self.task)
-        dist.broadcast(ndcg, src=0)
-        return float(ndcg)
+    def _prepare(self, batch: RetrievalBatch) -> StepBatch:
+        return StepBatch.of(self.tables, jagged(batch.query_bags | batch.item_bags), batch)
 
-    def _write(self, folder: Path, state: State) -> None:
-        save_model(folder, "two_tower", TwoTower.from_state(self.model_config, state))
+    def _report(self, numbers: Report) -> None:
+        report_progress({"fit": self.name, **numbers})
 
+    def _validated(self) -> dict[str, float]:
+        """All ranks score the whole catalogue together, as it would serve."""
+        histories, targets = self.task.examples.validation()
+        index = self._index()
+        found = evaluate(
+            lambda queries, k: index.recommend(self._encode_queries, queries, k),
+            histories, targets, len(self.task.columns), (10,), description="validating",
+        )  # fmt: skip
+        return {METRIC: float(found.per_user["ndcg@10"].mean())}
 
-def _ndcg(model: TwoTower, task: _Task) -> float:
-    vectors_ID = model.encode_items(task.columns)
+    def _index(self) -> SpreadIndex:
+        return SpreadIndex(self._encode_items, len(self.task.columns))
 
-    def recommend(queries: Sequence[Query], k: int) -> list[Int32]:
-        score_BI = model.encode([query.history_L for query in queries]) @ vectors_ID.T
-        return [top_allowed(score_I, query, k)[0] for score_I, query in zip(score_BI, queries, strict=True)]
+    @torch.no_grad()
+    def _encode_items(self, rows_B: np.ndarray) -> Tensor:
+        return self.model.item(jagged(self.task.columns.item_bags(rows_B)))
 
-    found = evaluate(recommend, task.split.train, task.split.validation, task.dataset.num_items, (10,))
-    return float(found.per_user["ndcg@10"].mean())
+    @torch.no_grad()
+    def _encode_queries(self, queries: Sequence[Query]) -> Tensor:
+        config = self.task.config
+        bag = history_bag([query.history_L for query in queries], config.half_life, config.max_history)
+        return self.model.query(jagged({HISTORY: bag}))
+
+    def _write(self) -> None:
+        folder = self.task.folder / self.name
+        folder.mkdir(exist_ok=True)
+        export_model(folder / f"{MODEL}.safetensors", self.model, self.tables)
+        export_accumulators(folder / ACCUMULATORS, self.distributed)
+        if dist.get_rank() == 0:
+            write_json(folder / f"{MODEL}.json", self.model_config)

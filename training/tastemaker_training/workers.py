@@ -2,7 +2,8 @@
 
 Starting them takes longer than a small training, and keeps the driver's own core free meanwhile. So the run of
 TorchTrainer here is a loop over tasks: the driver writes them as files, every rank takes them in order, and
-`reporting` is how a task speaks to the driver.
+`reporting` is how a task speaks to the driver. When a rank is lost Ray Train starts all of them again; they pass over
+the tasks that are done, and a training loop goes on from its last checkpoint.
 """
 
 import json
@@ -11,20 +12,23 @@ import os
 import shutil
 import threading
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 from uuid import uuid4
 
+from tastemaker import errors
 from tastemaker.config import Settings
 from tastemaker.context import lifetime
 from tastemaker.errors import MissingExtraError, TastemakerError, TrainingError, UsageError
 from tastemaker.home import Home, write_bytes, write_json
 from tastemaker.runtime import open_ray, prepare_ray
-from tastemaker.terminal import progress
+from tastemaker.terminal import errors as terminal_errors
+from tastemaker.terminal import print_table, progress
 
-CURVES, STOP, ABORT = "curves.jsonl", "stop", "abort"
+CURVES, STOP, ABORT, FAULT = "curves.jsonl", "stop", "abort", "fault.json"
 _POLL_SECONDS = 0.2
 _STOP_SECONDS = 30.0
 _TRAIN_ENVIRONMENT = {
@@ -63,6 +67,22 @@ def start_ray(settings: Settings, home: Home) -> None:
     open_ray(ray, arguments, lifetime)
 
 
+def check_cluster(num_workers: int) -> None:
+    """Lets pass a number of workers that the live nodes of the joined session have CPUs for.
+
+    Raises:
+        TrainingError: They have not: Ray would wait for them without a word.
+    """
+    import ray
+
+    live = sum(node["Resources"].get("CPU", 0.0) for node in ray.nodes() if node["Alive"])
+    if num_workers > live:
+        raise TrainingError(
+            "workers", value=num_workers, limit=f"at most {live:g}, the CPUs of the cluster's live nodes",
+            mend="ask for fewer, or bring the lost nodes back",
+        )  # fmt: skip
+
+
 class Workers:
     """Ranks that train. They start with the first `start` or `submit`, and stop at the block's end.
 
@@ -97,6 +117,7 @@ class Workers:
         """Starts the ranks and does not wait for them; once started nothing more happens."""
         if self._thread is None:
             start_ray(self._settings, self._home)
+            check_cluster(self._num_workers)
             self._folder.mkdir(parents=True)
             self._thread = threading.Thread(target=self._run, name="workers", daemon=True)
             self._thread.start()
@@ -111,11 +132,12 @@ class Workers:
 
         Args:
             loop: `module:function`, imported by the ranks alone: what a loop needs is heavy.
-            config: The function's argument; JSON values.
-            folder: Where its curve and the folders of `report_files` go once it is done.
+            config: The function's argument; JSON values. `folder` is added to it.
+            folder: Where it writes what it makes; its curve goes there too once it is done.
         """
         self.start()
         task = Task(self, self._num_tasks, folder)
+        config = config | {"folder": str(folder)}
         write_json(self._folder / f"{task.number}.json", {"loop": loop, "config": config})
         self._num_tasks += 1
         return task
@@ -128,16 +150,19 @@ class Workers:
         from tastemaker_training.reporting import Abortable, CurveWriter, run_tasks
 
         logging.getLogger("ray.train").setLevel(logging.ERROR)
+        told = self._settings.training
+        gpu = told.device == "cuda"
         trainer = TorchTrainer(
             run_tasks,
             train_loop_config={"folder": str(self._folder), "preload": self._preload},
             scaling_config=ray.train.ScalingConfig(
-                num_workers=self._num_workers, resources_per_worker={"CPU": 1}
+                num_workers=self._num_workers, use_gpu=gpu, resources_per_worker={"CPU": 1, "GPU": int(gpu)}
             ),
-            torch_config=TorchConfig(backend="gloo"),
+            torch_config=TorchConfig(backend="nccl" if gpu else "gloo"),
             run_config=ray.train.RunConfig(
                 name=self._folder.name,
                 storage_path=str(self._folder.parent),
+                failure_config=ray.train.FailureConfig(max_failures=told.max_failures),
                 callbacks=[CurveWriter(str(self._folder / CURVES)), Abortable(str(self._folder))],
             ),
         )
@@ -154,15 +179,13 @@ class Workers:
         """
         alive = self._thread is not None and self._thread.is_alive()
         found = [report for report in read_curves(self._folder) if report["task"] == number]
+        if (self._folder / FAULT).exists():
+            raise _fault(json.loads((self._folder / FAULT).read_text(encoding="utf-8")))
         if not alive and not _is_done(found):
             raise _cause(
                 self._failure or TrainingError("the training workers ended early")
             ) from self._failure
-        return found
-
-    def result(self, name: str) -> Path:
-        """Where `report_files` put a folder."""
-        return self._folder / name
+        return _latest(found)
 
 
 @dataclass(frozen=True)
@@ -174,7 +197,7 @@ class Task:
     folder: Path
 
     def wait(self, description: str, total: int) -> None:
-        """Waits for the end, under a progress bar, and moves what the loop made into the task's folder.
+        """Waits for the end, under a progress bar, and writes the curve into the task's folder.
 
         Args:
             description: Of the progress bar.
@@ -184,17 +207,18 @@ class Task:
             TastemakerError: The loop raised it.
             TrainingError: A worker failed otherwise; carries the last line of its error.
         """
-        seen = 0
+        seen = num_plans = 0
         with progress(description, total) as advance:
             while not _is_done(reports := self.workers.reports(self.number)):
+                plans = [report for report in reports if "plan" in report]
+                for report in plans[num_plans:]:
+                    print_plan(report)
+                num_plans = len(plans)
                 advance(_num_epochs(reports) - seen)
                 seen = _num_epochs(reports)
                 time.sleep(_POLL_SECONDS)
         lines = [json.dumps({k: v for k, v in report.items() if k != "task"}) for report in reports[:-1]]
         write_bytes(self.folder / CURVES, "".join(f"{line}\n" for line in lines).encode())
-        for report in reports:
-            if "files" in report:
-                self.workers.result(report["files"]).replace(self.folder / report["name"])
 
 
 def read_curves(folder: Path) -> list[dict[str, Any]]:
@@ -212,6 +236,37 @@ def _is_done(reports: list[dict[str, Any]]) -> bool:
 
 def _num_epochs(reports: list[dict[str, Any]]) -> int:
     return sum("epoch" in report for report in reports)
+
+
+def _latest(reports: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Each epoch of each fit once: a loop that goes on from a checkpoint reports what went before again."""
+    kinds = ("fit", "epoch")
+    found = {(*map(report.get, kinds), "plan" in report, "done" in report): report for report in reports}
+    return list(found.values())
+
+
+def print_plan(report: Mapping[str, Any]) -> None:
+    """Where the tables lie on the ranks, as a table on stderr: before the first step, when it can still be stopped."""
+    rows = [
+        (
+            s["table"],
+            s["placement"],
+            s["rank"],
+            f"{s['num_rows']:,}",
+            s["dim"],
+            f"{s['num_bytes'] / 2**20:.2f}",
+        )
+        for s in report["plan"]
+    ]
+    names = ["table", "placement", "rank", "rows", "columns", "MiB with optimizer state"]
+    print_table(f"Tables of fit {report.get('fit', 'ranker')}", names, rows, to=terminal_errors)
+
+
+def _fault(fault: dict[str, Any]) -> TastemakerError:
+    """The error of ours that a rank left in a file: it would fail again, so Ray Train is not told of it."""
+    kind = getattr(errors, fault.pop("kind"), TrainingError)
+    assert issubclass(kind, TastemakerError)
+    return kind(fault.pop("what"), **fault)
 
 
 def _cause(error: Exception) -> TastemakerError:

@@ -8,6 +8,7 @@
 import hashlib
 import os
 import re
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, Self
 from uuid import uuid4
@@ -23,6 +24,8 @@ from tastemaker.types import catalogue_name
 
 _URI = re.compile(r"manifests/[a-z0-9-]{1,40}/[0-9a-f]{12}\.json")
 _HASH = re.compile(r"[0-9a-f]{64}")
+_BLOCK_BYTES = 2**22
+Part = bytes | memoryview
 
 
 class BundleStore:
@@ -46,11 +49,23 @@ class BundleStore:
 
     def put(self, content: bytes) -> str:
         """Keeps `content`; its SHA-256. A blob that is there already is kept, a damaged one replaced."""
-        sha256 = hashlib.sha256(content).hexdigest()
+        return self.put_parts(lambda: [content])[0]
+
+    def put_parts(self, parts: Callable[[], Iterable[Part]]) -> tuple[str, int]:
+        """Keeps a content that need not fit into memory, as `put` does; its SHA-256 and size.
+
+        Args:
+            parts: Gives it from the beginning; asked once for the hash and once to write it.
+        """
+        sha256, size = _hash(parts())
         path = self._blob(sha256)
-        if not (self._fs.exists(path) and hashlib.sha256(self._fs.cat_file(path)).hexdigest() == sha256):
-            self._write(path, content)
-        return sha256
+        if not (self._fs.exists(path) and self._hash_of(path) == sha256):
+            self._write(path, parts())
+        return sha256, size
+
+    def _hash_of(self, path: str) -> str:
+        with self._fs.open(path, "rb") as file:
+            return _hash(iter(lambda: file.read(_BLOCK_BYTES), b""))[0]
 
     def get(self, sha256: str, size: int, name: str) -> bytes:
         """The blob of this hash and size; `name` is the file's, for the message.
@@ -69,7 +84,7 @@ class BundleStore:
         """Makes a bundle exist. Every blob that the manifest names must be there already."""
         sha256 = hashlib.sha256(content).hexdigest()
         ref = BundleRef(f"manifests/{catalogue_name(catalogue)}/{sha256[:12]}.json", sha256)
-        self._write(f"{self._root}/{ref.uri}", content)
+        self._write(f"{self._root}/{ref.uri}", [content])
         return ref
 
     def get_manifest(self, uri: str, sha256: str | None = None) -> tuple[BundleRef, bytes]:
@@ -116,13 +131,15 @@ class BundleStore:
                 f"{name} cannot be read", value=str(error), mend="see to the storage"
             ) from error
 
-    def _write(self, path: str, content: bytes) -> None:
+    def _write(self, path: str, parts: Iterable[Part]) -> None:
         try:
             if self._local:
-                _write_local(Path(self._root), Path(path), content)
+                _write_local(Path(self._root), Path(path), parts)
             else:
                 self._fs.makedirs(path.rsplit("/", 1)[0], exist_ok=True)
-                self._fs.pipe_file(path, content)
+                with self._fs.open(path, "wb") as file:
+                    for part in parts:
+                        file.write(part)
         except OSError as error:
             raise BundleError(
                 f"{path} cannot be written", value=str(error), mend="see to the storage"
@@ -137,13 +154,22 @@ def _open(url: str) -> tuple[Any, str]:
     return fs, str(path)
 
 
-def _write_local(root: Path, path: Path, content: bytes) -> None:
+def _hash(parts: Iterable[Part]) -> tuple[str, int]:
+    digest, size = hashlib.sha256(), 0
+    for part in parts:
+        digest.update(part)
+        size += len(part)
+    return digest.hexdigest(), size
+
+
+def _write_local(root: Path, path: Path, parts: Iterable[Part]) -> None:
     temporary = root / "tmp" / uuid4().hex
     temporary.parent.mkdir(parents=True, exist_ok=True)
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
         with temporary.open("wb") as file:
-            file.write(content)
+            for part in parts:
+                file.write(part)
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)

@@ -10,8 +10,6 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
-import safetensors
-import safetensors.numpy
 
 from tastemaker.bundle.manifest import (
     ITEM_TOWER,
@@ -28,6 +26,7 @@ from tastemaker.bundle.manifest import (
     is_tower,
 )
 from tastemaker.bundle.store import BundleStore
+from tastemaker.bundle.tensor_file import can_hold, file_parts
 from tastemaker.errors import BundleError
 from tastemaker.types import catalogue_name
 
@@ -85,15 +84,12 @@ class BundleWriter:
         Raises:
             BundleError: An array holds objects or text.
         """
-        plain = {key: np.asarray(value, order="C") for key, value in tensors.items()}
+        plain = {key: np.asarray(value) for key, value in tensors.items()}
         for key, value in plain.items():
-            if value.dtype.kind not in "biuf":
+            if not can_hold(value):
                 raise BundleError(f"{name}: {key}", value=str(value.dtype), limit="numbers or booleans")
-        try:
-            content = safetensors.numpy.save(plain)
-        except (KeyError, ValueError, safetensors.SafetensorError) as error:
-            raise bad_bundle(f"{name} cannot be stored as safetensors", error) from error
-        self._add(name, content, training_id=training_id)
+        sha256, size = self._store.put_parts(lambda: file_parts(plain))
+        self._keep(name, FileInfo(sha256=sha256, size=size, training_id=training_id))
 
     def add_table(self, name: str, table: pa.Table) -> None:
         """Adds a table as Parquet."""
@@ -165,10 +161,13 @@ class BundleWriter:
     def _add(
         self, name: str, content: bytes, training_id: str | None = None, num_rows: int | None = None
     ) -> None:
+        sha256 = self._store.put(content)
+        self._keep(
+            name, FileInfo(sha256=sha256, size=len(content), training_id=training_id, num_rows=num_rows)
+        )
+
+    def _keep(self, name: str, file: FileInfo) -> None:
         check_name(name)
         if name in self._files:
             raise BundleError(f"{name} was added already", mend="add each file once")
-        sha256 = self._store.put(content)
-        self._files[name] = FileInfo(
-            sha256=sha256, size=len(content), training_id=training_id, num_rows=num_rows
-        )
+        self._files[name] = file

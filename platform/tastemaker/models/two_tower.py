@@ -125,11 +125,13 @@ class QueryEncoder(nn.Module):
             CompatibilityError: A weight is missing or has another shape than the config says.
         """
         specs = [TableSpec.parse(spec, "two-tower table") for spec in config["specs"]]
-        model = cls(TwoTowerConfig.parse(config["config"], "two-tower"), specs)
-        own = model.state_dict()
-        state = {name: torch.from_numpy(np.array(tensors[name])) for name in own if name in tensors}
+        with torch.device("meta"):
+            model = cls(TwoTowerConfig.parse(config["config"], "two-tower"), specs)
+        # The given arrays become the weights: tables that lie in a mapped file stay there.
+        given = {name: np.asarray(tensors[name]) for name in model.state_dict() if name in tensors}
+        state = {name: torch.from_numpy(np.require(v, requirements="W")).float() for name, v in given.items()}
         try:
-            model.load_state_dict(state)
+            model.load_state_dict(state, assign=True)
         except RuntimeError as error:
             raise CompatibilityError(
                 "two-tower weights", value=str(error).splitlines()[-1].strip(),
