@@ -12,6 +12,7 @@ from pydantic import Field
 from scipy.special import chdtri
 
 from tastemaker.config import Strict
+from tastemaker.terminal import print_table
 from tastemaker_training.data_profile import DataProfile
 
 _HOUR_MS = 3_600_000
@@ -70,6 +71,19 @@ def check(new: DataProfile, old: DataProfile, config: DataGateConfig, now_ms: in
         *_times(new, old, config, now_ms),
         *(_drift(name, getattr(new, name), getattr(old, name), config) for name in HISTOGRAMS),
     ]
+
+
+def refusals(results: Sequence[CheckResult]) -> str:
+    """The figures of the checks that refuse, in one line; empty where all pass."""
+    refused = (result for result in results if not result.passed)
+    return "; ".join(f"{r.name} {r.value:.4g}, must be within {r.limit:.4g}" for r in refused)
+
+
+def print_checks(results: Sequence[CheckResult]) -> None:
+    """All figures as a table."""
+    outcome = {True: "passed", False: "refused"}
+    rows = [(r.name, f"{r.value:.4g}", f"{r.limit:.4g}", outcome[r.passed], r.reason) for r in results]
+    print_table("Data gate", ["check", "value", "limit", "outcome", "reason"], rows)
 
 
 def psi(expected: Sequence[int], actual: Sequence[int]) -> float:

@@ -1,0 +1,226 @@
+"""The hourly and the nightly command on a small catalogue. Real Ray, TorchRec, MLflow and Parquet days."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+
+from tastemaker.bundle.reader import Bundle
+from tastemaker.bundle.store import BundleStore
+from tastemaker.config import Settings
+from tastemaker.data.importers import import_events, save_import
+from tastemaker.data.log import read_log
+from tastemaker.errors import GateRefusedError, UsageError
+from tastemaker.events.archive import event_table, write_days
+from tastemaker.events.log import Entry
+from tastemaker.home import Home
+from tastemaker.models.two_tower import QueryEncoder
+from tastemaker.registry.client import Registry
+from tastemaker_training.recipe import read_recipe
+from tastemaker_training.schedules import Order, Retrained, retrain
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.filterwarnings("ignore:The ``noload`` loader strategy:DeprecationWarning"),
+]
+NUM_USERS, NUM_ITEMS, NUM_GROUPS = 60, 40, 4
+NOW_MS = 1_700_000_000_000
+
+RECIPE = """
+extends: movielens
+memory: {item_knn: {num_neighbours: 20}, ease: {l2: 20.0, keep: 30}, als: {dim: 8, iterations: 3}, half_lives: [2.0]}
+two_tower: {model: {dim: 16, hidden: 16, max_history: 10}, fit: {epochs: 2, batch_size: 64}}
+ranker: {fit: {epochs: 1, requests_per_batch: 8}}
+"""
+
+
+def import_ratings(folder: Path, home: Home, num_users: int) -> None:
+    """Users who rate fourteen films, nearly all of one of four groups."""
+    random = np.random.default_rng(0)
+    rows = ["userId,movieId,rating,timestamp"]
+    for user in range(num_users):
+        mine = np.flatnonzero(np.arange(NUM_ITEMS) % NUM_GROUPS == user % NUM_GROUPS)
+        others = np.setdiff1d(np.arange(NUM_ITEMS), mine)
+        chosen = np.concatenate([mine, random.permutation(others)[:4]])
+        for nth, item in enumerate(random.permutation(chosen)):
+            rows.append(f"{user},{item},4.0,{1_000_000_000 + nth * 3600}")
+    folder.mkdir(exist_ok=True)
+    (folder / "ratings.csv").write_text("\n".join(rows) + "\n")
+    movies = [f"{item},Film {item} ({1990 + item % 20}),Genre{item % 4}" for item in range(NUM_ITEMS)]
+    (folder / "movies.csv").write_text("\n".join(["movieId,title,genres", *movies]) + "\n")
+    save_import(home, "default", import_events(folder, None, NOW_MS))
+
+
+def archive_views_of_new_films(home: Home) -> None:
+    """Every user views two of sixty films that nobody knew; a simulated one views one more."""
+    views = [(f"{user}", f"new-{(2 * user + n) % 60}") for user in range(NUM_USERS) for n in (0, 1)]
+    events = [
+        {"event_id": f"e{n}", "user_id": user, "item_id": item, "kind": "view", "origin": "live"}
+        for n, (user, item) in enumerate(views)
+    ]
+    events.append(events[0] | {"event_id": "s", "item_id": "simulated", "origin": "simulator"})
+    entries = [
+        Entry(f"{n}-0", json.dumps(event | {"timestamp_ms": 1_000_100_000_000 + n * 3_600_000}))
+        for n, event in enumerate(events)
+    ]
+    write_days(home / "events" / "default", event_table(entries))
+
+
+class Deployment:
+    """A home in which the nightly command has made the first champion, and the hourly one its users' vectors."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.home = folder, Home.make(folder / "home")
+        self.settings = Settings(home=self.home.root)
+        self.recipe = folder / "small.yaml"
+        self.recipe.write_text(RECIPE)
+        import_ratings(folder / "ml", self.home, NUM_USERS)
+        self.first = self.json("retrain", str(self.recipe), "--to", "champion", "--json")
+        self.refreshed = self.json("refresh-users", "--json")
+
+    def start(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        clean = {k: v for k, v in os.environ.items() if not k.startswith(("TASTEMAKER_", "RAY_"))}
+        return subprocess.run(
+            [sys.executable, "-W", "ignore", "-m", "tastemaker.cli", *arguments],
+            capture_output=True, text=True, timeout=300, check=False, cwd=self.folder,
+            env=clean | {"TASTEMAKER_HOME": str(self.home.root), "OMP_NUM_THREADS": "1"},
+        )  # fmt: skip
+
+    def json(self, *arguments: str) -> Any:
+        done = self.start(*arguments)
+        assert done.returncode == 0, done.stderr
+        return json.loads(done.stdout)
+
+    def retrain(self, **order: Any) -> Retrained:
+        """In this process: for what ends before a training."""
+        return retrain(self.settings, self.home, Order(read_recipe(str(self.recipe)), **order))
+
+    @property
+    def registry(self) -> Registry:
+        return Registry(self.settings, self.home)
+
+    def live(self) -> dict[str, int]:
+        return {alias: version.number for alias, version in self.registry.aliases("default").items()}
+
+    def bundle(self, alias: str) -> Bundle:
+        return Bundle.open(
+            BundleStore.of(self.settings, self.home), self.registry.version("default", alias).ref
+        )
+
+
+@pytest.fixture(scope="module")
+def deployment(tmp_path_factory: pytest.TempPathFactory) -> Deployment:
+    return Deployment(tmp_path_factory.mktemp("schedules"))
+
+
+def outcomes(steps: list[Any]) -> list[tuple[str, str]]:
+    return [(step["name"], step["outcome"]) for step in steps]
+
+
+def test_the_first_retrain_trains_publishes_and_promotes(deployment: Deployment) -> None:
+    assert deployment.first["outcome"] == "promoted"
+    assert outcomes(deployment.first["steps"]) == [
+        ("log", "done"), ("data gate", "not applicable"), ("training", "done"), ("publishing", "done"),
+        ("promotion", "done"),
+    ]  # fmt: skip
+    assert deployment.live()["champion"] == deployment.first["published"]["version"] == 1
+    profile = deployment.bundle("champion").json("data_profile.json")
+    assert (profile["num_rows"], profile["users"]["num_ids"]) == (14 * NUM_USERS, NUM_USERS)
+
+
+def test_the_same_log_and_recipe_are_not_trained_again(deployment: Deployment) -> None:
+    done = deployment.retrain()
+    assert done.outcome == "nothing new"
+    assert done.steps[-1].detail == "champion, version 1, is of this log and recipe"
+    assert deployment.live() == {"champion": 1}
+
+
+def test_users_vectors_are_what_the_champions_tower_gives(deployment: Deployment) -> None:
+    found = deployment.refreshed
+    assert (found["outcome"], found["num_users"], found["num_skipped"]) == ("written", NUM_USERS, 0)
+    table = pq.read_table(found["file"])
+    assert table.num_rows == NUM_USERS
+    bundle, dataset = deployment.bundle("champion"), read_log(deployment.home, "default")
+    encoder = bundle.towers("two_tower", QueryEncoder)
+    for row in (table.slice(0, 1), table.slice(NUM_USERS - 1, 1)):
+        user = dataset.user_ids.index(row["user_id"][0].as_py())
+        items = dataset.item_index[dataset.user_index == user]
+        history = np.array([bundle.index_of(dataset.item_ids[item]) for item in items], np.int32)
+        assert (row["history_length"][0].as_py(), row["newest_ms"][0].as_py()) == (
+            14, 1_000_000_000_000 + 13 * 3_600_000,
+        )  # fmt: skip
+        np.testing.assert_allclose(
+            row["vector"][0].as_py(), encoder.encode([history])[0], rtol=0, atol=1e-6
+        )  # float32 sums in another order
+
+
+def test_vectors_of_the_same_log_are_not_computed_again(deployment: Deployment) -> None:
+    file = Path(deployment.refreshed["file"])
+    before = file.stat().st_mtime_ns
+    again = deployment.json("refresh-users", "--json")
+    assert again["outcome"] == "up to date"
+    assert file.stat().st_mtime_ns == before
+
+
+def test_two_at_once_are_kept_apart(deployment: Deployment) -> None:
+    with (
+        deployment.home.lock("retrain"),
+        pytest.raises(UsageError, match=r"retrain of home .* is in use by another process"),
+    ):
+        deployment.retrain()
+    with deployment.home.lock("refresh-users"):
+        done = deployment.start("refresh-users")
+    assert done.returncode == 2
+    assert "refresh-users of home" in done.stderr
+
+
+def test_force_without_a_reason_is_refused(deployment: Deployment) -> None:
+    with pytest.raises(UsageError, match="a forced retrain needs a reason"):
+        deployment.retrain(force=True)
+
+
+def test_a_log_that_lost_its_rows_is_refused_with_the_figures_and_nothing_moves(
+    deployment: Deployment,
+) -> None:
+    import_ratings(deployment.folder / "few", deployment.home, NUM_USERS // 10)
+    try:
+        done = deployment.start("retrain", str(deployment.recipe), "--json")
+    finally:
+        import_ratings(deployment.folder / "ml", deployment.home, NUM_USERS)
+    assert done.returncode == 1
+    found = json.loads(done.stdout)
+    assert outcomes(found["steps"]) == [("log", "done"), ("data gate", "refused")]
+    rows = next(check for check in found["data_gate"] if check["name"] == "rows")
+    assert (rows["value"], rows["limit"], rows["passed"]) == (0.1, 0.5, False)
+    assert "the data gate refused the log (rows 0.1, must be within 0.5; users 0.1" in done.stderr
+    assert deployment.live() == {"champion": 1}
+    assert len(deployment.registry.versions("default")) == 1
+
+
+def test_a_forced_retrain_learns_from_the_live_events_and_says_why(deployment: Deployment) -> None:
+    archive_views_of_new_films(deployment.home)
+    refused = deployment.retrain()
+    assert isinstance(refused.refusal, GateRefusedError)
+    assert {"new_items", "psi_kinds"} <= {check.name for check in refused.checks if not check.passed}
+    forced = deployment.json(
+        "retrain", str(deployment.recipe), "--force", "--reason", "the new shelf", "--json"
+    )
+    assert ("data gate", "forced") in outcomes(forced["steps"])
+    training = next(step for step in forced["steps"] if step["name"] == "training")
+    assert training["detail"].endswith(f"from training {deployment.bundle('champion').manifest.training_id}")
+    assert deployment.live() == {"champion": 1, "challenger": 2}
+    challenger = deployment.bundle("challenger")
+    assert challenger.manifest.dataset.fingerprint == read_log(deployment.home, "default").fingerprint
+    assert challenger.index_of("new-7") is not None
+    assert challenger.index_of("simulated") is None
+    move = deployment.registry.history("default")[-1]
+    assert (move.actor, move.reason) == (
+        "tastemaker retrain", "retrain of small; data gate forced: the new shelf",
+    )  # fmt: skip
+    assert deployment.retrain().outcome == "nothing new"
