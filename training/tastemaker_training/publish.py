@@ -9,6 +9,8 @@ from tastemaker.bundle.manifest import BundleInfo, DatasetInfo, TimeRange
 from tastemaker.bundle.store import BundleStore
 from tastemaker.bundle.writer import BundleWriter
 from tastemaker.config import Settings
+from tastemaker.data.importers import num_refused_rows
+from tastemaker.data.log import read_frozen
 from tastemaker.data.splits import Histories
 from tastemaker.errors import TrainingError
 from tastemaker.evaluation.offline import Evaluation
@@ -19,6 +21,7 @@ from tastemaker.registry.client import Registry
 from tastemaker.stages.loading import write_pipeline
 from tastemaker_training import evaluate
 from tastemaker_training.artifacts import plain
+from tastemaker_training.data_profile import profile
 from tastemaker_training.run import Run
 from tastemaker_training.steps import Steps
 
@@ -52,7 +55,8 @@ def publish_planted(settings: Settings, home: Home, run: Run) -> dict[str, Any]:
 
 
 def _steps(settings: Settings, home: Home, run: Run) -> Steps:
-    steps = Steps.of(settings, home, run.recipe, run.num_workers)
+    dataset = read_frozen(home, settings.catalogue, run.fingerprint)
+    steps = Steps.of(settings, home, run.recipe, run.num_workers, warm_start=run.warm_start, dataset=dataset)
     if steps.dataset.fingerprint != run.fingerprint:
         raise TrainingError(
             f"data of catalogue {settings.catalogue}", value=steps.dataset.fingerprint[:12],
@@ -70,6 +74,8 @@ def _release(
     steps.refit.add_to(writer, config)
     write_pipeline(writer, config, model, calibration)
     writer.add_json("recipe.json", plain(run.recipe))
+    refused = num_refused_rows(steps.home, settings.catalogue)
+    writer.add_json("data_profile.json", plain(profile(steps.dataset, refused)))
     writer.add_json("metrics.json", run.offline() | {"released": row})
     writer.add_table("user_metrics.parquet", _user_metrics(steps, evaluation))
     metrics = {name: row[name] for name in evaluate.SHOWN}

@@ -41,6 +41,7 @@ class Run:
     timings: Mapping[str, float]
     mlflow_run_id: str
     code_revision: str
+    warm_start: str | None = None
 
     @property
     def id(self) -> str:
@@ -140,7 +141,7 @@ def _finish(steps: Steps, watch: _Stopwatch) -> Run:
     run_id = watch("tracking", lambda: log_run(settings, home, steps, folder.name, offline, watch.timings))
     record = {"recipe": plain(recipe), "fingerprint": steps.dataset.fingerprint}
     record |= {"num_workers": steps.num_workers, "timings": watch.timings}
-    record |= {"mlflow_run_id": run_id, "code_revision": code_revision()}
+    record |= {"mlflow_run_id": run_id, "code_revision": code_revision(), "warm_start": steps.warm_start}
     write_json(folder / _RECORD, record)
     return _read(folder)
 
