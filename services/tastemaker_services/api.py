@@ -16,8 +16,9 @@ from starlette.exceptions import HTTPException
 
 from tastemaker import __version__, telemetry
 from tastemaker.config import GatewaySettings, Strict
-from tastemaker.errors import StateError
+from tastemaker.errors import DataError, StateError
 from tastemaker.events.schema import Event, parse_events
+from tastemaker.features.context import LOCAL_TIME, local_time_ms
 from tastemaker.types import Origin
 from tastemaker_services.access import ORIGIN_HEADER, Access, origin_of
 from tastemaker_services.problems import Problem, invalid, of_validation
@@ -133,6 +134,7 @@ class _Routes:
             asked = _validate(RecommendationRequest, _parameters(request) | path)
         if asked.k > self._settings.max_k:
             raise invalid("k", f"k is {asked.k}, must be at most {self._settings.max_k}: ask for fewer")
+        _check_local_time(asked)
         if asked.explain and "explain" not in scopes:
             raise Problem(403, "forbidden", "explain needs a key with scope explain", field="explain")
         return await self._backend.recommend(asked, origin)
@@ -198,6 +200,14 @@ def _parameters(request: Request) -> dict[str, Any]:
         except ValueError:
             raise invalid("k", f"k is {given['k'][:60]!r}, must be a whole number: correct it") from None
     return given
+
+
+def _check_local_time(asked: RecommendationRequest) -> None:
+    if LOCAL_TIME in asked.context:
+        try:
+            local_time_ms(asked.context[LOCAL_TIME])
+        except DataError as error:
+            raise invalid(f"context.{LOCAL_TIME}", f"context.{error}") from error
 
 
 async def _parse(request: Request, model: type[M]) -> M:

@@ -34,7 +34,9 @@ class RecommendationRequest(Strict):
     user_id: Id = Field(description="the customer's own id; an unknown one gets what is popular")
     k: int = Field(10, ge=1, description="length of the list")
     context: dict[Text, Text] = Field(
-        {}, max_length=32, description="device, country, …; unknown keys are ignored"
+        {},
+        max_length=32,
+        description="device, country, local_time (ISO 8601), …; unknown keys are ignored",
     )
     session: tuple[Id, ...] = Field(
         (),

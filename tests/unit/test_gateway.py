@@ -266,9 +266,10 @@ def test_unknown_context_keys_are_ignored_and_counted() -> None:
     world = World()
     counter = telemetry.UNKNOWN_CONTEXT.labels("default")
     before = counter._value.get()
-    world.recommend(context={"mood": "x", "device": "tv", "tag": "odd"})
+    known = {"device": "tv", "local_time": "2026-11-24T18:30", "tag": "odd"}
+    world.recommend(context=known | {"mood": "x"})
     _, _, query = world.graph.queries[0]
-    assert query.context == {"device": "tv", "tag": "odd"}
+    assert query.context == known
     assert counter._value.get() == before + 1
 
 

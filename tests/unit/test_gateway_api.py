@@ -96,6 +96,11 @@ def assert_problem(response: httpx.Response, status: int, field: str | None, *wo
         ({"user_id": "u", "session": ["i1", 2]}, "session.1", ("2", "string")),
         ({"user_id": "u", "exclude": [None]}, "exclude.0", ("None",)),
         ({"user_id": "u", "context": {"device": 3}}, "context.device", ("3",)),
+        (
+            {"user_id": "u", "context": {"local_time": "half past six"}},
+            "context.local_time",
+            ("'half past six'", "ISO 8601"),
+        ),
         ({"user_id": "u", "filters": {"price": 3}}, "filters.price", ("unknown",)),
         ({"user_id": "u", "deadline_ms": 0}, "deadline_ms", ("greater than 0",)),
         ({"user_id": "u", "explain": "yes"}, "explain", ("yes",)),

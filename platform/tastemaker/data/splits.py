@@ -35,6 +35,10 @@ class Histories:
     def __iter__(self) -> Iterator[Int32]:
         return (self[user] for user in range(len(self)))
 
+    def first_time_ms(self, user: int) -> int:
+        """When a user, who must have items, took the first of them; 0 where times are unknown."""
+        return 0 if self.timestamp_ms is None else int(self.timestamp_ms[self.offsets[user]])
+
     @property
     def lengths(self) -> Int64:
         """(U,) number of items of each user."""

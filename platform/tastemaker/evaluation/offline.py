@@ -97,13 +97,12 @@ def evaluate(
 def _query(
     user: int, histories: Histories, targets: Histories, k: int, user_ids: Sequence[str] | None
 ) -> Query:
-    times = targets.timestamp_ms
     return Query(
         history_L=histories[user],
         k=k,
         user_id="" if user_ids is None else user_ids[user],
         seed=user,
-        now_ms=0 if times is None else int(times[targets.offsets[user]]),
+        now_ms=targets.first_time_ms(user),
     )
 
 

@@ -114,9 +114,9 @@ class ItemColumns:
         lengths = self.tag_offsets_I1[rows_B + 1] - begin
         share = np.repeat(1.0 / np.maximum(lengths, 1), lengths).astype(np.float32)
         return {
-            ITEM: _singles(rows_B),
+            ITEM: Bag.singles(rows_B),
             ITEM_TAGS: Bag(self.tags_V[ranges(begin, lengths)].astype(np.int64), lengths, share),
-            ITEM_YEARS: _singles(self.year_row_I[rows_B]),
+            ITEM_YEARS: Bag.singles(self.year_row_I[rows_B]),
         }
 
 
@@ -141,10 +141,6 @@ def share_of_history(length: int, half_life: float | None) -> Float32:
     weight_L = recency_weights(length, half_life)
     share_L: Float32 = weight_L / np.maximum(weight_L.sum(), np.float32(1e-12))
     return share_L
-
-
-def _singles(rows_B: Int32 | Int64) -> Bag:
-    return Bag(rows_B.astype(np.int64), np.ones(len(rows_B), np.int64), np.ones(len(rows_B), np.float32))
 
 
 def _years(items: pa.Table) -> Float32:

@@ -62,20 +62,15 @@ class RankingItems:
         num = len(rows_K)
         at_V, lengths_K = self._tag_positions(rows_K)
         share_V = np.repeat(1.0 / np.maximum(lengths_K, 1), lengths_K).astype(np.float32)
-        ones_K, ones_L = np.ones(num, np.int64), np.ones(len(history_L), np.int64)
         at_history_V, lengths_L = self._tag_positions(history_L)
         share_L = weight_L / np.maximum(lengths_L, 1)
         return {
             "item_tags": Bag(self.columns.tags_V[at_V].astype(np.int64), lengths_K, share_V),
             "recent_tags": _repeated(self.columns.tags_V[at_history_V], np.repeat(share_L, lengths_L), num),
-            "item_years": Bag(
-                self.columns.year_row_I[rows_K].astype(np.int64), ones_K, ones_K.astype(np.float32)
-            ),
-            "recent_years": _repeated(self.columns.year_row_I[history_L], weight_L * ones_L, num),
-            "item_categories": Bag(
-                self.columns.category_row_I[rows_K].astype(np.int64), ones_K, ones_K.astype(np.float32)
-            ),
-            "recent_categories": _repeated(self.columns.category_row_I[history_L], weight_L * ones_L, num),
+            "item_years": Bag.singles(self.columns.year_row_I[rows_K]),
+            "recent_years": _repeated(self.columns.year_row_I[history_L], weight_L, num),
+            "item_categories": Bag.singles(self.columns.category_row_I[rows_K]),
+            "recent_categories": _repeated(self.columns.category_row_I[history_L], weight_L, num),
         }
 
     def _tag_positions(self, rows: Int32) -> tuple[Int64, Int64]:
