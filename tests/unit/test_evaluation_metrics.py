@@ -190,3 +190,35 @@ def test_list_metrics_stay_in_range(ranked_BK: Int32) -> None:
     assert 0 <= metrics.coverage(ranked_BK, 10) <= 1
     inequality = metrics.gini(ranked_BK, 10)
     assert np.isnan(inequality) or -1e-12 <= inequality <= 0.9 + 1e-12
+
+
+def test_calibration_error_weighs_bins_by_their_size() -> None:
+    # 5 in 2 bins: the lower 3 of mean .2 and label 1/3, the upper 2 of mean .7 and label 1
+    probability_N = np.array([0.9, 0.1, 0.3, 0.2, 0.5])
+    label_N = np.array([1, 0, 0, 1, 1])
+    error = metrics.expected_calibration_error(probability_N, label_N, num_bins=2)
+    assert error == pytest.approx(3 / 5 * (1 / 3 - 0.2) + 2 / 5 * (1 - 0.7))
+
+
+def test_equal_probabilities_are_not_torn_apart() -> None:
+    label_N = np.repeat([1, 0], [20, 60])  # in order: bins by place would hold all of one label
+    assert metrics.expected_calibration_error(np.full(80, 0.25), label_N) == pytest.approx(0)
+    assert metrics.expected_calibration_error(np.full(80, 0.75), label_N) == pytest.approx(0.5)
+
+
+def test_no_predictions_have_no_calibration_error() -> None:
+    assert np.isnan(metrics.expected_calibration_error(np.empty(0), np.empty(0)))
+
+
+@given(
+    probability_N=arrays(np.float64, st.integers(1, 40), elements=st.floats(0, 1)),
+    seed=st.integers(0, 5),
+    num_bins=st.integers(1, 20),
+)
+def test_calibration_error_is_between_the_bias_and_the_mean_distance(
+    probability_N: npt.NDArray[np.float64], seed: int, num_bins: int
+) -> None:
+    label_N = np.random.default_rng(seed).integers(0, 2, len(probability_N))
+    error = metrics.expected_calibration_error(probability_N, label_N, num_bins)
+    gap_N = probability_N - label_N
+    assert abs(gap_N.mean()) - 1e-9 <= error <= np.abs(gap_N).mean() + 1e-9

@@ -1,7 +1,11 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
+from tastemaker.errors import DataError
 from tastemaker.features.ranking_data import Bag, RankingData
+from tastemaker.models.dlrm import DlrmConfig
 from tastemaker.types import Candidates
 
 # fbgemm warns of kernels that its CPU build lacks, and torch of interfaces that TorchRec still uses.
@@ -28,23 +32,69 @@ def requests(sizes, seed=0):
     return RankingData.build(candidates, bags, [np.array([0, 50], np.int32)] * len(sizes))
 
 
+def with_likes(data):
+    likes = np.where(np.arange(len(data.clicks)) % 2, np.nan, data.clicks)
+    return replace(data, label_NT=np.stack([data.clicks, likes], axis=1), targets=("click", "like"))
+
+
 def test_requests_come_back_as_they_were_saved(tmp_path):
     from tastemaker_training.ranking_file import load_ranking_data, save_ranking_data
 
-    data = requests([3, 1, 5])
+    data = with_likes(requests([3, 1, 5]))
     save_ranking_data(tmp_path / "data.safetensors", data)
     back = load_ranking_data(tmp_path / "data.safetensors")
     assert back.num_missed == data.num_missed == 3
-    for name in ("dense_NF", "label_N", "offsets_G1"):
+    for name in ("dense_NF", "label_NT", "offsets_G1"):
         np.testing.assert_array_equal(getattr(back, name), getattr(data, name))
+    assert back.targets == ("click", "like")
     for mine, theirs in zip(back.bags, data.bags, strict=True):
         for part in Bag._fields:
             np.testing.assert_array_equal(getattr(mine["tags"], part), getattr(theirs["tags"], part))
 
 
 def test_the_curve_is_the_mean_ndcg_of_requests_with_a_positive():
-    from tastemaker_training.ranker import _score
+    from tastemaker_training.ranker import score_held_out
 
     data = requests([2, 2])  # item 0 is each request's positive
     logits = np.array([1.0, 0.0, 0.0, 1.0], np.float32)  # it comes first, then second
-    assert _score(logits, data)["held_out_ndcg@10"] == pytest.approx((1 + 1 / np.log2(3)) / 2)
+    assert score_held_out(logits, data)["held_out_ndcg@10"] == pytest.approx((1 + 1 / np.log2(3)) / 2)
+
+
+def test_the_calibration_error_is_that_of_requests_which_the_calibration_has_not_seen():
+    from tastemaker.models.calibration import Calibration
+    from tastemaker_training.ranker import score_held_out
+
+    data = requests([2] * 400)
+    random = np.random.default_rng(0)
+    logits = random.normal(size=800).astype(np.float32)  # say nothing of the labels, half of which are 1
+    assert score_held_out(logits, data)["held_out_ece"] < 0.1  # 15 bins of 53: deviations of .07 each at most
+    halves = np.repeat(np.arange(400) % 2 == 0, 2)
+    logits[halves] = np.where(data.clicks[halves] > 0, 3, -3)  # one half's calibration is wrong for the other
+    sure = Calibration.fit(logits[halves], data.clicks[halves])(np.float32([3.0]))[0]
+    assert sure > 0.99
+    assert score_held_out(logits, data)["held_out_ece"] > 0.3
+
+
+def test_no_calibration_error_of_a_single_request():
+    from tastemaker_training.ranker import score_held_out
+
+    assert score_held_out(np.zeros(3, np.float32), requests([3])).keys() == {"held_out_ndcg@10"}
+
+
+def test_a_recipe_that_asks_for_what_the_data_lacks_is_refused_before_the_first_step(tmp_path):
+    from tastemaker_training.fit_config import RankerFitConfig
+    from tastemaker_training.ranker import ranker_data
+    from tastemaker_training.ranking_file import save_ranking_data
+
+    save_ranking_data(tmp_path / "data", requests([3, 1, 5]))
+    shape = DlrmConfig(dense_features=("a", "b", "c"), num_tags=9, num_years=1, num_categories=1)
+    fit = RankerFitConfig(held_out_share=0.4)
+    training, held_out = ranker_data(tmp_path / "data", fit, shape, 0)
+    assert (len(training), len(held_out)) == (2, 1)
+    for missing, message in (
+        ({"targets": ("click", "like")}, "target like of the recipe"),
+        ({"context": ("hours",)}, "feature query_hours of the recipe"),
+        ({"position": True}, "feature position of the recipe"),
+    ):
+        with pytest.raises(DataError, match=message):
+            ranker_data(tmp_path / "data", fit, shape.model_copy(update=missing), 0)

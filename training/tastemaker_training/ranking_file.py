@@ -1,15 +1,16 @@
 """The ranker's data as one file, from the driver that makes it to the ranks that read it.
 
-Shape letters: N candidates of all requests, G requests.
+Shape letters: N candidates of all requests, T targets, G requests.
 """
 
 from collections.abc import Mapping
 from itertools import pairwise
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 
-from tastemaker.features.ranking_data import Bag, RankingData
+from tastemaker.features.ranking_data import Bag, RankingData, Target
 from tastemaker_training.artifacts import load_tensors, save_tensors
 
 
@@ -17,9 +18,10 @@ def save_ranking_data(path: Path, data: RankingData) -> None:
     """Writes the requests as safetensors."""
     arrays: dict[str, np.ndarray] = {
         "dense": data.dense_NF,
-        "label": data.label_N,
         "offsets": data.offsets_G1,
     }
+    for column, target in enumerate(data.targets):
+        arrays[f"labels.{column}.{target}"] = data.label_NT[:, column]
     for feature in data.bags[0]:
         whole = Bag.concat([bags[feature] for bags in data.bags])
         arrays |= {f"bags.{feature}.{part}": array for part, array in whole._asdict().items()}
@@ -33,7 +35,15 @@ def load_ranking_data(path: Path) -> RankingData:
     features = sorted({name.split(".")[1] for name in arrays if name.startswith("bags.")})
     parts = {feature: _split_bag(arrays, feature, offsets_G1) for feature in features}
     bags = tuple({feature: parts[feature][g] for feature in features} for g in range(len(offsets_G1) - 1))
-    return RankingData(arrays["dense"], bags, arrays["label"], offsets_G1, int(arrays["num_missed"][0]))
+    labels = sorted(name for name in arrays if name.startswith("labels."))
+    return RankingData(
+        arrays["dense"],
+        bags,
+        np.stack([arrays[name] for name in labels], axis=1),
+        offsets_G1,
+        tuple(cast("Target", name.split(".")[2]) for name in labels),
+        int(arrays["num_missed"][0]),
+    )
 
 
 def _split_bag(arrays: Mapping[str, np.ndarray], feature: str, offsets_G1: np.ndarray) -> list[Bag]:

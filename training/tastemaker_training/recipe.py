@@ -15,7 +15,10 @@ from pydantic import Field
 
 from tastemaker.config import Strict, read_yaml
 from tastemaker.errors import ConfigError, UsageError
+from tastemaker.features.context import ContextTable
+from tastemaker.features.ranking_data import CLICK, Target
 from tastemaker.models.als import AlsConfig
+from tastemaker.models.layers import ExpertsConfig
 from tastemaker.models.two_tower import TwoTowerConfig
 from tastemaker.stages.pipeline import PipelineConfig
 from tastemaker_training.data_gate import DataGateConfig
@@ -73,6 +76,14 @@ class RankerModelConfig(Strict):
     bottom_hidden: tuple[int, ...] = Field((32,), description="hidden widths of the bottom MLP")
     top_hidden: tuple[int, ...] = Field((32,), description="hidden widths of the top MLP")
     dropout: float = Field(0.1, ge=0, lt=1, description="share of hidden units dropped in training")
+    context: tuple[ContextTable, ...] = Field((), description="what of a request's time and device is read")
+    position: bool = Field(
+        False, description="training takes account of the slot where a candidate was shown"
+    )
+    targets: tuple[Target, ...] = Field((CLICK,), description="what is predicted, click at least")
+    experts: ExpertsConfig | None = Field(
+        None, description="experts that the targets share; empty: they share the top MLP"
+    )
 
 
 class RankerRecipe(Strict):

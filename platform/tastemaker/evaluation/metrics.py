@@ -3,14 +3,14 @@
 Per-user metrics take `relevance_BK`: the grade of each slot of a user's list, 0 where the item is no target
 (see `relevance`). A user without targets has no recall, NDCG or average precision: NaN.
 
-Shape letters: B users, K slots (best first), M targets, I catalogue.
+Shape letters: B users, K slots (best first), M targets, I catalogue, N predictions.
 """
 
 from collections.abc import Sequence
 
 import numpy as np
 
-from tastemaker.types import Float64, Int32, Int64
+from tastemaker.types import Float32, Float64, Int32, Int64
 
 PADDING = -1
 """Stands in `ranked_BK` where a list is shorter than K."""
@@ -160,6 +160,24 @@ def gini(ranked_BK: Int32, num_items: int) -> float:
         return float("nan")
     place_I = 2 * np.arange(1, num_items + 1) - num_items - 1
     return float((place_I * count_I).sum() / (num_items * count_I.sum()))
+
+
+def expected_calibration_error(probability_N: Float32, label_N: Float32, num_bins: int = 15) -> float:
+    """How far probabilities are from what happened: the mean over bins, by size, of |mean probability - mean label|.
+
+    Expected calibration error [Naeini et al. 2015] over bins of equal mass, of ascending probabilities; equal ones stay in
+    one bin, so that a constant's error is its distance from the base rate. NaN without any. Here, in two bins,
+    |0.25 - 0.5| / 2 + |0.75 - 1| / 2:
+
+    >>> expected_calibration_error(np.array([0.2, 0.3, 0.7, 0.8]), np.array([0, 1, 1, 1]), num_bins=2)
+    0.25
+    """
+    if not len(probability_N):
+        return float("nan")
+    sorted_N = np.sort(probability_N)
+    bin_N = np.searchsorted(sorted_N, probability_N) * num_bins // len(sorted_N)
+    gap_N = probability_N.astype(np.float64) - label_N
+    return float(np.abs(np.bincount(bin_N, gap_N)).sum() / len(gap_N))
 
 
 def _dcg(grade_BK: Float64, k: int) -> Float64:

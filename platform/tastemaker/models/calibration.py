@@ -1,9 +1,9 @@
 """Turns the ranker's logits into probabilities: Platt scaling [Platt 1999], fitted on requests that the ranker did not see.
 
-Shape letters: N candidates.
+Shape letters: N candidates, T targets.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Self
 
 import numpy as np
@@ -11,6 +11,7 @@ from pydantic import Field
 
 from tastemaker.config import Strict
 from tastemaker.errors import DataError
+from tastemaker.features.ranking_data import CLICK, Target
 from tastemaker.types import Float32
 
 _MAX_STEPS = 100
@@ -21,6 +22,9 @@ class Calibration(Strict):
 
     slope: float = Field(1.0, gt=0, description="scale of the logit")
     intercept: float = Field(0.0, description="added to the scaled logit")
+    others: dict[Target, "Calibration"] = Field(
+        default_factory=dict, description="of likes and purchases, where they are predicted beside the click"
+    )
 
     def __call__(self, logit_N: Float32) -> Float32:
         """Probabilities (N,).
@@ -31,8 +35,27 @@ class Calibration(Strict):
         z_N = np.clip(self.slope * logit_N.astype(np.float64) + self.intercept, -60.0, 60.0)
         return (1.0 / (1.0 + np.exp(-z_N))).astype(np.float32)
 
+    def of(self, target: Target) -> "Calibration":
+        """That of one of the binary targets; probabilities of those without one are taken as the model gives them."""
+        return self if target == CLICK else self.others.get(target, Calibration())
+
     @classmethod
-    def fit(cls, logit_N: Float32, label_N: Float32) -> Self:
+    def fit_targets(cls, logit_NT: Float32, label_NT: Float32, targets: Sequence[Target]) -> Self:
+        """The scalings of all binary targets, each fitted by `fit` on the candidates whose label is no NaN.
+
+        Raises:
+            DataError: See `fit`; names the target.
+        """
+        fitted: dict[Target, Calibration] = {}
+        for column, target in enumerate(targets):
+            known_N = ~np.isnan(label_NT[:, column])
+            if target != "watch":
+                fitted[target] = cls.fit(logit_NT[known_N, column], label_NT[known_N, column], target)
+        click = fitted.pop(CLICK)
+        return cls(slope=click.slope, intercept=click.intercept, others=fitted)
+
+    @classmethod
+    def fit(cls, logit_N: Float32, label_N: Float32, target: Target = CLICK) -> Self:
         """The scaling of least cross-entropy on N candidates, with Platt's smoothed targets, by Newton's method.
 
         Targets are (n1 + 1) / (n1 + 2) for the n1 positives and 1 / (n0 + 2) for the rest, so that a perfect ranker does
@@ -47,7 +70,7 @@ class Calibration(Strict):
         num_negatives = len(positive_N) - num_positives
         if not num_positives or not num_negatives or not np.isfinite(logit_N).all():
             raise DataError(
-                "calibration data", value=f"{num_positives} positives, {num_negatives} negatives",
+                f"calibration data of target {target}", value=f"{num_positives} positives, {num_negatives} negatives",
                 limit="at least one of each, with finite logits", mend="hold out more requests",
             )  # fmt: skip
         target_N = np.where(positive_N, (num_positives + 1) / (num_positives + 2), 1 / (num_negatives + 2))

@@ -1,31 +1,33 @@
-"""The ranker: a small DLRM [Naumov et al. 2019] and the losses that it is trained with.
+"""The ranker: a small DLRM [Naumov et al. 2019] with an output for each target. Not its losses.
 
 Dense features pass a bottom MLP into the embeddings' space; all pairs of vectors give their dot product; a top MLP turns
-these and the bottom's output into a logit. Departure from the paper: the standardised dense features also reach the
-logit through one linear layer (`wide`), since with thousands of positives, not billions, most of the signal is linear in
-the sources' scores.
+these and the bottom's output into logits. Departures from the paper: the standardised dense features also reach the
+logits through one linear layer (`wide`), since with thousands of positives, not billions, most of the signal is linear in
+the sources' scores; and a candidate's slot, which only training knows, adds to them and meets nothing else, so that taking
+it away leaves the rest as it is [Zhao et al. 2019].
 
 Shape letters: B candidates of all requests of a batch, F dense features, D dimension, V vectors that interact,
-P pairs of them, G requests (groups).
+P pairs of them, T targets.
 """
 
-from collections.abc import Mapping, Sequence
-from itertools import pairwise
-from typing import Any, Literal, Self
+from collections.abc import Mapping
+from typing import Any, Self
 
 import numpy as np
 import torch
-from pydantic import Field
+from pydantic import Field, field_validator
 from torch import Tensor, nn
-from torch.nn import functional
 
 from tastemaker.config import Strict
 from tastemaker.errors import CompatibilityError
+from tastemaker.features.context import NUM_ROWS, ContextTable, query_feature
+from tastemaker.features.ranking_data import CLICK, POSITION, Target
+from tastemaker.models.layers import Experts, ExpertsConfig, mlp
 from tastemaker.models.tables import Jagged, PlainTables, Tables, TableSpec
-from tastemaker.models.tables import jagged as jagged  # noqa: PLC0414 (training imports it from here)
 from tastemaker.types import Float32
 
-LossKind = Literal["listwise", "pointwise"]
+MAX_POSITION = 50
+"""Last row of the table of positions: this slot and those below it. Row 0 is no position."""
 _LARGEST_DEVIATION = 5.0
 
 
@@ -40,21 +42,48 @@ class DlrmConfig(Strict):
     bottom_hidden: tuple[int, ...] = Field((32,), description="hidden widths of the bottom MLP")
     top_hidden: tuple[int, ...] = Field((32,), description="hidden widths of the top MLP")
     dropout: float = Field(0.2, ge=0, lt=1, description="share of hidden units dropped in training")
+    context: tuple[ContextTable, ...] = Field((), description="what of a request's time and device is read")
+    position: bool = Field(
+        False, description="training takes account of the slot where a candidate was shown"
+    )
+    targets: tuple[Target, ...] = Field((CLICK,), description="what is predicted, click at least")
+    experts: ExpertsConfig | None = Field(
+        None, description="experts that the targets share; null: they share the top MLP"
+    )
+
+    @field_validator("targets")
+    @classmethod
+    def _with_click(cls, targets: tuple[Target, ...]) -> tuple[Target, ...]:
+        if CLICK not in targets or len(set(targets)) < len(targets):
+            raise ValueError("targets that are named once each, click among them")
+        return targets
+
+    @property
+    def optional_features(self) -> tuple[str, ...]:
+        """The features that it reads only because it was asked to: of context, and the position."""
+        context = tuple(query_feature(table) for table in self.context)
+        return (*context, POSITION) if self.position else context
 
 
 def dlrm_specs(config: DlrmConfig) -> list[TableSpec]:
     """The ranker's tables; the candidate's bag and the recent history's bag read the same rows."""
-    sizes = {"tags": config.num_tags, "years": config.num_years, "categories": config.num_categories}
+    rows: dict[str, tuple[int, tuple[str, ...]]] = {
+        "tags": (config.num_tags, ("item_tags", "recent_tags")),
+        "years": (config.num_years, ("item_years", "recent_years")),
+        "categories": (config.num_categories, ("item_categories", "recent_categories")),
+    }
+    for table in config.context:
+        rows[table] = (NUM_ROWS[table], (query_feature(table),))
+    if config.position:
+        rows["positions"] = (MAX_POSITION + 1, (POSITION,))
     return [
-        TableSpec(
-            name=name, num_rows=rows, dim=config.embedding_dim, features=(f"item_{name}", f"recent_{name}")
-        )
-        for name, rows in sizes.items()
+        TableSpec(name=name, num_rows=num, dim=config.embedding_dim, features=features)
+        for name, (num, features) in rows.items()
     ]
 
 
 class Dlrm(nn.Module):
-    """Logits of candidates. Inference is thread-safe under `eval()`.
+    """Logits of candidates, for each target; that of a watch time is log(1 + seconds). Thread-safe under `eval()`.
 
     Args:
         config: The shape.
@@ -71,11 +100,15 @@ class Dlrm(nn.Module):
         specs = dlrm_specs(config)
         self.tables: Tables = PlainTables(specs) if tables is None else tables
         self.features = tuple(feature for spec in specs for feature in spec.features)
-        num_dense, num_vectors = len(config.dense_features), len(self.features) + 1
+        self._interacting = tuple(feature for feature in self.features if feature != POSITION)
+        num_dense, num_targets = len(config.dense_features), len(config.targets)
+        num_vectors = len(self._interacting) + 1
         pairs = torch.tril_indices(num_vectors, num_vectors, offset=-1)
-        self.bottom = _mlp((num_dense, *config.bottom_hidden, config.embedding_dim), config.dropout)
-        self.top = _mlp((pairs.shape[1] + config.embedding_dim, *config.top_hidden, 1), config.dropout)
-        self.wide = nn.Linear(num_dense, 1)
+        self.bottom = mlp((num_dense, *config.bottom_hidden, config.embedding_dim), config.dropout)
+        self.top = _top(config, pairs.shape[1] + config.embedding_dim)
+        self.wide = nn.Linear(num_dense, num_targets)
+        if config.position:
+            self.slot = nn.Linear(config.embedding_dim, num_targets, bias=False)
         self.register_buffer("pairs_2P", pairs, persistent=False)
         self.register_buffer("mean_F", torch.zeros(num_dense))
         self.register_buffer("scale_F", torch.ones(num_dense))
@@ -87,20 +120,25 @@ class Dlrm(nn.Module):
         self.mean_F.copy_(torch.from_numpy(mean))
         self.scale_F.copy_(torch.from_numpy(np.where(deviation > 1e-6, deviation, 1.0)))
 
-    def set_prior(self, positive_share: float) -> None:
-        """Starts the logits at the share of positives in the training data, which the pointwise loss needs."""
-        with torch.no_grad():
-            self.wide.bias.fill_(float(np.log(positive_share / (1.0 - positive_share))))
+    def set_prior(self, label_NT: Float32) -> None:
+        """Starts each output at what the training data has on average, which losses of single candidates need."""
+        for column, target in enumerate(self.config.targets):
+            known = label_NT[:, column][~np.isnan(label_NT[:, column])].astype(np.float64)
+            if target == "watch":
+                start = np.log1p(known).mean() if len(known) else 0.0
+            else:
+                start = np.log((known.sum() + 1) / (len(known) - known.sum() + 1))
+            self.wide.bias.data[column] = float(start)
 
     def forward(self, dense_BF: Tensor, bags: Mapping[str, Jagged]) -> Tensor:
-        """Logits (B,). Features further than 5 deviations from the mean count as 5."""
+        """Logits (B, T). Features further than 5 deviations from the mean count as 5."""
         dense_BF = ((dense_BF - self.mean_F) / self.scale_F).clamp(-_LARGEST_DEVIATION, _LARGEST_DEVIATION)
         bottom_BD = self.bottom(dense_BF)
         looked_up = self.tables.lookup({feature: bags[feature] for feature in self.features})
-        vectors_BVD = torch.stack([bottom_BD, *(looked_up[feature] for feature in self.features)], dim=1)
+        vectors_BVD = torch.stack([bottom_BD, *(looked_up[name] for name in self._interacting)], dim=1)
         top_BX = torch.cat([bottom_BD, self.interact(vectors_BVD)], dim=1)
-        logit_B: Tensor = (self.top(top_BX) + self.wide(dense_BF)).squeeze(1)
-        return logit_B
+        logit_BT: Tensor = self.top(top_BX) + self.wide(dense_BF)
+        return logit_BT + self.slot(looked_up[POSITION]) if self.config.position else logit_BT
 
     def interact(self, vectors_BVD: Tensor) -> Tensor:
         """Dot products (B, P) of each pair of vectors, in the order (1,0), (2,0), (2,1), (3,0) and so on."""
@@ -136,44 +174,8 @@ class Dlrm(nn.Module):
         return model.eval()
 
 
-def _mlp(widths: Sequence[int], dropout: float) -> nn.Sequential:
-    """Linear layers with ReLU and dropout between them, none after the last."""
-    layers: list[nn.Module] = []
-    for width, following in pairwise(widths):
-        layers += [nn.Linear(width, following), nn.ReLU(), nn.Dropout(dropout)]
-    return nn.Sequential(*layers[:-2])
-
-
-def ranking_loss(logit_B: Tensor, label_B: Tensor, offsets: Tensor, kind: LossKind) -> Tensor:
-    """Mean loss of a batch of whole requests.
-
-    Args:
-        logit_B: From the model.
-        label_B: 1 for what the user took, else 0.
-        offsets: Where each request begins in the batch and, last, where padding begins; int64 (G + 1,).
-        kind: `listwise`: `listwise_loss`; `pointwise`: binary cross-entropy, each candidate counting alike.
-    """
-    logit_B, label_B = logit_B[: int(offsets[-1])], label_B[: int(offsets[-1])]
-    if kind == "pointwise":
-        return functional.binary_cross_entropy_with_logits(logit_B, label_B)
-    return listwise_loss(logit_B, label_B, offsets)
-
-
-def listwise_loss(logit_B: Tensor, label_B: Tensor, offsets: Tensor) -> Tensor:
-    """Softmax cross-entropy within each request [Cao et al. 2007, ListNet top-one], mean over all positives.
-
-    -1/n sum over positives i of log(exp(s_i) / sum_{j in i's request} exp(s_j)). Every positive counts alike, so a
-    request with more of them counts more. Requests without a positive count nothing; without any at all the loss is 0.
-
-    >>> scores, labels = torch.tensor([0.0, 0.0, 1.0, 1.0]), torch.tensor([1.0, 0.0, 0.0, 0.0])
-    >>> round(listwise_loss(scores, labels, torch.tensor([0, 2, 4])).item(), 4)  # ln 2
-    0.6931
-    """
-    num_groups = len(offsets) - 1
-    group_B = torch.repeat_interleave(torch.arange(num_groups, device=logit_B.device), torch.diff(offsets))
-    largest_G = torch.full((num_groups,), -torch.inf, device=logit_B.device)
-    largest_G = largest_G.scatter_reduce(0, group_B, logit_B.detach(), "amax")
-    shifted_B = logit_B - largest_G[group_B]
-    total_G = torch.zeros(num_groups, device=logit_B.device).index_add(0, group_B, shifted_B.exp())
-    log_share_B = shifted_B - total_G.log()[group_B]
-    return -(label_B * log_share_B).sum() / label_B.sum().clamp_min(1.0)
+def _top(config: DlrmConfig, width: int) -> nn.Module:
+    """Outputs (B, T): one MLP that all targets share to its last layer, or experts."""
+    if config.experts is None:
+        return mlp((width, *config.top_hidden, len(config.targets)), config.dropout)
+    return Experts(width, config.experts, config.top_hidden, len(config.targets), config.dropout)

@@ -1,39 +1,70 @@
-"""Ranks hydrated candidates by the probability that the user takes them.
+"""Ranks hydrated candidates by the probability that the user takes them, or by what else they are worth.
 
-Shape letters: K candidates of one request, B candidates of all requests, F features, L history.
+Shape letters: K candidates of one request, F features, T targets, L history.
 """
 
 from collections.abc import Sequence
 
 import numpy as np
 import torch
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from tastemaker.config import Strict
 from tastemaker.errors import CompatibilityError
 from tastemaker.features.columns import share_of_history
-from tastemaker.features.ranking_data import Bag
+from tastemaker.features.context import CONTEXT_TABLES, context_bags, query_rows
+from tastemaker.features.ranking_data import CLICK, POSITION, Bag, Target
 from tastemaker.features.ranking_items import RankingItems
 from tastemaker.models.calibration import Calibration
-from tastemaker.models.dlrm import Dlrm
+from tastemaker.models.dlrm import MAX_POSITION, Dlrm
 from tastemaker.models.tables import jagged
-from tastemaker.types import Candidates, Float32, Query
+from tastemaker.types import Candidates, Float32, Int64, Query
 
 
 class RankingConfig(Strict):
-    """What of the history the ranker's tables see; training and serving must agree on it."""
+    """What of the history the ranker's tables see, on which training and serving must agree; and what counts how much."""
 
     half_life: float = Field(5.0, gt=0, description="items back in the history where weight is half")
     recent: int = Field(10, ge=1, description="newest items whose tags, years and categories are read")
+    score_weights: dict[Target, float] = Field(
+        default_factory=lambda: {CLICK: 1.0},
+        description="weights of the targets in the score, a weighted mean",
+    )
+
+    @field_validator("score_weights")
+    @classmethod
+    def _positive(cls, weights: dict[Target, float]) -> dict[Target, float]:
+        if not weights or min(weights.values()) <= 0:
+            raise ValueError("at least one target, each with a weight over 0")
+        return weights
 
 
 def candidate_bags(
-    items: RankingItems, query: Query, candidates: Candidates, config: RankingConfig
+    items: RankingItems,
+    query: Query,
+    candidates: Candidates,
+    config: RankingConfig,
+    position_K: Int64 | None = None,
 ) -> dict[str, Bag]:
-    """The ranker's table rows for one request, one bag of each feature per candidate."""
+    """All table rows that a ranker may read for one request, one bag of each feature per candidate.
+
+    Args:
+        items: What the items are.
+        query: Its history, time and context are read.
+        candidates: Of the request.
+        config: What of the history is read.
+        position_K: The slot where each candidate was shown, from 1; 0 where it was not. Unset, as in serving: nowhere.
+    """
     recent_L = query.history_L[-config.recent :]
     share_L = share_of_history(len(recent_L), config.half_life)
-    return items.candidate_bags(candidates.item_index, recent_L, share_L)
+    num = len(candidates)
+    position_K = np.zeros(num, np.int64) if position_K is None else np.minimum(position_K, MAX_POSITION)
+    rows = {table: np.repeat(row_1, num) for table, row_1 in query_rows([query]).items()}
+    return {
+        **items.candidate_bags(candidates.item_index, recent_L, share_L),
+        **context_bags(CONTEXT_TABLES, rows),
+        POSITION: Bag.singles(position_K),
+    }
 
 
 class Ranking:
@@ -44,10 +75,10 @@ class Ranking:
         calibration: Makes its logits probabilities.
         items: What the items are.
         feature_names: What hydration gives; must be what the model was trained on.
-        config: What of the history the tables see.
+        config: What of the history the tables see, and what makes the score.
 
     Raises:
-        CompatibilityError: The model was trained on other features, or tables of another size.
+        CompatibilityError: The model was trained on other features, tables of another size or other targets.
     """
 
     def __init__(
@@ -72,26 +103,42 @@ class Ranking:
                 mend="train the ranker with this feature schema",
             )  # fmt: skip
         self.config = config or RankingConfig()
+        for target in self.config.score_weights:
+            if target not in model.config.targets:
+                raise CompatibilityError(
+                    f"target {target} of ranking.score_weights", value="not predicted", limit=list(model.config.targets),
+                    mend="train the ranker with this target, or take its weight out",
+                )  # fmt: skip
         self._model, self._calibration, self._items = model.eval(), calibration, items
 
     def __call__(self, queries: Sequence[Query], candidates: Sequence[Candidates]) -> list[Candidates]:
-        """The candidates under their probabilities, best first; ties by item_index."""
-        return [
-            found.with_score(self._calibration(logit_K)).sorted()
-            for found, logit_K in zip(candidates, self.logits(queries, candidates), strict=True)
-        ]
+        """The candidates under their scores, best first; ties by item_index.
 
-    def logits(self, queries: Sequence[Query], candidates: Sequence[Candidates]) -> list[Float32]:
-        """The model's logits (K,) of each request, before calibration."""
+        A score is the mean, by `score_weights`, of what each target is expected to be: the calibrated probability of a
+        click, like or purchase, and for watch that of a click times the predicted log(1 + seconds).
+        """
         return [
-            self._logits(query, found) if len(found) else np.empty(0, np.float32)
+            found.with_score(self._score(self._logits(query, found))).sorted() if len(found) else found
             for query, found in zip(queries, candidates, strict=True)
         ]
 
     def _logits(self, query: Query, found: Candidates) -> Float32:
+        """The model's outputs (K, T), before calibration."""
         features_KF = found.features_KF
         assert features_KF is not None, "hydrate first"
         bags = candidate_bags(self._items, query, found, self.config)
         with torch.inference_mode():
-            logit_K: Float32 = self._model(torch.from_numpy(features_KF), jagged(bags)).numpy()
-        return logit_K
+            logit_KT: Float32 = self._model(torch.from_numpy(features_KF), jagged(bags)).numpy()
+        return logit_KT
+
+    def _score(self, logit_KT: Float32) -> Float32:
+        weights = self.config.score_weights
+        total_K = sum(weight * self._expected(logit_KT, target) for target, weight in weights.items())
+        score_K: Float32 = np.asarray(total_K / sum(weights.values()), np.float32)
+        return score_K
+
+    def _expected(self, logit_KT: Float32, target: Target) -> Float32:
+        column = self._model.config.targets.index
+        if target == "watch":
+            return self._expected(logit_KT, CLICK) * np.maximum(logit_KT[:, column(target)], 0)
+        return self._calibration.of(target)(logit_KT[:, column(target)])
