@@ -52,8 +52,8 @@ def batch(step, rank):
     }  # fmt: skip
 
 
-def distributed(placement, year="data_parallel", rows=None, **sharding):
-    """The toy over the ranks of this process's group."""
+def distributed(placement, year="data_parallel", rows=None, pipelined=False, **sharding):
+    """The toy over the ranks of this process's group, and where it is `pipelined` as a fit's loop takes it."""
     from tastemaker_training.fit_config import OptimizerConfig, ShardingConfig
     from tastemaker_training.sharded_tables import ShardedTables, initial_rows
     from tastemaker_training.sharding import distribute
@@ -61,7 +61,14 @@ def distributed(placement, year="data_parallel", rows=None, **sharding):
     tables = ShardedTables(SPECS, sharding.get("table_type", "fp32"))
     config = ShardingConfig(default=placement, tables={"year": year}, column_width=4, **sharding)
     optimizers = OptimizerConfig(table_learning_rate=TABLE_RATE, dense_learning_rate=DENSE_RATE)
-    return distribute(Model(tables, prefetch=True), tables, config, optimizers, rows or initial_rows(SEED))
+    model = Model(tables, prefetch=not pipelined)
+    if pipelined:
+        from tastemaker_training.pipelining import Objective
+
+        return model, distribute(
+            Objective(model, model.forward), tables, config, optimizers, rows or initial_rows(SEED)
+        )
+    return distribute(model, tables, config, optimizers, rows or initial_rows(SEED))
 
 
 def train_plain(num_steps, num_ranks, factor=lambda step: 1.0):

@@ -25,7 +25,7 @@ class StoppedError(Exception):
 
 
 class Source:
-    """The toy's batches; stops before the step at which it was told to, as a lost rank would."""
+    """The toy's batches; reading the one at which it was told to stop fails, as on a lost rank."""
 
     num_steps = NUM_STEPS
 
@@ -49,6 +49,7 @@ class Source:
 def make(folder, source, **config):
     from tastemaker_training.checkpoints import Checkpoints
     from tastemaker_training.fitting import Fit
+    from tastemaker_training.pipelining import StepBatch
 
     told = FitConfig(
         checkpoint=CheckpointConfig(every_steps=2),
@@ -56,7 +57,17 @@ def make(folder, source, **config):
         **config,
     )
     kept = Checkpoints(Path(folder), told.checkpoint, {"model": "toy"})
-    return Fit(toy.distributed("row_wise"), source, told, kept, NUM_EPOCHS, seed=1)
+    model, distributed = toy.distributed("row_wise", pipelined=True)
+    fit = Fit(
+        distributed,
+        source,
+        lambda bags: StepBatch.of(distributed.tables, bags, bags),
+        told,
+        kept,
+        NUM_EPOCHS,
+        1,
+    )
+    return model, fit
 
 
 def run(folder, out, metrics=None, **config):
@@ -64,26 +75,25 @@ def run(folder, out, metrics=None, **config):
     from tastemaker_training.export import export_model
 
     source, reports = Source(), []
-    fit = make(folder, source, **config)
+    model, fit = make(folder, source, **config)
     given = iter(metrics or [])
     position = fit.run(
         lambda: {"score": next(given)} if metrics else {}, "score" if metrics else None, reports.append
     )
-    module = fit.distributed.module.module
-    export_model(Path(out), getattr(module, "module", module), fit.distributed.tables)
+    export_model(Path(out), model, fit.distributed.tables)
     found = {"asked": source.asked, "reports": reports, "best": position.best_epoch}
     Path(out).with_suffix(".json").write_text(json.dumps(found))
 
 
 def run_and_lose(folder, epoch, step):
-    fit = make(folder, Source(stop_at=(epoch, step)))
+    _, fit = make(folder, Source(stop_at=(epoch, step)))
     with pytest.raises(StoppedError):
         fit.run(dict, None, lambda report: None)
     fit.checkpoints.wait()
 
 
 def spoil(folder):
-    fit = make(folder, Source(spoil_at=(1, 3)))
+    _, fit = make(folder, Source(spoil_at=(1, 3)))
     with pytest.raises(TrainingError) as found:
         fit.run(dict, None, lambda report: None)
     text = str(found.value)
@@ -103,7 +113,7 @@ def undisturbed(tmp_path_factory):
     return read(folder / "m.safetensors")
 
 
-@pytest.mark.parametrize(("lost_at", "goes_on_at"), [((1, 3), [1, 2]), ((2, 0), [2, 0]), ((0, 1), [0, 0])])
+@pytest.mark.parametrize(("lost_at", "goes_on_at"), [((1, 4), [1, 2]), ((2, 0), [2, 0]), ((0, 1), [0, 0])])
 def test_a_fit_that_was_lost_goes_on_from_its_last_checkpoint(undisturbed, lost_at, goes_on_at, tmp_path):
     run_ranks(__file__, 2, "run_and_lose", folder=tmp_path / "c", epoch=lost_at[0], step=lost_at[1])
     run_ranks(__file__, 2, "run", folder=tmp_path / "c", out=tmp_path / "m.safetensors")
@@ -139,10 +149,9 @@ def test_the_best_epoch_is_what_remains(tmp_path):
 def export_newest(folder, out):
     from tastemaker_training.export import export_model
 
-    fit = make(folder, Source())
+    model, fit = make(folder, Source())
     fit.checkpoints.restore(fit.distributed)
-    module = fit.distributed.module.module
-    export_model(Path(out), getattr(module, "module", module), fit.distributed.tables)
+    export_model(Path(out), model, fit.distributed.tables)
 
 
 def test_a_loss_that_is_no_number_names_step_batch_and_checkpoint(tmp_path):

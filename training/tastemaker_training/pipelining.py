@@ -46,6 +46,13 @@ class StepBatch(Pipelineable):
         return StepBatch(self.rows.pin_memory(), self.num_bags, self.content)
 
 
+def tables_of(model: nn.Module) -> ShardedTables:
+    """A model's tables, which must be spread over the ranks."""
+    tables = model.tables
+    assert isinstance(tables, ShardedTables), type(tables)
+    return tables
+
+
 class Objective(nn.Module):
     """A model's loss, as TorchRec's pipeline can follow it.
 
@@ -57,13 +64,11 @@ class Objective(nn.Module):
     def __init__(self, model: nn.Module, loss: Callable[[Any], Tensor]) -> None:
         super().__init__()
         self.model = model
-        tables = model.tables
-        assert isinstance(tables, ShardedTables)
-        self.rest = _Rest(tables, loss)
+        self.rest = _Rest(tables_of(model), loss)
 
     def forward(self, batch: StepBatch) -> tuple[Tensor, Tensor]:
         """The loss, to be differentiated and to be read."""
-        found: tuple[Tensor, Tensor] = self.rest(self.model.tables.collection(batch.rows), batch)
+        found: tuple[Tensor, Tensor] = self.rest(tables_of(self.model).collection(batch.rows), batch)
         return found
 
 
@@ -72,6 +77,7 @@ class _Rest(nn.Module):
 
     def __init__(self, tables: ShardedTables, loss: Callable[[Any], Tensor]) -> None:
         super().__init__()
+        assert not isinstance(loss, nn.Module), "it would own the model"
         self._hand_out, self._loss = tables.hand_out, loss
 
     def forward(self, pooled: Any, batch: StepBatch) -> tuple[Tensor, Tensor]:
