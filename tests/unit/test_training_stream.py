@@ -1,5 +1,4 @@
 import itertools
-import threading
 
 import numpy as np
 import pyarrow as pa
@@ -10,7 +9,7 @@ from hypothesis import strategies as st
 
 from tastemaker.errors import DataError, UsageError
 from tastemaker_training.row_groups import RowGroupReader
-from tastemaker_training.stream import RowStream, StreamConfig, _take, batch_fingerprint, prefetched
+from tastemaker_training.stream import RowStream, StreamConfig, _take
 
 COLUMNS = ["row", "bag"]
 
@@ -41,7 +40,7 @@ def write_files(folder, sizes, rows_per_group=5):
 
 
 def stream(files, columns=COLUMNS, **changes):
-    names = ("lanes", "shuffle_groups", "prefetch")
+    names = ("lanes", "shuffle_groups")
     config = StreamConfig(**{name: changes.pop(name) for name in names if name in changes})
     return RowStream(files, columns, config, **({"seed": 7, "batch_size": 12} | changes))
 
@@ -63,7 +62,6 @@ shapes = st.fixed_dictionaries(
     {
         "lanes": st.sampled_from([1, 2, 6, 12]),
         "shuffle_groups": st.integers(1, 3),
-        "prefetch": st.integers(0, 2),
     }
 )
 sizes = st.lists(st.integers(0, 40), min_size=1, max_size=4).filter(lambda sizes: sum(sizes) >= 12)
@@ -157,7 +155,7 @@ def allocated(files):
     before = pa.total_allocated_bytes()
     held = [
         pa.total_allocated_bytes() - before
-        for _ in stream(files, lanes=4, shuffle_groups=2, batch_size=40, prefetch=0).batches(epoch=0)
+        for _ in stream(files, lanes=4, shuffle_groups=2, batch_size=40).batches(epoch=0)
     ]
     return max(held)
 
@@ -185,7 +183,7 @@ def test_an_epoch_reads_each_row_group_once_but_for_those_that_two_lanes_share(t
 
 
 def test_seeking_reads_no_more_than_the_windows_of_its_step(tmp_path, monkeypatch):
-    rows = stream([write(tmp_path / "f", list(range(10_000)), 10)], lanes=4, shuffle_groups=2, prefetch=0)
+    rows = stream([write(tmp_path / "f", list(range(10_000)), 10)], lanes=4, shuffle_groups=2)
     reads = count_reads(monkeypatch)
     next(rows.batches(epoch=0, first_step=rows.num_steps // 2))
     assert 4 <= len(reads) <= 4 * 2 * 2  # a step may end in the next window
@@ -197,7 +195,7 @@ def test_a_description_tells_streams_with_other_rows_apart(tmp_path):
     assert base.describe() == {
         "fingerprint": base.fingerprint, "seed": 7, "batch_size": 12, "lanes": 12, "shuffle_groups": 4,
     }  # fmt: skip
-    assert stream(files, rank=1, num_ranks=2, prefetch=0).describe() == base.describe()
+    assert stream(files, rank=1, num_ranks=2).describe() == base.describe()
     moved = tmp_path / "moved"
     moved.mkdir()
     assert stream(write_files(moved, [30, 30])).fingerprint == base.fingerprint
@@ -245,9 +243,8 @@ def test_columns_must_be_there_and_of_one_type(tmp_path):
         stream([*files, tmp_path / "b"])
 
 
-@pytest.mark.parametrize("prefetch", [0, 2])
 @pytest.mark.parametrize(("column", "value"), [("row", None), ("bag", None), ("bag", [1, None, 2])])
-def test_a_null_is_named_by_file_and_row(tmp_path, column, value, prefetch):
+def test_a_null_is_named_by_file_and_row(tmp_path, column, value):
     good = table(list(range(60)))
     values = good[column].to_pylist()
     values[43] = value
@@ -255,7 +252,7 @@ def test_a_null_is_named_by_file_and_row(tmp_path, column, value, prefetch):
     bad = good.set_column(at, column, pa.array(values, good.schema.field(column).type))
     pq.write_table(bad, tmp_path / "bad.parquet", row_group_size=10)
     with pytest.raises(DataError, match=f"bad.parquet, row 44: {column}, is 'null', must be set"):
-        list(stream([tmp_path / "bad.parquet"], prefetch=prefetch).batches(epoch=0))
+        list(stream([tmp_path / "bad.parquet"]).batches(epoch=0))
 
 
 def test_a_damaged_page_is_named_by_file_and_rows(tmp_path):
@@ -268,54 +265,3 @@ def test_a_damaged_page_is_named_by_file_and_rows(tmp_path):
     file.write_bytes(content)
     with pytest.raises(DataError, match=r"f, rows 21 to 40, cannot be read, is .*: make the file again"):
         list(stream([file]).batches(epoch=0))
-
-
-def prefetch_threads():
-    return [thread for thread in threading.enumerate() if thread.name == "prefetch"]
-
-
-@pytest.mark.parametrize("depth", [0, 1, 3])
-def test_prefetching_gives_what_its_source_gives_and_leaves_no_thread(depth):
-    assert list(prefetched(iter(range(50)), depth)) == list(range(50))
-    assert not prefetch_threads()
-
-
-def test_prefetching_makes_no_more_than_its_depth_ahead_and_ends_when_closed():
-    made, full = [], threading.Event()
-
-    def source():
-        for number in itertools.count():
-            made.append(number)
-            if number == 3:
-                full.set()
-            yield number
-
-    ahead = prefetched(source(), 3)
-    assert next(ahead) == 0
-    assert full.wait(30)
-    assert made == [0, 1, 2, 3]  # one was taken, three are ready
-    assert len(prefetch_threads()) == 1
-    ahead.close()
-    assert not prefetch_threads()
-
-
-@pytest.mark.parametrize("depth", [0, 2])
-def test_an_error_is_raised_where_it_happened(depth):
-    def source():
-        yield 1
-        raise DataError("row 2")
-
-    ahead = prefetched(source(), depth)
-    assert next(ahead) == 1
-    with pytest.raises(DataError, match="row 2"):
-        next(ahead)
-    assert not prefetch_threads()
-
-
-def test_a_batch_fingerprint_names_values_and_their_order_alone():
-    whole = table([5, 6, 7])
-    pieces = pa.concat_tables([table([4, 5, 6]).slice(1), table([7])])
-    assert batch_fingerprint(pieces) == batch_fingerprint(whole)
-    assert len(batch_fingerprint(whole)) == 16
-    others = [table([5, 7, 6]), table([5, 6, 8]), whole.select(["row", "bag"]), whole.slice(1)]
-    assert len({batch_fingerprint(other) for other in [whole, *others]}) == 5

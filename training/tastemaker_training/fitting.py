@@ -13,9 +13,9 @@ from tastemaker.errors import TrainingError
 from tastemaker_training.checkpoints import Checkpoints, Position
 from tastemaker_training.fit_config import FitConfig
 from tastemaker_training.pipelining import Pipeline, StepBatch
+from tastemaker_training.prefetching import prefetched
 from tastemaker_training.sharding import Distributed
 from tastemaker_training.state import State
-from tastemaker_training.stream import prefetched
 
 Report = dict[str, Any]
 

@@ -10,17 +10,13 @@ Not for what a row means (`features.examples`) or for reading files (`row_groups
 Shape letters: G row groups, in the epoch's order.
 """
 
-import hashlib
-import queue
-import threading
 from collections.abc import Iterator, Sequence
 from itertools import groupby
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.ipc
 from pydantic import Field
 
 from tastemaker.config import Strict
@@ -28,17 +24,14 @@ from tastemaker.errors import DataError, UsageError
 from tastemaker.types import Int64
 from tastemaker_training.row_groups import RowGroupReader, RowGroups
 
-T = TypeVar("T")
-
 
 class StreamConfig(Strict):
-    """How training reads its rows. Lanes and shuffle_groups decide the order, prefetch only when rows are read."""
+    """In which order training reads its rows."""
 
     lanes: int = Field(
         12, ge=1, description="places of the data that a batch is mixed from; ranks share them"
     )
     shuffle_groups: int = Field(4, ge=1, description="row groups that a lane holds and mixes at once")
-    prefetch: int = Field(2, ge=0, description="batches read ahead of the step; 0 reads none")
 
     def check_ranks(self, num_ranks: int) -> None:
         """Lets pass a number of ranks that can share the lanes.
@@ -123,9 +116,6 @@ class RowStream:
         Raises:
             DataError: Rows cannot be read, or hold a null; names file and row.
         """
-        return prefetched(self._batches(epoch, first_step), self._config.prefetch)
-
-    def _batches(self, epoch: int, first_step: int) -> Iterator[pa.Table]:
         reader = RowGroupReader(self._groups)
         order_G = np.random.default_rng((self._seed, epoch)).permutation(len(self._groups.num_rows_G))
         share = self.batch_size // self._config.lanes
@@ -219,46 +209,3 @@ def _cut(windows: Iterator[pa.Table], num_rows: int) -> Iterator[list[pa.Table]]
             parts, begin, missing = [], begin + missing, num_rows
         parts.append(window.slice(begin))
         missing -= window.num_rows - begin
-
-
-def prefetched(source: Iterator[T], depth: int) -> Iterator[T]:
-    """What `source` gives, of which a thread has up to `depth` ready; an error of `source` is raised in its place.
-
-    The thread ends with the iterator: when it is used up, closed or dropped.
-    """
-    if depth == 0:
-        yield from source
-        return
-    ready: queue.SimpleQueue[tuple[bool, Any]] = queue.SimpleQueue()
-    free, closed = threading.Semaphore(depth), threading.Event()
-
-    def fill() -> None:
-        try:
-            while free.acquire() and not closed.is_set():
-                ready.put((True, next(source)))
-        except StopIteration:
-            ready.put((False, None))
-        except BaseException as error:  # noqa: BLE001 (the consumer raises it)
-            ready.put((False, error))
-
-    thread = threading.Thread(target=fill, name="prefetch", daemon=True)
-    thread.start()
-    try:
-        while (found := ready.get())[0]:
-            free.release()
-            yield found[1]
-        if found[1] is not None:
-            raise found[1]
-    finally:
-        closed.set()
-        free.release()
-        thread.join()
-
-
-def batch_fingerprint(batch: pa.Table) -> str:
-    """16 hexadecimal digits that name the rows of a batch: their values in order, however they lie in memory."""
-    plain = batch.combine_chunks().replace_schema_metadata(None)
-    sink = pa.BufferOutputStream()
-    with pa.ipc.new_stream(sink, plain.schema) as writer:
-        writer.write_table(plain)
-    return hashlib.sha256(sink.getvalue()).hexdigest()[:16]
