@@ -14,6 +14,7 @@ from tastemaker_training.checkpoints import Checkpoints, Position
 from tastemaker_training.fit_config import FitConfig
 from tastemaker_training.pipelining import Pipeline, StepBatch
 from tastemaker_training.prefetching import prefetched
+from tastemaker_training.sharded_tables import device
 from tastemaker_training.sharding import Distributed
 from tastemaker_training.state import State
 
@@ -90,7 +91,7 @@ class Fit:
             report(dict(earlier))
         for epoch in range(position.epoch, self.num_epochs):
             position = self._epoch(epoch, position)
-            loss = _mean(position.loss_sum, self.source.num_steps)
+            loss = _over_ranks(position.loss_sum) / self.source.num_steps
             numbers = {"epoch": epoch + 1, "loss": loss, **evaluate()}
             position = _after_epoch(position, numbers, metric)
             self._save(position)
@@ -149,6 +150,7 @@ class Fit:
         more: State = {}
         for memory in self.memories:
             more |= memory.state()
+        position = replace(position, loss_sum=_over_ranks(position.loss_sum))
         self.checkpoints.save(self.distributed, position, more)
 
 
@@ -165,11 +167,11 @@ def _after_epoch(position: Position, numbers: Report, metric: str | None) -> Pos
     return position
 
 
-def _mean(loss_sum: float, num_steps: int) -> float:
-    """Mean loss of a step over all ranks."""
-    mean = torch.tensor(loss_sum / num_steps, dtype=torch.float64)
-    dist.all_reduce(mean)
-    return float(mean) / dist.get_world_size()
+def _over_ranks(value: float) -> float:
+    """The mean of every rank's value."""
+    total = torch.tensor(value, dtype=torch.float64, device=device())
+    dist.all_reduce(total)
+    return float(total) / dist.get_world_size()
 
 
 def fingerprint(batch: Any) -> str:
