@@ -129,5 +129,5 @@ def test_a_ranker_that_knows_positions_is_less_fooled_by_them() -> None:
         return float(np.corrcoef(*(rank.ravel() for rank in ranks))[0, 1])
 
     with_position, without = agreement(position=True), agreement(position=False)
-    assert with_position > 0.8
-    assert without < 0.6
+    assert with_position > 0.7
+    assert with_position > without + 0.25

@@ -1,11 +1,14 @@
+import json
 from dataclasses import replace
 
 import numpy as np
 import pytest
+from ranks import main, run_ranks
 
 from tastemaker.errors import DataError
 from tastemaker.features.ranking_data import Bag, RankingData
 from tastemaker.models.dlrm import DlrmConfig
+from tastemaker.models.layers import ExpertsConfig
 from tastemaker.types import Candidates
 
 # fbgemm warns of kernels that its CPU build lacks, and torch of interfaces that TorchRec still uses.
@@ -98,3 +101,47 @@ def test_a_recipe_that_asks_for_what_the_data_lacks_is_refused_before_the_first_
     ):
         with pytest.raises(DataError, match=message):
             ranker_data(tmp_path / "data", fit, shape.model_copy(update=missing), 0)
+
+
+def rank(folder: str, fit: dict[str, object], model: dict[str, object]) -> None:
+    """The ranker's loop on one rank, its reports left out."""
+    from tastemaker_training import ranker
+
+    ranker.report_progress = lambda metrics: None
+    ranker.ranker_loop({"data": f"{folder}/data", "fit": fit, "model": model, "seed": 1, "folder": folder})
+
+
+def test_two_ranks_train_targets_experts_context_and_position_from_sampled_negatives(tmp_path):
+    from tastemaker.models.calibration import Calibration
+    from tastemaker.models.dlrm import Dlrm
+    from tastemaker_training.artifacts import load_model
+    from tastemaker_training.ranking_file import save_ranking_data
+
+    data = with_likes(requests([6] * 60))
+    nothing = Bag(np.empty(0, np.int64), np.zeros(6, np.int64), np.empty(0, np.float32))
+    names = ("item_tags", "recent_tags", "item_years", "recent_years", "item_categories", "recent_categories")
+    context = {"position": Bag.singles(np.arange(1, 7)), "query_hours": Bag.singles(np.full(6, 20))}
+    bags = tuple(dict.fromkeys(names, nothing) | {"item_tags": own["tags"]} | context for own in data.bags)
+    likes = np.where(data.request_index % 3 == 0, 0, data.clicks)
+    labels = np.stack([data.clicks, likes], axis=1).astype(np.float32)
+    save_ranking_data(tmp_path / "data", replace(data, bags=bags, label_NT=labels))
+    model = DlrmConfig(
+        dense_features=("a", "b", "c"), num_tags=9, num_years=1, num_categories=1, embedding_dim=4,
+        targets=("like", "click"), context=("hours",), position=True, experts=ExpertsConfig(num=2, hidden=4),
+    ).model_dump(mode="json")  # fmt: skip
+    fit = {
+        "loss": "pointwise",
+        "epochs": 2,
+        "negative_share": 0.5,
+        "loss_weights": {"like": 0.5},
+        "held_out_share": 0.3,
+    }
+    run_ranks(__file__, 2, "rank", folder=str(tmp_path), fit=fit, model=model)
+    loaded = load_model(tmp_path / "ranker", "ranker", Dlrm)
+    assert loaded.config_dict() == model
+    calibration = Calibration.from_state(json.loads((tmp_path / "ranker" / "calibration.json").read_text()))
+    assert calibration.others.keys() == {"like"}
+
+
+if __name__ == "__main__":
+    main(globals())
