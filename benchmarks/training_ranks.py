@@ -1,0 +1,89 @@
+"""Ranks of a measured job, each in a process of its own, and what they answer.
+
+`run` starts a script of this folder once a rank; the script hands its measurement to `answer`, which joins the ranks
+in a gloo group on 127.0.0.1 and writes what was measured where `run` reads it.
+"""
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from tastemaker.runtime import free_port
+
+FOLDER = Path(__file__).parent
+DEADLINE_SECONDS = 600.0
+Measured = dict[str, Any]
+
+
+def run(script: str, job: dict[str, Any], *, num_ranks: int = 2, threads: int = 1) -> list[Measured]:
+    """What each rank measured, rank 0 first.
+
+    Raises:
+        RuntimeError: A rank failed; carries the end of its output.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        outs = [Path(folder) / f"{rank}.json" for rank in range(num_ranks)]
+        shared = os.environ | {
+            "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port()), "WORLD_SIZE": str(num_ranks),
+            "LOCAL_WORLD_SIZE": str(num_ranks), "OMP_NUM_THREADS": str(threads), "PYTHONWARNINGS": "ignore",
+        }  # fmt: skip
+        ranks = [
+            subprocess.Popen(
+                [sys.executable, str(FOLDER / script), json.dumps(job), str(out)],
+                env=shared | {"RANK": str(rank)}, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+            )
+            for rank, out in enumerate(outs)
+        ]  # fmt: skip
+        try:
+            _wait(ranks, script, job)
+        finally:
+            for rank in ranks:
+                rank.kill()
+        return [json.loads(out.read_text(encoding="utf-8")) for out in outs]
+
+
+def _wait(ranks: list["subprocess.Popen[str]"], script: str, job: dict[str, Any]) -> None:
+    deadline = time.monotonic() + DEADLINE_SECONDS
+    for rank in ranks:
+        output, _ = rank.communicate(timeout=max(deadline - time.monotonic(), 1.0))
+        if rank.returncode:
+            raise RuntimeError(f"{script} {job} failed:\n{output[-3000:]}")
+
+
+def answer(measure: Callable[[dict[str, Any]], Measured]) -> None:
+    """Runs `measure` on this rank's job, as a script's whole work."""
+    import torch
+    import torch.distributed as dist
+
+    job, out = json.loads(sys.argv[1]), Path(sys.argv[2])
+    torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
+    dist.init_process_group("gloo")
+    out.write_text(json.dumps(measure(job)), encoding="utf-8")
+    dist.barrier()
+    os._exit(0)  # gloo's thread may release the last tensor while Python ends, which aborts the process
+
+
+def resident_bytes() -> int:
+    """What this process holds now."""
+    return _status("VmRSS")
+
+
+def forget_peak() -> None:
+    """Lets the peak begin anew from what is held now."""
+    Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
+
+
+def peak_bytes() -> int:
+    """The most that this process has held since `forget_peak`."""
+    return _status("VmHWM")
+
+
+def _status(key: str) -> int:
+    lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
+    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(f"{key}:"))
