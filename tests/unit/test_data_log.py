@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from tastemaker.data.importers import ColumnMapping, import_events, save_import
-from tastemaker.data.log import freeze_log, read_frozen, read_log
+from tastemaker.data.log import freeze_log, read_frozen, read_impressions, read_log
 from tastemaker.data.schema import POSITIVE_KINDS, Dataset, read_dataset
 from tastemaker.errors import DataError
 from tastemaker.events.archive import event_table, write_days
@@ -146,3 +146,54 @@ def test_simulated_rows_in_the_imported_table_are_refused(home: Home) -> None:
     pq.write_table(table.set_column(origin, "origin", pa.array(["live", "simulator"])), file)
     with pytest.raises(DataError, match="imported interactions have origin simulator"):
         read_log(home, "default")
+
+
+def test_impressions_are_those_of_the_frozen_log(home: Home, tmp_path: Path) -> None:
+    source = tmp_path / "shown.csv"
+    source.write_text(
+        "user_id,item_id,timestamp,what\nann,a,5,click\nann,b,6,impression\nbob,b,7,impression\nbob,a,8,hide\n"
+    )
+    save_import(home, "default", import_events(source, ColumnMapping(kind="what"), NOW_MS))
+    archive(
+        home,
+        {"user_id": "bob", "item_id": "b", "timestamp_ms": 9000},
+        {"user_id": "ann", "item_id": "c", "timestamp_ms": 11_000, "kind": "impression"},
+        {"user_id": "ann", "item_id": "d", "timestamp_ms": 10_000, "kind": "impression", "origin": "replay"},
+        {
+            "user_id": "ann",
+            "item_id": "e",
+            "timestamp_ms": 12_000,
+            "kind": "impression",
+            "origin": "simulator",
+        },
+    )
+    frozen = freeze_log(home, "default")
+    archive(home, {"user_id": "ann", "item_id": "f", "kind": "impression"})
+    assert freeze_log(home, "default").fingerprint == frozen.fingerprint  # the same events were taken
+    shown = read_impressions(home, "default", frozen.fingerprint)
+    assert set(shown["kind"].to_pylist()) == {"impression"}
+    assert shown.select(["user_id", "item_id", "timestamp_ms"]).to_pydict() == {
+        "user_id": ["ann", "bob", "ann", "ann"],
+        "item_id": ["b", "b", "d", "c"],
+        "timestamp_ms": [6000, 7000, 10_000, 11_000],
+    }
+
+
+def test_without_live_events_impressions_are_the_imported_ones(home: Home) -> None:
+    fingerprint = freeze_log(home, "default").fingerprint
+    assert len(read_impressions(home, "default", fingerprint)) == 0
+
+
+def test_a_frozen_log_that_is_damaged_or_has_lost_a_file_says_so(home: Home) -> None:
+    archive(home, {"user_id": "ann", "item_id": "b"})
+    fingerprint = freeze_log(home, "default").fingerprint
+    (part,) = (home / "events" / "default").glob("day=*/part-*.parquet")
+    part.unlink()
+    with pytest.raises(
+        DataError, match=r"part-.*\.parquet, which .*\.json names, is 'gone', must be there: delete it"
+    ):
+        read_frozen(home, "default", fingerprint)
+    (file,) = (home / "events" / "default" / "frozen").iterdir()
+    file.write_text("[]")
+    with pytest.raises(DataError, match=r"frozen/.*\.json cannot be read"):
+        read_frozen(home, "default", fingerprint)

@@ -4,11 +4,13 @@ The archive's days hold simulated events as well, told apart by their origin: th
 goes on growing is frozen for a training, so that evaluation and publishing see what the fit saw.
 """
 
+import json
+from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Final
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from tastemaker.data.schema import (
     INTERACTIONS_SCHEMA,
@@ -20,11 +22,12 @@ from tastemaker.data.schema import (
 )
 from tastemaker.data.validation import check_items
 from tastemaker.errors import DataError
-from tastemaker.events.archive import EVENT_SCHEMA, read_days
-from tastemaker.home import Home, write_bytes
+from tastemaker.events.archive import EVENT_SCHEMA, parts_of, read_parts
+from tastemaker.home import Home, write_json
 from tastemaker.types import catalogue_name
 
 TRAINING_ORIGINS = ("live", "replay")
+IMPRESSION: Final = "impression"
 _KEPT_FROZEN = 4
 
 
@@ -36,19 +39,22 @@ def read_log(home: Home, catalogue: str) -> Dataset:
     Raises:
         DataError: Nothing was imported, a file cannot be read, or imported rows come from the simulator.
     """
-    return _dataset(home, catalogue, _live(home, catalogue))
+    return _dataset(home, catalogue, parts_of(_folder(home, catalogue)))
 
 
 def freeze_log(home: Home, catalogue: str) -> Dataset:
     """The same as `read_log`; `read_frozen` gives it again while the log grows. The newest few are kept.
 
+    The archive only adds files, so that their names are all that is kept. Logs of one fingerprint are one: the first of
+    them stays.
+
     Raises:
         DataError: As `read_log`, or it cannot be written.
     """
-    live = _live(home, catalogue)
-    dataset = _dataset(home, catalogue, live)
-    if len(live):
-        _freeze(_frozen_file(home, catalogue, dataset.fingerprint), live)
+    parts = parts_of(_folder(home, catalogue))
+    dataset = _dataset(home, catalogue, parts)
+    if parts:
+        _freeze(_frozen_file(home, catalogue, dataset.fingerprint), parts)
     return dataset
 
 
@@ -58,46 +64,75 @@ def read_frozen(home: Home, catalogue: str, fingerprint: str) -> Dataset:
     Where there is none such, the imported table, whose fingerprint is another unless it had no live events.
 
     Raises:
-        DataError: As `read_log`.
+        DataError: As `read_log`, or the archive has lost a file of it.
     """
-    file = _frozen_file(home, catalogue, fingerprint)
-    if not file.exists():
-        return build_dataset(*read_imported(home, catalogue))
-    try:
-        live = pq.read_table(file, schema=INTERACTIONS_SCHEMA)
-    except (OSError, pa.ArrowException) as error:
-        raise DataError(
-            f"{file} cannot be read", value=str(error), mend="delete it and train again"
-        ) from error
-    return _dataset(home, catalogue, live)
+    return _dataset(home, catalogue, _frozen_parts(home, catalogue, fingerprint))
 
 
-def _live(home: Home, catalogue: str) -> pa.Table:
-    """Archived rows with `INTERACTIONS_SCHEMA`, positive kinds only."""
-    wanted = pc.field("origin").isin(TRAINING_ORIGINS) & pc.field("kind").isin(POSITIVE_KINDS)
-    events = read_days(home / "events" / catalogue_name(catalogue), EVENT_SCHEMA, "event_id", wanted)
+def read_impressions(home: Home, catalogue: str, fingerprint: str) -> pa.Table:
+    """What users were shown, beside the dataset of this fingerprint: rows with `INTERACTIONS_SCHEMA`, as in the log.
+
+    Raises:
+        DataError: As `read_frozen`.
+    """
+    interactions, _ = read_imported(home, catalogue)
+    live = _live(_frozen_parts(home, catalogue, fingerprint), (IMPRESSION,))
+    return pa.concat_tables([interactions.filter(_wanted((IMPRESSION,))), live])
+
+
+def _wanted(kinds: Sequence[str]) -> pc.Expression:
+    return pc.field(Column.ORIGIN).isin(TRAINING_ORIGINS) & pc.field(Column.KIND).isin(kinds)
+
+
+def _live(parts: Sequence[Path], kinds: Sequence[str]) -> pa.Table:
+    """Archived rows with `INTERACTIONS_SCHEMA`, of some kinds only."""
+    events = read_parts(parts, EVENT_SCHEMA, "event_id", _wanted(kinds))
     return events.select(INTERACTIONS_SCHEMA.names).cast(INTERACTIONS_SCHEMA)
 
 
-def _dataset(home: Home, catalogue: str, live: pa.Table) -> Dataset:
+def _dataset(home: Home, catalogue: str, parts: Sequence[Path]) -> Dataset:
     interactions, items = read_imported(home, catalogue)
+    live = _live(parts, POSITIVE_KINDS)
     used = live[Column.ITEM_ID].combine_chunks().unique()
     if not pc.all(pc.is_in(used, items[Column.ITEM_ID].combine_chunks())).as_py():
         items, _ = check_items(items, [], used)
     return build_dataset(pa.concat_tables([interactions, live]), items)
 
 
+def _folder(home: Home, catalogue: str) -> Path:
+    return home / "events" / catalogue_name(catalogue)
+
+
 def _frozen_file(home: Home, catalogue: str, fingerprint: str) -> Path:
-    return home / "events" / catalogue_name(catalogue) / "frozen" / f"{fingerprint[:16]}.parquet"
+    return _folder(home, catalogue) / "frozen" / f"{fingerprint[:16]}.json"
 
 
-def _freeze(file: Path, live: pa.Table) -> None:
-    buffer = pa.BufferOutputStream()
-    pq.write_table(live, buffer)
+def _frozen_parts(home: Home, catalogue: str, fingerprint: str) -> list[Path]:
+    """The archive's files that a frozen log has; none where there is no such log."""
+    file = _frozen_file(home, catalogue, fingerprint)
+    if not file.exists():
+        return []
+    mend = "delete it and train again"
     try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        write_bytes(file, buffer.getvalue().to_pybytes())
-        kept = sorted(file.parent.glob("*.parquet"), key=lambda path: path.stat().st_mtime_ns)
+        names: list[str] = json.loads(file.read_text(encoding="utf-8"))["parts"]
+        parts = [_folder(home, catalogue) / name for name in names]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise DataError(f"{file} cannot be read", value=str(error), mend=mend) from error
+    for part in parts:
+        if not part.exists():
+            raise DataError(f"{part}, which {file} names", value="gone", limit="there", mend=mend)
+    return parts
+
+
+def _freeze(file: Path, parts: Iterable[Path]) -> None:
+    folder = file.parent
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        if file.exists():
+            file.touch()
+        else:
+            write_json(file, {"parts": [str(part.relative_to(folder.parent)) for part in parts]})
+        kept = sorted(folder.glob("*.json"), key=lambda path: path.stat().st_mtime_ns)
         for path in kept[:-_KEPT_FROZEN]:
             path.unlink(missing_ok=True)
     except OSError as error:

@@ -76,10 +76,22 @@ def _write_days(folder: Path, table: pa.Table) -> int:
 def read_days(
     folder: Path, schema: pa.Schema, id_column: str, where: pc.Expression | None = None
 ) -> pa.Table:
-    """All rows of the days under `folder`, each once, by time and then by id.
+    """All rows of the days under `folder`, which may be absent; see `read_parts`."""
+    return read_parts(parts_of(folder), schema, id_column, where)
+
+
+def parts_of(folder: Path) -> list[Path]:
+    """The files that `write_days` has written under `folder` so far; a file that is there never changes."""
+    return sorted(folder.glob("day=*/part-*.parquet"))
+
+
+def read_parts(
+    paths: Sequence[Path], schema: pa.Schema, id_column: str, where: pc.Expression | None = None
+) -> pa.Table:
+    """All rows of some files that `write_days` wrote, each once, by time and then by id.
 
     Args:
-        folder: As given to `write_days`; may be absent.
+        paths: Of the files.
         schema: Columns; one that an older file lacks is null.
         id_column: Names a record; later repeats are dropped.
         where: Keeps only rows for which this holds.
@@ -88,7 +100,7 @@ def read_days(
         DataError: A file is not Parquet, or its columns have other types.
     """
     parts = [schema.empty_table()]
-    for path in sorted(folder.glob("day=*/part-*.parquet")):
+    for path in paths:
         try:
             part = pq.ParquetFile(path).read()
             parts.append(part if where is None else part.filter(where))
