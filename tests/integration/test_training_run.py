@@ -1,17 +1,13 @@
 """A small recipe from events to a registered bundle, by the commands that a user types. Real Ray, TorchRec, MLflow."""
 
-import json
-import os
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import psutil
 import pytest
+from small import NUM_GROUPS, NUM_USERS, SmallHome
 
 from tastemaker.bundle.reader import Bundle
 from tastemaker.bundle.store import BundleStore
@@ -24,75 +20,19 @@ pytestmark = [
     pytest.mark.slow,
     pytest.mark.filterwarnings("ignore:The ``noload`` loader strategy:DeprecationWarning"),
 ]
-NUM_USERS, NUM_ITEMS, NUM_GROUPS = 80, 60, 4
-
-RECIPE = """
-seed: 3
-memory: {item_knn: {num_neighbours: 20}, ease: {l2: 20.0, keep: 30}, als: {dim: 8, iterations: 3}, half_lives: [2.0, 5.0]}
-two_tower:
-  model: {dim: 16, hidden: 16, max_history: 10}
-  fit: {epochs: 4, batch_size: 64, negatives: {num_sampled: 32}, sharding: {default: data_parallel, tables: {item_ids: row_wise}}}
-ranker: {fit: {epochs: 2, requests_per_batch: 8}}
-pipeline:
-  retrieval:
-    num_candidates: 40
-    sources:
-      - {name: two_tower, quota: 20}
-      - {name: ease, quota: 20}
-      - {name: als, quota: 20}
-      - {name: popular, quota: 10, weight: 0.1}
-"""
 
 
-def events(folder: Path) -> Path:
-    """Users who stay with one of four groups of items, nine times of ten."""
-    random = np.random.default_rng(0)
-    rows = ["userId,movieId,rating,timestamp"]
-    for user in range(NUM_USERS):
-        mine = np.flatnonzero(np.arange(NUM_ITEMS) % NUM_GROUPS == user % NUM_GROUPS)
-        others = np.setdiff1d(np.arange(NUM_ITEMS), mine)
-        chosen = np.concatenate([random.permutation(mine)[:14], random.permutation(others)[:2]])
-        for nth, item in enumerate(random.permutation(chosen)):
-            rows.append(f"{user + 1},{item + 1},4.0,{1_000_000_000 + nth * 60}")
-    movies = [
-        f"{item + 1},Film {item} ({1990 + item % 20}),Genre{item % NUM_GROUPS}" for item in range(NUM_ITEMS)
-    ]
-    folder.mkdir()
-    (folder / "ratings.csv").write_text("\n".join(rows) + "\n", encoding="utf-8")
-    (folder / "movies.csv").write_text("\n".join(["movieId,title,genres", *movies]) + "\n", encoding="utf-8")
-    return folder
-
-
-class Trained:
+class Trained(SmallHome):
     """A home in which the recipe and one that extends it were trained and published."""
 
     def __init__(self, folder: Path) -> None:
-        self.folder, self.home = folder, folder / "home"
-        (folder / "small.yaml").write_text(RECIPE)
-        (folder / "other.yaml").write_text("extends: small.yaml\nranker: {fit: {loss: pointwise}}")
-        self.run("data", "import", str(events(folder / "ml")))
+        super().__init__(folder)
+        self.write("other.yaml", "extends: small.yaml\nranker: {fit: {loss: pointwise}}")
         self.trained, self.other = self.json("train", "small.yaml", "other.yaml", "--workers", "1", "--json")
         (self.again,) = self.json("train", "other.yaml", "--workers", "1", "--json")
         self.offline = self.json("evaluate", "small", "--json")
         self.published = self.json("publish", "small", "--json")
         self.planted = self.json("publish", "small", "--plant-worse", "--json")
-
-    def run(self, *arguments: str) -> str:
-        process = self.start(*arguments)
-        out, error = process.communicate(timeout=300)
-        assert process.returncode == 0, error
-        return out
-
-    def start(self, *arguments: str) -> subprocess.Popen[str]:
-        clean = {k: v for k, v in os.environ.items() if not k.startswith(("TASTEMAKER_", "RAY_"))}
-        return subprocess.Popen(
-            [sys.executable, "-W", "ignore", "-m", "tastemaker.cli", "--debug", *arguments],
-            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=self.folder,
-            env=clean | {"TASTEMAKER_HOME": str(self.home), "OMP_NUM_THREADS": "1"},
-        )  # fmt: skip
-
-    def json(self, *arguments: str) -> Any:
-        return json.loads(self.run(*arguments))
 
     def bundle(self, published: dict) -> Bundle:
         store = BundleStore.of(Settings(home=self.home), Home.open(self.home))
@@ -125,7 +65,7 @@ def test_models_learn_the_groups_that_users_stay_with(trained):
 
 def test_a_second_recipe_reuses_the_retrievers(trained):
     folders = sorted(path.name.rsplit("-", 1)[0] for path in (trained.home / "checkpoints").iterdir())
-    assert folders == ["memory", "ranker", "ranker", "requests", "runs", "solo", "two-tower"]
+    assert folders == ["examples", "memory", "ranker", "ranker", "requests", "runs", "solo", "two-tower"]
     assert trained.again["run"] != trained.other["run"]
 
 
@@ -186,9 +126,7 @@ def test_the_run_is_in_mlflow(trained):
 
 @pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
 def test_an_interrupted_training_leaves_no_process_and_no_half_made_artifact(trained, signum):
-    (trained.folder / "long.yaml").write_text(
-        "extends: small.yaml\ntwo_tower: {fit: {epochs: 100000}}\nseed: 4\n"
-    )
+    trained.write("long.yaml", "extends: small.yaml\ntwo_tower: {fit: {epochs: 100000}}\nseed: 4\n")
     process = trained.start("train", "long.yaml", "--workers", "1")
     started = psutil.Process(process.pid)
     deadline = time.monotonic() + 120

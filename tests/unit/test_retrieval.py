@@ -31,10 +31,10 @@ class MeanOfVectors:
     def __init__(self, vectors_ID: np.ndarray) -> None:
         self._vectors_ID = vectors_ID
 
-    def encode(self, histories):
+    def encode_queries(self, queries):
         dim = self._vectors_ID.shape[1]
         return np.stack(
-            [self._vectors_ID[h].mean(axis=0) if len(h) else np.zeros(dim, np.float32) for h in histories]
+            [self._vectors_ID[h].mean(axis=0) if len(h) else np.zeros(dim, np.float32) for h in (query.history_L for query in queries)]
         )
 
 

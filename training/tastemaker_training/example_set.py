@@ -14,8 +14,9 @@ import pyarrow.parquet as pq
 
 from tastemaker.data.schema import Dataset
 from tastemaker.data.splits import Histories, Split
+from tastemaker.features.vocabulary import Vocabulary, VocabularyConfig
 from tastemaker.types import Int32, Int64
-from tastemaker_training.artifacts import load_tensors, save_tensors
+from tastemaker_training.artifacts import load_model, load_tensors, save_model, save_tensors
 from tastemaker_training.example_files import write_examples, write_histories
 
 FITS = ("train", "refit")
@@ -41,14 +42,23 @@ class ExampleSet:
         """The catalogue."""
         return pq.read_table(self.folder / _ITEMS)
 
+    def vocabulary(self, fit: str) -> Vocabulary:
+        """Which items have a row of their own."""
+        return load_model(self.folder, _vocabulary(fit), Vocabulary)
+
     def validation(self) -> tuple[Histories, Histories]:
-        """Histories and targets of the users that validation asks about."""
+        """Histories of the users that validation asks about, and their targets with times."""
         table = pq.read_table(self.folder / _VALIDATION)
-        return _histories(table["history"]), _histories(table["targets"])
+        return _histories(table["history"]), _histories(table["targets"], table["timestamp_ms"])
 
 
 def write_example_set(
-    folder: Path, dataset: Dataset, split: Split, max_history: int, max_validation_users: int
+    folder: Path,
+    dataset: Dataset,
+    split: Split,
+    max_history: int,
+    max_validation_users: int,
+    ids: VocabularyConfig,
 ) -> None:
     """Makes the folder's content.
 
@@ -58,6 +68,7 @@ def write_example_set(
         split: Of the events.
         max_history: Newest items that an example has at most.
         max_validation_users: Users that validation asks about at most: evenly over all that have targets.
+        ids: Which items have a row of their own.
     """
     pq.write_table(dataset.items, folder / _ITEMS)
     counts = {}
@@ -68,13 +79,15 @@ def write_example_set(
         write_examples(whole, folder / fit, max_history)
         whole.unlink()
         counts[fit] = np.bincount(_targets(histories), minlength=dataset.num_items).astype(np.int64)
+        save_model(folder, _vocabulary(fit), _fit_vocabulary(dataset, histories, ids))
     save_tensors(folder / _COUNTS, counts)
     with_targets = np.flatnonzero(split.validation.lengths > 0)
     chosen = np.linspace(0, len(with_targets) - 1, min(len(with_targets), max_validation_users)).astype(int)
     users = [int(user) for user in with_targets[chosen]] if len(with_targets) else []
-    table = {
+    table: dict[str, Any] = {
         "history": pa.array([split.train[user] for user in users], pa.list_(pa.int32())),
         "targets": pa.array([split.validation[user] for user in users], pa.list_(pa.int32())),
+        "timestamp_ms": pa.array([split.validation.times_ms(user) for user in users], pa.list_(pa.int64())),
     }
     pq.write_table(pa.table(table), folder / _VALIDATION)
 
@@ -85,7 +98,22 @@ def _targets(histories: Histories) -> Int32:
     return histories.item_index[at > np.repeat(histories.offsets[:-1], histories.lengths)]
 
 
-def _histories(column: Any) -> Histories:
-    lists = column.combine_chunks()
+def _vocabulary(fit: str) -> str:
+    return f"{fit}.vocabulary"
+
+
+def _fit_vocabulary(dataset: Dataset, histories: Histories, config: VocabularyConfig) -> Vocabulary:
+    """The items of some histories, by how often and when last they were used; ages are taken at the newest event."""
+    times = histories.timestamp_ms
+    assert times is not None, "histories of a dataset have times"
+    counts_I = np.bincount(histories.item_index, minlength=dataset.num_items)
+    last_ms_I = np.zeros(dataset.num_items, np.int64)
+    np.maximum.at(last_ms_I, histories.item_index, times)
+    return Vocabulary.fit(dataset.item_ids, counts_I, last_ms_I, int(times.max(initial=0)), config)
+
+
+def _histories(items: Any, times: Any = None) -> Histories:
+    lists = items.combine_chunks()
     offsets = np.concatenate([[0], np.cumsum(lists.value_lengths().to_numpy())]).astype(np.int64)
-    return Histories(offsets, lists.flatten().to_numpy().astype(np.int32))
+    time_N = None if times is None else times.combine_chunks().flatten().to_numpy()
+    return Histories(offsets, lists.flatten().to_numpy().astype(np.int32), time_N)

@@ -18,13 +18,21 @@ from tastemaker_training.sharding import Distributed
 from tastemaker_training.state import accumulators, local_parts
 
 
-def export_model(path: Path, model: nn.Module, tables: ShardedTables) -> None:
+def export_model(
+    path: Path, model: nn.Module, tables: ShardedTables, more: Mapping[str, np.ndarray] | None = None
+) -> None:
     """Writes the state of the single-device model, under its names; its tables are at `model.tables`.
 
     Every rank must call it; once it returns the file is whole on all of them.
+
+    Args:
+        path: Of the file.
+        model: Of this rank.
+        tables: The model's.
+        more: Arrays that stand beside the state.
     """
     dense = {name: value for name, value in model.state_dict().items() if not name.startswith("tables.")}
-    arrays = {name: value.detach().cpu().numpy() for name, value in dense.items()}
+    arrays = {name: value.detach().cpu().numpy() for name, value in dense.items()} | dict(more or {})
     shapes = {name: (array.dtype, array.shape) for name, array in arrays.items()}
     kind = np.dtype("float16" if tables.table_type == "fp16" else "float32")
     shapes |= {_weight(spec.name): (kind, (spec.num_rows, spec.dim)) for spec in tables.specs}

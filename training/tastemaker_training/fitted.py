@@ -10,6 +10,7 @@ from tastemaker.bundle.writer import BundleWriter
 from tastemaker.data.schema import Dataset
 from tastemaker.features.columns import FeatureSchema, ItemColumns
 from tastemaker.features.ranking_items import RankingItems
+from tastemaker.features.vocabulary import Vocabulary
 from tastemaker.index.faiss_index import FaissIndex
 from tastemaker.models.als import Als
 from tastemaker.models.calibration import Calibration
@@ -22,7 +23,7 @@ from tastemaker.stages.pipeline import Pipeline, PipelineConfig
 from tastemaker.stages.ranking import Ranking
 from tastemaker.stages.reranking import Reranking
 from tastemaker.stages.retrieval import Retrieval, Source, TwoTowerSource
-from tastemaker_training.artifacts import map_model
+from tastemaker_training.artifacts import load_model, map_model
 from tastemaker_training.memory import Memory, load_memory
 
 
@@ -34,6 +35,7 @@ class Fitted:
     columns: ItemColumns
     memory: Memory
     two_tower: TwoTower
+    vocabulary: Vocabulary
     index: FaissIndex
 
     @classmethod
@@ -42,7 +44,8 @@ class Fitted:
         columns = ItemColumns.from_items(dataset.items, FeatureSchema.fit(dataset.items))
         model = map_model(two_tower / fit, "two_tower", TwoTower)
         index = FaissIndex.build(model.encode_items(columns))
-        return cls(dataset, columns, load_memory(memory, fit), model, index)
+        vocabulary = load_model(two_tower / fit, "vocabulary", Vocabulary)
+        return cls(dataset, columns, load_memory(memory, fit), model, vocabulary, index)
 
     @property
     def items(self) -> RankingItems:
@@ -79,6 +82,7 @@ class Fitted:
         writer.add_table("items.parquet", self.dataset.items)
         writer.add_json("features.json", self.columns.schema.model_dump(mode="json"))
         writer.add_towers("two_tower", self.two_tower, lambda name: name.startswith("tables."))
+        writer.add_model("item_vocabulary", self.vocabulary)
         writer.add_index("index.faiss", self.index)
         writer.add_model("popularity", self.memory.popularity)
         solved: dict[str, ItemItem | Als] = {

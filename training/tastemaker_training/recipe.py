@@ -17,6 +17,7 @@ from tastemaker.config import Strict, read_yaml
 from tastemaker.errors import ConfigError, UsageError
 from tastemaker.features.context import ContextTable
 from tastemaker.features.ranking_data import CLICK, Target
+from tastemaker.features.vocabulary import VocabularyConfig
 from tastemaker.models.als import AlsConfig
 from tastemaker.models.layers import ExpertsConfig
 from tastemaker.models.two_tower import TwoTowerConfig
@@ -66,6 +67,7 @@ class TwoTowerRecipe(Strict):
     """The two-tower retriever and its fit."""
 
     model: TwoTowerConfig = Field(default_factory=TwoTowerConfig, description="shape of the towers")
+    ids: VocabularyConfig = Field(default_factory=VocabularyConfig, description="which items have own rows")
     fit: TwoTowerFitConfig = Field(default_factory=TwoTowerFitConfig, description="how it is trained")
 
 

@@ -65,6 +65,7 @@ def run_tasks(config: dict[str, Any]) -> None:
     for module in config["preload"]:
         import_module(module)
     folder = Path(config["folder"])
+    threading.Thread(target=_end_with, args=(folder,), daemon=True, name="left over").start()
     _task = sum("done" in report for report in read_curves(folder))  # of ranks that were here before
     while True:
         path = folder / f"{_task}.json"
@@ -77,6 +78,13 @@ def run_tasks(config: dict[str, Any]) -> None:
             return
         else:
             time.sleep(_POLL_SECONDS)
+
+
+def _end_with(folder: Path) -> None:
+    """Ends this process once the folder is gone: whoever trains here next has removed what a killed driver left."""
+    while folder.exists():
+        time.sleep(_POLL_SECONDS)
+    os._exit(1)
 
 
 def _do(task: dict[str, Any], folder: Path) -> None:

@@ -23,7 +23,7 @@ from tastemaker_training.artifacts import plain
 from tastemaker_training.recipe import Recipe
 from tastemaker_training.steps import RANKER_MODULE, TWO_TOWER_MODULE, Steps
 from tastemaker_training.tracking import log_run
-from tastemaker_training.workers import Workers, check_workers
+from tastemaker_training.workers import Workers, check_workers, remove_left_over
 
 _RECORD, _OFFLINE = "run.json", "offline.json"
 _LOCK_SECONDS = 5.0
@@ -122,6 +122,7 @@ def train(
     ]
     watches = [_Stopwatch() for _ in planned]
     with home.lock("training", _LOCK_SECONDS), workers:
+        remove_left_over(home)
         for steps, watch in zip(planned, watches, strict=True):
             _fit(steps, watch)
         workers.stop()

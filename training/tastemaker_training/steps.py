@@ -106,6 +106,7 @@ class Steps:
         memory = ("memory", data | {"config": plain(recipe.memory)})
         fit = plain(recipe.two_tower.fit)
         kept = {"max_history": recipe.two_tower.model.max_history, "validation": fit.pop("validation_users")}
+        kept["ids"] = plain(recipe.two_tower.ids)
         examples = ("examples", data | kept)
         learned = {"model": plain(recipe.two_tower.model), "fit": fit, "warm_start": self.warm_start}
         two_tower = ("two-tower", seed | learned | {"examples": artifact_name(*examples)})
@@ -140,7 +141,12 @@ class Steps:
                 self.workers.start()
             recipe = self.recipe.two_tower
             write_example_set(
-                folder, self.dataset, self.split, recipe.model.max_history, recipe.fit.validation_users
+                folder,
+                self.dataset,
+                self.split,
+                recipe.model.max_history,
+                recipe.fit.validation_users,
+                recipe.ids,
             )
 
         return self._get("examples", make)

@@ -17,8 +17,10 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from tastemaker.data.schema import Column
 from tastemaker.evaluation.offline import evaluate
-from tastemaker.features.columns import HISTORY, FeatureSchema, ItemColumns, history_bag
+from tastemaker.features.columns import HISTORY, FeatureSchema, ItemColumns
+from tastemaker.features.context import query_rows
 from tastemaker.features.examples import EXAMPLE_COLUMNS, ExampleBatches, RetrievalBatch
 from tastemaker.features.frequency import StreamingFrequency
 from tastemaker.features.negatives import NegativeSampler, NegativesConfig
@@ -26,9 +28,9 @@ from tastemaker.home import write_json
 from tastemaker.models.cross_batch import CrossBatchMemory
 from tastemaker.models.losses import sampled_softmax_loss
 from tastemaker.models.tables import jagged
-from tastemaker.models.two_tower import TwoTower, TwoTowerConfig, two_tower_specs
+from tastemaker.models.two_tower import ITEM_ROWS, TwoTower, TwoTowerConfig, two_tower_specs
 from tastemaker.types import Float32, Query
-from tastemaker_training.artifacts import CHECKPOINTS, plain
+from tastemaker_training.artifacts import CHECKPOINTS, plain, save_model
 from tastemaker_training.checkpoints import Checkpoints
 from tastemaker_training.example_set import ExampleSet
 from tastemaker_training.export import export_accumulators, export_model
@@ -42,7 +44,7 @@ from tastemaker_training.sharding import Distributed, distribute
 from tastemaker_training.spread import SpreadIndex
 from tastemaker_training.state import State
 from tastemaker_training.stream import RowStream
-from tastemaker_training.warm_start import ACCUMULATORS, ITEMS, MODEL, WarmStart
+from tastemaker_training.warm_start import ACCUMULATORS, ITEMS, MODEL, VOCABULARY, WarmStart
 
 METRIC = "validation_ndcg@10"
 
@@ -123,6 +125,7 @@ class _Task:
     seed: int
     examples: ExampleSet
     columns: ItemColumns
+    item_ids: list[str]
     warm_start: WarmStart | None
     folder: Path
 
@@ -146,6 +149,7 @@ def two_tower_loop(config: dict[str, Any]) -> None:
         config["seed"],
         examples,
         ItemColumns.from_items(items, schema),
+        [str(item_id) for item_id in items[Column.ITEM_ID].to_pylist()],
         WarmStart.of(Path(warm_start), items, schema) if warm_start else None,
         Path(config["folder"]),
     )
@@ -167,10 +171,12 @@ class _Fit:
             task.examples.files(name), EXAMPLE_COLUMNS, fit.stream,
             seed=task.seed, batch_size=fit.batch_size, rank=rank, num_ranks=num_ranks,
         )  # fmt: skip
-        specs = two_tower_specs(config, task.columns.schema)
+        self.vocabulary = task.examples.vocabulary(name)
+        item_rows = self.vocabulary.rows(task.item_ids)
+        specs = two_tower_specs(config, task.columns.schema, self.vocabulary.num_rows)
         torch.manual_seed(task.seed)
         self.tables = ShardedTables(specs, fit.sharding.table_type)
-        self.model = TwoTower(config, specs, self.tables)
+        self.model = TwoTower(config, specs, self.tables, item_rows)
         self.model_config = self.model.config_dict()
         if task.warm_start is not None:
             task.warm_start.set_dense(self.model)
@@ -179,13 +185,13 @@ class _Fit:
 
     def _distributed(self) -> Distributed:
         fit, warm_start = self.task.fit, self.task.warm_start
-        rows = initial_rows(self.task.seed)
+        rows, items = initial_rows(self.task.seed), self.model.item_rows
         distributed = distribute(
             Objective(self.model, self.loss), self.tables, fit.sharding, fit.optimizer,
-            warm_start.rows(rows) if warm_start else rows, fit.precision,
+            warm_start.rows(rows, items) if warm_start else rows, fit.precision,
         )  # fmt: skip
         if warm_start is not None:
-            warm_start.set_accumulators(distributed)
+            warm_start.set_accumulators(distributed, items)
         return distributed
 
     def run(self, num_epochs: int, *, validate: bool) -> int:
@@ -194,7 +200,8 @@ class _Fit:
             self.task,
             NegativeSampler(self.task.examples.counts(self.name), self.task.fit.negatives),
         )
-        maker = ExampleBatches(task.columns, sampler, task.config.half_life, task.config.max_history)
+        config = task.config
+        maker = ExampleBatches(task.columns, sampler, config.half_life, config.max_history, config.context)
         source = RetrievalSource(
             self.stream, maker, task.fit.negatives, task.seed, lambda: self._index().whole()
         )
@@ -216,7 +223,8 @@ class _Fit:
         return position.best_epoch or num_epochs
 
     def _prepare(self, batch: RetrievalBatch) -> StepBatch:
-        return StepBatch.of(self.tables, jagged(batch.query_bags | batch.item_bags), batch)
+        bags = self.model.rows_of(jagged(batch.query_bags | batch.item_bags))
+        return StepBatch.of(self.tables, bags, batch)
 
     def _report(self, numbers: Report) -> None:
         report_progress({"fit": self.name, **numbers})
@@ -240,14 +248,16 @@ class _Fit:
 
     @torch.no_grad()
     def _encode_queries(self, queries: Sequence[Query]) -> Tensor:
-        config = self.task.config
-        bag = history_bag([query.history_L for query in queries], config.half_life, config.max_history)
-        return self.model.query(jagged({HISTORY: bag}))
+        context = query_rows(queries) if self.task.config.context else None
+        bags = self.model.query_bags([query.history_L for query in queries], context)
+        return self.model.query(jagged(bags))
 
     def _write(self) -> None:
         folder = self.task.folder / self.name
         folder.mkdir(exist_ok=True)
-        export_model(folder / f"{MODEL}.safetensors", self.model, self.tables)
+        rows = {ITEM_ROWS: self.model.item_rows}
+        export_model(folder / f"{MODEL}.safetensors", self.model, self.tables, rows)
         export_accumulators(folder / ACCUMULATORS, self.distributed)
         if dist.get_rank() == 0:
             write_json(folder / f"{MODEL}.json", self.model_config)
+            save_model(folder, VOCABULARY, self.vocabulary)

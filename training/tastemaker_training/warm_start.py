@@ -23,13 +23,16 @@ from tastemaker.data.schema import Column
 from tastemaker.errors import TrainingError
 from tastemaker.features.columns import FeatureSchema
 from tastemaker.models.tables import TableSpec
+from tastemaker.models.two_tower import ITEM_IDS, ITEM_ROWS, UNKNOWN_ROW
 from tastemaker.types import Int64
 from tastemaker_training.sharded_tables import RowsOf, chunks
 from tastemaker_training.sharding import Distributed
 from tastemaker_training.state import accumulators, local_parts
 
 pc: Any = pyarrow.compute
-ITEMS, ACCUMULATORS, MODEL, FIT = "items.parquet", "accumulators.safetensors", "two_tower", "refit"
+ITEMS, ACCUMULATORS, MODEL, VOCABULARY, FIT = (
+    "items.parquet", "accumulators.safetensors", "two_tower", "vocabulary", "refit",
+)  # fmt: skip
 """Files of a finished two-tower training: its catalogue, and what each fit left."""
 NEW = -1
 """The earlier row of what the earlier training did not have."""
@@ -39,12 +42,14 @@ NEW = -1
 class WarmStart:
     """An earlier training of the two-tower, seen from a later catalogue.
 
-    `rows_of` has for each table the earlier row of each row (R,), `NEW` where there was none.
+    `rows_of` has for each table of a vocabulary the earlier row of each row (R,), `NEW` where there was none;
+    `item_row_I` the earlier row of each item, `NEW` for new ones.
     """
 
     tensors: Mapping[str, np.ndarray]
     sums: Mapping[str, np.ndarray]
     rows_of: Mapping[str, Int64]
+    item_row_I: Int64
 
     @classmethod
     def of(cls, folder: Path, items: pa.Table, schema: FeatureSchema) -> Self:
@@ -63,38 +68,45 @@ class WarmStart:
                 value=error.strerror,
                 mend="train without, or name a finished training",
             ) from error
-        return cls(tensors, sums, _rows_of(earlier, items, schema))
+        before = FeatureSchema.fit(earlier)
+        tags = _found(pa.array(schema.tags, pa.string()), pa.array(before.tags, pa.string()))
+        at_I = _found(items[Column.ITEM_ID], earlier[Column.ITEM_ID])
+        row_I = np.where(at_I == NEW, NEW, tensors[ITEM_ROWS][np.maximum(at_I, 0)])
+        return cls(tensors, sums, {"tags": tags, "years": _years(before, schema)}, row_I)
 
-    def rows(self, fresh: RowsOf) -> RowsOf:
-        """First values of tables: those learned, `fresh` where there are none."""
+    def rows(self, fresh: RowsOf, item_rows: Int64) -> RowsOf:
+        """First values of tables: those learned, `fresh` where there are none.
+
+        Args:
+            fresh: As of a training from nothing.
+            item_rows: The row (I,) that each item has now.
+        """
 
         def rows(spec: TableSpec, start: int, stop: int) -> Tensor:
             first_RD, learned = fresh(spec, start, stop), self.tensors.get(_weight(spec.name))
-            from_R = self._from(spec.name, spec.num_rows, learned)[start:stop]
+            from_R = self._from(spec.name, spec.num_rows, learned, item_rows)[start:stop]
             known_R = from_R != NEW
             if learned is not None and learned.shape[1] == spec.dim:
-                first_RD[torch.from_numpy(known_R)] = torch.from_numpy(
-                    learned[from_R[known_R]].astype(np.float32)
-                )
+                values = learned[from_R[known_R]].astype(np.float32)
+                first_RD[torch.from_numpy(known_R)] = torch.from_numpy(values)
             return first_RD
 
         return rows
 
     def set_dense(self, model: nn.Module) -> None:
         """Sets the parameters and buffers of `model` that are no tables and have their earlier shape."""
-        own = model.state_dict()
-        for name, value in own.items():
+        for name, value in model.state_dict().items():
             learned = self.tensors.get(name)
             if not name.startswith("tables.") and learned is not None and learned.shape == value.shape:
                 value.copy_(torch.from_numpy(np.array(learned)))
 
     @torch.no_grad()
-    def set_accumulators(self, distributed: Distributed) -> None:
+    def set_accumulators(self, distributed: Distributed, item_rows: Int64) -> None:
         """Sets row-wise Adagrad's sums, so that rows that have learned much do not start to jump."""
         num_rows = {spec.name: spec.num_rows for spec in distributed.tables.specs}
         for table, _, value in accumulators(distributed):
             sums, rows = self.sums.get(table), num_rows[table]
-            from_R = self._from(table, rows, sums)
+            from_R = self._from(table, rows, sums, item_rows)
             for begin, part in local_parts(value):
                 for start, stop in chunks(len(part)):
                     # A column shard has its sums behind those of the shards before it.
@@ -104,25 +116,22 @@ class WarmStart:
                         learned[at != NEW] = sums[at[at != NEW]]
                     part[start:stop] = torch.from_numpy(learned)
 
-    def _from(self, table: str, num_rows: int, learned: np.ndarray | None) -> Int64:
+    def _from(self, table: str, num_rows: int, learned: np.ndarray | None, item_rows: Int64) -> Int64:
         """The earlier rows of a table; of one that no vocabulary stands behind the same, if its size is."""
         if table in self.rows_of:
             return self.rows_of[table]
+        if table == ITEM_IDS:
+            from_R = np.full(num_rows, NEW)
+            from_R[UNKNOWN_ROW] = UNKNOWN_ROW
+            both_I = (item_rows != UNKNOWN_ROW) & (self.item_row_I > UNKNOWN_ROW)
+            from_R[item_rows[both_I]] = self.item_row_I[both_I]
+            return from_R
         same = learned is not None and len(learned) == num_rows
         return np.arange(num_rows) if same else np.full(num_rows, NEW)
 
 
 def _weight(table: str) -> str:
     return f"tables.embedding_bags.{table}.weight"
-
-
-def _rows_of(earlier: pa.Table, items: pa.Table, schema: FeatureSchema) -> dict[str, Int64]:
-    before = FeatureSchema.fit(earlier)
-    return {
-        "item_ids": _found(items[Column.ITEM_ID], earlier[Column.ITEM_ID]),
-        "tags": _found(pa.array(schema.tags, pa.string()), pa.array(before.tags, pa.string())),
-        "years": _years(before, schema),
-    }
 
 
 def _found(names: Any, among: Any) -> Int64:

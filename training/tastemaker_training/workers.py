@@ -83,6 +83,15 @@ def check_cluster(num_workers: int) -> None:
         )  # fmt: skip
 
 
+def remove_left_over(home: Home) -> None:
+    """Removes what workers left whose driver was killed, and thereby ends those that have not noticed yet.
+
+    Nobody else may train in this home meanwhile.
+    """
+    for folder in (home / "checkpoints").glob("workers-*"):
+        shutil.rmtree(folder, ignore_errors=True)
+
+
 class Workers:
     """Ranks that train. They start with the first `start` or `submit`, and stop at the block's end.
 

@@ -35,6 +35,11 @@ class Histories:
     def __iter__(self) -> Iterator[Int32]:
         return (self[user] for user in range(len(self)))
 
+    def times_ms(self, user: int) -> Int64:
+        """When the user had each item; there are times where the rows come from a dataset."""
+        assert self.timestamp_ms is not None, "these histories do not come from a dataset"
+        return self.timestamp_ms[self.offsets[user] : self.offsets[user + 1]]
+
     def first_time_ms(self, user: int) -> int:
         """When a user, who must have items, took the first of them; 0 where times are unknown."""
         return 0 if self.timestamp_ms is None else int(self.timestamp_ms[self.offsets[user]])

@@ -6,12 +6,14 @@ of a generator that the caller seeds for the step, so that any step can be repea
 Shape letters: B examples of one rank's step, M items of it, V items of all histories, I catalogue.
 """
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
 
 from tastemaker.features.columns import HISTORY, ItemColumns, share_of_history
+from tastemaker.features.context import ContextTable, context_bags, context_rows
 from tastemaker.features.negatives import NegativeSampler
 from tastemaker.features.ragged import ranges
 from tastemaker.features.ranking_data import Bag
@@ -45,11 +47,18 @@ class ExampleBatches:
         sampler: Of what stands against the targets.
         half_life: Of the weights in the query's bag, in items.
         max_history: Newest items that a query has at most.
+        context: Of the request's context, what a query reads. Of past events the time alone is known.
     """
 
     def __init__(
-        self, columns: ItemColumns, sampler: NegativeSampler, half_life: float | None, max_history: int
+        self,
+        columns: ItemColumns,
+        sampler: NegativeSampler,
+        half_life: float | None,
+        max_history: int,
+        context: Sequence[ContextTable] = (),
     ) -> None:
+        self._context = tuple(context)
         self._columns, self._sampler, self._max_history = columns, sampler, max_history
         shares = [share_of_history(length, half_life) for length in range(max_history + 1)]
         self._shares = np.concatenate(shares)
@@ -68,6 +77,9 @@ class ExampleBatches:
         target_B = rows[TARGET_COLUMN].to_numpy().astype(np.int64)
         sample = self._sampler.draw(generator, target_B, neighbour_IH=neighbour_IH, rejected=rejected)
         query_bags = {HISTORY: self.history_bag(rows[HISTORY_COLUMN].combine_chunks())}
+        if self._context:
+            times_B = rows[TIME_COLUMN].to_numpy()
+            query_bags |= context_bags(self._context, context_rows(times_B, [""] * len(times_B)))
         item_bags = self._columns.item_bags(sample.item_M)
         return RetrievalBatch(query_bags, item_bags, sample.item_M, sample.log_q_M, sample.owner_M, step)
 

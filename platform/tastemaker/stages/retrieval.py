@@ -160,24 +160,24 @@ class PopularSource(Source):
         return _AskedScores(queries, score_BI, np.ones(len(queries), bool))
 
 
-class HistoryEncoder(Protocol):
-    """Makes a vector of a history, in the space of an index."""
+class QueryVectors(Protocol):
+    """Makes a vector of a request, in the space of an index."""
 
-    def encode(self, histories: Sequence[Int32]) -> Float32:
-        """Vectors (B, D) of histories that are ordered oldest first."""
+    def encode_queries(self, queries: Sequence[Query]) -> Float32:
+        """Vectors (B, D)."""
         ...
 
 
 class TwoTowerSource(Source):
     """Items whose vectors, by the item tower, are nearest to the history's, by the query tower."""
 
-    def __init__(self, name: str, encoder: HistoryEncoder, index: "VectorIndex") -> None:
+    def __init__(self, name: str, encoder: QueryVectors, index: "VectorIndex") -> None:
         self.name, self._encoder, self._index = name, encoder, index
         self._vectors_ID = index.vectors()
 
     def ask(self, queries: Sequence[Query]) -> Asked:
         """See `Source.ask`."""
-        vector_BD = self._encoder.encode([query.history_L for query in queries])
+        vector_BD = self._encoder.encode_queries(queries)
         return _AskedIndex(queries, vector_BD, self._index, self._vectors_ID)
 
 
