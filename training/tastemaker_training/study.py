@@ -24,7 +24,7 @@ from tastemaker_training.search_space import Part, Space, with_values
 
 REPORTED: Mapping[Part, tuple[str, ...]] = {
     "two_tower": ("validation_ndcg@10", "loss"),
-    "ranker": ("held_out_ndcg@10", "loss"),
+    "ranker": ("held_out_ndcg@10", "held_out_ece", "loss"),
 }
 """What each part's training says of an epoch; by the first of them trials are compared unless the recipe says otherwise."""
 Outcome = Literal["running", "completed", "stopped", "failed"]

@@ -38,14 +38,14 @@ def run_trial(config: dict[str, Any]) -> None:
     folder = study.folder / TRIALS / tune.get_context().get_trial_id()
     folder.mkdir(parents=True)
     recipe = study.recipe_of(decode(study, config))
+    workers = Workers(settings, home, config["workers"], (_MODULES[study.part],))
+    workers.start()  # meanwhile the data is read; they are not stopped here: Tune ends this process, and Ray with it them
+    loop, argument = _loop(study, settings, home, recipe, config["workers"])
     curve: list[Any] = []
-    with Workers(settings, home, config["workers"], (_MODULES[study.part],)) as workers:
-        workers.start()
-        loop, argument = _loop(study, settings, home, recipe, config["workers"])
-        for report in _reports(workers.submit(loop, argument | {"only_fit": "train"}, folder)):
-            if "epoch" in report:
-                curve.append({key: v for key, v in report.items() if key not in ("task", "fit")})
-                tune.report({SCORE: scores(study, curve)[-1], NUMBERS: curve[-1]})
+    for report in _reports(workers.submit(loop, argument | {"only_fit": "train"}, folder)):
+        if "epoch" in report:
+            curve.append({key: value for key, value in report.items() if key not in ("task", "fit")})
+            tune.report({SCORE: scores(study, curve)[-1], NUMBERS: curve[-1]})
 
 
 def _loop(

@@ -14,6 +14,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import optuna
+import ray
 from ray import tune
 from ray.tune.schedulers import ASHAScheduler, TrialScheduler
 from ray.tune.search.optuna import OptunaSearch
@@ -147,9 +148,12 @@ class TrialLog(tune.Callback):
         self._study, self._numbers, self._log = study, list(numbers), EventLog(study.folder)
         self._number: dict[str, int] = {}
 
-    def on_step_begin(self, **_: Any) -> None:
-        """Called by Tune all the time; an error ends the trials."""
+    def on_step_begin(self, trials: Any, **_: Any) -> None:
+        """Called by Tune all the time; where the study was interrupted it ends the trials, and Tune's run by an error."""
         if (self._study.folder / ABORT).exists():
+            for actor in (trial.temporary_state.ray_actor for trial in trials):
+                if actor is not None:
+                    ray.kill(actor)
             raise TrainingError("the study was interrupted")
 
     def on_trial_start(self, trial: Any, **_: Any) -> None:

@@ -6,6 +6,7 @@ Not for what Ray Tune does of it (`tuner`), nor for how a trial trains (`trials`
 import os
 import shutil
 import threading
+import time
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -228,7 +229,7 @@ class _Search:
                     runs.write(event)
                     advance(event["event"] == "end")
                 seen += len(events)
-                self._thread.join(_POLL_SECONDS)
+                time.sleep(_POLL_SECONDS)  # Ctrl-C in `join` would make Python take the thread for ended
         if self._failure is not None:
             lines = [line for line in str(self._failure).splitlines() if line.strip()]
             what = f"study {self._study.name} ended early: {lines[-1] if lines else type(self._failure).__name__}"
