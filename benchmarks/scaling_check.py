@@ -93,11 +93,11 @@ def measure(job: dict[str, Any]) -> Measured:
         TableSpec(name="user", num_rows=SMALL["users"], dim=dim, features=("user_id",)),
         TableSpec(name="item", num_rows=SMALL["items"], dim=dim, features=("history", "item_id")),
     ]
-    tables = ShardedTables(specs, job["table_type"])
-    model = Sum(tables)
     sharding = ShardingConfig(
         default=job["placement"], column_width=dim // SMALL["column_shards"], table_type=job["table_type"]
     )
+    tables = ShardedTables(specs, sharding)
+    model = Sum(tables)
     distributed = distribute(model, tables, sharding, OptimizerConfig(), initial_rows(0))
     with counted() as sent:
         distributed.step(distributed.module(_bags()))

@@ -58,8 +58,8 @@ def distributed(placement, year="data_parallel", rows=None, pipelined=False, **s
     from tastemaker_training.sharded_tables import ShardedTables, initial_rows
     from tastemaker_training.sharding import distribute
 
-    tables = ShardedTables(SPECS, sharding.get("table_type", "fp32"))
     config = ShardingConfig(default=placement, tables={"year": year}, column_width=4, **sharding)
+    tables = ShardedTables(SPECS, config)
     optimizers = OptimizerConfig(table_learning_rate=TABLE_RATE, dense_learning_rate=DENSE_RATE)
     model = Model(tables, prefetch=not pipelined)
     if pipelined:

@@ -11,6 +11,7 @@ from tastemaker.features.negatives import NegativeSampler, NegativesConfig
 from tastemaker.models.losses import sampled_softmax_loss
 from tastemaker.models.tables import jagged
 from tastemaker.models.two_tower import QueryEncoder, TwoTower, TwoTowerConfig, two_tower_specs
+from tastemaker.types import Query
 
 NUM_ITEMS = 12
 CONFIG = TwoTowerConfig(dim=4, hidden=8, half_life=1.0, max_history=3)
@@ -74,6 +75,7 @@ def test_a_few_steps_learn_what_follows_what(columns):
         {
             "history": pa.array([[i] for i in range(NUM_ITEMS)] * 4, pa.list_(pa.int32())),
             "target": pa.array([(i + 1) % NUM_ITEMS for i in range(NUM_ITEMS)] * 4, pa.int32()),
+            "rejected": pa.array([[]] * 4 * NUM_ITEMS, pa.list_(pa.int32())),
         }
     )
     sampler = NegativeSampler(np.full(NUM_ITEMS, 4), NegativesConfig(num_sampled=8))
@@ -126,3 +128,45 @@ def test_weights_of_another_shape_are_refused(model):
     config["config"]["hidden"] = 9
     with pytest.raises(CompatibilityError, match=r"two-tower weights.*size mismatch"):
         TwoTower.from_state(config, model.tensors())
+
+
+def test_rare_and_unknown_items_share_row_zero(columns):
+    torch.manual_seed(0)
+    rows = np.array([1, 2, 0, 3] + [0] * (NUM_ITEMS - 4))
+    model = TwoTower(CONFIG, two_tower_specs(CONFIG, columns.schema, 4), item_rows=rows).eval()
+    assert len(model.tensors()["tables.embedding_bags.item_ids.weight"]) == 4
+    seen, rare, later = (model.encode([np.array([item], np.int32)]) for item in (1, 2, NUM_ITEMS + 5))
+    np.testing.assert_array_equal(rare, later)
+    assert np.abs(seen - rare).max() > 1e-3
+    again = QueryEncoder.from_state(model.config_dict(), model.query_tensors())
+    np.testing.assert_array_equal(
+        again.encode([np.array([1, 2], np.int32)]), model.encode([np.array([1, 2], np.int32)])
+    )
+
+
+def test_weights_of_the_release_before_have_a_row_for_each_item(model):
+    tensors = model.tensors()
+    del tensors["item_rows"]
+    histories = [np.array([3, 4], np.int32)]
+    old = TwoTower.from_state(model.config_dict(), tensors)
+    np.testing.assert_array_equal(old.encode(histories), model.encode(histories))
+
+
+def test_a_query_reads_its_context_where_the_config_asks_for_it(columns):
+    config = CONFIG.model_copy(update={"context": ("hours", "devices")})
+    torch.manual_seed(0)
+    model = TwoTower(config, two_tower_specs(config, columns.schema)).eval()
+    assert [spec.name for spec in model.specs] == ["item_ids", "tags", "years", "hours", "devices"]
+    history = np.array([1, 2], np.int32)
+    noon = Query(history, now_ms=12 * 3_600_000)
+    vectors = model.encode_queries([noon, Query(history, context={"device": "tv"}), Query(history)])
+    np.testing.assert_array_equal(vectors[2:], model.encode([history]))  # nothing known
+    ids, hours, devices = (
+        model.tensors()[f"tables.embedding_bags.{name}.weight"] for name in ("item_ids", "hours", "devices")
+    )
+    mean = ids[1] / 3 + ids[2] * 2 / 3
+    with torch.no_grad():
+        expected = model.query_tower(
+            torch.from_numpy(np.stack([mean + hours[13] + devices[0], mean + hours[0] + devices[4]]))
+        )
+    np.testing.assert_allclose(vectors[:2], expected.numpy(), atol=1e-6)

@@ -34,8 +34,9 @@ def export_model(
     dense = {name: value for name, value in model.state_dict().items() if not name.startswith("tables.")}
     arrays = {name: value.detach().cpu().numpy() for name, value in dense.items()} | dict(more or {})
     shapes = {name: (array.dtype, array.shape) for name, array in arrays.items()}
-    kind = np.dtype("float16" if tables.table_type == "fp16" else "float32")
-    shapes |= {_weight(spec.name): (kind, (spec.num_rows, spec.dim)) for spec in tables.specs}
+    for spec in tables.specs:
+        kind = np.dtype("float16" if tables.types[spec.name] == "fp16" else "float32")
+        shapes[_weight(spec.name)] = (kind, (spec.num_rows, spec.dim))
     layout = TensorLayout(shapes)
     first = dist.get_rank() == 0
     parts = [

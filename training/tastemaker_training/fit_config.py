@@ -40,6 +40,11 @@ class ShardingConfig(Strict):
             )
         return {name: self.tables.get(name, self.default) for name in names}
 
+    def type_of(self, table: str) -> TableType:
+        """The type of a table's rows: replicas, which a plain optimizer updates, are always fp32."""
+        replicated = self.tables.get(table, self.default) == "data_parallel"
+        return "fp32" if replicated else self.table_type
+
 
 class OptimizerConfig(Strict):
     """Row-wise Adagrad for tables (one accumulator a row: its mean squared gradient), AdamW for the rest."""

@@ -116,7 +116,7 @@ def ranker_loop(config: dict[str, Any]) -> None:
     folder, seed = Path(config["folder"]), int(config["seed"])
     training, held_out = ranker_data(Path(config["data"]), fit_config, model_config, seed)
     torch.manual_seed(seed)
-    tables = ShardedTables(dlrm_specs(model_config), fit_config.sharding.table_type)
+    tables = ShardedTables(dlrm_specs(model_config), fit_config.sharding)
     model = Dlrm(model_config, tables)
     model.set_normalisation(training.dense_NF)
     model.set_prior(training.label_NT)

@@ -19,7 +19,7 @@ from torchrec.sparse.jagged_tensor import KeyedJaggedTensor, KeyedTensor
 from torchrec.types import DataType
 
 from tastemaker.models.tables import Jagged, TableSpec
-from tastemaker_training.fit_config import TableType
+from tastemaker_training.fit_config import ShardingConfig, TableType
 
 _TYPES: Mapping[TableType, DataType] = {"fp32": DataType.FP32, "fp16": DataType.FP16}
 _CHUNK_ROWS = 65_536
@@ -48,12 +48,14 @@ class ShardedTables(nn.Module):
     with equal numbers of bags. `prefetch` answers the following lookups of a step by a single exchange.
     """
 
-    def __init__(self, specs: Sequence[TableSpec], table_type: TableType = "fp32") -> None:
+    def __init__(self, specs: Sequence[TableSpec], sharding: ShardingConfig | None = None) -> None:
         super().__init__()
-        self.specs, self.table_type = tuple(specs), table_type
+        told = sharding or ShardingConfig()
+        self.specs = tuple(specs)
+        self.types: dict[str, TableType] = {spec.name: told.type_of(spec.name) for spec in specs}
         self.features = tuple(feature for spec in specs for feature in spec.features)
         self.collection = EmbeddingBagCollection(
-            tables=[_bag_config(spec, table_type) for spec in specs],
+            tables=[_bag_config(spec, self.types[spec.name]) for spec in specs],
             is_weighted=True,
             device=torch.device("meta"),
         )

@@ -187,7 +187,7 @@ def distribute(
     }
     sharders: list[Any] = [_Sharder(fused_params=fused)]
     plan = _plan(module, placements, sharding, sharders)
-    shards = _shards(plan, tables.specs, sharding.table_type)
+    shards = _shards(plan, tables)
     _check_ranks(shards, sharding)
     distributed = DistributedModelParallel(
         module, env=ShardingEnv.from_process_group(_world()), device=device(), plan=plan, sharders=sharders
@@ -213,9 +213,9 @@ def check_budget(
         TrainingError: A table, or all together, needs more; says how much.
     """
     budget = rank_budget(sharding)
-    together, kind = 0, sharding.table_type
+    together = 0
     for spec in specs:
-        size = table_bytes(spec, kind)
+        size = table_bytes(spec, sharding.type_of(spec.name))
         spread = placements[spec.name] in ("row_wise", "column_wise")
         together += size * (num_ranks if placements[spec.name] == "data_parallel" else 1)
         room = budget * num_ranks if spread else budget
@@ -299,8 +299,8 @@ def _plan(
         ) from error
 
 
-def _shards(plan: ShardingPlan, specs: Sequence[TableSpec], table_type: TableType) -> tuple[TableShard, ...]:
-    sizes = {spec.name: (spec.num_rows, spec.dim) for spec in specs}
+def _shards(plan: ShardingPlan, tables: ShardedTables) -> tuple[TableShard, ...]:
+    sizes = {spec.name: (spec.num_rows, spec.dim) for spec in tables.specs}
     found = []
     for parameters in plan.plan.values():
         for table, parameter in parameters.items():
@@ -312,6 +312,6 @@ def _shards(plan: ShardingPlan, specs: Sequence[TableSpec], table_type: TableTyp
                     for shard in parameter.sharding_spec.shards
                 ]
             for rank, (rows, dim) in parts:
-                size = rows * (dim * _ROW_BYTES[table_type] + _ACCUMULATOR_BYTES)
+                size = rows * (dim * _ROW_BYTES[tables.types[table]] + _ACCUMULATOR_BYTES)
                 found.append(TableShard(table, parameter.sharding_type, rank, rows, dim, size))
     return tuple(found)

@@ -175,7 +175,7 @@ class _Fit:
         item_rows = self.vocabulary.rows(task.item_ids)
         specs = two_tower_specs(config, task.columns.schema, self.vocabulary.num_rows)
         torch.manual_seed(task.seed)
-        self.tables = ShardedTables(specs, fit.sharding.table_type)
+        self.tables = ShardedTables(specs, fit.sharding)
         self.model = TwoTower(config, specs, self.tables, item_rows)
         self.model_config = self.model.config_dict()
         if task.warm_start is not None:

@@ -64,9 +64,7 @@ class WarmStart:
             sums = map_tensors(folder / FIT / ACCUMULATORS)
         except OSError as error:
             raise TrainingError(
-                f"a warm start from {folder}",
-                value=error.strerror,
-                mend="train without, or name a finished training",
+                f"{folder} holds no finished two-tower training", mend="begin without a warm start"
             ) from error
         before = FeatureSchema.fit(earlier)
         tags = _found(pa.array(schema.tags, pa.string()), pa.array(before.tags, pa.string()))
