@@ -29,12 +29,13 @@ def columns(num_items: int = NUM_ITEMS) -> ItemColumns:
 COLUMNS = columns()
 
 
-def rows(histories, targets) -> pa.Table:
+def rows(histories, targets, rejected=None) -> pa.Table:
     return pa.table(
         {
             "history": pa.array(histories, pa.list_(pa.int32())),
             "target": pa.array(targets, pa.int32()),
             "timestamp_ms": pa.array([0] * len(targets), pa.int64()),
+            "rejected": pa.array([[]] * len(targets) if rejected is None else rejected, pa.list_(pa.int32())),
         }
     )
 
@@ -62,6 +63,20 @@ def test_a_batch_by_hand():
     np.testing.assert_allclose(batch.log_q_M, expected, rtol=1e-6)
     assert batch.item_bags["item"].values.tolist() == batch.item_M.tolist()
     assert batch.owner_M.tolist() == [-1] * 7
+
+
+def test_what_a_user_left_stands_against_that_user_alone():
+    targets, left = [5, 6, 7], [[], [9], [8, 9]]
+    make = maker(targets, num_sampled=40, popularity=0.5, rejected=0.5)
+    batch = make.batch(rows([[4]] * 3, targets, left), np.random.default_rng(0))
+    owned = batch.owner_M >= 0
+    pairs = set(zip(batch.owner_M[owned].tolist(), batch.item_M[owned].tolist(), strict=True))
+    assert pairs == {(1, 9), (2, 8), (2, 9)}
+    assert len(batch.item_M) == 3 + 40  # the first user left nothing: popular items stand in
+    assert set(batch.item_M[~owned].tolist()) <= set(targets)
+    sliced = pa.concat_tables([rows([[4]], [5], [[3]]), rows([[4]] * 3, targets, left)]).slice(1)
+    again = make.batch(sliced, np.random.default_rng(0))
+    assert again.item_M.tolist() == batch.item_M.tolist()
 
 
 @given(

@@ -1,4 +1,4 @@
-"""The two-tower's examples as files: each item of a history as target, given only the items before it.
+"""The two-tower's examples as files: each item of a history as target, given only what was known before it.
 
 A file of histories is cut into parts of about as many events, and each part becomes one file of examples. Ray Data
 spreads the parts where there are many; it takes 4 s to begin with, so a few are done here. What a file holds depends
@@ -6,7 +6,7 @@ on its part alone, so the bytes are the same either way.
 
 Not for how examples are read (`stream`) or what a tower makes of them (`features.examples`).
 
-Shape letters: E examples, V events, U users, all of one part.
+Shape letters: E examples, V events, U users, all of one part; B some of its examples.
 """
 
 import json
@@ -25,20 +25,36 @@ import pyarrow.parquet as pq
 from tastemaker.data.splits import Histories
 from tastemaker.errors import DataError, TrainingError
 from tastemaker.features.ragged import ranges
+from tastemaker.features.rejected import rejected_before
 from tastemaker.terminal import progress
 from tastemaker.types import Int32, Int64
 from tastemaker_training.row_groups import RowGroupReader, RowGroups
 
 HISTORIES_SCHEMA: Final = pa.schema(
-    {"user": pa.int32(), "items": pa.list_(pa.int32()), "timestamp_ms": pa.list_(pa.int64())}
+    {
+        "user": pa.int32(),
+        "items": pa.list_(pa.int32()),
+        "timestamp_ms": pa.list_(pa.int64()),
+        "rejected": pa.list_(pa.int32()),
+        "rejected_ms": pa.list_(pa.int64()),
+    }
 )
-"""One row per user: the items that the user took, oldest first, and when. A row group is a part."""
+"""One row per user: the items that the user took, oldest first, and when; and those that were shown, seen and left, by
+when this was known. A row group is a part."""
 
 EXAMPLES_SCHEMA: Final = pa.schema(
-    {"history": pa.list_(pa.int32()), "target": pa.int32(), "timestamp_ms": pa.int64()}
+    {
+        "history": pa.list_(pa.int32()),
+        "target": pa.int32(),
+        "timestamp_ms": pa.int64(),
+        "rejected": pa.list_(pa.int32()),
+    }
 )
-"""One row per example: the newest items before the target, oldest first, and when the target was taken."""
+"""One row per example: the newest items before the target, oldest first, when the target was taken, and the newest items
+of which it was known before that its user had left them."""
 
+NEWEST_REJECTED = 20
+"""Rejected items that an example has at most."""
 _EVENTS_PER_PART = 2**20
 _PARTS_WITHOUT_RAY = 8
 _LAYOUT: Final[dict[str, Any]] = {"compression": "zstd", "use_dictionary": False, "write_page_checksum": True}
@@ -48,34 +64,40 @@ _LAYOUT: Final[dict[str, Any]] = {"compression": "zstd", "use_dictionary": False
 class _Examples:
     """The (items before, target) pairs of one part, not yet copied out of its histories.
 
-    Example e has the target `item_V[at_E[e]]` and the history `item_V[begin_E[e]:at_E[e]]`.
+    Example e has the target `item_V[at_E[e]]`, the history `item_V[begin_E[e]:at_E[e]]`, and of `rejected` those of user
+    `user_E[e]`.
     """
 
     item_V: Int32
     timestamp_ms_V: Int64
     at_E: Int64
     begin_E: Int64
+    user_E: Int64
+    rejected: Histories
 
     def __len__(self) -> int:
         return len(self.at_E)
 
     @classmethod
     def of(cls, histories: pa.Table, max_history: int) -> Self:
-        items: Any = histories["items"].combine_chunks()
-        times: Any = histories["timestamp_ms"].combine_chunks()
-        lengths_U = items.value_lengths().to_numpy().astype(np.int64)
-        start_V = np.repeat(np.cumsum(lengths_U) - lengths_U, lengths_U)
+        taken = _histories(histories, "items", "timestamp_ms")
+        assert taken.timestamp_ms is not None, "they have times"
+        user_V = taken.user_index.astype(np.int64)
+        start_V = taken.offsets[user_V]
         later_V = np.arange(len(start_V)) > start_V
         at_E = np.flatnonzero(later_V)
         begin_E = np.maximum(start_V[later_V], at_E - max_history)
-        return cls(items.flatten().to_numpy(), times.flatten().to_numpy(), at_E, begin_E)
+        rejected = _histories(histories, "rejected", "rejected_ms")
+        return cls(taken.item_index, taken.timestamp_ms, at_E, begin_E, user_V[later_V], rejected)
 
     def rows(self, first: int, last: int) -> pa.Table:
         """The examples from `first` to before `last` as a table."""
-        at, begin = self.at_E[first:last], self.begin_E[first:last]
-        offsets = np.concatenate([[0], np.cumsum(at - begin)])
-        history = _lists(offsets, self.item_V[ranges(begin, at - begin)])
-        columns = [history, pa.array(self.item_V[at]), pa.array(self.timestamp_ms_V[at])]
+        at_B, begin_B, user_B = (array[first:last] for array in (self.at_E, self.begin_E, self.user_E))
+        time_B = self.timestamp_ms_V[at_B]
+        history = _lists(at_B - begin_B, self.item_V[ranges(begin_B, at_B - begin_B)])
+        left = rejected_before(self.rejected, user_B, time_B, NEWEST_REJECTED)
+        rejected = _lists(left.lengths_B, left.item_V.astype(np.int32))
+        columns = [history, pa.array(self.item_V[at_B]), pa.array(time_B), rejected]
         return pa.table(columns, schema=EXAMPLES_SCHEMA)
 
 
@@ -90,24 +112,30 @@ def examples_of(histories: pa.Table, max_history: int) -> pa.Table:
     return examples.rows(0, len(examples))
 
 
-def write_histories(path: Path, histories: Histories, events_per_part: int = _EVENTS_PER_PART) -> None:
+def write_histories(
+    path: Path,
+    histories: Histories,
+    rejections: Histories | None = None,
+    events_per_part: int = _EVENTS_PER_PART,
+) -> None:
     """Writes histories for `write_examples`, in parts of about one size; a user's events stay together.
 
     Args:
         path: Of the Parquet file.
         histories: With timestamps.
-        events_per_part: Events of a part, near enough.
+        rejections: Of the same users, as `features.rejected` finds them; unset: of nothing is known that it was left.
+        events_per_part: Events and rejections of a part, near enough.
     """
-    offsets, times = histories.offsets, histories.timestamp_ms
-    assert times is not None, "these histories do not come from a dataset"
-    num_parts = max(-(-int(offsets[-1]) // events_per_part), 1)
-    shares = np.searchsorted(offsets, np.arange(1, num_parts) * (offsets[-1] / num_parts))
+    if rejections is None:
+        rejections = Histories(np.zeros_like(histories.offsets), np.empty(0, np.int32), np.empty(0, np.int64))
+    size_U1 = histories.offsets + rejections.offsets
+    num_parts = max(-(-int(size_U1[-1]) // events_per_part), 1)
+    shares = np.searchsorted(size_U1, np.arange(1, num_parts) * (size_U1[-1] / num_parts))
     cuts = np.unique([0, *shares, len(histories)])
     with pq.ParquetWriter(path, HISTORIES_SCHEMA, **_LAYOUT) as writer:
         for first, last in pairwise(cuts):
-            events, inner = slice(offsets[first], offsets[last]), offsets[first : last + 1] - offsets[first]
             users = pa.array(np.arange(first, last, dtype=np.int32))
-            columns = [users, _lists(inner, histories.item_index[events]), _lists(inner, times[events])]
+            columns = [users, *_columns(histories, first, last), *_columns(rejections, first, last)]
             writer.write_table(pa.table(columns, schema=HISTORIES_SCHEMA), row_group_size=last - first)
 
 
@@ -175,7 +203,8 @@ def _write_part(histories_file: Path, folder: Path, max_history: int, rows_per_g
     """The number of examples of a part, which has a file if there are any."""
     groups = _groups(histories_file)
     histories = RowGroupReader(groups).read(part)
-    _check(histories, histories_file, groups.first_row(part))
+    for items, times in (("items", "timestamp_ms"), ("rejected", "rejected_ms")):
+        _check(histories, items, times, histories_file, groups.first_row(part))
     examples = _Examples.of(histories, max_history)
     if len(examples):
         num_groups = -(-len(examples) // rows_per_group)
@@ -186,9 +215,26 @@ def _write_part(histories_file: Path, folder: Path, max_history: int, rows_per_g
     return len(examples)
 
 
-def _lists(offsets: Int64, values: Int32 | Int64) -> Any:
+def _columns(histories: Histories, first: int, last: int) -> list[Any]:
+    """Items and times, as lists, of the users from `first` to before `last`."""
+    times = histories.timestamp_ms
+    assert times is not None, "these histories do not come from a dataset"
+    events = slice(histories.offsets[first], histories.offsets[last])
+    lengths = histories.lengths[first:last]
+    return [_lists(lengths, histories.item_index[events]), _lists(lengths, times[events])]
+
+
+def _lists(lengths: Int64, values: Int32 | Int64) -> Any:
     arrays: Any = pa.ListArray  # its stubs take numpy for what is unknown
+    offsets = np.concatenate([[0], np.cumsum(lengths)])
     return arrays.from_arrays(pa.array(offsets.astype(np.int32)), pa.array(values))
+
+
+def _histories(table: pa.Table, items_column: str, times_column: str) -> Histories:
+    items: Any = table[items_column].combine_chunks()
+    times: Any = table[times_column].combine_chunks()
+    offsets = np.concatenate([[0], np.cumsum(items.value_lengths().to_numpy())]).astype(np.int64)
+    return Histories(offsets, items.flatten().to_numpy(), times.flatten().to_numpy())
 
 
 def _groups(histories_file: Path) -> RowGroups:
@@ -201,20 +247,18 @@ def _groups(histories_file: Path) -> RowGroups:
     return groups
 
 
-def _check(histories: pa.Table, file: Path, first_row: int) -> None:
+def _check(histories: pa.Table, items_column: str, times_column: str, file: Path, first_row: int) -> None:
     """Raises a DataError that names the row of a user whose times are not one for each item, oldest first."""
-    items: Any = histories["items"].combine_chunks()
-    times: Any = histories["timestamp_ms"].combine_chunks()
+    items: Any = histories[items_column].combine_chunks()
+    times: Any = histories[times_column].combine_chunks()
     num_items_U, num_times_U = items.value_lengths().to_numpy(), times.value_lengths().to_numpy()
     for user in np.flatnonzero(num_items_U != num_times_U):
-        what, limit = (
-            f"{file}, row {first_row + user}: number of timestamp_ms",
-            f"{num_items_U[user]}, as of items",
-        )
+        what = f"{file}, row {first_row + user}: number of {times_column}"
+        limit = f"{num_items_U[user]}, as of {items_column}"
         raise DataError(what, value=int(num_times_U[user]), limit=limit, mend="make the file again")
     time_V, user_V = times.flatten().to_numpy(), np.repeat(np.arange(len(items)), num_items_U)
     for user in user_V[1:][(np.diff(time_V) < 0) & (np.diff(user_V) == 0)]:
-        what = f"{file}, row {first_row + user}: timestamp_ms"
+        what = f"{file}, row {first_row + user}: {times_column}"
         raise DataError(
             what, value="falling", limit="oldest first", mend="sort the events of each user by time"
         )

@@ -59,6 +59,7 @@ def write_example_set(
     max_history: int,
     max_validation_users: int,
     ids: VocabularyConfig,
+    rejections: Histories | None = None,
 ) -> None:
     """Makes the folder's content.
 
@@ -69,13 +70,14 @@ def write_example_set(
         max_history: Newest items that an example has at most.
         max_validation_users: Users that validation asks about at most: evenly over all that have targets.
         ids: Which items have a row of their own.
+        rejections: What the dataset's users were shown, saw and left; unset: nothing.
     """
     pq.write_table(dataset.items, folder / _ITEMS)
     counts = {}
     for fit, histories in zip(FITS, (split.train, split.train_validation), strict=True):
         (folder / fit).mkdir()
         whole = folder / f"{fit}.histories.parquet"
-        write_histories(whole, histories)
+        write_histories(whole, histories, rejections)
         write_examples(whole, folder / fit, max_history)
         whole.unlink()
         counts[fit] = np.bincount(_targets(histories), minlength=dataset.num_items).astype(np.int64)

@@ -1,5 +1,6 @@
 """The steps of a training run, each an artifact named by all that it depends on. Not their order (`run`)."""
 
+import hashlib
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -11,12 +12,13 @@ import numpy as np
 
 from tastemaker import __version__
 from tastemaker.config import Settings
-from tastemaker.data.log import read_log
+from tastemaker.data.log import read_impressions
 from tastemaker.data.schema import Dataset
-from tastemaker.data.splits import Split, leave_last
+from tastemaker.data.splits import Histories, Split, leave_last
 from tastemaker.errors import DataError, TrainingError
 from tastemaker.features.columns import FeatureSchema
 from tastemaker.features.ranking_data import Bag, RankingData
+from tastemaker.features.rejected import rejections
 from tastemaker.home import Home
 from tastemaker.models.calibration import Calibration
 from tastemaker.models.dlrm import Dlrm, DlrmConfig, dlrm_specs
@@ -36,7 +38,10 @@ from tastemaker_training.recipe import Recipe
 from tastemaker_training.workers import Workers
 
 TWO_TOWER_MODULE, RANKER_MODULE = "tastemaker_training.two_tower", "tastemaker_training.ranker"
+_LAYOUT = 2
+"""Of all artifacts' files; another number makes them anew."""
 _REQUESTS = "requests.safetensors"
+_MINUTE_MS = 60_000
 _REQUESTS_AT_ONCE = 64
 
 
@@ -50,6 +55,7 @@ class Steps:
     num_workers: int
     dataset: Dataset
     split: Split
+    rejections: Histories | None
     workers: Workers | None
     resume: bool = False
     warm_start: str | None = None
@@ -63,9 +69,9 @@ class Steps:
         num_workers: int,
         workers: Workers | None = None,
         *,
+        dataset: Dataset,
         resume: bool = False,
         warm_start: str | None = None,
-        dataset: Dataset | None = None,
     ) -> "Steps":
         """The steps on the catalogue's data; without `workers` nothing can be trained, only used.
 
@@ -75,18 +81,17 @@ class Steps:
             recipe: What to do.
             num_workers: Ranks.
             workers: Who trains.
+            dataset: What to train on, frozen.
             resume: Whether fits that were not finished go on from their checkpoints.
             warm_start: Training id of an earlier two-tower, from which this one begins.
-            dataset: What to train on; unset is the log as of now.
 
         Raises:
-            DataError: There is no data, or no user has enough events to hold any out.
+            DataError: No user has enough events to hold any out, or the data lacks what the recipe learns from.
             TrainingError: The recipe places tables that the models have not.
         """
-        dataset = read_log(home, settings.catalogue) if dataset is None else dataset
-        split = _split(dataset, recipe)
+        split, left = _split(dataset, recipe), _rejections(settings, home, recipe, dataset)
         recipe.two_tower.fit.stream.check_ranks(num_workers)
-        steps = cls(settings, home, recipe, num_workers, dataset, split, workers, resume, warm_start)
+        steps = cls(settings, home, recipe, num_workers, dataset, split, left, workers, resume, warm_start)
         two_tower = recipe.two_tower
         specs = two_tower_specs(two_tower.model, FeatureSchema.fit(dataset.items))
         two_tower.fit.sharding.placements([spec.name for spec in specs])
@@ -101,12 +106,14 @@ class Steps:
     def _keys(self) -> dict[str, tuple[str, dict[str, Any]]]:
         """Kind of each artifact, and all that it depends on; the number of ranks is none of it."""
         recipe, stages = self.recipe, plain(self.recipe.pipeline)
-        data = {"version": __version__, "dataset": self.dataset.fingerprint, "split": plain(recipe.split)}
+        data = {"version": __version__, "layout": _LAYOUT, "dataset": self.dataset.fingerprint}
+        data |= {"split": plain(recipe.split)}
         seed = {"seed": recipe.seed}
         memory = ("memory", data | {"config": plain(recipe.memory)})
         fit = plain(recipe.two_tower.fit)
         kept = {"max_history": recipe.two_tower.model.max_history, "validation": fit.pop("validation_users")}
         kept["ids"] = plain(recipe.two_tower.ids)
+        kept["rejections"] = None if self.rejections is None else _fingerprint(self.rejections)
         examples = ("examples", data | kept)
         learned = {"model": plain(recipe.two_tower.model), "fit": fit, "warm_start": self.warm_start}
         two_tower = ("two-tower", seed | learned | {"examples": artifact_name(*examples)})
@@ -147,6 +154,7 @@ class Steps:
                 recipe.model.max_history,
                 recipe.fit.validation_users,
                 recipe.ids,
+                self.rejections,
             )
 
         return self._get("examples", make)
@@ -261,6 +269,28 @@ class Steps:
             num_categories=schema.num_categories,
             **dict(self.recipe.ranker.model),
         )
+
+
+def _rejections(settings: Settings, home: Home, recipe: Recipe, dataset: Dataset) -> Histories | None:
+    """What users were shown, saw and left, where the recipe learns from it."""
+    negatives = recipe.two_tower.fit.negatives
+    if not negatives.rejected:
+        return None
+    shown = read_impressions(home, settings.catalogue, dataset.fingerprint)
+    found = rejections(shown, dataset, negatives.rejected_window_minutes * _MINUTE_MS)
+    if not len(found.item_index):
+        raise DataError(
+            "items that users were shown and left, for two_tower.fit.negatives.rejected", value=f"none in {len(shown):,} impressions",
+            limit="at least 1", mend="import events of kind impression, or give its share to another kind",
+        )  # fmt: skip
+    return found
+
+
+def _fingerprint(histories: Histories) -> str:
+    digest = hashlib.sha256()
+    for array in (histories.offsets, histories.item_index, histories.timestamp_ms):
+        digest.update(np.ascontiguousarray(array).data)
+    return digest.hexdigest()
 
 
 def _split(dataset: Dataset, recipe: Recipe) -> Split:

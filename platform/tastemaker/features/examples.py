@@ -20,8 +20,8 @@ from tastemaker.features.ranking_data import Bag
 from tastemaker.features.rejected import Rejected
 from tastemaker.types import Float32, Int32, Int64
 
-HISTORY_COLUMN, TARGET_COLUMN, TIME_COLUMN = "history", "target", "timestamp_ms"
-EXAMPLE_COLUMNS = (HISTORY_COLUMN, TARGET_COLUMN, TIME_COLUMN)
+HISTORY_COLUMN, TARGET_COLUMN, TIME_COLUMN, REJECTED_COLUMN = "history", "target", "timestamp_ms", "rejected"
+EXAMPLE_COLUMNS = (HISTORY_COLUMN, TARGET_COLUMN, TIME_COLUMN, REJECTED_COLUMN)
 
 
 class RetrievalBatch(NamedTuple):
@@ -71,10 +71,10 @@ class ExampleBatches:
         step: int = 0,
         *,
         neighbour_IH: Int32 | None = None,
-        rejected: Rejected | None = None,
     ) -> RetrievalBatch:
         """The batch of some rows of `EXAMPLE_COLUMNS`; see `NegativeSampler.draw` for the rest."""
         target_B = rows[TARGET_COLUMN].to_numpy().astype(np.int64)
+        rejected = Rejected(*_items_and_lengths(rows[REJECTED_COLUMN].combine_chunks()))
         sample = self._sampler.draw(generator, target_B, neighbour_IH=neighbour_IH, rejected=rejected)
         query_bags = {HISTORY: self.history_bag(rows[HISTORY_COLUMN].combine_chunks())}
         if self._context:
@@ -85,10 +85,14 @@ class ExampleBatches:
 
     def history_bag(self, histories: Any) -> Bag:
         """A list array of histories as bags whose weights, by recency, sum to 1."""
-        lengths = histories.value_lengths().to_numpy().astype(np.int64)
-        items_V = histories.flatten().to_numpy().astype(np.int64)
+        items_V, lengths = _items_and_lengths(histories)
         kept = np.minimum(lengths, self._max_history)
         if len(items_V) > kept.sum():
             ends = np.cumsum(lengths)
             items_V = items_V[ranges(ends - kept, kept)]
         return Bag(items_V, kept, self._shares[ranges(self._shares_at[kept], kept)])
+
+
+def _items_and_lengths(lists: Any) -> tuple[Int64, Int64]:
+    """The items of all lists of a list array, end to end, and how many each has."""
+    return lists.flatten().to_numpy().astype(np.int64), lists.value_lengths().to_numpy().astype(np.int64)

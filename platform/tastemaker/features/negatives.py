@@ -41,6 +41,9 @@ class NegativesConfig(Strict):
     rejected: float = Field(
         0.0, ge=0, le=1, description="share that was shown, seen, not clicked; by popularity where none was"
     )
+    rejected_window_minutes: int = Field(
+        30, ge=1, description="time that an item, once seen, has to be taken before it counts as rejected"
+    )
     popularity_power: float = Field(0.75, ge=0, le=1, description="exponent of an item's count")
     hard_per_item: int = Field(50, ge=1, description="nearest items that are mined for each item")
     in_batch: bool = Field(True, description="the other examples' targets are negatives too")

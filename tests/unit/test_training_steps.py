@@ -1,0 +1,111 @@
+"""What the steps of a training read of the data, and which changes of a recipe make them anew."""
+
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+import pytest
+
+from tastemaker.config import Settings
+from tastemaker.data.importers import ColumnMapping, import_events, save_import
+from tastemaker.data.log import freeze_log
+from tastemaker.errors import DataError
+from tastemaker.home import Home
+from tastemaker_training.artifacts import artifact_name, plain
+from tastemaker_training.recipe import Recipe, read_recipe
+from tastemaker_training.steps import Steps
+
+NOW_MS = 1_700_000_000_000
+HOUR = 3600
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Home:
+    return Home.make(tmp_path / "home")
+
+
+def imported(home: Home, folder: Path, *, shown: bool) -> None:
+    """Three users who click i0 to i13, one an hour; half an hour and a second before each but the first, ad is shown."""
+    rows = ["user_id,item_id,timestamp,kind"]
+    for user in range(3):
+        for nth in range(14):
+            if shown and nth:
+                rows.append(f"u{user},ad,{nth * HOUR - HOUR // 2 - 1},impression")
+            rows.append(f"u{user},i{nth},{nth * HOUR},click")
+    source = folder / "events.csv"
+    source.write_text("\n".join(rows) + "\n")
+    save_import(home, "default", import_events(source, ColumnMapping(kind="kind"), NOW_MS))
+
+
+def recipe(**changes: Any) -> Recipe:
+    tree = plain(read_recipe("movielens"))
+    for path, value in changes.items():
+        *groups, last = path.split("__")
+        inner = tree
+        for group in groups:
+            inner = inner[group]
+        inner[last] = value
+    return Recipe.parse(tree, "recipe of a test")
+
+
+REJECTED = {
+    "two_tower__fit__negatives__popularity": 0.7,
+    "two_tower__fit__negatives__rejected": 0.3,
+}
+
+
+def steps(home: Home, **changes: Any) -> Steps:
+    return Steps.of(Settings(home=home.root), home, recipe(**changes), 1, dataset=freeze_log(home, "default"))
+
+
+def names(found: Steps) -> dict[str, str]:
+    return {step: artifact_name(*key) for step, key in found._keys.items()}
+
+
+def rejected_of(found: Steps, fit: str) -> dict[str, list[str]]:
+    """The rejected items of an example by its target, which are the same for all users."""
+    ids, by_target = found.dataset.item_ids, dict[str, list[str]]()
+    for row in pq.read_table(found.examples / fit).to_pylist():
+        rejected = [ids[item] for item in row["rejected"]]
+        assert by_target.setdefault(ids[row["target"]], rejected) == rejected
+    return by_target
+
+
+def test_examples_know_what_their_users_left_before(home: Home, tmp_path: Path) -> None:
+    imported(home, tmp_path, shown=True)
+    found = steps(home, **REJECTED)
+    # Of 14 items 4 are train's and 9 the refit's. The last impression before a click was known to be left a second before.
+    assert rejected_of(found, "train") == {f"i{n}": ["ad"] * n for n in range(1, 4)}
+    assert rejected_of(found, "refit") == {f"i{n}": ["ad"] * n for n in range(1, 9)}
+
+
+def test_impressions_are_read_only_where_the_recipe_learns_from_them(home: Home, tmp_path: Path) -> None:
+    imported(home, tmp_path, shown=True)
+    found = steps(home)
+    assert found.rejections is None
+    assert rejected_of(found, "refit") == {f"i{n}": [] for n in range(1, 9)}
+
+
+def test_a_longer_window_knows_less(home: Home, tmp_path: Path) -> None:
+    imported(home, tmp_path, shown=True)
+    wide = REJECTED | {"two_tower__fit__negatives__rejected_window_minutes": 31}
+    assert rejected_of(steps(home, **wide), "train") == {f"i{n}": ["ad"] * (n - 1) for n in range(1, 4)}
+
+
+def test_a_recipe_that_learns_from_impressions_needs_some(home: Home, tmp_path: Path) -> None:
+    imported(home, tmp_path, shown=False)
+    with pytest.raises(
+        DataError,
+        match=r"shown and left, for two_tower\.fit\.negatives\.rejected, is 'none in 0 impressions', must be at least 1",
+    ):
+        steps(home, **REJECTED)
+    steps(home)
+
+
+def test_what_is_made_anew(home: Home, tmp_path: Path) -> None:
+    imported(home, tmp_path, shown=True)
+    plainly = names(steps(home))
+    half_life = names(steps(home, pipeline__ranking__half_life=2.0))
+    assert {step for step in plainly if half_life[step] != plainly[step]} == {"requests", "ranker"}
+    rejecting = names(steps(home, **REJECTED))
+    assert {step for step in plainly if rejecting[step] == plainly[step]} == {"memory"}
