@@ -105,6 +105,8 @@ def test_a_recipe_that_learns_from_impressions_needs_some(home: Home, tmp_path: 
 def test_what_is_made_anew(home: Home, tmp_path: Path) -> None:
     imported(home, tmp_path, shown=True)
     plainly = names(steps(home))
+    weighted = names(steps(home, pipeline__ranking__score_weights={"click": 2.0}))
+    assert weighted == plainly
     half_life = names(steps(home, pipeline__ranking__half_life=2.0))
     assert {step for step in plainly if half_life[step] != plainly[step]} == {"requests", "ranker"}
     rejecting = names(steps(home, **REJECTED))

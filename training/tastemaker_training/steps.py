@@ -17,6 +17,7 @@ from tastemaker.data.schema import Dataset
 from tastemaker.data.splits import Histories, Split, leave_last
 from tastemaker.errors import DataError, TrainingError
 from tastemaker.features.columns import FeatureSchema
+from tastemaker.features.outcomes import Outcomes
 from tastemaker.features.ranking_data import Bag, RankingData
 from tastemaker.features.rejected import rejections
 from tastemaker.home import Home
@@ -118,10 +119,9 @@ class Steps:
         learned = {"model": plain(recipe.two_tower.model), "fit": fit, "warm_start": self.warm_start}
         two_tower = ("two-tower", seed | learned | {"examples": artifact_name(*examples)})
         sources = {"sources": [artifact_name(*memory), artifact_name(*two_tower)]}
-        requests = (
-            "requests",
-            sources | {name: stages[name] for name in ("retrieval", "hydration", "ranking")},
-        )
+        read = {name: stages[name] for name in ("retrieval", "hydration", "ranking")}
+        del read["ranking"]["score_weights"]  # they weigh what was learned
+        requests = ("requests", sources | read)
         ranker = {"fit": plain(recipe.ranker.fit), "model": plain(self._dlrm_config())}
         return {
             "memory": memory,
@@ -244,20 +244,25 @@ class Steps:
         config, split = self.recipe.pipeline, self.split
         fitted = Fitted.load(self.dataset, self.memory, self.two_tower, "train")
         retrieval, hydration, items = fitted.retrieval(config), fitted.hydration(config), fitted.items
-        users = np.flatnonzero(split.validation.lengths > 0)
+        users = np.flatnonzero(split.validation.lengths > 0).tolist()
         candidates: list[Candidates] = []
         bags: list[dict[str, Bag]] = []
         with progress("gathering the ranker's requests", len(users)) as advance:
             for start in range(0, len(users), _REQUESTS_AT_ONCE):
                 block = users[start : start + _REQUESTS_AT_ONCE]
-                queries = [Query(split.train[int(user)]) for user in block]
+                queries = [
+                    Query(split.train[user], now_ms=split.validation.first_time_ms(user)) for user in block
+                ]
                 found = hydration(queries, retrieval(queries))
                 bags += [
                     candidate_bags(items, q, c, config.ranking) for q, c in zip(queries, found, strict=True)
                 ]
                 candidates += found
                 advance(len(block))
-        return RankingData.build(candidates, bags, [split.validation[int(user)] for user in users])
+        taken, outcomes = split.validation, Outcomes.of(self.dataset, split.validation)
+        return RankingData.build(
+            candidates, bags, [taken[user] for user in users], [outcomes[user] for user in users]
+        )
 
     def _dlrm_config(self) -> DlrmConfig:
         schema = FeatureSchema.fit(self.dataset.items)
