@@ -34,7 +34,10 @@ class MeanOfVectors:
     def encode_queries(self, queries):
         dim = self._vectors_ID.shape[1]
         return np.stack(
-            [self._vectors_ID[h].mean(axis=0) if len(h) else np.zeros(dim, np.float32) for h in (query.history_L for query in queries)]
+            [
+                self._vectors_ID[h].mean(axis=0) if len(h) else np.zeros(dim, np.float32)
+                for h in (query.history_L for query in queries)
+            ]
         )
 
 
