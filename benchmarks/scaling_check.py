@@ -96,6 +96,9 @@ def measure(job: dict[str, Any]) -> Measured:
     sharding = ShardingConfig(
         default=job["placement"], column_width=dim // SMALL["column_shards"], table_type=job["table_type"]
     )
+    sharding = ShardingConfig(
+        default=job["placement"], column_width=dim // SMALL["column_shards"], table_type=job["table_type"]
+    )
     tables = ShardedTables(specs, sharding)
     model = Sum(tables)
     distributed = distribute(model, tables, sharding, OptimizerConfig(), initial_rows(0))

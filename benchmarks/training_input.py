@@ -24,7 +24,9 @@ from tastemaker_training.stream import RowStream, StreamConfig
 NUM_ROWS = 100_000
 """Of each table."""
 MEAN_HISTORY = 20
-ROW_GROUP, ROWS_PER_FILE = 8_192, 131_072
+ROW_GROUP, ROWS_PER_FILE = 4_096, 131_072
+LAYOUT = {"compression": "zstd", "use_dictionary": False, "write_page_checksum": True}
+"""Row groups and layout are those of the product's example files."""
 _DENSE = [f"dense_{f}" for f in range(NUM_DENSE)]
 _SINGLE = [f"feature_{t}" for t in range(NUM_TABLES)]
 COLUMNS = {
@@ -39,16 +41,16 @@ def write_rows(folder: Path, num_rows: int) -> None:
     for number, start in enumerate(range(0, num_rows, ROWS_PER_FILE)):
         random = np.random.default_rng([11, number])
         table = _rows(random, min(ROWS_PER_FILE, num_rows - start))
-        pq.write_table(table, folder / f"{number:05d}.parquet", row_group_size=ROW_GROUP)
+        pq.write_table(table, folder / f"{number:05d}.parquet", row_group_size=ROW_GROUP, **LAYOUT)
 
 
 def _rows(random: np.random.Generator, count: int) -> pa.Table:
     lengths = random.integers(1, 2 * MEAN_HISTORY, count)
     offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int32)
     columns: dict[str, Any] = {name: random.standard_normal(count, np.float32) for name in _DENSE}
-    columns |= {name: ids(random, "zipf", NUM_ROWS, count) for name in _SINGLE}
+    columns |= {name: ids(random, "zipf", NUM_ROWS, count).astype(np.int32) for name in _SINGLE}
     columns["label"] = (random.random(count) < 0.25).astype(np.float32)
-    history = ids(random, "zipf", NUM_ROWS, int(offsets[-1]))
+    history = ids(random, "zipf", NUM_ROWS, int(offsets[-1])).astype(np.int32)
     columns["history"] = pa.ListArray.from_arrays(pa.array(offsets), pa.array(history))
     return pa.table(columns)
 
@@ -98,7 +100,7 @@ def to_batch(table: pa.Table) -> Batch:
 
 def _bags(column: Any) -> Jagged:
     is_list = pa.types.is_list(column.type)
-    values = np.array(column.flatten() if is_list else column)
+    values = (column.flatten() if is_list else column).to_numpy().astype(np.int64)
     lengths = (
         np.diff(column.offsets.to_numpy()).astype(np.int64) if is_list else np.ones(len(column), np.int64)
     )
