@@ -112,10 +112,15 @@ def test_a_frozen_log_stays_while_the_log_grows(home: Home) -> None:
         assert rows(again) == rows(one)
 
 
-def test_a_log_without_live_events_needs_no_freezing(home: Home) -> None:
+def test_a_log_without_live_events_can_be_frozen(home: Home) -> None:
     fingerprint = freeze_log(home, "default").fingerprint
-    assert not (home / "events" / "default" / "frozen").exists()
+    archive(home, {"user_id": "ann", "item_id": "b"})
     assert read_frozen(home, "default", fingerprint).fingerprint == fingerprint
+
+
+def test_a_log_that_was_never_frozen_is_the_imported_table(home: Home) -> None:
+    archive(home, {"user_id": "ann", "item_id": "b"})
+    assert len(read_frozen(home, "default", "f" * 64)) == 2
 
 
 def test_only_the_newest_frozen_logs_are_kept(home: Home) -> None:
@@ -179,8 +184,10 @@ def test_impressions_are_those_of_the_frozen_log(home: Home, tmp_path: Path) -> 
     }
 
 
-def test_without_live_events_impressions_are_the_imported_ones(home: Home) -> None:
+def test_impressions_that_come_after_a_log_was_frozen_are_none_of_it(home: Home) -> None:
     fingerprint = freeze_log(home, "default").fingerprint
+    archive(home, {"user_id": "ann", "item_id": "b", "kind": "impression"})
+    assert freeze_log(home, "default").fingerprint == fingerprint
     assert len(read_impressions(home, "default", fingerprint)) == 0
 
 

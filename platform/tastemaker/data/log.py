@@ -5,7 +5,7 @@ goes on growing is frozen for a training, so that evaluation and publishing see 
 """
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
@@ -53,15 +53,14 @@ def freeze_log(home: Home, catalogue: str) -> Dataset:
     """
     parts = parts_of(_folder(home, catalogue))
     dataset = _dataset(home, catalogue, parts)
-    if parts:
-        _freeze(_frozen_file(home, catalogue, dataset.fingerprint), parts)
+    _freeze(_frozen_file(home, catalogue, dataset.fingerprint), parts)
     return dataset
 
 
 def read_frozen(home: Home, catalogue: str, fingerprint: str) -> Dataset:
     """The dataset that had this fingerprint when it was frozen.
 
-    Where there is none such, the imported table, whose fingerprint is another unless it had no live events.
+    Where there is none such, the imported table, whose fingerprint may be another.
 
     Raises:
         DataError: As `read_log`, or the archive has lost a file of it.
@@ -124,7 +123,7 @@ def _frozen_parts(home: Home, catalogue: str, fingerprint: str) -> list[Path]:
     return parts
 
 
-def _freeze(file: Path, parts: Iterable[Path]) -> None:
+def _freeze(file: Path, parts: Sequence[Path]) -> None:
     folder = file.parent
     try:
         folder.mkdir(parents=True, exist_ok=True)
