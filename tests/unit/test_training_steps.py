@@ -102,6 +102,17 @@ def test_a_recipe_that_learns_from_impressions_needs_some(home: Home, tmp_path: 
     steps(home)
 
 
+def test_a_target_that_the_data_lacks_is_refused_before_anything_is_trained(
+    home: Home, tmp_path: Path
+) -> None:
+    imported(home, tmp_path, shown=False)
+    with pytest.raises(
+        DataError, match=r"target like of the recipe, is 'not in the data', must be one of click: import"
+    ):
+        steps(home, ranker__model__targets=["click", "like"])
+    assert not (home / "checkpoints").exists() or not list((home / "checkpoints").iterdir())
+
+
 def test_what_is_made_anew(home: Home, tmp_path: Path) -> None:
     imported(home, tmp_path, shown=True)
     plainly = names(steps(home))

@@ -18,7 +18,7 @@ from tastemaker.data.splits import Histories, Split, leave_last
 from tastemaker.errors import DataError, TrainingError
 from tastemaker.features.columns import FeatureSchema
 from tastemaker.features.outcomes import Outcomes
-from tastemaker.features.ranking_data import Bag, RankingData
+from tastemaker.features.ranking_data import CLICK, Bag, RankingData, require_targets
 from tastemaker.features.rejected import rejections
 from tastemaker.home import Home
 from tastemaker.models.calibration import Calibration
@@ -93,6 +93,7 @@ class Steps:
         split, left = _split(dataset, recipe), _rejections(settings, home, recipe, dataset)
         recipe.two_tower.fit.stream.check_ranks(num_workers)
         steps = cls(settings, home, recipe, num_workers, dataset, split, left, workers, resume, warm_start)
+        require_targets(recipe.ranker.model.targets, (CLICK, *steps.outcomes.labels))
         two_tower = recipe.two_tower
         specs = two_tower_specs(two_tower.model, FeatureSchema.fit(dataset.items))
         two_tower.fit.sharding.placements([spec.name for spec in specs])
@@ -171,6 +172,11 @@ class Steps:
         if self.warm_start is not None:
             config["warm_start"] = str(self._artifacts.finished(self.warm_start))
         return f"{TWO_TOWER_MODULE}:two_tower_loop", config
+
+    @cached_property
+    def outcomes(self) -> Outcomes:
+        """What became of the items that validation holds."""
+        return Outcomes.of(self.dataset, self.split.validation)
 
     @cached_property
     def requests(self) -> Path:
@@ -259,10 +265,8 @@ class Steps:
                 ]
                 candidates += found
                 advance(len(block))
-        taken, outcomes = split.validation, Outcomes.of(self.dataset, split.validation)
-        return RankingData.build(
-            candidates, bags, [taken[user] for user in users], [outcomes[user] for user in users]
-        )
+        taken = [split.validation[user] for user in users]
+        return RankingData.build(candidates, bags, taken, [self.outcomes[user] for user in users])
 
     def _dlrm_config(self) -> DlrmConfig:
         schema = FeatureSchema.fit(self.dataset.items)

@@ -146,12 +146,7 @@ class RankingData:
         Raises:
             DataError: The data has no label of one of them.
         """
-        for target in targets:
-            if target not in self.targets:
-                raise DataError(
-                    f"target {target} of the recipe", value="not in the data", limit=f"one of {', '.join(self.targets)}",
-                    mend="import events that tell of it, or take it out of ranker.model.targets",
-                )  # fmt: skip
+        require_targets(targets, self.targets)
         columns = [self.targets.index(target) for target in targets]
         return replace(self, label_NT=self.label_NT[:, columns], targets=tuple(targets))
 
@@ -274,6 +269,20 @@ class RankingData:
             np.pad(self.label_NT, ((0, missing), (0, 0))),
             self.offsets_G1,
         )
+
+
+def require_targets(wanted: Sequence[Target], known: Sequence[Target]) -> None:
+    """Refuses targets of which the data tells nothing.
+
+    Raises:
+        DataError: One is.
+    """
+    for target in wanted:
+        if target not in known:
+            raise DataError(
+                f"target {target} of the recipe", value="not in the data", limit=f"one of {', '.join(known)}",
+                mend="import events that tell of it, or take it out of ranker.model.targets",
+            )  # fmt: skip
 
 
 def _labels(item_K: Int32, taken: Int32, outcome: Mapping[Target, Float32]) -> Float32:
