@@ -226,6 +226,7 @@ def test_the_page_and_the_table_show_every_trial(study, capsys):
     record(study, 0, [0.4, 0.5, 0.5, 0.5])
     record(study, 1, [0.6, 0.6, 0.6, 0.6], rate=0.5)
     record(study, 2, [], "failed", "the loss, is nan")
+    record(study, 3, [0.3], "stopped")
     page = render(study)
     assert page.count("<script src=") == 0
     for word in ("Trials over time", "What they tried", "table_learning_rate = 0.5", "completed"):
@@ -234,6 +235,7 @@ def test_the_page_and_the_table_show_every_trial(study, capsys):
     print_found(study, {"best": 1, "recipe": "best.yaml", "report": "report.html", "published": published})
     out = capsys.readouterr().out
     assert "+20.0%" in out  # 0.6 against 0.5
+    assert "-25.0%" in out  # 0.3 against 0.4, after as many epochs
     assert "trial 2 failed: the loss, is nan" in out
     assert "best: trial 1; its recipe is best.yaml" in out
     assert "version 3 is its bundle abc, which no alias names yet" in out

@@ -7,7 +7,7 @@ from typing import Any
 
 from tastemaker.terminal import console, print_table
 from tastemaker_training.search_space import Range
-from tastemaker_training.study import Study, Trial
+from tastemaker_training.study import Study, Trial, scores
 
 _COLOURS = {"completed": "#1a7f37", "stopped": "#9a6700", "failed": "#c93c37", "running": "#888888"}
 _STYLE = (
@@ -19,7 +19,7 @@ _MS_PER_MINUTE = 60_000
 def print_found(study: Study, found: Mapping[str, Any]) -> None:
     """The trials as a table, the best of them, and where to look further, on stdout."""
     trials, names = study.trials(), short_names(list(study.spaces))
-    rows = [[trial.number, *_cells(study, trial), *_results(trial, trials[0])] for trial in trials]
+    rows = [[trial.number, *_cells(study, trial), *_results(study, trial, trials[0])] for trial in trials]
     columns = ["trial", *names.values(), study.metric, "against defaults", "epochs", "outcome"]
     print_table(f"Trials of study {study.name}", columns, rows)
     for trial in trials:
@@ -38,9 +38,11 @@ def _cells(study: Study, trial: Trial) -> list[str]:
     return [_text(trial.values[path]) for path in study.spaces]
 
 
-def _results(trial: Trial, defaults: Trial) -> list[object]:
+def _results(study: Study, trial: Trial, defaults: Trial) -> list[object]:
+    """A trial is compared with as many epochs of the defaults' as it had itself."""
     score = "" if trial.score is None else f"{trial.score:.4f}"
-    return [score, against(trial.score, defaults.score), len(trial.curve), trial.outcome]
+    same = scores(study, defaults.curve[: len(trial.curve)])
+    return [score, against(trial.score, same[-1] if same else None), len(trial.curve), trial.outcome]
 
 
 def against(score: float | None, defaults: float | None) -> str:
