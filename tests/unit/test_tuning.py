@@ -22,7 +22,7 @@ from tastemaker_training.study import (
     scores,
 )
 from tastemaker_training.study_report import print_found, render
-from tastemaker_training.tuner import scheduler, search
+from tastemaker_training.tuner import TrialLog, scheduler, search, unfinished
 from tastemaker_training.tuning import tune
 
 RATE, DIM = "two_tower.fit.optimizer.table_learning_rate", "two_tower.model.dim"
@@ -176,6 +176,34 @@ def test_the_search_begins_with_the_defaults_and_goes_on_elsewhere_than_it_was(s
     asked = [decode(study, resumed.suggest(name)) for name in "abc"]
     assert asked[0] == {DIM: 8, RATE: 0.5}
     assert not [values for values in asked if values in drawn]
+
+
+def test_what_began_and_did_not_end_comes_first_and_the_defaults_before_it(study):
+    assert unfinished(study) == {0: study.defaults}
+    assert study.reference() is None
+    record(study, 1, [0.2], "running", rate=0.5)  # with two at once the second may be the first to begin
+    record(study, 2, [0.2], "stopped")
+    assert list(unfinished(study)) == [0, 1]
+    assert unfinished(study)[1][RATE] == 0.5
+    record(study, 0, [0.2])
+    assert list(unfinished(study)) == [1]
+    assert study.reference().number == 0
+
+
+def test_trials_have_the_numbers_that_the_search_gave_them(study):
+    log, first, second = TrialLog(study, [0, 3]), FakeTrial("a"), FakeTrial("b")
+    for trial, rate in ((second, 0.5), (first, 0.1)):
+        trial.config = {DIM: 1, RATE: rate, "home": "elsewhere"}
+        log.on_trial_start(trials=[first, second], trial=trial)
+    second.last_result = {"training_iteration": 1}
+    log.on_trial_result(trial=second, result={"numbers": {"validation_ndcg@10": 0.2}, "score": 0.2})
+    log.on_trial_complete(trial=second)
+    first.error_file = None
+    log.on_trial_error(trial=first)
+    assert [(t.number, t.values[RATE], t.outcome, t.reason) for t in study.trials()] == [
+        (0, 0.1, "failed", "its process ended"),
+        (3, 0.5, "stopped", None),
+    ]
 
 
 class FakeTrial:

@@ -114,6 +114,10 @@ class Study:
             raise TrainingError(what, mend=f"see {self.folder / _EVENTS}, mend the recipe and tune again")
         return best
 
+    def reference(self) -> Trial | None:
+        """The trial of the defaults, once it began."""
+        return next((trial for trial in self.trials() if trial.number == 0), None)
+
     def trials(self) -> list[Trial]:
         """All trials, as of now."""
         return replay(self.events())

@@ -19,14 +19,14 @@ _MS_PER_MINUTE = 60_000
 def print_found(study: Study, found: Mapping[str, Any]) -> None:
     """The trials as a table, the best of them, and where to look further, on stdout."""
     trials, names = study.trials(), short_names(list(study.spaces))
-    rows = [[trial.number, *_cells(study, trial), *_results(study, trial, trials[0])] for trial in trials]
+    rows = [[trial.number, *_cells(study, trial), *_results(study, trial)] for trial in trials]
     columns = ["trial", *names.values(), study.metric, "against defaults", "epochs", "outcome"]
     print_table(f"Trials of study {study.name}", columns, rows)
     for trial in trials:
         if trial.reason:
             console.print(f"trial {trial.number} failed: {trial.reason}", markup=False)
-    best, published = trials[found["best"]], found["published"]
-    whose = "the defaults" if best.number == 0 else f"trial {best.number}"
+    best, published = found["best"], found["published"]
+    whose = "the defaults" if best == 0 else f"trial {best}"
     console.print(f"best: {whose}; its recipe is {found['recipe']}", markup=False)
     console.print(f"plots: {found['report']}", markup=False)
     if published is not None:
@@ -38,10 +38,11 @@ def _cells(study: Study, trial: Trial) -> list[str]:
     return [_text(trial.values[path]) for path in study.spaces]
 
 
-def _results(study: Study, trial: Trial, defaults: Trial) -> list[object]:
+def _results(study: Study, trial: Trial) -> list[object]:
     """A trial is compared with as many epochs of the defaults' as it had itself."""
+    reference = study.reference()
     score = "" if trial.score is None else f"{trial.score:.4f}"
-    same = scores(study, defaults.curve[: len(trial.curve)])
+    same = scores(study, reference.curve[: len(trial.curve)]) if reference else []
     return [score, against(trial.score, same[-1] if same else None), len(trial.curve), trial.outcome]
 
 

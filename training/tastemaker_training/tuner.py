@@ -49,18 +49,17 @@ def run_trials(
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     for name in ("ray.tune", "ray.train"):
         logging.getLogger(name).setLevel(logging.CRITICAL)
-    known = study.trials()
-    ended = [trial for trial in known if trial.outcome != "running"]
-    left = [trial for trial in known if trial.outcome == "running"]
-    again = [trial.values for trial in left] if known else [study.defaults]
-    numbers = [*(trial.number for trial in left), *range(len(known), num_trials)]
+    ended = [trial for trial in study.trials() if trial.outcome != "running"]
+    again = unfinished(study)
+    taken = {trial.number for trial in ended} | again.keys()
+    numbers = [*again, *(number for number in range(num_trials + len(taken)) if number not in taken)]
     fixed = {"study": str(study.folder), "home": str(home.root), "workers": num_workers}
     fixed["settings"] = settings.model_dump(mode="json", include={"catalogue", "ray", "training"})
     tuner = tune.Tuner(
         tune.with_resources(run_trial, {"CPU": _COORDINATOR_CPUS}),
         param_space=fixed,
         tune_config=tune.TuneConfig(
-            search_alg=search(study, ended, again),
+            search_alg=search(study, ended, list(again.values())),
             scheduler=scheduler(study, ended),
             num_samples=num_trials - len(ended),
             max_concurrent_trials=concurrency,
@@ -74,6 +73,13 @@ def run_trials(
     finally:
         for name in (_TUNE, TRIALS):
             shutil.rmtree(study.folder / name, ignore_errors=True)
+
+
+def unfinished(study: Study) -> dict[int, Mapping[str, Any]]:
+    """Numbers and values of the trials to run first: that of the defaults, and what began and did not end."""
+    trials = study.trials()
+    left = {trial.number: trial.values for trial in trials if trial.outcome == "running"}
+    return left if any(trial.number == 0 for trial in trials) else {0: study.defaults} | left
 
 
 def search(study: Study, ended: Sequence[Trial], again: Sequence[Mapping[str, Any]]) -> OptunaSearch:
@@ -141,7 +147,7 @@ class TrialLog(tune.Callback):
 
     Args:
         study: Whose.
-        numbers: Of the trials to come, in order.
+        numbers: Of the trials to come, in the order in which the search gives them.
     """
 
     def __init__(self, study: Study, numbers: Sequence[int]) -> None:
@@ -156,9 +162,9 @@ class TrialLog(tune.Callback):
                     ray.kill(actor)
             raise TrainingError("the study was interrupted")
 
-    def on_trial_start(self, trial: Any, **_: Any) -> None:
-        """Called by Tune when a trial's process begins."""
-        number = self._number[trial.trial_id] = self._numbers[len(self._number)]
+    def on_trial_start(self, trials: Any, trial: Any, **_: Any) -> None:
+        """Called by Tune when a trial's process begins: with several at once not in their order."""
+        number = self._number[trial.trial_id] = self._numbers[trials.index(trial)]
         self._log.append(number, "start", values=decode(self._study, trial.config))
 
     def on_trial_result(self, trial: Any, result: Any, **_: Any) -> None:

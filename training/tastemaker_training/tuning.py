@@ -171,11 +171,10 @@ def _run(
                     _make_requests(settings, home, study, num_workers, dataset)
                 with _Search(study, settings, home, config, num_workers) as search:
                     search.follow(runs)
-        best, defaults = study.best(), study.trials()[0].score
+        best, reference = study.best(), study.reference()
+        scores = {"best": best.score, "defaults": reference.score if reference else None}
         run.set_tags({"tastemaker.best_trial": str(best.number)})
-        run.log_metrics(
-            {name: score for name, score in (("best", best.score), ("defaults", defaults)) if score}
-        )
+        run.log_metrics({name: score for name, score in scores.items() if score is not None})
         write_bytes(study.folder / BEST, recipe_text(_best_recipe(study)).encode())
         write_bytes(study.folder / REPORT, render(study).encode())
         run.log_text(BEST, recipe_text(_best_recipe(study)))
