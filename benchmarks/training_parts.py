@@ -149,7 +149,7 @@ def tables(effort: Effort) -> Part:
 
 
 def rows(effort: Effort) -> Part:
-    small = 500_000 // effort.divide
+    small = 400_000 // effort.divide
     part = Part(
         "Peak memory of a rank as the data grow, streamed from Parquet, 2 ranks, one epoch",
         ("rows of data", "peak MiB", "of it above the imports"),
@@ -225,7 +225,7 @@ def input_path(effort: Effort) -> Part:
                 )[0]
                 for stage in stages
             }
-            found = turns(effort.turns, jobs)
+            found = turns(min(effort.turns, 3), jobs)
             scan = column(found["scan"], "rows_per_second")
             for stage, measured in found.items():
                 speed = column(measured, "rows_per_second")
