@@ -165,7 +165,7 @@ def test_memory_is_that_of_the_lanes_windows_however_long_the_data_is(tmp_path):
     long = [write(tmp_path / "long", list(range(40_000)), 100)]
     window = table(list(range(200))).select(COLUMNS).nbytes
     assert allocated(long) <= allocated(short) * 1.05  # which windows coincide differs
-    assert allocated(long) <= 5.5 * window  # four lanes, a batch, a little for rounding up
+    assert allocated(long) <= 6 * window  # four lanes, a batch, what other threads of the process hold
 
 
 def count_reads(monkeypatch):

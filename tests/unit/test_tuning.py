@@ -22,8 +22,15 @@ from tastemaker_training.study import (
     scores,
 )
 from tastemaker_training.study_report import print_found, render
-from tastemaker_training.tuner import TrialLog, scheduler, search, unfinished
 from tastemaker_training.tuning import tune
+
+
+def tuner():
+    """Imported late: it imports Ray, whose settings the integration tests of this process have yet to make."""
+    from tastemaker_training import tuner
+
+    return tuner
+
 
 RATE, DIM = "two_tower.fit.optimizer.table_learning_rate", "two_tower.model.dim"
 RECIPE = """
@@ -163,14 +170,14 @@ def test_a_study_goes_on_with_more_trials_and_nothing_else_changed(study):
 
 
 def test_the_search_begins_with_the_defaults_and_goes_on_elsewhere_than_it_was(study):
-    fresh = search(study, [], [study.defaults])
+    fresh = tuner().search(study, [], [study.defaults])
     drawn = [decode(study, fresh.suggest(name)) for name in "abcd"]
     assert drawn[0] == study.defaults
-    again = search(study, [], [study.defaults])
+    again = tuner().search(study, [], [study.defaults])
     assert [decode(study, again.suggest(name)) for name in "abcd"] == drawn  # seeded
     record(study, 0, [0.3])
     record(study, 1, [], "failed", "no number", drawn[1][RATE])
-    resumed = search(study, study.trials(), [{DIM: 8, RATE: 0.5}])
+    resumed = tuner().search(study, study.trials(), [{DIM: 8, RATE: 0.5}])
     assert [trial.state.name for trial in resumed._ot_study.trials] == ["WAITING", "COMPLETE", "FAIL"]
     assert resumed._ot_study.best_value == 0.3
     asked = [decode(study, resumed.suggest(name)) for name in "abc"]
@@ -179,19 +186,19 @@ def test_the_search_begins_with_the_defaults_and_goes_on_elsewhere_than_it_was(s
 
 
 def test_what_began_and_did_not_end_comes_first_and_the_defaults_before_it(study):
-    assert unfinished(study) == {0: study.defaults}
+    assert tuner().unfinished(study) == {0: study.defaults}
     assert study.reference() is None
     record(study, 1, [0.2], "running", rate=0.5)  # with two at once the second may be the first to begin
     record(study, 2, [0.2], "stopped")
-    assert list(unfinished(study)) == [0, 1]
-    assert unfinished(study)[1][RATE] == 0.5
+    assert list(tuner().unfinished(study)) == [0, 1]
+    assert tuner().unfinished(study)[1][RATE] == 0.5
     record(study, 0, [0.2])
-    assert list(unfinished(study)) == [1]
+    assert list(tuner().unfinished(study)) == [1]
     assert study.reference().number == 0
 
 
 def test_trials_have_the_numbers_that_the_search_gave_them(study):
-    log, first, second = TrialLog(study, [0, 3]), FakeTrial("a"), FakeTrial("b")
+    log, first, second = tuner().TrialLog(study, [0, 3]), FakeTrial("a"), FakeTrial("b")
     for trial, rate in ((second, 0.5), (first, 0.1)):
         trial.config = {DIM: 1, RATE: rate, "home": "elsewhere"}
         log.on_trial_start(trials=[first, second], trial=trial)
@@ -224,14 +231,14 @@ def actions(asha, name, values):
 
 
 def test_asha_stops_worse_trials_and_never_the_defaults(study):
-    asha = scheduler(study, [])
+    asha = tuner().scheduler(study, [])
     assert actions(asha, "defaults", [0.5, 0.6]) == ["CONTINUE", "CONTINUE"]
     assert actions(asha, "worse", [0.4]) == ["STOP"]
     assert actions(asha, "better", [0.7, 0.7, 0.7, 0.7]) == ["CONTINUE", "CONTINUE", "CONTINUE", "STOP"]
 
 
 def test_a_better_trial_beside_the_defaults_does_not_stop_them(study):
-    asha = scheduler(study, [])
+    asha = tuner().scheduler(study, [])
     actions(asha, "defaults", [])
     actions(asha, "better", [0.7, 0.8])
     defaults = FakeTrial("defaults")
@@ -245,7 +252,7 @@ def test_a_better_trial_beside_the_defaults_does_not_stop_them(study):
 def test_asha_goes_on_from_the_curves_of_trials_that_ended(study):
     record(study, 0, [0.5, 0.6, 0.6, 0.6])
     record(study, 1, [], "failed", "no number")
-    resumed = scheduler(study, study.trials())
+    resumed = tuner().scheduler(study, study.trials())
     assert actions(resumed, "worse", [0.4]) == ["STOP"]
     assert actions(resumed, "later", [0.5, 0.55]) == ["CONTINUE", "STOP"]
 
