@@ -1,5 +1,7 @@
 import json
 import os
+import sys
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -13,7 +15,7 @@ from tastemaker_training.artifacts import plain
 from tastemaker_training.evaluate import load_evaluations, save_evaluations
 from tastemaker_training.recipe import read_recipe
 from tastemaker_training.run import open_run, train
-from tastemaker_training.workers import check_workers, read_curves
+from tastemaker_training.workers import check_cluster, check_workers, read_curves
 
 
 @pytest.fixture
@@ -41,6 +43,50 @@ def test_more_workers_than_cores_are_refused():
         check_workers(0, Settings())
     check_workers(cores, Settings())
     check_workers(cores + 1, Settings(ray=RaySettings(address=f"127.0.0.1:{free_port()}")))
+
+
+def test_workers_that_no_live_node_has_room_for_are_refused(monkeypatch):
+    nodes = [
+        {"Alive": True, "Resources": {"CPU": 4.0}},
+        {"Alive": False, "Resources": {"CPU": 16.0}},
+        {"Alive": True, "Resources": {}},
+    ]
+    monkeypatch.setitem(
+        sys.modules, "ray", SimpleNamespace(nodes=lambda: nodes)
+    )  # a cluster with a dead host
+    check_cluster(4)
+    with pytest.raises(
+        TrainingError, match=r"workers, is 5, must be at most 4, the CPUs of the cluster's live"
+    ):
+        check_cluster(5)
+
+
+def test_an_error_of_ours_keeps_its_kind_and_words_on_its_way_from_a_rank():
+    from tastemaker_training.workers import _fault
+
+    fault = {"kind": "DataError", "what": "rows of a step", "value": 3, "limit": None, "mend": "import more"}
+    found = _fault(dict(fault))
+    assert isinstance(found, DataError)
+    assert str(found) == "rows of a step, is 3: import more"
+
+
+def test_reports_that_were_given_again_count_once():
+    from tastemaker_training.workers import _latest
+
+    reports = [
+        {"fit": "train", "plan": []},
+        {"fit": "train", "epoch": 1, "loss": 2.0},
+        {"fit": "train", "plan": []},
+    ]
+    again = [
+        {"fit": "train", "epoch": 1, "loss": 2.5},
+        {"fit": "train", "epoch": 2, "loss": 1.0},
+        {"done": True},
+    ]
+    kept = _latest(reports + again)
+    assert [report.get("loss") for report in kept if "epoch" in report] == [2.5, 1.0]
+    assert sum("plan" in report for report in kept) == 1
+    assert "done" in kept[-1]
 
 
 def test_training_without_data_says_how_to_get_some(home):
