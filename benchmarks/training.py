@@ -26,6 +26,7 @@ from pathlib import Path
 from typing import Any
 
 from training_parts import PARTS
+from training_ranks import reruns
 from training_turns import Effort, Part
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -94,6 +95,7 @@ def main() -> None:
         "machine": f"{os.cpu_count()} cores, {platform.machine()}, Python {platform.python_version()}, no GPU",
         "quick": asked.quick,
         "minutes": (time.monotonic() - began) / 60,
+        "reruns": reruns,
         "parts": {name: asdict(part) for name, part in zip(asked.parts, parts, strict=True)},
         "targets": [target for part in parts for target in part.targets],
     }
