@@ -152,13 +152,14 @@ def test_the_newest_and_the_best_are_kept(tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["000004-000000000", "000005-000000000"]
 
 
-def refuse(folder, words):
+def refuse(folders):
     """Every rank gives the same reason, whichever rank found it, and nothing was changed."""
-    fit, kept = toy.distributed("row_wise"), checkpoints(folder)
+    fit = toy.distributed("row_wise")
     before = [shard.rows_RD.clone() for shard in fit.tables.shards()]
-    with pytest.raises(TrainingError, match=words):
-        kept.restore(fit)
-    assert all((now.rows_RD == was).all() for now, was in zip(fit.tables.shards(), before, strict=True))
+    for folder, words in folders.items():
+        with pytest.raises(TrainingError, match=words):
+            checkpoints(folder).restore(fit)
+        assert all((now.rows_RD == was).all() for now, was in zip(fit.tables.shards(), before, strict=True))
 
 
 def missing(folder):
@@ -199,22 +200,25 @@ def newer(folder):
     path.write_text(json.dumps(json.loads(path.read_text()) | {"schema": 99}))
 
 
-@pytest.mark.parametrize(
-    ("damage", "words"),
-    [
-        (missing, r"__1_0\.distcp is missing"),
-        (truncated, r"__2_0\.distcp, is '\d+ bytes', must be \d+ bytes"),
-        (changed, r"__0_0\.distcp was changed after it was written"),
-        (foreign, r"__7_0\.distcp is not of this checkpoint"),
-        (pickled, r"\.metadata was changed after it was written"),
-        (another, "model of checkpoint .* is 'other', must be toy"),
-        (newer, "schema of checkpoint .* is 99, must be at most 1: upgrade"),
-    ],
-)
-def test_a_damaged_checkpoint_is_refused_by_every_rank(saved, damage, words, tmp_path):
-    shutil.copytree(saved[0], tmp_path / "c")
-    damage(tmp_path / "c" / "000001-000000002")
-    run_ranks(__file__, 2, "refuse", folder=tmp_path / "c", words=words)
+DAMAGES = [
+    (missing, r"__1_0\.distcp is missing"),
+    (truncated, r"__2_0\.distcp, is '\d+ bytes', must be \d+ bytes"),
+    (changed, r"__0_0\.distcp was changed after it was written"),
+    (foreign, r"__7_0\.distcp is not of this checkpoint"),
+    (pickled, r"\.metadata was changed after it was written"),
+    (another, "model of checkpoint .* is 'other', must be toy"),
+    (newer, "schema of checkpoint .* is 99, must be at most 1: upgrade"),
+]
+
+
+def test_a_damaged_checkpoint_is_refused_by_every_rank(saved, tmp_path):
+    words = {}
+    for damage, reason in DAMAGES:
+        folder = tmp_path / damage.__name__
+        shutil.copytree(saved[0], folder)
+        damage(folder / "000001-000000002")
+        words[str(folder)] = reason
+    run_ranks(__file__, 2, "refuse", folders=words)
 
 
 def test_a_checkpoint_that_was_not_finished_does_not_count(saved, tmp_path):
