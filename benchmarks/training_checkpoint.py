@@ -37,6 +37,7 @@ def measure(job: dict[str, Any]) -> Measured:
             seconds.append(time.perf_counter() - began)
         return statistics.median(seconds)
 
+    checkpoints.open(distributed)  # as a fit does before its first step
     for batch in drawn[:WARM_UP_STEPS]:
         distributed.step(distributed.module(*batch))
     for number in range(job["saves"]):

@@ -77,6 +77,13 @@ class Checkpoints:
     _group: dist.ProcessGroup | None = field(default=None, repr=False)
     _staging: Staging = field(default_factory=Staging, repr=False)
 
+    def open(self, distributed: Distributed) -> None:
+        """Makes ready to save, so that the first save pauses no longer than the others."""
+        if self._group is None:
+            # A thread of its own needs a group of its own: two collectives of one group must not cross.
+            self._group = dist.new_group(backend="gloo")
+            self._staging.copy(fit_state(distributed))
+
     def save(self, distributed: Distributed, position: Position, more: State | None = None) -> None:
         """Keeps the state as it is now; training pauses for a copy, a thread writes it.
 
@@ -89,9 +96,7 @@ class Checkpoints:
             TrainingError: The checkpoint before could not be written.
         """
         self.wait()
-        if self._group is None:
-            # A thread of its own needs a group of its own: two collectives of one group must not cross.
-            self._group = dist.new_group(backend="gloo")
+        self.open(distributed)
         staged = self._staging.copy(
             fit_state(distributed) | {f"more/{k}": v for k, v in (more or {}).items()}
         )

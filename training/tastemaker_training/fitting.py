@@ -86,6 +86,7 @@ class Fit:
         Raises:
             TrainingError: The loss is not a number, or a checkpoint cannot be read or written.
         """
+        self.checkpoints.open(self.distributed)
         position = self._restored()
         for earlier in position.curve:
             report(dict(earlier))
