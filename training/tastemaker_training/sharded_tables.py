@@ -9,6 +9,8 @@ Shape letters: B requests, D dimension, R rows of a table, V values of all bags.
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -81,6 +83,22 @@ class ShardedTables(nn.Module):
             self.prefetch(bags)
         return {feature: self._prefetched.pop(feature) for feature in bags}
 
+    def spare_weight_gradients(self) -> None:
+        """Has fbgemm leave out the gradients of the bags' weights, a tenth of a step on CPU: nobody learns weights.
+
+        To be called once the collection is sharded. It reaches through attributes that TorchRec does not promise; where
+        they are not there, the gradients are computed and thrown away.
+        """
+        lookups: Any = getattr(self.collection, "_lookups", ())
+        for lookup in lookups:
+            for kernel in getattr(getattr(lookup, "module", lookup), "_emb_modules", ()):
+                module: Any = getattr(kernel, "emb_module", None)
+                if hasattr(module, "feature_table_map"):
+                    none_T = torch.zeros(len(module.feature_table_map), dtype=torch.int32, device=device())
+                    module.register_forward_pre_hook(
+                        partial(_without_weight_gradients, none_T), with_kwargs=True
+                    )
+
     @torch.no_grad()
     def fill(self, rows: RowsOf) -> None:
         """Sets this rank's rows, a chunk at a time; `rows(spec, start, stop)` gives (stop - start, D)."""
@@ -102,6 +120,13 @@ class ShardedTables(nn.Module):
             for shard in weight.local_shards():
                 row, column = shard.metadata.shard_offsets
                 yield Shard(spec.name, int(row), int(column), shard.tensor)
+
+
+def _without_weight_gradients(
+    none_T: Tensor, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    del module
+    return args, kwargs | {"feature_requires_grad": none_T}
 
 
 def _first(pooled_BD: Tensor, num_bags: int) -> Tensor:

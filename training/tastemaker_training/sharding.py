@@ -192,6 +192,7 @@ def distribute(
     distributed = DistributedModelParallel(
         module, env=ShardingEnv.from_process_group(_world()), device=device(), plan=plan, sharders=sharders
     )
+    tables.spare_weight_gradients()
     tables.fill(rows)
     dense = [p for name, p in distributed.named_parameters() if not is_table(name)]
     adam = torch.optim.AdamW(
