@@ -1,12 +1,13 @@
 """One rank of one contender: its steps on the bench DLRM, timed, and the memory that they took.
 
-Contenders: `table_wise` and `row_wise` (TorchRec through `distribute`), `sparse` and `dense` (DDP over whole
-`nn.EmbeddingBag`s with Adagrad, with sparse and with dense gradients of the tables).
+Contenders: `table_wise` and `row_wise` (TorchRec through `distribute` and `Pipeline`, as every fit steps), `sparse`
+and `dense` (DDP over whole `nn.EmbeddingBag`s with Adagrad, with sparse and with dense gradients of the tables).
 """
 
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from contextlib import suppress
 from typing import Any
 
 import torch
@@ -16,12 +17,13 @@ from torch.profiler import ProfilerActivity, profile, record_function
 from training_model import GLOBAL_BATCH, WARM_UP_STEPS, Batch, BenchDlrm, PlainBags, batches, bench_specs
 from training_ranks import Measured, answer, forget_peak, peak_bytes, resident_bytes
 
-from tastemaker_training import sharded_tables
+from tastemaker_training import pipelining
 from tastemaker_training.fit_config import OptimizerConfig, ShardingConfig
+from tastemaker_training.pipelining import Objective, Pipeline, StepBatch
 from tastemaker_training.sharded_tables import ShardedTables, initial_rows
 from tastemaker_training.sharding import distribute
 
-Step = Callable[[Batch], Any]
+Train = Callable[[Iterable[Batch]], Any]
 
 
 def measure(job: dict[str, Any]) -> Measured:
@@ -35,37 +37,41 @@ def measure(job: dict[str, Any]) -> Measured:
         count=WARM_UP_STEPS + job["steps"],
         rank=dist.get_rank(),
     )
-    step = contender(job["contender"], job["num_rows"])
-    for batch in drawn[:WARM_UP_STEPS]:
-        step(batch)
-    found = (
-        _profile(step, drawn[WARM_UP_STEPS:]) if job.get("profile") else _time(step, drawn[WARM_UP_STEPS:])
-    )
+    train = contender(job["contender"], job["num_rows"])
+    train(drawn[:WARM_UP_STEPS])
+    found = (_profile if job.get("profile") else _time)(train, drawn[WARM_UP_STEPS:])
     return found | {"above_imports_bytes": peak_bytes() - imports}
 
 
-def contender(name: str, num_rows: int) -> Step:
+def contender(name: str, num_rows: int) -> Train:
     torch.manual_seed(0)
     specs = bench_specs(num_rows)
     return (
-        _plain_step(BenchDlrm(PlainBags(specs, sparse=name == "sparse")))
+        _plain(BenchDlrm(PlainBags(specs, sparse=name == "sparse")))
         if name in ("sparse", "dense")
-        else _sharded_step(ShardedTables(specs), name)
+        else _sharded(ShardedTables(specs), name)
     )
 
 
-def _sharded_step(tables: ShardedTables, placement: Any) -> Step:
+def _sharded(tables: ShardedTables, placement: Any) -> Train:
+    model = BenchDlrm(tables)
     distributed = distribute(
-        BenchDlrm(tables), tables, ShardingConfig(default=placement), OptimizerConfig(), initial_rows(0)
-    )
+        Objective(model, lambda batch: model(*batch)),
+        tables, ShardingConfig(default=placement), OptimizerConfig(), initial_rows(0),
+    )  # fmt: skip
 
-    def step(batch: Batch) -> None:
-        distributed.step(distributed.module(*batch))
+    def train(drawn: Iterable[Batch]) -> None:
+        pipeline = Pipeline(distributed, parts=1)
+        batches = (StepBatch.of(tables, bags=batch[1], content=batch) for batch in drawn)
+        with suppress(StopIteration):
+            while True:
+                pipeline.step(batches, part=0, last=True)
+        pipeline.close()
 
-    return step
+    return train
 
 
-def _plain_step(model: nn.Module) -> Step:
+def _plain(model: nn.Module) -> Train:
     replicas = nn.parallel.DistributedDataParallel(
         model, broadcast_buffers=False, gradient_as_bucket_view=True
     )
@@ -75,22 +81,22 @@ def _plain_step(model: nn.Module) -> Step:
     adagrad = torch.optim.Adagrad(tables, lr=rates.table_learning_rate, eps=rates.table_epsilon)
     adam = torch.optim.AdamW(rest, lr=rates.dense_learning_rate, weight_decay=rates.dense_weight_decay)
 
-    def step(batch: Batch) -> None:
-        loss = replicas(*batch)
-        adagrad.zero_grad()
-        adam.zero_grad()
-        loss.backward()
-        adagrad.step()
-        adam.step()
+    def train(drawn: Iterable[Batch]) -> None:
+        for batch in drawn:
+            loss = replicas(*batch)
+            adagrad.zero_grad()
+            adam.zero_grad()
+            loss.backward()
+            adagrad.step()
+            adam.step()
 
-    return step
+    return train
 
 
-def _time(step: Step, drawn: list[Batch]) -> Measured:
+def _time(train: Train, drawn: list[Batch]) -> Measured:
     dist.barrier()
     began, cpu_began = time.perf_counter(), time.process_time()
-    for batch in drawn:
-        step(batch)
+    train(drawn)
     dist.barrier()
     seconds, cpu_seconds = time.perf_counter() - began, time.process_time() - cpu_began
     return {"step_ms": 1e3 * seconds / len(drawn), "cpu_ms": 1e3 * cpu_seconds / len(drawn)}
@@ -119,14 +125,13 @@ _PARTS = {
 """Which part of a step an operator belongs to, by the beginning of its name or of an operator that holds it."""
 
 
-def _profile(step: Step, drawn: list[Batch]) -> Measured:
+def _profile(train: Train, drawn: list[Batch]) -> Measured:
     """Milliseconds of a step on the thread that trains, by part; the profiler itself slows a step."""
     _label_keyed()
     dist.barrier()
     began = time.perf_counter()
     with profile(activities=[ProfilerActivity.CPU]) as profiler:
-        for batch in drawn:
-            step(batch)
+        train(drawn)
     wall_ms = 1e3 * (time.perf_counter() - began) / len(drawn)
     events = profiler.events()
     thread = next(e.thread for e in events if e.name.startswith("DistributedDataParallel.forward"))
@@ -143,13 +148,13 @@ def _profile(step: Step, drawn: list[Batch]) -> Measured:
 
 def _label_keyed() -> None:
     """Lets the profile tell the building of the exchange's input from the dense layers around it."""
-    plain = sharded_tables.keyed
+    plain = pipelining.keyed
 
     def keyed(*arguments: Any) -> Any:
         with record_function("keyed"):
             return plain(*arguments)
 
-    sharded_tables.keyed = keyed
+    pipelining.keyed = keyed
 
 
 def _part(event: Any) -> str:

@@ -113,11 +113,10 @@ def _train(files: list[Path]) -> Measured:
 
     forget_peak()
     imports = resident_bytes()
-    step = contender("table_wise", NUM_ROWS)
+    train = contender("table_wise", NUM_ROWS)
     columns = COLUMNS["DLRM rows: 13 floats, 8 ids"]
     stream = _row_stream(files, columns, dist.get_rank(), dist.get_world_size())
-    for table in stream.batches(epoch=0):
-        step(to_batch(table))
+    train(map(to_batch, stream.batches(epoch=0)))
     peak = peak_bytes()
     return {"num_rows": stream.num_rows, "peak_bytes": peak, "above_imports_bytes": peak - imports}
 

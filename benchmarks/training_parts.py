@@ -30,7 +30,7 @@ def against_plain(effort: Effort) -> Part:
         f"Samples a second, {NUM_TABLES} x {num_rows:,} x {DIM}, 2 ranks of 1 thread, batch {GLOBAL_BATCH}",
         ("ids", "job", "ms a step", "CPU ms a step and rank", "samples/s", "TorchRec table-wise is faster"),
     )
-    steps = {"dense": max(effort.steps // 5, 2)}
+    steps = {"dense": max(effort.steps // 10, 2)}
     for law in ("zipf", "uniform"):
         jobs = {
             name: lambda name=name, law=law: contend(name, num_rows, steps.get(name, effort.steps), law=law)

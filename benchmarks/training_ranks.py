@@ -32,7 +32,7 @@ def run(script: str, job: dict[str, Any], *, num_ranks: int = 2, threads: int = 
     """What each rank measured, rank 0 first.
 
     A job that a signal ended is run again and noted in `reruns`: DDP with sparse gradients now and then corrupts glibc's
-    heap (cause unknown, of uniform ids more often), and that must not cost the whole run.
+    heap (cause unknown), and that must not cost the whole run.
 
     Raises:
         RuntimeError: A rank failed; carries the end of its output.

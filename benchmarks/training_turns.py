@@ -13,7 +13,7 @@ class Effort:
     """How much is measured. `divide` makes tables and data smaller."""
 
     turns: int = 5
-    steps: int = 100
+    steps: int = 200
     divide: int = 1
 
 
