@@ -5,7 +5,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence, Sized
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext, redirect_stdout
 from typing import Any, TypeVar
 
 from rich.console import Console
@@ -79,6 +79,16 @@ def print_table(
     for row in rows:
         table.add_row(*(str(cell) for cell in row))
     to.print(table)
+
+
+@contextmanager
+def stdout_kept(for_json: bool) -> Iterator[None]:
+    """Where stdout is to hold one JSON value, sends what anything else prints meanwhile to stderr.
+
+    Ray prints on stdout that a worker died, from a thread of its own and whatever it is told.
+    """
+    with redirect_stdout(sys.stderr) if for_json else nullcontext():
+        yield
 
 
 def print_json(value: Any) -> None:

@@ -1,20 +1,17 @@
 """The hourly and the nightly command on a small catalogue. Real Ray, TorchRec, MLflow and Parquet days."""
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+from small import NUM_USERS, SmallHome, movielens_folder
 
 from tastemaker.bundle.reader import Bundle
 from tastemaker.bundle.store import BundleStore
 from tastemaker.config import Settings
-from tastemaker.data.importers import import_events, save_import
 from tastemaker.data.log import read_log
 from tastemaker.errors import GateRefusedError, UsageError
 from tastemaker.events.archive import event_table, write_days
@@ -29,7 +26,7 @@ pytestmark = [
     pytest.mark.slow,
     pytest.mark.filterwarnings("ignore:The ``noload`` loader strategy:DeprecationWarning"),
 ]
-NUM_USERS, NUM_ITEMS, NUM_GROUPS = 60, 40, 4
+EVENTS_A_USER = 16
 NOW_MS = 1_700_000_000_000
 
 RECIPE = """
@@ -38,23 +35,6 @@ memory: {item_knn: {num_neighbours: 20}, ease: {l2: 20.0, keep: 30}, als: {dim: 
 two_tower: {model: {dim: 16, hidden: 16, max_history: 10}, fit: {epochs: 2, batch_size: 64}}
 ranker: {fit: {epochs: 1, requests_per_batch: 8}}
 """
-
-
-def import_ratings(folder: Path, home: Home, num_users: int) -> None:
-    """Users who rate fourteen films, nearly all of one of four groups."""
-    random = np.random.default_rng(0)
-    rows = ["userId,movieId,rating,timestamp"]
-    for user in range(num_users):
-        mine = np.flatnonzero(np.arange(NUM_ITEMS) % NUM_GROUPS == user % NUM_GROUPS)
-        others = np.setdiff1d(np.arange(NUM_ITEMS), mine)
-        chosen = np.concatenate([mine, random.permutation(others)[:4]])
-        for nth, item in enumerate(random.permutation(chosen)):
-            rows.append(f"{user},{item},4.0,{1_000_000_000 + nth * 3600}")
-    folder.mkdir(exist_ok=True)
-    (folder / "ratings.csv").write_text("\n".join(rows) + "\n")
-    movies = [f"{item},Film {item} ({1990 + item % 20}),Genre{item % 4}" for item in range(NUM_ITEMS)]
-    (folder / "movies.csv").write_text("\n".join(["movieId,title,genres", *movies]) + "\n")
-    save_import(home, "default", import_events(folder, None, NOW_MS))
 
 
 def archive_views_of_new_films(home: Home) -> None:
@@ -72,45 +52,39 @@ def archive_views_of_new_films(home: Home) -> None:
     write_days(home / "events" / "default", event_table(entries))
 
 
-class Deployment:
+class Deployment(SmallHome):
     """A home in which the nightly command has made the first champion, and the hourly one its users' vectors."""
 
+    recipe = RECIPE
+
     def __init__(self, folder: Path) -> None:
-        self.folder, self.home = folder, Home.make(folder / "home")
-        self.settings = Settings(home=self.home.root)
-        self.recipe = folder / "small.yaml"
-        self.recipe.write_text(RECIPE)
-        import_ratings(folder / "ml", self.home, NUM_USERS)
-        self.first = self.json("retrain", str(self.recipe), "--to", "champion", "--json")
+        super().__init__(folder)
+        self.opened, self.settings = Home.open(self.home), Settings(home=self.home)
+        self.first = self.json("retrain", "small.yaml", "--to", "champion", "--json")
         self.refreshed = self.json("refresh-users", "--json")
 
-    def start(self, *arguments: str) -> subprocess.CompletedProcess[str]:
-        clean = {k: v for k, v in os.environ.items() if not k.startswith(("TASTEMAKER_", "RAY_"))}
-        return subprocess.run(
-            [sys.executable, "-W", "ignore", "-m", "tastemaker.cli", *arguments],
-            capture_output=True, text=True, timeout=300, check=False, cwd=self.folder,
-            env=clean | {"TASTEMAKER_HOME": str(self.home.root), "OMP_NUM_THREADS": "1"},
-        )  # fmt: skip
-
-    def json(self, *arguments: str) -> Any:
-        done = self.start(*arguments)
-        assert done.returncode == 0, done.stderr
-        return json.loads(done.stdout)
+    def fails(self, *arguments: str) -> tuple[int, str, str]:
+        """Exit code and both outputs of a command."""
+        process = self.start(*arguments)
+        out, error = process.communicate(timeout=300)
+        return process.returncode, out, error
 
     def retrain(self, **order: Any) -> Retrained:
         """In this process: for what ends before a training."""
-        return retrain(self.settings, self.home, Order(read_recipe(str(self.recipe)), **order))
+        return retrain(
+            self.settings, self.opened, Order(read_recipe(str(self.folder / "small.yaml")), **order)
+        )
 
     @property
     def registry(self) -> Registry:
-        return Registry(self.settings, self.home)
+        return Registry(self.settings, self.opened)
 
     def live(self) -> dict[str, int]:
         return {alias: version.number for alias, version in self.registry.aliases("default").items()}
 
     def bundle(self, alias: str) -> Bundle:
         return Bundle.open(
-            BundleStore.of(self.settings, self.home), self.registry.version("default", alias).ref
+            BundleStore.of(self.settings, self.opened), self.registry.version("default", alias).ref
         )
 
 
@@ -131,7 +105,7 @@ def test_the_first_retrain_trains_publishes_and_promotes(deployment: Deployment)
     ]  # fmt: skip
     assert deployment.live()["champion"] == deployment.first["published"]["version"] == 1
     profile = deployment.bundle("champion").json("data_profile.json")
-    assert (profile["num_rows"], profile["users"]["num_ids"]) == (14 * NUM_USERS, NUM_USERS)
+    assert (profile["num_rows"], profile["users"]["num_ids"]) == (EVENTS_A_USER * NUM_USERS, NUM_USERS)
 
 
 def test_the_same_log_and_recipe_are_not_trained_again(deployment: Deployment) -> None:
@@ -146,14 +120,14 @@ def test_users_vectors_are_what_the_champions_tower_gives(deployment: Deployment
     assert (found["outcome"], found["num_users"], found["num_skipped"]) == ("written", NUM_USERS, 0)
     table = pq.read_table(found["file"])
     assert table.num_rows == NUM_USERS
-    bundle, dataset = deployment.bundle("champion"), read_log(deployment.home, "default")
+    bundle, dataset = deployment.bundle("champion"), read_log(deployment.opened, "default")
     encoder = bundle.towers("two_tower", QueryEncoder)
     for row in (table.slice(0, 1), table.slice(NUM_USERS - 1, 1)):
         user = dataset.user_ids.index(row["user_id"][0].as_py())
         items = dataset.item_index[dataset.user_index == user]
         history = np.array([bundle.index_of(dataset.item_ids[item]) for item in items], np.int32)
         assert (row["history_length"][0].as_py(), row["newest_ms"][0].as_py()) == (
-            14, 1_000_000_000_000 + 13 * 3_600_000,
+            EVENTS_A_USER, 1_000_000_000_000 + (EVENTS_A_USER - 1) * 60_000,
         )  # fmt: skip
         np.testing.assert_allclose(
             row["vector"][0].as_py(), encoder.encode([history])[0], rtol=0, atol=1e-6
@@ -170,14 +144,14 @@ def test_vectors_of_the_same_log_are_not_computed_again(deployment: Deployment) 
 
 def test_two_at_once_are_kept_apart(deployment: Deployment) -> None:
     with (
-        deployment.home.lock("retrain"),
+        deployment.opened.lock("retrain"),
         pytest.raises(UsageError, match=r"retrain of home .* is in use by another process"),
     ):
         deployment.retrain()
-    with deployment.home.lock("refresh-users"):
-        done = deployment.start("refresh-users")
-    assert done.returncode == 2
-    assert "refresh-users of home" in done.stderr
+    with deployment.opened.lock("refresh-users"):
+        code, _, error = deployment.fails("refresh-users")
+    assert code == 2
+    assert "refresh-users of home" in error
 
 
 def test_force_without_a_reason_is_refused(deployment: Deployment) -> None:
@@ -188,35 +162,33 @@ def test_force_without_a_reason_is_refused(deployment: Deployment) -> None:
 def test_a_log_that_lost_its_rows_is_refused_with_the_figures_and_nothing_moves(
     deployment: Deployment,
 ) -> None:
-    import_ratings(deployment.folder / "few", deployment.home, NUM_USERS // 10)
+    deployment.run("data", "import", str(movielens_folder(deployment.folder / "few", NUM_USERS // 10)))
     try:
-        done = deployment.start("retrain", str(deployment.recipe), "--json")
+        code, out, error = deployment.fails("retrain", "small.yaml", "--json")
     finally:
-        import_ratings(deployment.folder / "ml", deployment.home, NUM_USERS)
-    assert done.returncode == 1
-    found = json.loads(done.stdout)
+        deployment.run("data", "import", str(deployment.folder / "ml"))
+    assert code == 1
+    found = json.loads(out)
     assert outcomes(found["steps"]) == [("log", "done"), ("data gate", "refused")]
     rows = next(check for check in found["data_gate"] if check["name"] == "rows")
     assert (rows["value"], rows["limit"], rows["passed"]) == (0.1, 0.5, False)
-    assert "the data gate refused the log (rows 0.1, must be within 0.5; users 0.1" in done.stderr
+    assert "the data gate refused the log (rows 0.1, must be within 0.5; users 0.1" in error
     assert deployment.live() == {"champion": 1}
     assert len(deployment.registry.versions("default")) == 1
 
 
 def test_a_forced_retrain_learns_from_the_live_events_and_says_why(deployment: Deployment) -> None:
-    archive_views_of_new_films(deployment.home)
+    archive_views_of_new_films(deployment.opened)
     refused = deployment.retrain()
     assert isinstance(refused.refusal, GateRefusedError)
     assert {"new_items", "psi_kinds"} <= {check.name for check in refused.checks if not check.passed}
-    forced = deployment.json(
-        "retrain", str(deployment.recipe), "--force", "--reason", "the new shelf", "--json"
-    )
+    forced = deployment.json("retrain", "small.yaml", "--force", "--reason", "the new shelf", "--json")
     assert ("data gate", "forced") in outcomes(forced["steps"])
     training = next(step for step in forced["steps"] if step["name"] == "training")
     assert training["detail"].endswith(f"from training {deployment.bundle('champion').manifest.training_id}")
     assert deployment.live() == {"champion": 1, "challenger": 2}
     challenger = deployment.bundle("challenger")
-    assert challenger.manifest.dataset.fingerprint == read_log(deployment.home, "default").fingerprint
+    assert challenger.manifest.dataset.fingerprint == read_log(deployment.opened, "default").fingerprint
     assert challenger.index_of("new-7") is not None
     assert challenger.index_of("simulated") is None
     move = deployment.registry.history("default")[-1]

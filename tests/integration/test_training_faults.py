@@ -78,13 +78,14 @@ def test_a_killed_rank_changes_nothing_in_the_end(small):
     (plain,) = two_towers(small)
     undisturbed, weights = curve(small, plain), (plain / "refit" / "two_tower.safetensors").read_bytes()
     forget(plain)
-    process = small.start("train", "plain.yaml", "--workers", "2")
+    process = small.start("train", "plain.yaml", "--workers", "2", "--json")
     wait(process, lambda: list(plain.glob("checkpoints/train/000002-*/manifest.json")))
     first, second = ranks(process)
     assert first.pid != second.pid
     second.kill()
-    _, error = process.communicate(timeout=300)
+    out, error = process.communicate(timeout=300)
     assert process.returncode == 0, error
+    assert json.loads(out)[0]["recipe"] == "plain", "what Ray says of the lost rank stays off stdout"
     assert curve(small, plain) == undisturbed
     assert (plain / "refit" / "two_tower.safetensors").read_bytes() == weights
     assert not (plain / "checkpoints").exists()

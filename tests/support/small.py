@@ -5,7 +5,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -33,11 +33,11 @@ pipeline:
 """
 
 
-def movielens_folder(folder: Path) -> Path:
+def movielens_folder(folder: Path, num_users: int = NUM_USERS) -> Path:
     """Users who stay with one of four groups of items, fourteen times of sixteen."""
     random = np.random.default_rng(0)
     rows = ["userId,movieId,rating,timestamp"]
-    for user in range(NUM_USERS):
+    for user in range(num_users):
         mine = np.flatnonzero(np.arange(NUM_ITEMS) % NUM_GROUPS == user % NUM_GROUPS)
         others = np.setdiff1d(np.arange(NUM_ITEMS), mine)
         chosen = np.concatenate([random.permutation(mine)[:14], random.permutation(others)[:2]])
@@ -55,9 +55,11 @@ def movielens_folder(folder: Path) -> Path:
 class SmallHome:
     """The catalogue, imported; `small.yaml` is its recipe. Commands run in processes of their own."""
 
+    recipe: ClassVar[str] = RECIPE
+
     def __init__(self, folder: Path) -> None:
         self.folder, self.home = folder, folder / "home"
-        self.write("small.yaml", RECIPE)
+        self.write("small.yaml", self.recipe)
         self.run("data", "import", str(movielens_folder(folder / "ml")))
 
     def write(self, name: str, recipe: str) -> None:

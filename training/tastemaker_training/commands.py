@@ -5,7 +5,7 @@ from typing import Annotated, Any
 import typer
 
 from tastemaker import context
-from tastemaker.terminal import console, print_json, print_table
+from tastemaker.terminal import console, print_json, print_table, stdout_kept
 
 app = typer.Typer()
 Json = Annotated[bool, typer.Option("--json", help="For machines.")]
@@ -34,7 +34,8 @@ def train(
     if not as_json:
         for recipe in resolved:
             console.print(recipe_text(recipe), markup=False)
-    runs = train_recipes(context.settings(), context.home(), resolved, workers, resume=resume)
+    with stdout_kept(as_json):
+        runs = train_recipes(context.settings(), context.home(), resolved, workers, resume=resume)
     if as_json:
         print_json([run.summary() for run in runs])
     else:
@@ -116,7 +117,8 @@ def retrain(
     from tastemaker_training.schedules import retrain as run
 
     order = Order(read_recipe(recipe, quick=quick), workers, to, force, reason)
-    done = run(context.settings(), context.home(), order)
+    with stdout_kept(as_json):
+        done = run(context.settings(), context.home(), order)
     if as_json:
         print_json(done.summary())
     else:
@@ -147,10 +149,11 @@ def tune(
     from tastemaker_training.study_report import print_found
     from tastemaker_training.tuning import tune as run
 
-    study, found = run(
-        context.settings(), context.home(), recipe, workers,
-        part=part, num_trials=trials, quick=quick, resume=resume, publish=publish,
-    )  # fmt: skip
+    with stdout_kept(as_json):
+        study, found = run(
+            context.settings(), context.home(), recipe, workers,
+            part=part, num_trials=trials, quick=quick, resume=resume, publish=publish,
+        )  # fmt: skip
     if as_json:
         print_json(found)
     else:

@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
@@ -115,16 +116,15 @@ class Fit:
         """The rest of an epoch. Sums of losses are this rank's own."""
         steps, parts = self.source.num_steps, self.config.accumulate
         every = self.config.checkpoint.every_steps
-        batches = prefetched(
-            map(self.prepare, self.source.batches(epoch, position.step)), self.config.prefetch
-        )
+        prepared = map(self.prepare, self.source.batches(epoch, position.step))
         pipeline = Pipeline(self.distributed, parts)
-        for step in range(position.step, steps):
-            last = step % parts == parts - 1 or step + 1 == steps
-            loss = self._step(pipeline, batches, epoch, step, last)
-            position = replace(position, step=step + 1, loss_sum=position.loss_sum + loss)
-            if every and last and (step + 1) % every == 0 and step + 1 < steps:
-                self._save(position)
+        with closing(prefetched(prepared, self.config.prefetch)) as batches:
+            for step in range(position.step, steps):
+                last = step % parts == parts - 1 or step + 1 == steps
+                loss = self._step(pipeline, batches, epoch, step, last)
+                position = replace(position, step=step + 1, loss_sum=position.loss_sum + loss)
+                if every and last and (step + 1) % every == 0 and step + 1 < steps:
+                    self._save(position)
         pipeline.close()
         return position
 

@@ -2,13 +2,13 @@
 
 import queue
 import threading
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from typing import Any, TypeVar
 
 T = TypeVar("T")
 
 
-def prefetched(source: Iterator[T], depth: int) -> Iterator[T]:
+def prefetched(source: Iterator[T], depth: int) -> Generator[T]:
     """What `source` gives, of which a thread has up to `depth` ready; an error of `source` is raised in its place.
 
     The thread ends with the iterator: when it is used up, closed or dropped.

@@ -106,6 +106,35 @@ class Keys:
         """List of item ids, newest first."""
         return self._in(self.partition(user_id), f"history:{user_id}")
 
+    def user(self, user_id: str) -> str:
+        """A user's record, see `features.user_state`."""
+        return self._in(self.partition(user_id), f"user:{user_id}")
+
+    def item_counters(self, partition: int) -> str:
+        """Hash: item_id -> what this partition's users did with it, see `features.counters`."""
+        return self._in(partition, "items")
+
+    def changed_users(self, partition: int) -> str:
+        """Set of user ids whose record has changed since it was projected."""
+        return self._in(partition, "changed-users")
+
+    def changed_items(self, partition: int) -> str:
+        """Set of item ids whose counters here have changed since the totals were made."""
+        return self._in(partition, "changed-items")
+
+    @property
+    def item_totals(self) -> str:
+        """Hash: item_id -> counters over all partitions."""
+        return self._shared("items")
+
+    def ranking(self, name: str) -> str:
+        """Sorted set of item ids: what is `trending` or `popular`, globally or in a category or country."""
+        return self._shared(f"ranking:{name}")
+
+    def dead_letters(self, partition: int) -> str:
+        """Stream of log entries that could not be applied, each with its reason."""
+        return self._in(partition, "dead-letters")
+
     def assignment(self, experiment: str, epoch: int, unit: str) -> str:
         """JSON: what a bandit drew for a unit in an epoch."""
         return self._in(self.partition(unit), f"assignment:{experiment}:{epoch}:{unit}")

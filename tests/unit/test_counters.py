@@ -1,0 +1,85 @@
+"""Decayed counts: worked out by hand, and the properties that let stream, rebuild and training share them."""
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tastemaker.errors import CompatibilityError
+from tastemaker.features.counters import ROWS, WINDOWS_MS, Counters, row_of
+
+HOUR = 3_600_000
+NEVER = Counters.zeros(1)
+EVENTS = st.lists(
+    st.tuples(
+        st.integers(0, 3),
+        st.integers(0, len(ROWS) - 1),
+        st.floats(0, 1e3),
+        st.integers(1_600_000_000_000, 1_610_000_000_000),
+    ),
+    max_size=30,
+)
+
+
+def plus(counters: Counters, events) -> Counters:
+    record, row, amount, time = zip(*events, strict=True) if events else ((), (), (), ())
+    return counters.plus(
+        np.array(record, np.int64), np.array(row, np.int64), np.array(amount, float), np.array(time, np.int64)
+    )
+
+
+def test_an_event_counts_a_third_one_window_later_and_all_forgets_nothing():
+    clicks = plus(NEVER, [(0, row_of("click"), 1.0, HOUR), (0, row_of("click"), 1.0, 2 * HOUR)])
+    found = clicks.at(2 * HOUR)[0, row_of("click")]
+    assert found[0] == pytest.approx(1 + math.exp(-1), rel=1e-12)
+    assert found[1] == pytest.approx(1 + math.exp(-1 / 24), rel=1e-12)
+    assert found[-1] == 2
+    assert clicks.at(26 * HOUR)[0, row_of("click"), 1] == pytest.approx(found[1] * math.exp(-1), rel=1e-12)
+    assert not clicks.at(2 * HOUR)[0, row_of("view")].any()
+
+
+def test_an_event_that_comes_late_counts_by_its_own_time():
+    late = plus(plus(NEVER, [(0, 0, 1.0, 5 * HOUR)]), [(0, 0, 1.0, 4 * HOUR)])
+    assert late.last_ms_N.tolist() == [5 * HOUR]
+    assert late.value_NKW[0, 0, 0] == pytest.approx(1 + math.exp(-1), rel=1e-12)
+
+
+@given(EVENTS, st.integers(0, 30), st.randoms())
+def test_any_order_and_any_batches_give_the_same(events, cut, random):
+    whole = plus(Counters.zeros(4), events)
+    shuffled = random.sample(events, len(events))
+    parts = plus(plus(Counters.zeros(4), shuffled[:cut]), shuffled[cut:])
+    np.testing.assert_array_equal(parts.last_ms_N, whole.last_ms_N)
+    np.testing.assert_allclose(
+        parts.value_NKW, whole.value_NKW, rtol=1e-9, atol=1e-12
+    )  # float64 sums, reordered
+
+
+@given(EVENTS, EVENTS)
+def test_merging_partitions_is_counting_all_in_one(some, others):
+    merged = plus(Counters.zeros(4), some).merged(plus(Counters.zeros(4), others))
+    whole = plus(Counters.zeros(4), some + others)
+    np.testing.assert_array_equal(merged.last_ms_N, whole.last_ms_N)
+    np.testing.assert_allclose(merged.value_NKW, whole.value_NKW, rtol=1e-9, atol=1e-12)
+
+
+@given(EVENTS)
+def test_bytes_give_back_what_went_in(events):
+    counters = plus(Counters.zeros(4), events)
+    again = Counters.decode(counters.encode())
+    np.testing.assert_array_equal(again.value_NKW, counters.value_NKW)
+    np.testing.assert_array_equal(again.last_ms_N, counters.last_ms_N)
+
+
+def test_absent_records_have_seen_nothing_and_only_used_rows_are_kept():
+    assert not Counters.decode([None, b""]).value_NKW.any()
+    (record,) = plus(NEVER, [(0, 3, 1.0, 7)]).encode()
+    assert len(record) == 8 + 2 + 8 * len(WINDOWS_MS)
+
+
+def test_a_record_that_was_cut_short_is_refused():
+    (record,) = plus(NEVER, [(0, 3, 1.0, 7)]).encode()
+    with pytest.raises(CompatibilityError, match=r"49 bytes.*features rebuild"):
+        Counters.decode([record[:-1]])
