@@ -38,8 +38,8 @@ ranker: {fit: {epochs: 1, requests_per_batch: 8}}
 
 
 def archive_views_of_new_films(home: Home) -> None:
-    """Every user views two of sixty films that nobody knew; a simulated one views one more."""
-    views = [(f"{user}", f"new-{(2 * user + n) % 60}") for user in range(NUM_USERS) for n in (0, 1)]
+    """Every user views two of eighty films that nobody knew; a simulated one views one more."""
+    views = [(f"{user}", f"new-{(2 * user + n) % NUM_USERS}") for user in range(NUM_USERS) for n in (0, 1)]
     events = [
         {"event_id": f"e{n}", "user_id": user, "item_id": item, "kind": "view", "origin": "live"}
         for n, (user, item) in enumerate(views)
