@@ -19,6 +19,10 @@ from tastemaker.events.log import Entry
 from tastemaker.home import Home
 from tastemaker.models.two_tower import QueryEncoder
 from tastemaker.registry.client import Registry
+from tastemaker.stages.pipeline import Pipeline
+from tastemaker.state.connection import open_keys, open_state
+from tastemaker.state.lists import read_list
+from tastemaker.types import Query
 from tastemaker_training.recipe import read_recipe
 from tastemaker_training.schedules import Order, Retrained, retrain
 
@@ -140,6 +144,36 @@ def test_vectors_of_the_same_log_are_not_computed_again(deployment: Deployment) 
     again = deployment.json("refresh-users", "--json")
     assert again["outcome"] == "up to date"
     assert file.stat().st_mtime_ns == before
+
+
+def test_everybody_gets_a_list_by_the_champions_pipeline(deployment: Deployment) -> None:
+    done = deployment.json("batch", "--k", "5", "--keep-hours", "2", "--json")
+    assert (done["outcome"], done["num_users"], done["num_skipped"]) == ("written", NUM_USERS, 0)
+    bundle, dataset = deployment.bundle("champion"), read_log(deployment.opened, "default")
+    user = dataset.user_ids.index("7")
+    items = dataset.item_index[dataset.user_index == user]
+    history = np.array([bundle.index_of(dataset.item_ids[item]) for item in items], np.int32)
+    (best,) = Pipeline.from_bundle(bundle).recommend([Query(history, k=5)])
+    expected = [bundle.item_ids[row] for row in best.item_index]
+    rows = pq.read_table(done["file"]).to_pylist()
+    assert next(row["item_ids"] for row in rows if row["user_id"] == "7") == expected
+    with open_state(deployment.settings, deployment.opened) as client:
+        keys = open_keys(client, deployment.settings)
+        stored = read_list(client, keys, "7")
+        seconds = client.ttl(keys.stored_list("7"))
+        assert read_list(client, keys, "nobody") is None
+    assert stored is not None
+    assert (stored.bundle_id, stored.item_ids) == (bundle.bundle_id, expected)
+    assert 0 < seconds <= 7200
+
+
+def test_lists_of_the_same_log_are_kept_longer_and_not_computed_again(deployment: Deployment) -> None:
+    assert deployment.json("batch", "--k", "5", "--json")["outcome"] == "up to date"
+    with open_state(deployment.settings, deployment.opened) as client:
+        assert client.ttl(open_keys(client, deployment.settings).stored_list("7")) > 7200
+    code, _, error = deployment.fails("batch", "--k", "0")
+    assert code == 2
+    assert "1 to 200" in error
 
 
 def test_two_at_once_are_kept_apart(deployment: Deployment) -> None:

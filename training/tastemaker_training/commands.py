@@ -99,6 +99,24 @@ def refresh_users(as_json: Json = False) -> dict[str, Any]:
     return summary
 
 
+@app.command("batch")
+def batch(
+    k: Annotated[int, typer.Option(help="Items of a list.")] = 50,
+    keep_hours: Annotated[float, typer.Option(help="How long serving may fall back on a list.")] = 24.0,
+    as_json: Json = False,
+) -> dict[str, Any]:
+    """Recommend to all users of the log with the champion: Parquet, and lists for serving to fall back on (daily)."""
+    from tastemaker_training.batch import recommend_all
+
+    with stdout_kept(as_json):
+        done = recommend_all(context.settings(), context.home(), k, round(3600 * keep_hours))
+    if as_json:
+        print_json(done.summary())
+    else:
+        print_table(f"Users' lists: {done.outcome}", ["what", "value"], done.summary().items())
+    return done.summary()
+
+
 @app.command("retrain")
 def retrain(
     recipe: Annotated[str, typer.Argument(help="A packaged recipe, or a YAML file.")],

@@ -61,14 +61,27 @@ class Keys:
         return self._shared("experiments")
 
     @property
+    def consumers(self) -> str:
+        """Sorted set: token of each living stream consumer by when its heartbeat runs out."""
+        return self._shared("consumers")
+
+    @property
     def lease(self) -> str:
-        """The lease of the one stream consumer: its owner's token, with a time to live."""
+        """The lease of the one consumer that makes the item totals: its token, with a time to live."""
         return self._shared("consumer:lease")
 
     @property
     def fence(self) -> str:
-        """Counter of leases given; a commit under an older one is refused."""
+        """Counter of those leases; a commit under an older one is refused."""
         return self._shared("consumer:fence")
+
+    def partition_lease(self, partition: int) -> str:
+        """The lease of the one consumer that reads a partition: its token, with a time to live."""
+        return self._in(partition, "lease")
+
+    def partition_fence(self, partition: int) -> str:
+        """Counter of that partition's leases; a commit under an older one is refused."""
+        return self._in(partition, "fence")
 
     def posterior(self, experiment: str) -> str:
         """Hash: totals of an experiment's successes and failures per variant, and their `version`."""
@@ -109,6 +122,10 @@ class Keys:
     def user(self, user_id: str) -> str:
         """A user's record, see `features.user_state`."""
         return self._in(self.partition(user_id), f"user:{user_id}")
+
+    def stored_list(self, user_id: str) -> str:
+        """JSON: the user's list that was computed ahead, with a time to live; see `state.lists`."""
+        return self._in(self.partition(user_id), f"list:{user_id}")
 
     def item_counters(self, partition: int) -> str:
         """Hash: item_id -> what this partition's users did with it, see `features.counters`."""

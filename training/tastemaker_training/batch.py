@@ -1,0 +1,148 @@
+"""Every user's list by the champion's whole pipeline: as a Parquet file, and where serving falls back on it.
+
+Shape letters: B users.
+"""
+
+import functools
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from tastemaker.bundle.manifest import BundleRef
+from tastemaker.bundle.reader import Bundle
+from tastemaker.bundle.store import BundleStore
+from tastemaker.config import Settings
+from tastemaker.data.log import read_log
+from tastemaker.data.schema import Column
+from tastemaker.errors import UsageError
+from tastemaker.home import Home
+from tastemaker.registry.client import Registry
+from tastemaker.stages.pipeline import Pipeline
+from tastemaker.state.connection import open_keys, open_state
+from tastemaker.state.lists import StoredList, write_lists
+from tastemaker.types import Query, catalogue_name
+from tastemaker_training.user_scoring import (
+    ALIAS,
+    HISTORY,
+    Scoring,
+    is_made_from,
+    remove_others,
+    user_histories,
+)
+
+_ITEMS, _SCORES = "item_ids", "scores"
+_AT_ONCE = 64
+_USERS_OF_A_TASK = 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Recommended:
+    """What one batch did. `num_skipped` users have no item that the bundle knows: what trends is theirs anyway."""
+
+    outcome: Literal["written", "up to date"]
+    file: Path
+    bundle: str
+    dataset: str
+    k: int
+    num_users: int
+    num_skipped: int
+    seconds: float
+
+    def summary(self) -> dict[str, Any]:
+        """JSON-able."""
+        return asdict(self) | {"file": str(self.file)}
+
+
+def recommend_all(settings: Settings, home: Home, k: int, keep_seconds: int) -> Recommended:
+    """Writes `events/<catalogue>/recommendations/<bundle id>.parquet`, and each user's list online.
+
+    A row per user: user_id, item_ids and scores, best first. The file stays as it is where it was made from the same
+    log; the lists are written anew, so that they outlive `keep_seconds` where this is called more often.
+
+    Args:
+        settings: Catalogue, state, Ray.
+        home: Of the log.
+        k: Items of a list.
+        keep_seconds: How long serving may fall back on a list.
+
+    Raises:
+        UsageError: `k` is out of range, or another batch is under way in this home.
+        RegistryError: The catalogue has no champion.
+        DataError: There is no log, nobody in it used an item of the champion, or the file cannot be written.
+        StateError: Redis/Valkey cannot be reached; the file is there then.
+    """
+    if not 1 <= k <= settings.gateway.max_k:
+        raise UsageError("--k", value=k, limit=f"1 to {settings.gateway.max_k}", mend="correct it")
+    started = time.monotonic()
+    with home.lock("batch"):
+        registry = Registry(settings, home)
+        champion, aliases = registry.version(settings.catalogue, ALIAS), registry.aliases(settings.catalogue)
+        bundle = Bundle.open(BundleStore.of(settings, home), champion.ref)
+        dataset = read_log(home, settings.catalogue)
+        histories = user_histories(dataset, bundle, settings.state.history_length)
+        file = lists_file(home, settings.catalogue, bundle.bundle_id)
+        made_from = {
+            "dataset": dataset.fingerprint, "history_length": settings.state.history_length, "k": k,
+        }  # fmt: skip
+        if not (done := is_made_from(file, made_from)):
+            more = {"k": k, "now_ms": time.time_ns() // 1_000_000}
+            Scoring(settings, home, champion.ref, recommend, more, "recommending", _USERS_OF_A_TASK).write(
+                file, histories, made_from
+            )
+        remove_others(file, {version.ref.bundle_id for version in aliases.values()})
+        with open_state(settings, home) as client:
+            write_lists(client, open_keys(client, settings), _lists(file, bundle.bundle_id), keep_seconds)
+    return Recommended(
+        "up to date" if done else "written", file, bundle.bundle_id, dataset.fingerprint, k, len(histories),
+        dataset.num_users - len(histories), round(time.monotonic() - started, 2),
+    )  # fmt: skip
+
+
+def lists_file(home: Home, catalogue: str, bundle_id: str) -> Path:
+    """Where a bundle's lists lie."""
+    return home / "events" / catalogue_name(catalogue) / "recommendations" / f"{bundle_id}.parquet"
+
+
+def recommend(
+    batch: pa.Table, settings: Settings, home: Home, ref: BundleRef, k: int, now_ms: int
+) -> pa.Table:
+    """The users with lists in place of histories. Runs in Ray's worker processes."""
+    bundle, pipeline = _opened(settings, home, ref)
+    histories = [np.asarray(history, np.int32) for history in batch[HISTORY].to_pylist()]
+    items: list[list[str]] = []
+    scores: list[list[float]] = []
+    for start in range(0, len(histories), _AT_ONCE):
+        queries = [Query(history, k=k, now_ms=now_ms) for history in histories[start : start + _AT_ONCE]]
+        for found in pipeline.recommend(queries):
+            items.append([bundle.item_ids[row] for row in found.item_index])
+            scores.append(found.score.tolist())
+    return pa.table(
+        {
+            Column.USER_ID: batch[Column.USER_ID].combine_chunks(),
+            _ITEMS: pa.array(items, pa.list_(pa.string())),
+            _SCORES: pa.array(scores, pa.list_(pa.float32())),
+        }
+    )
+
+
+@functools.cache
+def _opened(settings: Settings, home: Home, ref: BundleRef) -> tuple[Bundle, Pipeline]:
+    """The bundle with its pipeline, opened once in each process."""
+    import torch
+
+    torch.set_num_threads(1)
+    bundle = Bundle.open(BundleStore.of(settings, home), ref)
+    return bundle, Pipeline.from_bundle(bundle)
+
+
+def _lists(file: Path, bundle_id: str) -> Iterator[tuple[str, StoredList]]:
+    made_ms = file.stat().st_mtime_ns // 1_000_000
+    for block in pq.ParquetFile(file).iter_batches(columns=[Column.USER_ID, _ITEMS]):
+        for user_id, item_ids in zip(*(column.to_pylist() for column in block.columns), strict=True):
+            yield str(user_id), StoredList(bundle_id, made_ms, item_ids)
