@@ -1,0 +1,19 @@
+"""The examples in the docstrings of what trains; those of the library pytest collects by itself."""
+
+import doctest
+import importlib
+from pathlib import Path
+
+import pytest
+
+FOLDER = Path(__file__).resolve().parents[2] / "training" / "tastemaker_training"
+# Collecting the folder would import Ray into the process of all tests; the tuner does at once.
+MODULES = sorted(p.stem for p in FOLDER.glob("*.py") if ">>>" in p.read_text() and p.stem != "tuner")
+
+
+@pytest.mark.filterwarnings("ignore")  # what TorchRec and fbgemm say when they are imported
+@pytest.mark.parametrize("name", MODULES)
+def test_the_examples_give_what_they_say(name):
+    failed, tried = doctest.testmod(importlib.import_module(f"tastemaker_training.{name}"))
+    assert tried
+    assert not failed
