@@ -30,6 +30,8 @@ def event(kind: str, item_id: str, at: int, value: float | None = None, number: 
 
 
 def state_of(*events: Event) -> UserState:
+    if not events:
+        return UserState()
     (state,) = after([UserState()], [list(events)], category)
     return state
 
@@ -86,6 +88,18 @@ def test_any_order_and_any_batches_give_the_same(given_events, cut, random):
     assert parts.tastes(now) == pytest.approx(whole.tastes(now), rel=1e-9)
     assert (parts.taken, parts.opinions) == (whole.taken, whole.opinions)
     assert {i: s.at(now) for i, s in parts.shown.items()} == pytest.approx(
+        {i: s.at(now) for i, s in whole.shown.items()}, rel=1e-9
+    )
+
+
+@given(events(), events())
+def test_two_users_merged_are_one_with_the_events_of_both(some, others):
+    merged, whole = state_of(*some).merged(state_of(*others)), state_of(*some, *others)
+    now = START + 30 * DAY
+    np.testing.assert_allclose(merged.counters.at(now), whole.counters.at(now), rtol=1e-9, atol=1e-12)
+    assert merged.tastes(now) == pytest.approx(whole.tastes(now), rel=1e-9)
+    assert (merged.taken, merged.opinions) == (whole.taken, whole.opinions)
+    assert {i: s.at(now) for i, s in merged.shown.items()} == pytest.approx(
         {i: s.at(now) for i, s in whole.shown.items()}, rel=1e-9
     )
 

@@ -42,6 +42,10 @@ class Shown(NamedTuple):
         return self.times * _left(now_ms - self.last_ms, SHOWN_WINDOW_MS)
 
 
+_NEVER: Final = Shown(0.0, 0)
+_NONE: Final = (-1, False)
+
+
 @dataclass(slots=True)
 class UserState:
     """A user's record. `affinity` is as of the time of `counters`, which hold one record."""
@@ -76,6 +80,27 @@ class UserState:
         """Weight by category as of a moment."""
         left = _left(now_ms - self.last_ms, AFFINITY_WINDOW_MS)
         return {name: value * left for name, value in self.affinity.items()}
+
+    def merged(self, other: "UserState") -> "UserState":
+        """The record of one who is both users: that of all their events, but for what a limit has cut off."""
+        counters = self.counters.merged(other.counters)
+        now_ms = int(counters.last_ms_N[0])
+        mine, others = self.tastes(now_ms), other.tastes(now_ms)
+        both = UserState(
+            counters,
+            {name: mine.get(name, 0.0) + others.get(name, 0.0) for name in mine | others},
+            self.taken + other.taken,
+            {
+                item_id: max(self.opinions.get(item_id, _NONE), other.opinions.get(item_id, _NONE))
+                for item_id in self.opinions | other.opinions
+            },
+            {
+                item_id: _together(self.shown.get(item_id, _NEVER), other.shown.get(item_id, _NEVER))
+                for item_id in self.shown | other.shown
+            },
+        )
+        _cut(both)
+        return both
 
     def encode(self) -> bytes:
         """The record as kept."""
@@ -160,7 +185,7 @@ def _decay_to(state: UserState, counters: Counters) -> None:
 def _apply(state: UserState, event: Event, category: Category) -> None:
     at, item_id = event.timestamp_ms, event.item_id
     if event.kind == "impression":
-        state.shown[item_id] = _once_more(state.shown.get(item_id), at)
+        state.shown[item_id] = _together(state.shown.get(item_id, _NEVER), Shown(1.0, at))
         return
     if event.kind in REFUSING or event.kind in _FORGIVING:
         opinion = (at, event.kind in REFUSING)
@@ -184,11 +209,9 @@ def _left(elapsed_ms: float, window_ms: float) -> float:
     return math.exp(-max(elapsed_ms, 0) / window_ms)
 
 
-def _once_more(shown: Shown | None, at: int) -> Shown:
-    if shown is None:
-        return Shown(1.0, at)
-    last = max(at, shown.last_ms)
-    return Shown(shown.at(last) + _left(last - at, SHOWN_WINDOW_MS), last)
+def _together(one: Shown, other: Shown) -> Shown:
+    last = max(one.last_ms, other.last_ms)
+    return Shown(one.at(last) + other.at(last), last)
 
 
 def _most(parts: dict[str, T], most: int, key: Callable[[T], float]) -> dict[str, T]:
