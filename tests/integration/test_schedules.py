@@ -146,6 +146,22 @@ def test_vectors_of_the_same_log_are_not_computed_again(deployment: Deployment) 
     assert file.stat().st_mtime_ns == before
 
 
+def test_an_audience_is_nearest_by_the_vectors_and_has_not_had_the_item(deployment: Deployment) -> None:
+    found = deployment.json("audience", "8", "--k", "10", "--json")
+    bundle, dataset = deployment.bundle("champion"), read_log(deployment.opened, "default")
+    table = pq.read_table(deployment.refreshed["file"])
+    item = bundle.index().vectors()[bundle.index_of("8")]
+    score = dict(zip(table["user_id"].to_pylist(), np.array(table["vector"].to_pylist()) @ item, strict=True))
+    had = dataset.user_index[dataset.item_index == dataset.item_ids.index("8")]
+    for user in {dataset.user_ids[row] for row in had}:
+        del score[user]
+    assert len(had) > 0
+    assert [member["user_id"] for member in found] == sorted(score, key=lambda user: -score[user])[:10]
+    code, _, error = deployment.fails("audience", "no-such")
+    assert code == 2
+    assert "train on it first" in error
+
+
 def test_everybody_gets_a_list_by_the_champions_pipeline(deployment: Deployment) -> None:
     done = deployment.json("batch", "--k", "5", "--keep-hours", "2", "--json")
     assert (done["outcome"], done["num_users"], done["num_skipped"]) == ("written", NUM_USERS, 0)

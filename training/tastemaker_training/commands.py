@@ -99,6 +99,46 @@ def refresh_users(as_json: Json = False) -> dict[str, Any]:
     return summary
 
 
+@app.command("questions")
+def questions(
+    k: Annotated[int, typer.Option(help="Items to ask about.")] = 10, as_json: Json = False
+) -> list[dict[str, Any]]:
+    """Say which items to ask a new user about: known to many, disputed, and together answerable by most."""
+    from dataclasses import asdict
+
+    from tastemaker.data.log import read_log
+    from tastemaker.features.elicitation import questions as choose
+
+    found = [asdict(q) for q in choose(read_log(context.home(), context.settings().catalogue), k)]
+    if as_json:
+        print_json(found)
+    else:
+        figures = ("worth", "known", "reached")
+        rows = [(q["title"], q["item_id"], *(f"{q[name]:.3f}" for name in figures)) for q in found]
+        print_table(
+            "Questions for new users", ["title", "item", "worth", "can answer", "can answer any so far"], rows
+        )
+    return found
+
+
+@app.command("audience")
+def audience(
+    item: Annotated[str, typer.Argument(help="An item of the champion.")],
+    k: Annotated[int, typer.Option(help="Users to name.")] = 20,
+    as_json: Json = False,
+) -> list[dict[str, Any]]:
+    """Say which users an item should be shown to first, by the vectors of `refresh-users`."""
+    from tastemaker_training.audience import audience as find
+
+    found = [member.as_dict() for member in find(context.settings(), context.home(), item, k)]
+    if as_json:
+        print_json(found)
+    else:
+        rows = [(member["user_id"], f"{member['score']:.4f}") for member in found]
+        print_table(f"Audience of {item}", ["user", "score"], rows)
+    return found
+
+
 @app.command("batch")
 def batch(
     k: Annotated[int, typer.Option(help="Items of a list.")] = 50,

@@ -32,7 +32,7 @@ from tastemaker_training.user_scoring import (
     user_histories,
 )
 
-_VECTOR = "vector"
+VECTOR = "vector"
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +93,7 @@ def encode(batch: pa.Table, settings: Settings, home: Home, ref: BundleRef) -> p
     histories = [np.asarray(history, np.int32) for history in batch[HISTORY].to_pylist()]
     vector_BD = _encoder(settings, home, ref).encode(histories)
     vectors = pa.FixedSizeListArray.from_arrays(pa.array(vector_BD.ravel()), vector_BD.shape[1])
-    return batch.drop_columns([HISTORY]).append_column(_VECTOR, vectors)
+    return batch.drop_columns([HISTORY]).append_column(VECTOR, vectors)
 
 
 @functools.cache
