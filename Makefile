@@ -9,7 +9,7 @@ LINKS := $(foreach folder,$(PIP_FIND_LINKS),--find-links $(folder))
 PYTEST := $(BIN)/python -m pytest
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-slow lint format bench-quality bench-training bench-scaling wheel wheel-test clean
+.PHONY: help install demo test test-slow lint format bench-quality bench-training bench-scaling bench-features wheel wheel-test clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -48,6 +48,9 @@ bench-quality: install  ## offline quality over three seeds, beside its targets
 
 bench-training: install  ## sharded training beside plain jobs: speed, memory, checkpoints, input (FULL=1: more turns)
 	$(BIN)/python benchmarks/training.py $(ARGS)
+
+bench-features: install  ## reading, writing, streaming and rebuilding features (FULL=1: more turns)
+	$(BIN)/python benchmarks/features.py $(ARGS)
 
 bench-scaling: install  ## the paper plan of docs/scaling.md, held against a small run
 	$(BIN)/python benchmarks/scaling.py $(ARGS)

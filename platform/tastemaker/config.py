@@ -72,6 +72,16 @@ class StateSettings(Strict):
     history_length: int = Field(50, ge=1, le=1000, description="newest items of a user that serving reads")
     dedup_window_seconds: int = Field(86_400, ge=1, description="how long an event_id is remembered")
     stream_max_length: int = Field(1_000_000, ge=1000, description="cap of each partition stream, in entries")
+    ingest: Literal["waitaof", "spool"] = Field(
+        "waitaof", description="what 202 waits for: the log's disk (ours while that is away), or always ours"
+    )
+    spool_bytes: int = Field(
+        256 * 2**20, ge=2**16, description="most bytes of events on a gateway's disk; beyond, it refuses"
+    )
+    consumers: int = Field(1, ge=1, le=64, description="processes that apply events, sharing partitions")
+    late_days: int = Field(
+        30, ge=1, le=3650, description="events that happened longer before they arrived are only archived"
+    )
 
 
 class RegistrySettings(Strict):
@@ -129,6 +139,12 @@ class GatewaySettings(Strict):
     keys: tuple[ApiKey, ...] = Field((), description="API keys; without any, loopback only")
 
 
+class CacheSettings(Strict):
+    """Lists that were answered lately."""
+
+    seconds: int = Field(3600, ge=0, description="how long a list may be answered again; 0 switches it off")
+
+
 class RaySettings(Strict):
     """The Ray session."""
 
@@ -160,6 +176,7 @@ class Settings(Strict):
     registry: RegistrySettings = Field(default_factory=RegistrySettings, description="MLflow")
     storage: StorageSettings = Field(default_factory=StorageSettings, description="bundles")
     gateway: GatewaySettings = Field(default_factory=GatewaySettings, description="HTTP")
+    cache: CacheSettings = Field(default_factory=CacheSettings, description="result cache")
     ray: RaySettings = Field(default_factory=RaySettings, description="Ray")
     training: TrainingSettings = Field(default_factory=TrainingSettings, description="ranks")
 

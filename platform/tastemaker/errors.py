@@ -12,6 +12,7 @@
     ├── RegistryError
     │   └── GateRefusedError     a promotion gate said no
     ├── StateError               Redis/Valkey cannot be reached or refuses
+    │   └── StreamFullError      events wait for the stream consumer
     ├── ServingError
     │   └── PortInUseError
     └── ExperimentError
@@ -102,6 +103,10 @@ class GateRefusedError(RegistryError):
 
 class StateError(TastemakerError):
     """Redis/Valkey cannot be reached or refuses a command."""
+
+
+class StreamFullError(StateError):
+    """A partition's event stream is at its cap: the stream consumer is behind."""
 
 
 class ServingError(TastemakerError):

@@ -15,7 +15,7 @@ OUTCOMES = frozenset({"ok", "degraded", "invalid", "error", "unauthorized"})
 RUNGS = frozenset(
     {
         "no-rerank", "retrieval-order", "base-vector", "cached", "trending", "popular", "no-history",
-        "no-experiment", "champion",
+        "no-experiment", "champion", "no-record",
     }
 )  # fmt: skip
 
@@ -27,6 +27,10 @@ STAGE_SECONDS = Histogram(
     buckets=LATENCY_BUCKETS,
 )  # fmt: skip
 RUNGS_USED = Counter("tastemaker_gateway_rungs", "Fallbacks used", ["catalogue", "rung"])
+CACHE = Counter(
+    "tastemaker_gateway_cached_lists", "Lists answered lately: hit, outdated, miss, unread, not-kept",
+    ["catalogue", "outcome"],
+)  # fmt: skip
 SERVED = Counter(
     "tastemaker_experiment_served", "Answers per variant", ["catalogue", "experiment", "variant"]
 )
@@ -36,13 +40,31 @@ DECISIONS = Counter(
     "tastemaker_gateway_decisions", "Decision records by outcome: logged or dropped", ["catalogue", "outcome"]
 )
 EVENTS = Counter("tastemaker_events_received", "Events by outcome", ["catalogue", "kind", "outcome"])
+SPOOL_BYTES = Gauge(
+    "tastemaker_spool_held_bytes", "Events on gateways' disks, on their way to the log", ["catalogue"],
+    multiprocess_mode="livesum",
+)  # fmt: skip
+SPOOL_EVENTS = Counter(
+    "tastemaker_spool_events", "Events by outcome: spooled, forwarded", ["catalogue", "outcome"]
+)
+SPOOL_TORN = Counter("tastemaker_spool_torn_bytes", "Bytes cut off a spool after a crash", ["catalogue"])
 CONSUMED = Counter("tastemaker_events_consumed", "Events applied by the consumer", ["catalogue", "kind"])
 CONSUMER_LAG = Gauge(
-    "tastemaker_events_lag_entries",
-    "Stream entries not yet applied",
-    ["catalogue"],
-    multiprocess_mode="mostrecent",
+    "tastemaker_events_lag_entries", "Stream entries not yet applied", ["catalogue"], multiprocess_mode="livesum"
+)  # fmt: skip
+CONSUMER_AGE = Gauge(
+    "tastemaker_events_oldest_unapplied_seconds", "Age of the oldest entry that a step found unapplied",
+    ["catalogue"], multiprocess_mode="livemax",
+)  # fmt: skip
+CONSUMER_PARTITIONS = Gauge(
+    "tastemaker_events_held_partitions", "Partitions that some consumer reads", ["catalogue"],
+    multiprocess_mode="livesum",
+)  # fmt: skip
+LATE_EVENTS = Counter("tastemaker_events_late", "Events too late to touch state, only archived", ["catalogue"])
+DEAD_LETTERS = Counter(
+    "tastemaker_events_dead_letters", "Log entries that could not be applied", ["catalogue", "stream"]
 )
+ITEM_TOTALS = Counter("tastemaker_features_item_totals", "Items whose totals were made anew", ["catalogue"])
 REWARDS = Counter("tastemaker_experiment_rewards", "Rewards joined", ["catalogue", "experiment", "variant"])
 PROPENSITY = Gauge(
     "tastemaker_experiment_propensity_ratio", "Share of new units that a variant gets",

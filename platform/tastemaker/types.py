@@ -30,6 +30,11 @@ EVENT_WEIGHTS: Mapping[str, float] = {"purchase": 1.0, "like": 0.75, "click": 0.
 Origin = Literal["live", "simulator", "replay"]
 ORIGINS: tuple[str, ...] = get_args(Origin)
 
+MAX_LOGGED_POSITION = 100_000
+"""Of an item in the recommendation that an event answers, from 0."""
+DEVICES = ("mobile", "tablet", "desktop", "tv", "other")
+"""Rows from 1 of the table of devices."""
+
 _CATALOGUE = re.compile(r"[a-z0-9-]{1,40}")
 MAX_ID_LENGTH = 256
 
@@ -45,6 +50,18 @@ def catalogue_name(name: str) -> str:
             "catalogue name", value=name, limit="1 to 40 of a-z, 0-9 and '-'", mend="choose another name"
         )
     return name
+
+
+def device_row(device: str) -> int:
+    """The row of a device that a client names; 0 where it names none.
+
+    >>> [device_row(device) for device in ("", "Mobile", "tv", "toaster")]
+    [0, 1, 4, 5]
+    """
+    return _DEVICE_ROWS.get(device.lower(), len(DEVICES))
+
+
+_DEVICE_ROWS = {"": 0} | {device: row for row, device in enumerate(DEVICES, 1)}
 
 
 @dataclass(frozen=True, slots=True)

@@ -74,6 +74,7 @@ def decision_of(
     slate: Candidates,
     assignment: Assignment | None,
     rungs: Sequence[str],
+    cached_from: str | None,
     timings_ms: Mapping[str, float],
 ) -> Decision:
     """The record of one answer. A degraded answer counts for its variant as well: it is what the user got."""
@@ -92,6 +93,7 @@ def decision_of(
         eligible_hash=_rules_hash(face, query),
         seed=query.seed,
         rungs=tuple(rungs),
+        cached_from=cached_from,
         context=query.context,
         timings_ms=timings_ms,
     )

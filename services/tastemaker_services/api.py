@@ -17,12 +17,15 @@ from starlette.exceptions import HTTPException
 from tastemaker import __version__, telemetry
 from tastemaker.config import GatewaySettings, Strict
 from tastemaker.errors import DataError, StateError
+from tastemaker.events.rows import Repeating, read_json
 from tastemaker.events.schema import Event, parse_events
 from tastemaker.features.context import LOCAL_TIME, local_time_ms
-from tastemaker.types import Origin
+from tastemaker.types import ORIGINS, Origin
 from tastemaker_services.access import ORIGIN_HEADER, Access, origin_of
+from tastemaker_services.intake import Taken
 from tastemaker_services.problems import Problem, invalid, of_validation
 from tastemaker_services.schema import (
+    EraseRequest,
     EventsRequest,
     EventsResponse,
     ProblemResponse,
@@ -47,8 +50,16 @@ class Backend(Protocol):
         """See `gateway.Gateway.similar`."""
         ...
 
-    async def append(self, events: list[Event]) -> tuple[int, int]:
-        """Numbers of accepted and of duplicate events; StateError where they are not on disk."""
+    async def append(self, events: list[Event]) -> Taken:
+        """See `intake.Intake.append`."""
+        ...
+
+    async def erase(self, user_id: str) -> str:
+        """Notes that a user is to be erased; the receipt's name. StateError where it could not be noted."""
+        ...
+
+    async def receipt(self, name: str) -> dict[str, Any] | None:
+        """A receipt, empty while its erasure is under way; None where there never was one."""
         ...
 
     async def why_not_ready(self) -> str | None:
@@ -80,6 +91,9 @@ def create_api(
     api.post(
         "/v1/events", status_code=202, response_model=EventsResponse, openapi_extra=_body(EventsRequest)
     )(routes.events)
+    api.delete("/v1/users", status_code=202, openapi_extra=_query("user_id"))(routes.erase_by_query)
+    api.delete("/v1/users/{user_id:path}", status_code=202)(routes.erase_by_path)
+    api.get("/v1/erasures/{receipt}")(routes.erasure)
     api.get("/healthz")(routes.healthz)
     api.get("/readyz")(routes.readyz)
     return api
@@ -113,6 +127,18 @@ class _Routes:
     async def events(self, request: Request) -> Response:
         """Takes a batch of events; 202 once they are on disk."""
         return await self._answer("events", self._events(request), status=202)
+
+    async def erase_by_query(self, request: Request) -> Response:
+        """Erases a user: `?user_id=`; 202 with the name of a receipt to look at later."""
+        return await self._answer("erase", self._erase(request, {}), status=202)
+
+    async def erase_by_path(self, request: Request, user_id: str) -> Response:
+        """The same by path, for ids that a path can carry."""
+        return await self._answer("erase", self._erase(request, {"user_id": user_id}), status=202)
+
+    async def erasure(self, request: Request, receipt: str) -> Response:
+        """What an erasure removed, once it is done."""
+        return await self._answer("erase", self._erasure(request, receipt))
 
     async def healthz(self) -> Response:
         """Whether the process lives."""
@@ -149,26 +175,42 @@ class _Routes:
     async def _events(self, request: Request) -> dict[str, Any]:
         scopes = self._access.scopes(request.headers.get("authorization"), "ingest")
         origin = origin_of(request.headers.get(ORIGIN_HEADER), scopes)
-        rows = (await _parse(request, EventsRequest)).events
+        rows = _validate(EventsRequest, _mapping(await _read_json(request))).events
         if len(rows) > self._settings.max_batch:
             limit = self._settings.max_batch
             raise invalid("events", f"events has {len(rows)} rows, must be at most {limit}: split the batch")
         given = [{"origin": origin} | row if isinstance(row, dict) else row for row in rows]
-        events, rejected = parse_events(given, time.time_ns() // 1_000_000)
-        foreign = [e for e in events if e.origin != "live" and "admin" not in scopes]
-        if foreign:
-            raise Problem(403, "forbidden", "origin needs a key with scope admin", field="events.origin")
+        origins = ORIGINS if "admin" in scopes else ("live",)
+        events, rejected = parse_events(given, time.time_ns() // 1_000_000, origins)
         try:
-            accepted, duplicate = await self._backend.append(events)
+            taken = await self._backend.append(events)
         except StateError as error:
             raise Problem(503, "not-accepted", str(error), headers={"retry-after": "1"}) from error
         self._count(events, len(rejected))
         return {
-            "accepted": accepted,
-            "duplicate": duplicate,
+            "accepted": taken.accepted,
+            "duplicate": taken.duplicates,
+            "spooled": taken.spooled,
             "rejected": len(rejected),
             "rejections": [row._asdict() for row in rejected],
         }
+
+    async def _erase(self, request: Request, path: dict[str, Any]) -> dict[str, Any]:
+        self._access.scopes(request.headers.get("authorization"), "erase")
+        asked = _validate(EraseRequest, dict(request.query_params) | path)
+        try:
+            receipt = await self._backend.erase(asked.user_id)
+        except StateError as error:
+            raise Problem(503, "not-accepted", str(error), headers={"retry-after": "1"}) from error
+        return {"receipt": receipt, "see": f"/v1/erasures/{receipt}"}
+
+    async def _erasure(self, request: Request, receipt: str) -> dict[str, Any]:
+        self._access.scopes(request.headers.get("authorization"), "erase")
+        found = await self._backend.receipt(receipt)
+        if found is None:
+            detail = f"receipt {receipt[:60]!r} is none of ours: correct it"
+            raise Problem(404, "unknown-receipt", detail, field="receipt")
+        return {"state": "done", **found} if found else {"state": "under way", "receipt": receipt}
 
     def _count(self, events: list[Event], num_rejected: int) -> None:
         kinds: dict[str, int] = {}
@@ -211,10 +253,6 @@ def _check_local_time(asked: RecommendationRequest) -> None:
 
 
 async def _parse(request: Request, model: type[M]) -> M:
-    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-    if kind != "application/json":
-        detail = f"content-type is {kind[:60]!r}, must be application/json: set the header"
-        raise Problem(415, "unsupported-media-type", detail, field="content-type")
     body = await _read(request)
     try:
         return model.model_validate_json(body)
@@ -222,8 +260,32 @@ async def _parse(request: Request, model: type[M]) -> M:
         raise of_validation(error, model) from error
 
 
+async def _read_json(request: Request) -> Any:
+    """What the body says, where a fault of one row must stay with that row: see `rows`."""
+    try:
+        return read_json(await _read(request))
+    except DataError as error:
+        raise Problem(400, "malformed-json", str(error), field="body") from error
+
+
+def _mapping(body: Any) -> dict[str, Any]:
+    if not isinstance(body, dict):
+        raise invalid(
+            "body", f"the body is {_name(body)}, must be an object: see /docs of the admin listener"
+        )
+    return body
+
+
+def _name(value: Any) -> str:
+    return str(value) if isinstance(value, Repeating) else f"a {type(value).__name__}"
+
+
 async def _read(request: Request) -> bytes:
     """The body, refused as soon as it is too large: a client's word on its length is not trusted."""
+    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if kind != "application/json":
+        detail = f"content-type is {kind[:60]!r}, must be application/json: set the header"
+        raise Problem(415, "unsupported-media-type", detail, field="content-type")
     parts, size = [], 0
     async for part in request.stream():
         size += len(part)

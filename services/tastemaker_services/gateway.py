@@ -1,38 +1,39 @@
-"""One request's way through the graph: history, variant, pinned bundle, stages under deadlines, fallbacks.
+"""One request's way through the graph: user, variant, pinned bundle, stages under deadlines, fallbacks.
 
-A stage that fails or is late is replaced by the next rung: no rerank -> retrieval order -> what trends in
-the context. Whatever a rung gives passes the hard filter. HTTP is `api`'s matter, the graph's parts are
-`graph`'s.
+A list answered lately is answered again as long as nothing happened since, see `cache`. A stage that fails or is late
+is replaced by the next rung: no rerank -> retrieval order -> the list answered last, or else the one computed ahead ->
+what trends in the context. Whatever a rung gives passes the hard filter. HTTP is `api`'s matter, the graph's parts are `graph`'s.
 """
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from itertools import accumulate
 from typing import Any, Protocol
-from uuid import uuid4
 
 import numpy as np
 
 from tastemaker import telemetry
-from tastemaker.config import BudgetSettings, Settings
+from tastemaker.config import Settings
 from tastemaker.errors import StateError
 from tastemaker.experiments.assignment import Assignment
 from tastemaker.stages.filtering import hard_filter
+from tastemaker.state.lists import StoredList
 from tastemaker.types import Candidates, Origin, Query
-from tastemaker_services.answers import decision_of, items_of, newest_once, unsourced
+from tastemaker_services.answers import decision_of, items_of, unsourced
+from tastemaker_services.cache import Lists
 from tastemaker_services.calls import StageError
 from tastemaker_services.decisions import DecisionLog
-from tastemaker_services.face import BundleFace, split_context
+from tastemaker_services.face import BundleFace
+from tastemaker_services.lately import Found, Lately
 from tastemaker_services.pins import CHAMPION, Pin
 from tastemaker_services.problems import Problem
+from tastemaker_services.queries import query_of
+from tastemaker_services.run import Run, shares
 from tastemaker_services.schema import RecommendationRequest
+from tastemaker_services.users import User
 
 WARM_UP_SECONDS = 20.0
-ANSWER_BY = 0.95
-"""Part of the deadline after which no stage is waited for."""
 
 
 class Call(Protocol):
@@ -53,69 +54,37 @@ class Stages:
     similar: Call
 
 
-class _Run:
-    """One request under way: its clock, and what happened."""
-
-    def __init__(self, catalogue: str, deadline_ms: float, shares: Mapping[str, float]) -> None:
-        self._catalogue, self._shares = catalogue, shares
-        self._started = time.perf_counter()
-        self._deadline_ms = deadline_ms
-        self.request_id = uuid4().hex
-        self.degraded: list[str] = []
-        self.timings_ms: dict[str, float] = {}
-
-    def elapsed_ms(self) -> float:
-        return (time.perf_counter() - self._started) * 1000
-
-    def left_seconds(self, stage: str) -> float:
-        """Until the stage must have answered, see `_shares`."""
-        return (self._deadline_ms * self._shares[stage] - self.elapsed_ms()) / 1000
-
-    @contextmanager
-    def stage(self, name: str) -> Iterator[None]:
-        started = time.perf_counter()
-        try:
-            yield
-        finally:
-            seconds = time.perf_counter() - started
-            self.timings_ms[name] = round(seconds * 1000, 3)
-            telemetry.STAGE_SECONDS.labels(self._catalogue, name).observe(seconds)
-
-    def fall_to(self, rung: str) -> None:
-        self.degraded.append(rung)
-        telemetry.RUNGS_USED.labels(self._catalogue, telemetry.bounded(rung, telemetry.RUNGS)).inc()
-
-    def end(self) -> None:
-        self.timings_ms["total"] = round(self.elapsed_ms(), 3)
-        telemetry.STAGE_SECONDS.labels(self._catalogue, "total").observe(self.elapsed_ms() / 1000)
-
-
 class Gateway:
     """Answers requests. For one event loop.
 
     Args:
         settings: Deadlines, catalogue.
-        read_history: A user's item ids, oldest first; StateError where they cannot be read.
+        read_user: A user's history and record; StateError where they cannot be read.
         assign: Unit, time and origin -> assignment; StateError likewise.
         pin: Alias -> what it answers from; None where that is not ready.
         stages: The graph.
         decisions: Gets a record of every answer.
+        lists: Lists answered lately; None where none are kept.
+        read_stored: A user's list that was computed ahead; StateError where it cannot be read.
     """
 
     def __init__(
         self,
         settings: Settings,
         *,
-        read_history: Callable[[str], Awaitable[list[str]]],
+        read_user: Callable[[str], Awaitable[User]],
         assign: Callable[[str, int, Origin], Awaitable[Assignment | None]],
         pin: Callable[[str], Pin | None],
         stages: Stages,
         decisions: DecisionLog,
+        lists: Lists | None = None,
+        read_stored: Callable[[str], Awaitable[StoredList | None]],
     ) -> None:
-        self._settings, self._shares = settings, _shares(settings.gateway.budget_ms)
+        self._settings, self._shares = settings, shares(settings.gateway.budget_ms)
         self._catalogue = settings.catalogue
-        self._read_history, self._assign, self._pin = read_history, assign, pin
-        self._stages, self._decisions = stages, decisions
+        self._read_user, self._assign, self._pin = read_user, assign, pin
+        self._stages, self._decisions, self._read_stored = stages, decisions, read_stored
+        self._lately = Lately(lists, settings.catalogue)
 
     async def recommend(self, request: RecommendationRequest, origin: Origin) -> dict[str, Any]:
         """The body of the answer.
@@ -126,15 +95,22 @@ class Gateway:
         run = self._run(request.deadline_ms)
         now_ms = time.time_ns() // 1_000_000
         with run.stage("history"):
-            history = await self._history(run, request.user_id)
+            user = await self._user(run, request.user_id)
             assignment = await self._assignment(run, request.user_id, now_ms, origin)
-        pin, assignment = self._pinned(run, assignment)
-        query = self._query(request, history, pin.face, now_ms)
-        until = str((assignment.policy or {}).get("until", "rerank")) if assignment else "rerank"
-        candidates = await self._answer(run, pin.face, query, until)
+            pin, assignment = self._pinned(run, assignment)
+            query = self._query(request, user, pin.face, now_ms)
+            found = await self._lately.find(
+                run, request, query, pin.face, user=user, assignment=assignment, origin=origin
+            )
+        slate = found.again(run, query)
+        if slate is None:
+            until = str((assignment.policy or {}).get("until", "rerank")) if assignment else "rerank"
+            slate = await self._answer(run, pin.face, query, until, found)
+            self._lately.keep(run, query, found.asked, slate)
         run.end()
-        self._log(run, pin, query, slate=candidates, assignment=assignment, origin=origin, now_ms=now_ms)
-        items = items_of(pin.face, candidates, "popular now", request.explain)
+        self._log(run, pin, query, slate=slate, assignment=assignment, origin=origin, now_ms=now_ms)
+        reason = "fits the history" if "cached" in run.degraded else "popular now"
+        items = items_of(pin.face, slate, reason, request.explain)
         return self._body(run, pin, items, assignment)
 
     async def similar(self, item_id: str, k: int) -> dict[str, Any]:
@@ -157,8 +133,7 @@ class Gateway:
             nearest = unsourced(found, len(pin.face.source_names))
             candidates, reason = hard_filter(query, nearest), "like the item"
         except StageError:
-            run.fall_to("trending")
-            candidates, reason = pin.face.trending(query), "popular now"
+            candidates, reason = self._trending(run, pin.face, query), "popular now"
         run.end()
         return self._body(run, pin, items_of(pin.face, candidates, reason))
 
@@ -173,18 +148,21 @@ class Gateway:
         ranked = await self._stages.rank((face.sha256, query, retrieved), WARM_UP_SECONDS)
         await self._stages.rerank((face.sha256, query, ranked), WARM_UP_SECONDS)
 
-    def _run(self, deadline_ms: float | None) -> _Run:
-        return _Run(self._catalogue, deadline_ms or self._settings.gateway.deadline_ms, self._shares)
+    def _run(self, deadline_ms: float | None) -> Run:
+        return Run(self._catalogue, deadline_ms or self._settings.gateway.deadline_ms, self._shares)
 
-    async def _history(self, run: _Run, user_id: str) -> list[str]:
+    async def _user(self, run: Run, user_id: str) -> User | None:
         try:
             async with asyncio.timeout(run.left_seconds("history")):
-                return await self._read_history(user_id)
+                user = await self._read_user(user_id)
         except (StateError, TimeoutError):
             run.fall_to("no-history")
-            return []
+            return None
+        if user.state is None:
+            run.fall_to("no-record")
+        return user
 
-    async def _assignment(self, run: _Run, unit: str, now_ms: int, origin: Origin) -> Assignment | None:
+    async def _assignment(self, run: Run, unit: str, now_ms: int, origin: Origin) -> Assignment | None:
         try:
             async with asyncio.timeout(run.left_seconds("history")):
                 return await self._assign(unit, now_ms, origin)
@@ -192,7 +170,7 @@ class Gateway:
             run.fall_to("no-experiment")
             return None
 
-    def _pinned(self, run: _Run, assignment: Assignment | None) -> tuple[Pin, Assignment | None]:
+    def _pinned(self, run: Run, assignment: Assignment | None) -> tuple[Pin, Assignment | None]:
         """The bundle to answer from. Where it is not the variant's, the answer is outside the experiment."""
         if assignment is not None:
             pin = self._pin(assignment.alias)
@@ -207,41 +185,22 @@ class Gateway:
         return champion, None
 
     def _query(
-        self, request: RecommendationRequest, history: Sequence[str], face: BundleFace, now_ms: int
+        self, request: RecommendationRequest, user: User | None, face: BundleFace, now_ms: int
     ) -> Query:
-        session, unknown_session = face.rows(request.session)
-        exclude, unknown_exclude = face.rows(request.exclude)
-        past, _ = face.rows(history)
-        if unknown := unknown_session + unknown_exclude:
-            telemetry.UNKNOWN_ITEMS.labels(self._catalogue).inc(unknown)
-        context, unknown_keys = split_context(request.context, face.context_keys)
-        if unknown_keys:
-            telemetry.UNKNOWN_CONTEXT.labels(self._catalogue).inc(unknown_keys)
-        seen_L = newest_once(np.concatenate([past, session]))
         length = self._settings.state.history_length
-        return Query(
-            history_L=seen_L[-length:],
-            k=request.k,
-            user_id=request.user_id,
-            context=context,
-            exclude=np.concatenate([exclude, seen_L[:-length]]),
-            allowed=face.allowed(request.filters),
-            now_ms=now_ms,
-        )
+        return query_of(request, user, face, self._catalogue, history_length=length, now_ms=now_ms)
 
-    async def _answer(self, run: _Run, face: BundleFace, query: Query, until: str) -> Candidates:
-        best = await self._ladder(run, face, query, until)
+    async def _answer(self, run: Run, face: BundleFace, query: Query, until: str, found: Found) -> Candidates:
+        best = await self._ladder(run, face, query, until, found)
         slate = hard_filter(query, best)
         if len(slate) or "trending" in run.degraded:
             return slate
-        run.fall_to("trending")
-        return face.trending(query)
+        return self._trending(run, face, query)
 
-    async def _ladder(self, run: _Run, face: BundleFace, query: Query, until: str) -> Candidates:
+    async def _ladder(self, run: Run, face: BundleFace, query: Query, until: str, found: Found) -> Candidates:
         retrieved = await self._stage(run, "retrieve", face, query)
         if retrieved is None:
-            run.fall_to("trending")
-            return face.trending(query)
+            return await self._without_stages(run, face, query, found)
         if until == "retrieve":
             return retrieved
         ranked = await self._stage(run, "rank", face, query, retrieved)
@@ -256,8 +215,35 @@ class Gateway:
             return ranked
         return reranked
 
+    async def _without_stages(self, run: Run, face: BundleFace, query: Query, found: Found) -> Candidates:
+        slate = found.rung(run, query)
+        if slate is None:
+            slate = await self._stored(run, face, query)
+        return self._trending(run, face, query) if slate is None else slate
+
+    async def _stored(self, run: Run, face: BundleFace, query: Query) -> Candidates | None:
+        """The list that this very bundle computed ahead for the user; None where the rules leave nothing of it."""
+        try:
+            async with asyncio.timeout(run.left_seconds("rank")):
+                stored = await self._read_stored(query.user_id)
+        except (StateError, TimeoutError):
+            return None
+        if stored is None or stored.bundle_id != face.bundle_id:
+            return None
+        rows_K, _ = face.rows(stored.item_ids)
+        score_K = np.linspace(1, 0, len(rows_K), dtype=np.float32)
+        slate = hard_filter(query, unsourced((rows_K, score_K), len(face.source_names)))
+        if not len(slate):
+            return None
+        run.fall_to("cached")
+        return slate
+
+    def _trending(self, run: Run, face: BundleFace, query: Query) -> Candidates:
+        run.fall_to("trending")
+        return face.trending(query)
+
     async def _stage(
-        self, run: _Run, name: str, face: BundleFace, query: Query, *candidates: Candidates
+        self, run: Run, name: str, face: BundleFace, query: Query, *candidates: Candidates
     ) -> Candidates | None:
         call: Call = getattr(self._stages, name)
         try:
@@ -269,7 +255,7 @@ class Gateway:
 
     def _log(
         self,
-        run: _Run,
+        run: Run,
         pin: Pin,
         query: Query,
         *,
@@ -290,12 +276,13 @@ class Gateway:
             slate=slate,
             assignment=assignment,
             rungs=run.degraded,
+            cached_from=run.cached_from,
             timings_ms=run.timings_ms,
         )
         self._decisions.put(decision)
 
     def _body(
-        self, run: _Run, pin: Pin, items: list[dict[str, Any]], assignment: Assignment | None = None
+        self, run: Run, pin: Pin, items: list[dict[str, Any]], assignment: Assignment | None = None
     ) -> dict[str, Any]:
         return {
             "request_id": run.request_id,
@@ -305,17 +292,7 @@ class Gateway:
             "bundle": pin.face.bundle_id,
             "bundle_version": pin.version,
             "degraded": run.degraded,
+            "cached": run.cached_from is not None,
+            "cached_from": run.cached_from,
             "timings_ms": run.timings_ms,
         }
-
-
-def _shares(budget: BudgetSettings) -> dict[str, float]:
-    """The part of the deadline by which each stage must have answered: its own share's end or the next stage's.
-
-    A late stage thus costs the next one first, whose rung is the better one: a list in retrieval order is worth
-    more than what trends. The last part of the deadline is for writing the answer.
-    """
-    stages = ("history", "retrieve", "rank", "rerank")
-    ends = list(accumulate(getattr(budget, stage) for stage in stages))
-    limits = [*ends[1:], ends[-1]]
-    return {stage: ANSWER_BY * limit / ends[-1] for stage, limit in zip(stages, limits, strict=True)}

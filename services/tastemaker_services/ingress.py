@@ -4,7 +4,6 @@ This process imports neither torch nor FAISS: it answers from memory and by call
 """
 
 import asyncio
-import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
@@ -15,23 +14,27 @@ from ray.serve.handle import DeploymentHandle
 from tastemaker.bundle.reader import Bundle
 from tastemaker.bundle.store import BundleStore
 from tastemaker.config import Settings
-from tastemaker.events.history import read_history_async
-from tastemaker.events.log import append_async
+from tastemaker.events.erasure import is_pending_async, request_erasure_async
+from tastemaker.events.receipts import read_receipt
 from tastemaker.events.schema import Event
 from tastemaker.experiments.decision_log import Decision, append_decisions_async
 from tastemaker.experiments.router import Router
 from tastemaker.home import Home
 from tastemaker.registry.live import LiveVersion
-from tastemaker.state.connection import connect_async, url_of
+from tastemaker.state.connection import cache_url_of, connect_async, url_of
 from tastemaker.state.keys import Keys
+from tastemaker.state.lists import StoredList, read_list_async
 from tastemaker.types import Origin
 from tastemaker_services.api import create_api
+from tastemaker_services.cache import ResultCache
 from tastemaker_services.calls import Send, StageCalls
 from tastemaker_services.decisions import DecisionLog
 from tastemaker_services.face import BundleFace
 from tastemaker_services.gateway import Gateway, Stages
+from tastemaker_services.intake import Intake, Taken
 from tastemaker_services.pins import Pins
 from tastemaker_services.schema import RecommendationRequest
+from tastemaker_services.users import User, read_user
 
 READY_SECONDS = 5.0
 _PLAIN_PICKLE = {"request_serialization": "pickle", "response_serialization": "pickle"}
@@ -48,10 +51,13 @@ class GatewayReplica:
         ranker: DeploymentHandle,
         reranker: DeploymentHandle,
     ) -> None:
-        home = Home.open(settings.home)
+        self._home = home = Home.open(settings.home)
         self._settings = settings
         self._keys = Keys(settings.catalogue, settings.state.partitions)
-        self._client = connect_async(url_of(settings, home))
+        url = url_of(settings, home)
+        self._client, self._bytes_client = connect_async(url), connect_async(url, text=False)
+        self._cache_client = connect_async(cache_url_of(settings, home), text=False)
+        self._intake = Intake(self._client, url, self._keys, settings, home)
         self._store = BundleStore.of(settings, home)
         self._handles = [handle.options(**_PLAIN_PICKLE) for handle in (retriever, ranker, reranker)]
         retrieval, ranking, reranking = self._handles
@@ -67,14 +73,18 @@ class GatewayReplica:
             similar=StageCalls(_sender(retrieval.similar)),
         )
         self._decisions = DecisionLog(self._append_decisions, settings.catalogue)
+        seconds = settings.cache.seconds
+        self._cache = ResultCache(self._cache_client, self._keys, seconds) if seconds else None
         router = Router(self._client, self._keys)
         self._gateway = Gateway(
             settings,
-            read_history=self._read_history,
+            read_user=self._read_user,
             assign=router.assign,
             pin=self._pin,
             stages=stages,
             decisions=self._decisions,
+            lists=self._cache,
+            read_stored=self._read_stored,
         )
         self._pins = Pins(self._client, self._keys, self._load, self._gateway.warm_up)
 
@@ -85,7 +95,12 @@ class GatewayReplica:
     @asynccontextmanager
     async def _lifespan(self, _: FastAPI) -> AsyncIterator[None]:
         async with AsyncExitStack() as stack:
-            stack.push_async_callback(self._client.aclose)
+            for client in (self._client, self._bytes_client, self._cache_client):
+                stack.push_async_callback(client.aclose)
+            if self._cache is not None:
+                stack.push_async_callback(self._cache.settle)
+            await asyncio.to_thread(self._intake.start)
+            stack.push_async_callback(asyncio.to_thread, self._intake.stop)
             self._decisions.start()
             stack.push_async_callback(self._decisions.stop)
             watcher = asyncio.create_task(self._pins.watch(self._count_replicas))
@@ -100,9 +115,20 @@ class GatewayReplica:
         """See `gateway.Gateway`."""
         return await self._gateway.similar(item_id, k)
 
-    async def append(self, events: list[Event]) -> tuple[int, int]:
-        """Puts events into the log; 0 duplicates where all were new."""
-        return await append_async(self._client, self._keys, events, self._settings.state, _now_ms())
+    async def append(self, events: list[Event]) -> Taken:
+        """See `intake.Intake`."""
+        return await self._intake.append(events)
+
+    async def erase(self, user_id: str) -> str:
+        """Left to the process that consumes the streams."""
+        return await request_erasure_async(self._client, self._keys, user_id)
+
+    async def receipt(self, name: str) -> dict[str, Any] | None:
+        """From the home's files; empty while the erasure is under way."""
+        found = await asyncio.to_thread(read_receipt, self._home, self._settings.catalogue, name)
+        if found is not None:
+            return found.as_dict()
+        return {} if await is_pending_async(self._client, self._keys, name) else None
 
     async def why_not_ready(self) -> str | None:
         """What is missing; sends a call through every handle."""
@@ -125,8 +151,11 @@ class GatewayReplica:
     def _load(self, version: LiveVersion) -> BundleFace:
         return BundleFace.of(Bundle.open(self._store, version.ref))
 
-    async def _read_history(self, user_id: str) -> list[str]:
-        return await read_history_async(self._client, self._keys, user_id)
+    async def _read_stored(self, user_id: str) -> StoredList | None:
+        return await read_list_async(self._cache_client, self._keys, user_id)
+
+    async def _read_user(self, user_id: str) -> User:
+        return await read_user(self._bytes_client, self._keys, user_id)
 
     async def _append_decisions(self, decisions: Sequence[Decision]) -> int:
         return await append_decisions_async(self._client, self._keys, decisions, self._settings.state)
@@ -141,7 +170,3 @@ def _sender(method: Any) -> Send:
 
 async def _held(handle: DeploymentHandle) -> Any:
     return await handle.held.remote()
-
-
-def _now_ms() -> int:
-    return time.time_ns() // 1_000_000

@@ -3,6 +3,7 @@
 Not for faults of our own parts, which the ladder of fallbacks hides.
 """
 
+import reprlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -11,6 +12,8 @@ from pydantic_core import ErrorDetails
 from starlette.responses import JSONResponse
 
 CONTENT_TYPE = "application/problem+json"
+_REPR = reprlib.Repr()  # of a value of any size and depth
+_REPR.maxstring = _REPR.maxother = 120
 
 
 class Problem(Exception):  # noqa: N818 (the RFC's own word)
@@ -96,7 +99,7 @@ def _sentence(fault: ErrorDetails, model: type[BaseModel]) -> str:
 
 
 def _shown(value: Any) -> str:
-    text = _printable(repr(value))
+    text = _printable(_REPR.repr(value))
     return text if len(text) <= 60 else f"{text[:57]}..."
 
 

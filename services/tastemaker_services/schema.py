@@ -60,6 +60,12 @@ class SimilarRequest(Strict):
     k: int = Field(10, ge=1, description="length of the list")
 
 
+class EraseRequest(Strict):
+    """Parameters of `DELETE /v1/users`."""
+
+    user_id: Id = Field(description="the customer's own id")
+
+
 class EventsRequest(Strict):
     """Body of `POST /v1/events`. Rows are checked one by one: a bad one does not stop the others."""
 
@@ -87,6 +93,8 @@ class RecommendationResponse(BaseModel):
     bundle: str = Field(description="id of the bundle that answered")
     bundle_version: int = Field(description="its version in the registry")
     degraded: list[str] = Field(description="fallbacks that were used; empty when all went well")
+    cached: bool = Field(description="the list was made for an earlier request")
+    cached_from: str | None = Field(description="that request's id")
     timings_ms: dict[str, float] = Field(description="time in each stage, and in total")
 
 
@@ -103,6 +111,9 @@ class EventsResponse(BaseModel):
 
     accepted: int
     duplicate: int = Field(description="already received, by event_id")
+    spooled: int = Field(
+        description="accepted ones on the gateway's disk: duplicates among them are found later"
+    )
     rejected: int
     rejections: list[Rejection]
 

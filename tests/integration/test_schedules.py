@@ -16,6 +16,7 @@ from tastemaker.data.log import read_log
 from tastemaker.errors import GateRefusedError, UsageError
 from tastemaker.events.archive import event_table, write_days
 from tastemaker.events.log import Entry
+from tastemaker.events.receipts import read_receipt
 from tastemaker.home import Home
 from tastemaker.models.two_tower import QueryEncoder
 from tastemaker.registry.client import Registry
@@ -246,3 +247,22 @@ def test_a_forced_retrain_learns_from_the_live_events_and_says_why(deployment: D
         "tastemaker retrain", "retrain of small; data gate forced: the new shelf",
     )  # fmt: skip
     assert deployment.retrain().outcome == "nothing new"
+
+
+def test_an_erased_user_is_in_no_file_and_the_receipt_names_what_learned_of_them(
+    deployment: Deployment,
+) -> None:
+    (receipt,) = deployment.json("erase", "7", "--json")
+    removed = receipt["removed"]
+    assert (removed["imported rows"], removed["archived events"], removed["lists"]) == (EVENTS_A_USER, 2, 1)
+    assert removed["computed rows"] == 2  # a vector and a list
+    assert receipt["bundles"] == [1, 2]
+    assert "7" not in read_log(deployment.opened, "default").user_ids
+    texts = [
+        path for path in deployment.home.rglob("*.parquet")
+        if "user_id" in pq.read_schema(path).names
+        and "7" in pq.read_table(path, columns=["user_id"])["user_id"].to_pylist()
+    ]  # fmt: skip
+    assert texts == []
+    assert read_receipt(deployment.opened, "default", receipt["receipt"]) is not None
+    assert deployment.json("erase", "7", "--json")[0]["removed"]["imported rows"] == 0

@@ -8,19 +8,23 @@ from hypothesis import strategies as st
 from tastemaker.errors import DataError
 from tastemaker.features.context import (
     CONTEXT_TABLES,
-    DEVICES,
     NUM_ROWS,
     context_bags,
     context_rows,
+    device_context,
     local_time_ms,
     query_rows,
 )
-from tastemaker.types import Query
+from tastemaker.types import DEVICES, Int64, Query, device_row
 
 
-def rows(text: str, device: str = "") -> dict[str, int]:
+def unknown(num: int) -> Int64:
+    return np.zeros(num, np.int64)
+
+
+def rows(text: str) -> dict[str, int]:
     moment = int(datetime.fromisoformat(text).replace(tzinfo=UTC).timestamp() * 1000)
-    return {table: int(row[0]) for table, row in context_rows(np.array([moment]), [device]).items()}
+    return {table: int(row[0]) for table, row in context_rows(np.array([moment]), unknown(1)).items()}
 
 
 def query(now_ms: int = 0, **context: str) -> Query:
@@ -46,7 +50,7 @@ def test_rows_of_a_moment(text: str, hour: int, weekday: int, season: int) -> No
 @given(moments=st.lists(st.datetimes(datetime(1970, 1, 2), datetime(2200, 1, 1)), min_size=1, max_size=20))
 def test_rows_agree_with_the_calendar(moments: list[datetime]) -> None:
     times = np.array([(m - datetime(1970, 1, 1)) // timedelta(milliseconds=1) for m in moments])
-    found = context_rows(times, [""] * len(times))
+    found = context_rows(times, unknown(len(times)))
     assert found["hours"].tolist() == [m.hour + 1 for m in moments]
     assert found["weekdays"].tolist() == [m.isoweekday() for m in moments]
     assert found["seasons"].tolist() == [m.month % 12 // 3 + 1 for m in moments]
@@ -54,19 +58,20 @@ def test_rows_agree_with_the_calendar(moments: list[datetime]) -> None:
 
 
 def test_unknown_times_and_devices_are_row_0() -> None:
-    found = context_rows(np.array([0, -5]), ["", "toaster"])
+    found = query_rows([query(), query(-5, device="toaster")])
     assert [found[table].tolist() for table in CONTEXT_TABLES] == [[0, 0], [0, 0], [0, 0], [0, 5]]
 
 
 def test_each_device_has_a_row() -> None:
-    assert context_rows(np.zeros(5, np.int64), [d.upper() for d in DEVICES])["devices"].tolist() == [
-        1,
-        2,
-        3,
-        4,
-        5,
-    ]
+    queries = [query(device=device.upper()) for device in DEVICES]
+    assert query_rows(queries)["devices"].tolist() == [1, 2, 3, 4, 5]
     assert NUM_ROWS["devices"] == 6
+
+
+def test_rows_of_devices_become_the_context_that_gives_them() -> None:
+    assert device_context(0) == {}
+    for row in range(1, NUM_ROWS["devices"]):
+        assert device_row(device_context(row)["device"]) == row
 
 
 def test_local_time_goes_before_the_moment_of_the_request() -> None:

@@ -35,7 +35,8 @@ def build(rows: Rows, category: list[str] | None = None) -> Dataset:
         schema=ITEMS_SCHEMA,
     )
     constant = {"kind": ["rating"] * len(ids), "origin": ["live"] * len(rows["user_id"])}
-    return build_dataset(pa.table(constant | rows, schema=INTERACTIONS_SCHEMA), items)
+    unknown = dict.fromkeys(("position", "device"), [None] * len(rows["user_id"]))
+    return build_dataset(pa.table(unknown | constant | rows, schema=INTERACTIONS_SCHEMA), items)
 
 
 def healthy(seed: int = 0, num_rows: int = NUM_ROWS) -> Rows:

@@ -70,7 +70,7 @@ def test_latest_layout_keeps_unused_items_quoted_titles_and_years(tmp_path: Path
     imported = import_events(latest(tmp_path / "ml"), None, NOW_MS)
     assert imported.interactions.to_pylist()[0] == {
         "user_id": "1", "item_id": "31", "kind": "rating", "value": 2.5, "timestamp_ms": 1_260_759_144_000,
-        "origin": "live",
+        "origin": "live", "position": None, "device": None,
     }  # fmt: skip
     assert imported.items.to_pylist() == [
         {"item_id": "31", "title": "Dangerous, Minds (1995)", "category": "Drama", "tags": ["Drama"],
@@ -272,6 +272,46 @@ def test_unknown_kinds_negative_watch_times_and_the_simulators_rows_are_rejected
         "kind is not one", "watch time is negative", "origin is simulator", "origin is not one",
     ]  # fmt: skip
     assert imported.interactions["origin"].to_pylist() == ["replay"]
+
+
+def test_positions_and_devices_are_read_under_a_mapping(tmp_path: Path, home: Home) -> None:
+    rows = ["u,a,1,0,tv", "u,b,2,,Mobile", "u,c,3,7.0,", "u,d,4,100000,fridge"]
+    source = csv(tmp_path, "\n".join(["user_id,item_id,timestamp,rank,on", *rows]) + "\n")
+    imported = import_events(source, ColumnMapping(position="rank", device="on"), NOW_MS)
+    assert imported.interactions.select(["position", "device"]).to_pydict() == {
+        "position": [0, None, 7, 100_000],
+        "device": ["tv", "Mobile", None, "fridge"],
+    }
+    assert (imported.summary["num_with_position"], imported.summary["num_with_device"]) == (3, 3)
+    save_import(home, "default", imported)
+    dataset = read_dataset(home, "default")
+    assert dataset.slot.tolist() == [1, 0, 8, 100_001]
+    assert dataset.device_row.tolist() == [4, 1, 0, 5]
+    unmapped = import_events(source, None, NOW_MS)
+    assert unmapped.interactions["position"].null_count == unmapped.interactions["device"].null_count == 4
+    with pytest.raises(DataError, match="lacks columns place, machine"):
+        import_events(source, ColumnMapping(position="place", device="machine"), NOW_MS)
+
+
+def test_a_position_that_is_no_rank_is_rejected(tmp_path: Path) -> None:
+    cells = ["0", "-1", "1.5", "100001", "first", "nan", "inf", ""]
+    rows = [f"u,i{n},{n},{cell}" for n, cell in enumerate(cells)]
+    source = csv(tmp_path, "\n".join(["user_id,item_id,timestamp,position", *rows]) + "\n")
+    imported = import_events(source, ColumnMapping(position="position"), NOW_MS)
+    assert imported.interactions["position"].to_pylist() == [0, None]
+    limit = "position is not a whole number from 0 to 100000"
+    assert reasons(imported) == [(row, limit) for row in range(2, 8)]
+
+
+def test_positions_and_devices_of_a_parquet_file(tmp_path: Path) -> None:
+    columns: dict[str, Any] = {"user_id": ["u"] * 3, "item_id": ["a", "b", "c"], "timestamp": [1, 2, 3]}
+    columns["at"] = pa.array([3, None, -1], pa.int8())
+    columns["on"] = pa.array(["tv", None, "tv"]).dictionary_encode()
+    pq.write_table(pa.table(columns), tmp_path / "e.parquet")
+    imported = import_events(tmp_path / "e.parquet", ColumnMapping(position="at", device="on"), NOW_MS)
+    assert imported.interactions["position"].to_pylist() == [3, None]
+    assert imported.interactions["device"].to_pylist() == ["tv", None]
+    assert [row for row, _ in reasons(imported)] == [3]
 
 
 def test_a_ragged_csv_row_is_rejected_not_the_file(tmp_path: Path) -> None:

@@ -72,6 +72,22 @@ def test_live_and_replayed_events_follow_the_imported_rows(home: Home) -> None:
     assert dataset.fingerprint != read_dataset(home, "default").fingerprint
 
 
+def test_positions_and_devices_of_live_events_come_into_the_dataset(home: Home) -> None:
+    archive(
+        home,
+        {"user_id": "ann", "item_id": "b", "position": 0, "context": {"country": "NO", "device": "Tablet"}},
+        {"user_id": "bob", "item_id": "a", "position": 6, "context": {"country": "NO"}},
+        {"user_id": "eve", "item_id": "a"},
+        {"user_id": "eve", "item_id": "b", "position": 2, "kind": "impression", "context": {"device": "tv"}},
+    )
+    dataset = freeze_log(home, "default")
+    assert [item for _, item, *_ in rows(dataset)] == ["a", "b", "b", "a", "a"]
+    assert dataset.slot.tolist() == [0, 1, 0, 7, 0]
+    assert dataset.device_row.tolist() == [0, 2, 0, 0, 0]
+    shown = read_impressions(home, "default", dataset.fingerprint)
+    assert shown.select(["position", "device"]).to_pylist() == [{"position": 2, "device": "tv"}]
+
+
 def test_simulated_events_and_kinds_that_are_no_consumption_stay_out(home: Home) -> None:
     archive(
         home,

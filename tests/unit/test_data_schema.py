@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from tastemaker.data.schema import (
@@ -30,6 +31,8 @@ def interactions(rows: list[Row], **columns: list[Any]) -> pa.Table:
         "value": [4.0] * len(rows),
         "timestamp_ms": times,
         "origin": ["live"] * len(rows),
+        "position": [None] * len(rows),
+        "device": [None] * len(rows),
     }
     return pa.table(given | columns, schema=INTERACTIONS_SCHEMA)
 
@@ -77,13 +80,29 @@ def test_fingerprint_follows_the_content() -> None:
         dataset([("u", "a", 1), ("w", "b", 2)], "a", "b"),
         dataset(rows, "a", "b", kind=["rating", "click"]),
         dataset(rows, "a", "b", kind=["click", "rating"]),
+        dataset(rows, "a", "b", position=[0, None]),
+        dataset(rows, "a", "b", position=[None, 0]),
+        dataset(rows, "a", "b", device=["tv", None]),
+        dataset(rows, "a", "b", device=["mobile", "mobile"]),
+        # Their places among the kinds are the rows of `mobile`.
+        dataset(rows, "a", "b", kind=["click", "click"]),
     ]
-    assert len({same, *(other.fingerprint for other in others)}) == 7
+    assert len({same, *(other.fingerprint for other in others)}) == 12
 
 
 def test_fingerprint_is_the_same_in_every_release() -> None:
     expected = "9573a3b0ce25bde41bcf96c82e9f2462bfa8002e4b666ef788f8915995f2034b"
     assert dataset([("ü", "a", 1)], "a").fingerprint == expected
+    assert dataset([("ü", "a", 1)], "a", device=[""]).fingerprint == expected  # says nothing
+
+
+def test_slots_are_positions_from_1_and_devices_rows_with_0_for_unknown() -> None:
+    rows: list[Row] = [("u", "a", 4), ("u", "a", 3), ("u", "a", 2), ("u", "a", 1)]
+    devices = ["TV", None, "mobile", "toaster"]
+    data = dataset(rows, "a", position=[0, None, 100_000, 6], device=devices)
+    assert data.timestamp_ms.tolist() == [1, 2, 3, 4]
+    assert data.slot.tolist() == [7, 100_001, 0, 1]
+    assert data.device_row.tolist() == [5, 1, 0, 4]
 
 
 def test_the_simulators_rows_are_refused() -> None:
@@ -99,6 +118,22 @@ def test_an_item_without_a_row_is_refused() -> None:
 def test_reading_what_was_never_imported_says_so(tmp_path: Path) -> None:
     home = Home.make(tmp_path / "home")
     with pytest.raises(DataError, match="catalogue default has no data: run"):
+        read_dataset(home, "default")
+
+
+def test_an_import_of_an_earlier_release_has_no_positions_and_devices(tmp_path: Path) -> None:
+    home = Home.make(tmp_path / "home")
+    folder = imported_folder(home, "default")
+    folder.mkdir(parents=True)
+    rows: list[Row] = [("u", "a", 1), ("v", "b", 2)]
+    earlier = interactions(rows).drop_columns(["position", "device"])
+    pq.write_table(earlier, folder / "interactions.parquet")
+    pq.write_table(items("a", "b"), folder / "items.parquet")
+    data = read_dataset(home, "default")
+    assert (data.slot.tolist(), data.device_row.tolist()) == ([0, 0], [0, 0])
+    assert data.fingerprint == dataset(rows, "a", "b").fingerprint
+    pq.write_table(earlier.drop_columns(["value"]), folder / "interactions.parquet")
+    with pytest.raises(DataError, match=r"interactions\.parquet cannot be read"):
         read_dataset(home, "default")
 
 

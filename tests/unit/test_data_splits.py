@@ -15,19 +15,19 @@ from tastemaker.errors import DataError
 Row = tuple[int, int, int]
 
 
-def dataset(rows: list[Row], num_items: int = 10) -> Dataset:
+def dataset(rows: list[Row], num_items: int = 10, **columns: list[Any]) -> Dataset:
     users, item_rows, times = zip(*rows, strict=True)
-    interactions = pa.table(
-        {
-            "user_id": [f"u{u}" for u in users],
-            "item_id": [f"i{i}" for i in item_rows],
-            "kind": ["click"] * len(rows),
-            "value": pa.nulls(len(rows), pa.float32()),
-            "timestamp_ms": times,
-            "origin": ["live"] * len(rows),
-        },
-        schema=INTERACTIONS_SCHEMA,
-    )
+    given: dict[str, Any] = {
+        "user_id": [f"u{u}" for u in users],
+        "item_id": [f"i{i}" for i in item_rows],
+        "kind": ["click"] * len(rows),
+        "value": pa.nulls(len(rows), pa.float32()),
+        "timestamp_ms": times,
+        "origin": ["live"] * len(rows),
+        "position": [None] * len(rows),
+        "device": [None] * len(rows),
+    }
+    interactions = pa.table(given | columns, schema=INTERACTIONS_SCHEMA)
     items: list[dict[str, Any]] = [
         {"item_id": f"i{i}", "title": "", "category": "", "tags": [], "created_at_ms": None}
         for i in range(num_items)
@@ -48,6 +48,21 @@ def test_leave_last_takes_the_newest_rows_and_breaks_ties_by_file_order() -> Non
     assert lists(split.train_validation) == [[4, 3, 1], [5, 6]]
     assert split.test.timestamp_ms is not None
     assert split.test.timestamp_ms.tolist() == [50]
+
+
+def test_slots_and_devices_go_with_their_rows() -> None:
+    rows = [(0, 3, 40), (0, 1, 10), (0, 2, 30), (0, 1, 20), (1, 5, 1)]
+    devices = ["tv", "mobile", None, "tablet", "desktop"]
+    split = leave_last(dataset(rows, position=[8, 0, 4, 1, None], device=devices), 1, 1)
+    assert lists(split.train) == [[1], [5]]  # the second use of item 1 is none
+    parts = (split.train, split.validation, split.test)
+    assert [None if part.slot is None else part.slot.tolist() for part in parts] == [[1, 0], [5], [9]]
+    assert [part.device_rows(0).tolist() for part in parts] == [[1], [0], [4]]
+    assert split.train.device_rows(1).tolist() == [3]
+
+
+def test_histories_that_come_from_no_dataset_have_unknown_devices() -> None:
+    assert Histories.from_lists([[3], [0, 1]]).device_rows(1).tolist() == [0, 0]
 
 
 def test_a_user_needs_one_row_more_than_are_held_out() -> None:

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -40,14 +41,16 @@ def test_novelty_counts_users_not_rows() -> None:
     assert result.per_user["novelty"].tolist() == [1.0, 1.0]  # two of four users have item 0
 
 
-def test_queries_carry_history_time_and_id() -> None:
+def test_queries_carry_history_time_device_and_id() -> None:
     seen: list[Query] = []
 
     def recommend(queries: Sequence[Query], k: int) -> list[Int32]:
         seen.extend(queries)
         return first_unseen(queries, k)
 
-    targets = Histories(TARGETS.offsets, TARGETS.item_index, np.array([11, 22, 23, 33]))
+    targets = replace(
+        TARGETS, timestamp_ms=np.array([11, 22, 23, 33]), device_row=np.array([0, 4, 1, 1], np.int8)
+    )
     evaluate(recommend, HISTORIES, targets, 10, ks=(3,), user_ids=["a", "b", "c", "d"])
     assert [(q.user_id, q.now_ms, q.k, q.seed) for q in seen] == [
         ("a", 11, 3, 0),
@@ -55,6 +58,7 @@ def test_queries_carry_history_time_and_id() -> None:
         ("d", 33, 3, 3),
     ]
     assert seen[1].history_L.tolist() == [3, 4, 5]
+    assert [q.context for q in seen] == [{}, {"device": "tv"}, {"device": "mobile"}]
 
 
 def test_users_beyond_one_block_are_all_asked_for() -> None:

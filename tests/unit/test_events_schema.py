@@ -8,8 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tastemaker.errors import DataError
+from tastemaker.events.rows import read_json
 from tastemaker.events.schema import FUTURE_LIMIT_MS, Event, parse_events
-from tastemaker.types import EVENT_KINDS
+from tastemaker.types import EVENT_KINDS, MAX_LOGGED_POSITION
 
 NOW_MS = 1_750_000_000_000
 GOOD: dict[str, Any] = {
@@ -41,6 +43,43 @@ def reason_of(**changes: Any) -> str:
         ({"timestamp_ms": -1}, "timestamp_ms is -1: .*greater than or equal to 0"),
         ({"timestamp_ms": "2025"}, "timestamp_ms is '2025'"),
         ({"timestamp_ms": 1.5}, "timestamp_ms is 1.5"),
+        ({"timestamp_ms": 10.0}, "timestamp_ms is 10.0: .*integer"),
+        ({"timestamp_ms": 2**63}, "timestamp_ms is 9223372036854775808: .*less than 9223372036854775808"),
+        ({"timestamp_ms": 10**400}, r"timestamp_ms is 10+\.\.\.0+: .*less than"),
+        ({"timestamp_ms": float("inf")}, "timestamp_ms is inf: .*integer"),
+        ({"timestamp_ms": None}, "timestamp_ms is None: .*integer"),
+        ({"timestamp_ms": [1]}, r"timestamp_ms is \[1\]: .*integer"),
+        ({"event_id": ["e"]}, r"event_id is \['e'\]: .*string"),
+        ({"event_id": "x" * 10**6}, "event_id has 1000000 characters, at most 256"),
+        ({"item_id": {"id": "i"}}, r"item_id is \{'id': 'i'\}: .*string"),
+        ({"item_id": True}, "item_id is True: .*string"),
+        ({"kind": 3}, "kind is 3, must be one of"),
+        ({"kind": None}, "kind is None, must be one of"),
+        ({"kind": ["click"]}, "kind is .*, must be one of"),
+        ({"kind": "\ud800"}, "kind is '.ud800'"),
+        ({"value": "3"}, "value is '3': .*number"),
+        ({"value": True}, "value is True: .*number"),
+        ({"value": []}, r"value is \[\]: .*number"),
+        ({"value": 10**400}, r"value is 10+\.\.\.0+: .*number"),
+        ({"value": -float("inf")}, "value is -inf: .*finite"),
+        ({"value": 1.1e12}, r"value of a click is 1.1e\+12, must be from 0 to 1e\+12"),
+        ({"kind": "rating", "value": None}, "value is missing: a rating needs one"),
+        ({"kind": "watch", "value": -0.5}, "value of a watch is -0.5, must be from 0"),
+        ({"request_id": ""}, "request_id is empty"),
+        ({"request_id": 1}, "request_id is 1: .*string"),
+        ({"request_id": "r" * 257}, "request_id has 257 characters"),
+        ({"position": 1.0}, "position is 1.0: .*integer"),
+        ({"position": "1"}, "position is '1': .*integer"),
+        ({"position": MAX_LOGGED_POSITION + 1}, "position is .*less than or equal"),
+        ({"context": []}, r"context is \[\]: .*dictionary"),
+        ({"context": "tv"}, "context is 'tv': .*dictionary"),
+        ({"context": {"k" * 257: "v"}}, "context.k+ has 257 characters"),
+        ({"context": {"k": "v" * 257}}, "context.k has 257 characters"),
+        ({"context": {"k": {"deeper": "v"}}}, "context.k is .*string"),
+        ({"context": {"a\ud800": "b"}}, "context.a.*unicode"),
+        ({"origin": None}, "origin is None"),
+        ({"origin": "Live"}, "origin is 'Live'"),
+        ({"\ud800": "b"}, r".* is '.ud800'.*unicode"),
         ({"timestamp_ms": True}, "timestamp_ms is True"),
         (
             {"timestamp_ms": NOW_MS + FUTURE_LIMIT_MS + 1000},
@@ -52,15 +91,101 @@ def reason_of(**changes: Any) -> str:
         ({"kind": "rating"}, "value is missing: a rating needs one"),
         ({"kind": "rating", "value": 1001.0}, "value of a rating is 1001, must be from -1000 to 1000"),
         ({"kind": "watch", "value": 1e9}, "value of a watch is 1e"),
-        ({"position": -1}, "position is -1"),
+        ({"position": -1}, "position is -1: .*greater"),
         ({"context": {"a": 1}}, "context.a is 1"),
-        ({"context": {str(i): "" for i in range(33)}}, "context"),
+        ({"context": {str(i): "" for i in range(33)}}, "context has 33 keys, at most 32 are allowed"),
         ({"origin": "test"}, "origin is 'test'"),
         ({"colour": "red"}, "colour is no field of an event"),
     ],
 )
 def test_each_fault_has_its_own_reason(changes: dict[str, Any], reason: str) -> None:
     assert re.match(reason, reason_of(**changes)), reason_of(**changes)
+
+
+def nested(depth: int) -> list[Any]:
+    value: list[Any] = []
+    for _ in range(depth):
+        value = [value]
+    return value
+
+
+@pytest.mark.parametrize("field", list(GOOD))
+def test_a_deeply_nested_value_is_one_reason_like_any_other(field: str) -> None:
+    assert re.match(rf"{field} is \[\[\[\.\.\.\]\]\]", reason_of(**{field: nested(900)}))
+
+
+def test_a_row_of_a_hundred_thousand_keys_is_refused_before_all_of_it_is_looked_at() -> None:
+    keys = {f"key{i}": i for i in range(100_000)}
+    rows = [GOOD | keys, GOOD | {"context": keys}]
+    started = time.perf_counter()
+    _, rejected = parse_events(rows, NOW_MS)
+    assert time.perf_counter() - started < 0.05  # microseconds; looking at all takes 0.4 s
+    assert [r.reason for r in rejected] == [
+        "key0 is no field of an event", "context has 100000 keys, at most 32 are allowed",
+    ]  # fmt: skip
+
+
+def test_an_origin_that_a_client_may_not_claim_is_its_rows_fault_alone() -> None:
+    rows = [GOOD | {"origin": "replay"}, GOOD | {"event_id": "e2"}]
+    events, rejected = parse_events(rows, NOW_MS, origins=("live",))
+    assert [e.event_id for e in events] == ["e2"]
+    assert [r.reason for r in rejected] == ["origin replay needs a key with scope admin"]
+
+
+def test_an_id_of_a_row_that_was_rejected_is_free_for_a_later_one() -> None:
+    rows = [GOOD | {"value": -1.0}, GOOD, GOOD]
+    events, rejected = parse_events(rows, NOW_MS)
+    assert len(events) == 1
+    assert [r.position for r in rejected] == [0, 2]
+
+
+@pytest.mark.parametrize(
+    ("body", "row"),
+    [
+        (b'[{"item_id": "\\ud800"}]', {"item_id": "\ud800"}),
+        (b"[1e999]", float("inf")),
+        (b"[-Infinity]", -float("inf")),
+        (b"[" + b"9" * 300 + b"]", int("9" * 300)),
+        (b"[" + b"9" * 301 + b"]", float("inf")),
+        (b"[" + b"9" * 100_000 + b"]", float("inf")),
+        (b"[" + b"[" * 300 + b"]" * 301, nested(299)),
+        (b'[{"a": 1}]', {"a": 1}),
+    ],
+)
+def test_what_other_parsers_stumble_over_is_a_value_of_its_row(body: bytes, row: Any) -> None:
+    assert read_json(body) == [row]
+
+
+def test_a_key_that_stands_twice_makes_its_object_no_object() -> None:
+    rows = read_json(
+        b'[{"event_id": "a", "x": 1, "event_id": "b"}, {"event_id": "c", "context": {"k": "", "k": ""}}]'
+    )
+    _, rejected = parse_events([rows[0], GOOD | rows[1]], NOW_MS)
+    assert [r.reason for r in rejected] == [
+        "the row is an object with 'event_id' twice, must be an object",
+        "context is an object with 'k' twice: Input should be a valid dictionary",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("body", "reason"),
+    [
+        (b"", "not JSON"),
+        (b"[1", "not JSON"),
+        (b"[1,]", "not JSON"),
+        (b"[tru]", "not JSON"),
+        (b"{'a': 1}", "not JSON"),
+        (b'["\xff"]', "not JSON: .*utf-8"),
+        (b'["\xed\xa0\x80"]', "not JSON: .*utf-8"),  # half a pair in raw bytes is no UTF-8
+        (b"\xef\xbb\xbf[]", "not JSON: .*BOM"),
+        ("[]".encode("utf-16"), "not JSON"),
+        (b"[" * 100_000, "nests too deeply: flatten it"),
+        (b'{"a":' * 100_000, "nests too deeply"),
+    ],
+)
+def test_what_is_broken_as_a_whole_is_refused_as_a_whole(body: bytes, reason: str) -> None:
+    with pytest.raises(DataError, match=reason):
+        read_json(body)
 
 
 @pytest.mark.parametrize("row", [None, 3, "text", [], [GOOD]])

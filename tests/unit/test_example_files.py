@@ -1,6 +1,7 @@
 import os
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pyarrow as pa
@@ -33,7 +34,8 @@ def histories_of(lists):
 def table_of(lists):
     times = np.split(np.arange(sum(map(len, lists))) * 10, np.cumsum([len(items) for items in lists]))[:-1]
     none = [[] for _ in lists]
-    columns = [range(len(lists)), lists, [part.tolist() for part in times], none, none]
+    devices = [[0] * len(items) for items in lists]
+    columns = [range(len(lists)), lists, [part.tolist() for part in times], devices, none, none]
     return pa.table(
         [pa.array(column, kind) for column, kind in zip(columns, HISTORIES_SCHEMA.types, strict=True)],
         schema=HISTORIES_SCHEMA,
@@ -60,8 +62,19 @@ def test_examples_by_hand():
         "history": [[4], [4, 5], [5, 6], [7]],
         "target": [5, 6, 4, 8],
         "timestamp_ms": [10, 20, 30, 60],  # 9, the lone item between, was at 40
+        "device": [0, 0, 0, 0],
         "rejected": [[], [], [], []],
     }
+
+
+def test_an_example_has_the_device_of_its_target(tmp_path):
+    histories = replace(
+        histories_of([[4, 5, 6], [9], [7, 8]]), device_row=np.array([1, 0, 4, 3, 2, 5], np.int8)
+    )
+    write_histories(tmp_path / "histories", histories, events_per_part=3)
+    assert pq.ParquetFile(tmp_path / "histories").num_row_groups == 2
+    tables = [pq.read_table(file) for file in write_examples(tmp_path / "histories", tmp_path, max_history=2)]
+    assert [table["device"].to_pylist() for table in tables] == [[0, 4], [5]]
 
 
 def test_rejected_items_of_examples_by_hand(tmp_path):
@@ -114,6 +127,7 @@ def test_no_example_knows_a_rejection_before_its_window_has_ended(
     rows += [(f"u{user}", f"i{item}", "click", 50 + item) for user in range(4) for item in (0, 1)]
     names, items, kinds, times = (list(column) for column in zip(*rows, strict=True))
     live = {"value": [None] * len(rows), "origin": ["live"] * len(rows)}
+    live |= dict.fromkeys(("position", "device"), [None] * len(rows))
     columns = {"user_id": names, "item_id": items, "kind": kinds, "timestamp_ms": times} | live
     table = pa.table({name: columns[name] for name in INTERACTIONS_SCHEMA.names}, schema=INTERACTIONS_SCHEMA)
     bare = {"title": "", "category": "", "tags": [], "created_at_ms": None}
@@ -206,7 +220,7 @@ def test_histories_without_a_pair_are_refused(tmp_path):
 
 def write_bad(path, rows_per_group=1, **changes):
     """A file of two good users and a third that the changes spoil."""
-    columns = {"user": [0, 1, 2], "items": [[1, 2]] * 3, "timestamp_ms": [[5, 6]] * 3}
+    columns = {"user": [0, 1, 2], "items": [[1, 2]] * 3, "timestamp_ms": [[5, 6]] * 3, "device": [[0, 1]] * 3}
     columns |= {"rejected": [[3, 4]] * 3, "rejected_ms": [[1, 2]] * 3}
     for name, value in changes.items():
         columns[name] = [*columns[name][:2], value]
@@ -223,6 +237,7 @@ def write_bad(path, rows_per_group=1, **changes):
             {"timestamp_ms": [6, 5]},
             "row 3: timestamp_ms, is 'falling', must be oldest first: sort the events",
         ),
+        ({"device": [1]}, "row 3: number of device, is 1, must be 2, as of items"),
         ({"rejected": [3]}, "row 3: number of rejected_ms, is 2, must be 1, as of rejected"),
         ({"rejected_ms": [2, 1]}, "row 3: rejected_ms, is 'falling', must be oldest first: sort the events"),
     ],

@@ -29,21 +29,23 @@ def columns(num_items: int = NUM_ITEMS) -> ItemColumns:
 COLUMNS = columns()
 
 
-def rows(histories, targets, rejected=None) -> pa.Table:
+def rows(histories, targets, rejected=None, times_ms=None, devices=None) -> pa.Table:
+    zeros = [0] * len(targets)
     return pa.table(
         {
             "history": pa.array(histories, pa.list_(pa.int32())),
             "target": pa.array(targets, pa.int32()),
-            "timestamp_ms": pa.array([0] * len(targets), pa.int64()),
+            "timestamp_ms": pa.array(times_ms or zeros, pa.int64()),
+            "device": pa.array(devices or zeros, pa.int8()),
             "rejected": pa.array([[]] * len(targets) if rejected is None else rejected, pa.list_(pa.int32())),
         }
     )
 
 
-def maker(targets, half_life=1.0, max_history=2, **config) -> ExampleBatches:
+def maker(targets, half_life=1.0, max_history=2, context=(), **config) -> ExampleBatches:
     counts = np.bincount(targets, minlength=NUM_ITEMS)
     sampler = NegativeSampler(counts, NegativesConfig(**{"num_sampled": 4} | config))
-    return ExampleBatches(COLUMNS, sampler, half_life, max_history)
+    return ExampleBatches(COLUMNS, sampler, half_life, max_history, context)
 
 
 def test_a_batch_by_hand():
@@ -63,6 +65,15 @@ def test_a_batch_by_hand():
     np.testing.assert_allclose(batch.log_q_M, expected, rtol=1e-6)
     assert batch.item_bags["item"].values.tolist() == batch.item_M.tolist()
     assert batch.owner_M.tolist() == [-1] * 7
+
+
+def test_a_query_reads_the_time_and_device_of_its_target():
+    targets, hour_ms = [5, 6, 7], 3_600_000
+    table = rows([[4]] * 3, targets, times_ms=[hour_ms, 0, 30 * hour_ms], devices=[4, 1, 0])
+    bags = maker(targets, context=("devices", "hours")).batch(table, np.random.default_rng(0)).query_bags
+    assert bags.keys() == {"history", "query_devices", "query_hours"}
+    assert bags["query_devices"].values.tolist() == [4, 1, 0]
+    assert bags["query_hours"].values.tolist() == [2, 0, 7]
 
 
 def test_what_a_user_left_stands_against_that_user_alone():

@@ -12,7 +12,8 @@ def interactions(rows: list[tuple[str, str, str, int]]) -> pa.Table:
     users, items, kinds, times = zip(*rows, strict=True)
     columns = {
         "user_id": users, "item_id": items, "kind": kinds, "value": [None] * len(rows),
-        "timestamp_ms": times, "origin": ["live"] * len(rows),
+        "timestamp_ms": times, "origin": ["live"] * len(rows), "position": [None] * len(rows),
+        "device": [None] * len(rows),
     }  # fmt: skip
     return pa.table({name: list(column) for name, column in columns.items()}, schema=INTERACTIONS_SCHEMA)
 

@@ -13,6 +13,7 @@ from tastemaker.events.schema import Event
 from tastemaker_services.access import check_exposure
 from tastemaker_services.admin import gateway_openapi
 from tastemaker_services.api import MAX_BODY_BYTES, create_api
+from tastemaker_services.intake import Taken
 
 URL = "http://gateway"
 READ, INGEST, ADMIN = ("a" * 32, ("read",)), ("b" * 32, ("ingest",)), ("c" * 32, ("read", "admin", "explain"))
@@ -28,6 +29,7 @@ class Recorder:
     def __init__(self) -> None:
         self.asked: list[Any] = []
         self.events: list[Event] = []
+        self.erased: list[str] = []
         self.waiting_for: str | None = None
         self.broken = False
 
@@ -39,11 +41,20 @@ class Recorder:
         self.asked.append((item_id, k))
         return {"items": [], "degraded": []}
 
-    async def append(self, events: list[Event]) -> tuple[int, int]:
+    async def append(self, events: list[Event]) -> Taken:
         if self.broken:
             raise StateError("cannot append events", mend="check that Redis/Valkey is up")
         self.events += events
-        return len(events), 0
+        return Taken(len(events), 0, 0)
+
+    async def erase(self, user_id: str) -> str:
+        if self.broken:
+            raise StateError("cannot note an erasure", mend="check that Redis/Valkey is up")
+        self.erased.append(user_id)
+        return "receipt-1"
+
+    async def receipt(self, name: str) -> dict[str, Any] | None:
+        return {"receipt-1": {}, "receipt-0": {"removed": {"records": 2}}}.get(name)
 
     async def why_not_ready(self) -> str | None:
         return self.waiting_for
@@ -211,6 +222,71 @@ def test_events_are_counted_row_by_row() -> None:
     assert [event.event_id for event in backend.events] == ["e1"]
 
 
+GOOD_ROW = b'{"event_id": "e1", "user_id": "u", "item_id": "i", "kind": "click", "timestamp_ms": 1}'
+JSON_TYPE = {"content-type": "application/json"}
+
+
+@pytest.mark.parametrize(
+    ("row", "reason"),
+    [
+        (GOOD_ROW.replace(b'"i"', b'"\\ud800"'), "item_id"),
+        (GOOD_ROW.replace(b": 1}", b": " + b"9" * 5000 + b"}"), "timestamp_ms is inf"),
+        (GOOD_ROW.replace(b": 1}", b": 1e999}"), "timestamp_ms is inf"),
+        (GOOD_ROW.replace(b"}", b', "value": NaN}'), "value is nan"),
+        (GOOD_ROW.replace(b"}", b', "value": -Infinity}'), "value is -inf"),
+        (GOOD_ROW.replace(b"}", b', "user_id": "v"}'), "user_id"),
+        (GOOD_ROW.replace(b'"u"', b"[" * 600 + b"]" * 600), "user_id is [[[...]]]"),
+        (GOOD_ROW.replace(b'"u"', b'"' + b"u" * 10**6 + b'"'), "user_id has 1000000 characters"),
+        (GOOD_ROW.replace(b'"i"', b'"i", "\\u0000": 1'), "is no field of an event"),
+        (b"[" * 600 + b"]" * 600, "the row is a list"),
+        (b"null", "the row is a NoneType"),
+    ],
+)
+def test_a_row_that_other_parsers_fail_the_body_for_fails_alone(row: bytes, reason: str) -> None:
+    backend = Recorder()
+    content = b'{"events": [' + row + b", " + GOOD_ROW.replace(b"e1", b"e2") + b"]}"
+    response = call("POST", "/v1/events", backend=backend, content=content, headers=JSON_TYPE)
+    assert response.status_code == 202, response.text
+    (rejection,) = response.json()["rejections"]
+    assert rejection["position"] == 0
+    assert reason in rejection["reason"]
+    assert len(rejection["reason"]) < 300
+    assert [event.event_id for event in backend.events] == ["e2"]
+
+
+@pytest.mark.parametrize(
+    ("content", "status", "field", "words"),
+    [
+        (b"", 400, "body", "not JSON"),
+        (b'{"events": [', 400, "body", "not JSON"),
+        (b'{"events": [' + GOOD_ROW + b",]}", 400, "body", "not JSON"),
+        (b'{"events": ["\xff"]}', 400, "body", "not JSON"),
+        (b'{"events": ' + b"[" * 100_000, 400, "body", "nests too deeply"),
+        (b'{"events": [1], "events": [2]}', 422, "body", "an object with 'events' twice"),
+        (b"[" + GOOD_ROW + b"]", 422, "body", "a list, must be an object"),
+        (b"7", 422, "body", "a int"),
+        (b'{"events": "e"}', 422, "events", "list"),
+        (b'{"events": {"a": ' + b"[" * 600 + b"]" * 600 + b"}}", 422, "events", "list"),
+        (b'{"events": [1], "colour": 1}', 422, "colour", "unknown"),
+    ],
+)
+def test_a_batch_that_is_broken_as_a_whole_is_refused(
+    content: bytes, status: int, field: str, words: str
+) -> None:
+    backend = Recorder()
+    response = call("POST", "/v1/events", backend=backend, content=content, headers=JSON_TYPE)
+    assert_problem(response, status, field, words)
+    assert backend.events == []
+
+
+@pytest.mark.parametrize("kind", ["text/plain", "application/x-ndjson", "application/json-seq", ""])
+def test_events_of_another_content_type_are_415(kind: str) -> None:
+    response = call(
+        "POST", "/v1/events", content=b'{"events": [' + GOOD_ROW + b"]}", headers={"content-type": kind}
+    )
+    assert_problem(response, 415, "content-type", "application/json")
+
+
 def test_an_oversize_batch_is_refused_whole() -> None:
     backend = Recorder()
     response = post({"events": [GOOD_EVENT] * 4}, "/v1/events", backend=backend)
@@ -273,10 +349,37 @@ def test_keys_decide_who_may_what() -> None:
 
 def test_an_event_cannot_smuggle_in_an_origin() -> None:
     backend = Recorder()
-    rows = [GOOD_EVENT | {"origin": "simulator"}]
+    rows = [GOOD_EVENT | {"origin": "simulator"}, GOOD_EVENT]
     response = post({"events": rows}, "/v1/events", backend=backend, keys=KEYS, headers=bearer(INGEST[0]))
-    assert_problem(response, 403, "events.origin")
-    assert backend.events == []
+    assert response.json()["rejections"] == [
+        {"position": 0, "event_id": "e1", "reason": "origin simulator needs a key with scope admin"}
+    ]
+    assert [event.origin for event in backend.events] == ["live"]
+
+
+@pytest.mark.parametrize("path", ["/v1/users/a%2Fb", "/v1/users?user_id=a%2Fb"])
+def test_an_erasure_is_noted_and_gives_a_receipt(path: str) -> None:
+    backend = Recorder()
+    answer = call("DELETE", path, backend=backend)
+    assert (answer.status_code, backend.erased) == (202, ["a/b"])
+    assert answer.json() == {"receipt": "receipt-1", "see": "/v1/erasures/receipt-1"}
+
+
+def test_an_erasure_is_under_way_done_or_unknown() -> None:
+    assert call("GET", "/v1/erasures/receipt-1").json() == {"state": "under way", "receipt": "receipt-1"}
+    assert call("GET", "/v1/erasures/receipt-0").json() == {"state": "done", "removed": {"records": 2}}
+    assert_problem(call("GET", "/v1/erasures/other"), 404, "receipt", "none of ours")
+
+
+def test_an_erasure_that_cannot_be_noted_or_is_not_allowed_is_refused() -> None:
+    backend = Recorder()
+    backend.broken = True
+    assert_problem(call("DELETE", "/v1/users/u", backend=backend), 503, None, "cannot note an erasure")
+    assert_problem(call("DELETE", f"/v1/users/{'u' * 257}", backend=backend), 422, "user_id")
+    assert_problem(
+        call("DELETE", "/v1/users/u", keys=KEYS, headers=bearer(READ[0])), 403, "authorization", "erase"
+    )
+    assert backend.erased == []
 
 
 def test_health_and_readiness_need_no_key() -> None:

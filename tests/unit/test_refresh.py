@@ -25,6 +25,7 @@ def dataset(rows: list[tuple[str, str, int]]) -> Dataset:
     user, item, time = zip(*rows, strict=True)
     columns = {"user_id": user, "item_id": item, "timestamp_ms": time, "value": [1.0] * len(rows)}
     columns |= {"kind": ["rating"] * len(rows), "origin": ["live"] * len(rows)}
+    columns |= dict.fromkeys(("position", "device"), [None] * len(rows))
     names = sorted(set(item))
     items = {"item_id": names, "title": names, "category": names, "tags": [[]] * len(names)}
     return build_dataset(

@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
@@ -12,6 +13,7 @@ from tastemaker.data.log import freeze_log
 from tastemaker.errors import DataError
 from tastemaker.home import Home
 from tastemaker_training.artifacts import artifact_name, plain
+from tastemaker_training.example_set import ExampleSet
 from tastemaker_training.recipe import Recipe, read_recipe
 from tastemaker_training.steps import Steps
 
@@ -22,6 +24,21 @@ HOUR = 3600
 @pytest.fixture
 def home(tmp_path: Path) -> Home:
     return Home.make(tmp_path / "home")
+
+
+def logged(home: Home, folder: Path, *, shown: bool) -> None:
+    """Three users who click i0 to i13, one an hour in slots 1 to 14, from the television every third; beside it, from the
+    second slot on, ad was shown."""
+    rows = ["user_id,item_id,timestamp,kind,position,device"]
+    for user in range(3):
+        for nth in range(14):
+            if shown:
+                rows.append(f"u{user},ad,{nth * HOUR - (nth > 0)},impression,{nth + 1},")
+            rows.append(f"u{user},i{nth},{nth * HOUR},click,{nth},{'' if nth % 3 else 'tv'}")
+    source = folder / "events.csv"
+    source.write_text("\n".join(rows) + "\n")
+    mapping = ColumnMapping(kind="kind", position="position", device="device")
+    save_import(home, "default", import_events(source, mapping, NOW_MS))
 
 
 def imported(home: Home, folder: Path, *, shown: bool) -> None:
@@ -113,6 +130,62 @@ def test_a_target_that_the_data_lacks_is_refused_before_anything_is_trained(
     assert not (home / "checkpoints").exists() or not list((home / "checkpoints").iterdir())
 
 
+POSITION = {"ranker__model__position": True}
+
+
+def test_examples_have_the_devices_of_their_targets(home: Home, tmp_path: Path) -> None:
+    logged(home, tmp_path, shown=False)
+    examples = pq.read_table(steps(home).examples / "refit").to_pylist()
+    assert sorted((row["target"], row["device"]) for row in examples) == [
+        (n, 0 if n % 3 else 4) for n in range(1, 9) for _ in range(3)
+    ]
+    targets = ExampleSet(steps(home).examples).validation()[1]
+    assert targets.device_rows(2).tolist() == [0, 0, 4, 0, 0]  # i4 to i8
+
+
+def test_a_request_is_made_from_the_device_of_the_first_held_out_event(home: Home, tmp_path: Path) -> None:
+    logged(home, tmp_path, shown=False)
+    found = steps(home)
+    query = found._query(1)
+    assert query.history_L.tolist() == [0, 1, 2, 3]
+    assert (query.now_ms, dict(query.context)) == (4 * HOUR * 1000, {})
+    found = steps(home, split__num_test=6, split__num_validation=5)
+    query = found._query(1)
+    assert (query.now_ms, dict(query.context)) == (3 * HOUR * 1000, {"device": "tv"})
+
+
+def test_candidates_of_a_request_have_the_slots_that_were_logged(home: Home, tmp_path: Path) -> None:
+    logged(home, tmp_path, shown=True)
+    found = steps(home, **POSITION)
+    rows = [found.dataset.item_ids.index(name) for name in ("i9", "i4", "ad", "i8", "i0")]
+    slots = found._slots_of(0, np.array(rows, np.int32))
+    assert slots is not None
+    assert slots.tolist() == [0, 5, 6, 9, 0]  # ad was shown beside i4 first
+    assert steps(home)._slots_of(0, np.array(rows, np.int32)) is None
+
+
+def test_a_recipe_that_learns_from_positions_needs_some_of_what_was_left(home: Home, tmp_path: Path) -> None:
+    message = r"left, for ranker\.model\.position, is 'none in {} impressions', must be at least 1: import"
+    imported(home, tmp_path, shown=True)
+    with pytest.raises(DataError, match=message.format(39)):
+        steps(home, **POSITION)
+    logged(home, tmp_path, shown=False)
+    with pytest.raises(DataError, match=message.format(0)):
+        steps(home, **POSITION)
+
+
+@pytest.mark.parametrize("model", ["two_tower", "ranker"])
+def test_a_recipe_that_reads_devices_needs_some(home: Home, tmp_path: Path, model: str) -> None:
+    reading = {f"{model}__model__context": ["hours", "devices"]}
+    imported(home, tmp_path, shown=False)
+    with pytest.raises(
+        DataError, match=rf"feature devices of {model}\.model\.context, is 'unknown in all of the data'"
+    ):
+        steps(home, **reading)
+    logged(home, tmp_path, shown=False)
+    steps(home, **reading)
+
+
 def test_what_is_made_anew(home: Home, tmp_path: Path) -> None:
     imported(home, tmp_path, shown=True)
     plainly = names(steps(home))
@@ -122,3 +195,9 @@ def test_what_is_made_anew(home: Home, tmp_path: Path) -> None:
     assert {step for step in plainly if half_life[step] != plainly[step]} == {"requests", "ranker"}
     rejecting = names(steps(home, **REJECTED))
     assert {step for step in plainly if rejecting[step] == plainly[step]} == {"memory"}
+
+
+def test_slots_make_the_ranker_and_its_requests_anew(home: Home, tmp_path: Path) -> None:
+    logged(home, tmp_path, shown=True)
+    plainly, with_slots = names(steps(home)), names(steps(home, **POSITION))
+    assert {step for step in plainly if with_slots[step] != plainly[step]} == {"requests", "ranker"}

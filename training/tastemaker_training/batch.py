@@ -24,7 +24,7 @@ from tastemaker.errors import UsageError
 from tastemaker.home import Home
 from tastemaker.registry.client import Registry
 from tastemaker.stages.pipeline import Pipeline
-from tastemaker.state.connection import open_keys, open_state
+from tastemaker.state.connection import cache_url_of, connect, open_keys, open_state
 from tastemaker.state.lists import StoredList, write_lists
 from tastemaker.types import Query, catalogue_name
 from tastemaker_training.user_scoring import (
@@ -96,8 +96,8 @@ def recommend_all(settings: Settings, home: Home, k: int, keep_seconds: int) -> 
                 file, histories, made_from
             )
         remove_others(file, {version.ref.bundle_id for version in aliases.values()})
-        with open_state(settings, home) as client:
-            write_lists(client, open_keys(client, settings), _lists(file, bundle.bundle_id), keep_seconds)
+        with open_state(settings, home) as client, connect(cache_url_of(settings, home)) as cache:
+            write_lists(cache, open_keys(client, settings), _lists(file, bundle.bundle_id), keep_seconds)
     return Recommended(
         "up to date" if done else "written", file, bundle.bundle_id, dataset.fingerprint, k, len(histories),
         dataset.num_users - len(histories), round(time.monotonic() - started, 2),

@@ -27,7 +27,7 @@ from tastemaker.errors import DataError, TrainingError
 from tastemaker.features.ragged import ranges
 from tastemaker.features.rejected import rejected_before
 from tastemaker.terminal import progress
-from tastemaker.types import Int32, Int64
+from tastemaker.types import Int8, Int32, Int64
 from tastemaker_training.row_groups import RowGroupReader, RowGroups
 
 HISTORIES_SCHEMA: Final = pa.schema(
@@ -35,23 +35,25 @@ HISTORIES_SCHEMA: Final = pa.schema(
         "user": pa.int32(),
         "items": pa.list_(pa.int32()),
         "timestamp_ms": pa.list_(pa.int64()),
+        "device": pa.list_(pa.int8()),
         "rejected": pa.list_(pa.int32()),
         "rejected_ms": pa.list_(pa.int64()),
     }
 )
-"""One row per user: the items that the user took, oldest first, and when; and those that were shown, seen and left, by
-when this was known. A row group is a part."""
+"""One row per user: the items that the user took, oldest first, when and from what device (its row, 0 where unknown); and
+those that were shown, seen and left, by when this was known. A row group is a part."""
 
 EXAMPLES_SCHEMA: Final = pa.schema(
     {
         "history": pa.list_(pa.int32()),
         "target": pa.int32(),
         "timestamp_ms": pa.int64(),
+        "device": pa.int8(),
         "rejected": pa.list_(pa.int32()),
     }
 )
-"""One row per example: the newest items before the target, oldest first, when the target was taken, and the newest items
-of which it was known before that its user had left them."""
+"""One row per example: the newest items before the target, oldest first, when and from what device the target was taken,
+and the newest items of which it was known before that its user had left them."""
 
 NEWEST_REJECTED = 20
 """Rejected items that an example has at most."""
@@ -70,6 +72,7 @@ class _Examples:
 
     item_V: Int32
     timestamp_ms_V: Int64
+    device_row_V: Int8
     at_E: Int64
     begin_E: Int64
     user_E: Int64
@@ -82,13 +85,17 @@ class _Examples:
     def of(cls, histories: pa.Table, max_history: int) -> Self:
         taken = _histories(histories, "items", "timestamp_ms")
         assert taken.timestamp_ms is not None, "they have times"
+        (devices,) = _combined(histories, "device")
         user_V = taken.user_index.astype(np.int64)
         start_V = taken.offsets[user_V]
         later_V = np.arange(len(start_V)) > start_V
         at_E = np.flatnonzero(later_V)
         begin_E = np.maximum(start_V[later_V], at_E - max_history)
         rejected = _histories(histories, "rejected", "rejected_ms")
-        return cls(taken.item_index, taken.timestamp_ms, at_E, begin_E, user_V[later_V], rejected)
+        return cls(
+            taken.item_index, taken.timestamp_ms, devices.flatten().to_numpy(),
+            at_E, begin_E, user_V[later_V], rejected,
+        )  # fmt: skip
 
     def rows(self, first: int, last: int) -> pa.Table:
         """The examples from `first` to before `last` as a table."""
@@ -97,7 +104,8 @@ class _Examples:
         history = _lists(at_B - begin_B, self.item_V[ranges(begin_B, at_B - begin_B)])
         left = rejected_before(self.rejected, user_B, time_B, NEWEST_REJECTED)
         rejected = _lists(left.lengths_B, left.item_V.astype(np.int32))
-        columns = [history, pa.array(self.item_V[at_B]), pa.array(time_B), rejected]
+        taken = [pa.array(of_V[at_B]) for of_V in (self.item_V, self.timestamp_ms_V, self.device_row_V)]
+        columns = [history, *taken, rejected]
         return pa.table(columns, schema=EXAMPLES_SCHEMA)
 
 
@@ -122,7 +130,7 @@ def write_histories(
 
     Args:
         path: Of the Parquet file.
-        histories: With timestamps.
+        histories: With timestamps; unknown devices are row 0.
         rejections: Of the same users, as `features.rejected` finds them; unset: of nothing is known that it was left.
         events_per_part: Events and rejections of a part, near enough.
     """
@@ -135,7 +143,8 @@ def write_histories(
     with pq.ParquetWriter(path, HISTORIES_SCHEMA, **_LAYOUT) as writer:
         for first, last in pairwise(cuts):
             users = pa.array(np.arange(first, last, dtype=np.int32))
-            columns = [users, *_columns(histories, first, last), *_columns(rejections, first, last)]
+            devices = _devices(histories, first, last)
+            columns = [users, *_columns(histories, first, last), devices, *_columns(rejections, first, last)]
             writer.write_table(pa.table(columns, schema=HISTORIES_SCHEMA), row_group_size=last - first)
 
 
@@ -203,8 +212,11 @@ def _write_part(histories_file: Path, folder: Path, max_history: int, rows_per_g
     """The number of examples of a part, which has a file if there are any."""
     groups = _groups(histories_file)
     histories = RowGroupReader(groups).read(part)
-    for items, times in (("items", "timestamp_ms"), ("rejected", "rejected_ms")):
-        _check(histories, items, times, histories_file, groups.first_row(part))
+    first_row = groups.first_row(part)
+    for items, beside in (("items", "timestamp_ms"), ("items", "device"), ("rejected", "rejected_ms")):
+        _check_lengths(histories, items, beside, histories_file, first_row)
+    for times in ("timestamp_ms", "rejected_ms"):
+        _check_order(histories, times, histories_file, first_row)
     examples = _Examples.of(histories, max_history)
     if len(examples):
         num_groups = -(-len(examples) // rows_per_group)
@@ -224,15 +236,24 @@ def _columns(histories: Histories, first: int, last: int) -> list[Any]:
     return [_lists(lengths, histories.item_index[events]), _lists(lengths, times[events])]
 
 
-def _lists(lengths: Int64, values: Int32 | Int64) -> Any:
+def _devices(histories: Histories, first: int, last: int) -> Any:
+    """Rows of devices, as lists, of the users from `first` to before `last`."""
+    begin, end = histories.offsets[first], histories.offsets[last]
+    unknown = np.zeros(end - begin, np.int8)
+    return _lists(
+        histories.lengths[first:last],
+        unknown if histories.device_row is None else histories.device_row[begin:end],
+    )
+
+
+def _lists(lengths: Int64, values: Int8 | Int32 | Int64) -> Any:
     arrays: Any = pa.ListArray  # its stubs take numpy for what is unknown
     offsets = np.concatenate([[0], np.cumsum(lengths)])
     return arrays.from_arrays(pa.array(offsets.astype(np.int32)), pa.array(values))
 
 
 def _histories(table: pa.Table, items_column: str, times_column: str) -> Histories:
-    items: Any = table[items_column].combine_chunks()
-    times: Any = table[times_column].combine_chunks()
+    items, times = _combined(table, items_column, times_column)
     offsets = np.concatenate([[0], np.cumsum(items.value_lengths().to_numpy())]).astype(np.int64)
     return Histories(offsets, items.flatten().to_numpy(), times.flatten().to_numpy())
 
@@ -247,18 +268,29 @@ def _groups(histories_file: Path) -> RowGroups:
     return groups
 
 
-def _check(histories: pa.Table, items_column: str, times_column: str, file: Path, first_row: int) -> None:
-    """Raises a DataError that names the row of a user whose times are not one for each item, oldest first."""
-    items: Any = histories[items_column].combine_chunks()
-    times: Any = histories[times_column].combine_chunks()
-    num_items_U, num_times_U = items.value_lengths().to_numpy(), times.value_lengths().to_numpy()
-    for user in np.flatnonzero(num_items_U != num_times_U):
-        what = f"{file}, row {first_row + user}: number of {times_column}"
+def _check_lengths(
+    histories: pa.Table, items_column: str, beside_column: str, file: Path, first_row: int
+) -> None:
+    """Raises a DataError that names the row of a user for whom the columns' lists are not of one length."""
+    num_items_U, num_beside_U = (
+        lists.value_lengths().to_numpy() for lists in _combined(histories, items_column, beside_column)
+    )
+    for user in np.flatnonzero(num_items_U != num_beside_U):
+        what = f"{file}, row {first_row + user}: number of {beside_column}"
         limit = f"{num_items_U[user]}, as of {items_column}"
-        raise DataError(what, value=int(num_times_U[user]), limit=limit, mend="make the file again")
-    time_V, user_V = times.flatten().to_numpy(), np.repeat(np.arange(len(items)), num_items_U)
+        raise DataError(what, value=int(num_beside_U[user]), limit=limit, mend="make the file again")
+
+
+def _check_order(histories: pa.Table, times_column: str, file: Path, first_row: int) -> None:
+    """Raises a DataError that names the row of a user whose times are not oldest first."""
+    (times,) = _combined(histories, times_column)
+    time_V, user_V = times.flatten().to_numpy(), np.repeat(np.arange(len(times)), times.value_lengths())
     for user in user_V[1:][(np.diff(time_V) < 0) & (np.diff(user_V) == 0)]:
         what = f"{file}, row {first_row + user}: {times_column}"
         raise DataError(
             what, value="falling", limit="oldest first", mend="sort the events of each user by time"
         )
+
+
+def _combined(table: pa.Table, *columns: str) -> list[Any]:
+    return [table[column].combine_chunks() for column in columns]

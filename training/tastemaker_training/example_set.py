@@ -4,7 +4,7 @@ Made by the driver, read by the ranks; nothing of it is read whole but what has 
 Shape letters: I catalogue, U users.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -47,9 +47,11 @@ class ExampleSet:
         return load_model(self.folder, _vocabulary(fit), Vocabulary)
 
     def validation(self) -> tuple[Histories, Histories]:
-        """Histories of the users that validation asks about, and their targets with times."""
+        """Histories of the users that validation asks about, and their targets with times and devices."""
         table = pq.read_table(self.folder / _VALIDATION)
-        return _histories(table["history"]), _histories(table["targets"], table["timestamp_ms"])
+        targets = _histories(table["targets"])
+        times, devices = (_flat(table[name]) for name in ("timestamp_ms", "device"))
+        return _histories(table["history"]), replace(targets, timestamp_ms=times, device_row=devices)
 
 
 def write_example_set(
@@ -90,6 +92,7 @@ def write_example_set(
         "history": pa.array([split.train[user] for user in users], pa.list_(pa.int32())),
         "targets": pa.array([split.validation[user] for user in users], pa.list_(pa.int32())),
         "timestamp_ms": pa.array([split.validation.times_ms(user) for user in users], pa.list_(pa.int64())),
+        "device": pa.array([split.validation.device_rows(user) for user in users], pa.list_(pa.int8())),
     }
     pq.write_table(pa.table(table), folder / _VALIDATION)
 
@@ -114,8 +117,11 @@ def _fit_vocabulary(dataset: Dataset, histories: Histories, config: VocabularyCo
     return Vocabulary.fit(dataset.item_ids, counts_I, last_ms_I, int(times.max(initial=0)), config)
 
 
-def _histories(items: Any, times: Any = None) -> Histories:
-    lists = items.combine_chunks()
-    offsets = np.concatenate([[0], np.cumsum(lists.value_lengths().to_numpy())]).astype(np.int64)
-    time_N = None if times is None else times.combine_chunks().flatten().to_numpy()
-    return Histories(offsets, lists.flatten().to_numpy().astype(np.int32), time_N)
+def _histories(items: Any) -> Histories:
+    lengths = items.combine_chunks().value_lengths().to_numpy()
+    offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
+    return Histories(offsets, _flat(items).astype(np.int32))
+
+
+def _flat(lists: Any) -> Any:
+    return lists.combine_chunks().flatten().to_numpy()

@@ -17,6 +17,8 @@ from tastemaker.data.schema import Dataset
 from tastemaker.data.splits import Histories, Split, leave_last
 from tastemaker.errors import DataError, TrainingError
 from tastemaker.features.columns import FeatureSchema
+from tastemaker.features.context import device_context
+from tastemaker.features.impressions import Slots
 from tastemaker.features.outcomes import Outcomes
 from tastemaker.features.ranking_data import CLICK, Bag, RankingData, require_targets
 from tastemaker.features.rejected import rejections
@@ -28,7 +30,7 @@ from tastemaker.stages.hydration import feature_names
 from tastemaker.stages.pipeline import Pipeline
 from tastemaker.stages.ranking import candidate_bags
 from tastemaker.terminal import progress
-from tastemaker.types import Candidates, Query
+from tastemaker.types import Candidates, Int32, Int64, Query
 from tastemaker_training import evaluate
 from tastemaker_training.artifacts import Artifacts, artifact_name, load_model, plain
 from tastemaker_training.example_set import write_example_set
@@ -39,7 +41,7 @@ from tastemaker_training.recipe import Recipe
 from tastemaker_training.workers import Workers
 
 TWO_TOWER_MODULE, RANKER_MODULE = "tastemaker_training.two_tower", "tastemaker_training.ranker"
-_LAYOUT = 2
+_LAYOUT = 3
 """Of all artifacts' files; another number makes them anew."""
 _REQUESTS = "requests.safetensors"
 _MINUTE_MS = 60_000
@@ -57,6 +59,7 @@ class Steps:
     dataset: Dataset
     split: Split
     rejections: Histories | None
+    slots: Slots | None
     workers: Workers | None
     resume: bool = False
     warm_start: str | None = None
@@ -91,8 +94,11 @@ class Steps:
             TrainingError: The recipe places tables that the models have not.
         """
         split, left = _split(dataset, recipe), _rejections(settings, home, recipe, dataset)
+        _refuse_unknown_devices(recipe, dataset)
+        slots = _slots(settings, home, recipe, dataset, split)
         recipe.two_tower.fit.stream.check_ranks(num_workers)
-        steps = cls(settings, home, recipe, num_workers, dataset, split, left, workers, resume, warm_start)
+        learned = (dataset, split, left, slots)
+        steps = cls(settings, home, recipe, num_workers, *learned, workers, resume, warm_start)
         require_targets(recipe.ranker.model.targets, (CLICK, *steps.outcomes.labels))
         two_tower = recipe.two_tower
         specs = two_tower_specs(two_tower.model, FeatureSchema.fit(dataset.items))
@@ -115,13 +121,17 @@ class Steps:
         fit = plain(recipe.two_tower.fit)
         kept = {"max_history": recipe.two_tower.model.max_history, "validation": fit.pop("validation_users")}
         kept["ids"] = plain(recipe.two_tower.ids)
-        kept["rejections"] = None if self.rejections is None else _fingerprint(self.rejections)
+        left, slots = self.rejections, self.slots
+        if left is not None:
+            kept["rejections"] = _fingerprint(left.offsets, left.item_index, left.timestamp_ms)
         examples = ("examples", data | kept)
         learned = {"model": plain(recipe.two_tower.model), "fit": fit, "warm_start": self.warm_start}
         two_tower = ("two-tower", seed | learned | {"examples": artifact_name(*examples)})
         sources = {"sources": [artifact_name(*memory), artifact_name(*two_tower)]}
         read = {name: stages[name] for name in ("retrieval", "hydration", "ranking")}
         del read["ranking"]["score_weights"]  # they weigh what was learned
+        if slots is not None:
+            read["slots"] = _fingerprint(slots.pair_P, slots.slot_P)
         requests = ("requests", sources | read)
         ranker = {"fit": plain(recipe.ranker.fit), "model": plain(self._dlrm_config())}
         return {
@@ -256,17 +266,25 @@ class Steps:
         with progress("gathering the ranker's requests", len(users)) as advance:
             for start in range(0, len(users), _REQUESTS_AT_ONCE):
                 block = users[start : start + _REQUESTS_AT_ONCE]
-                queries = [
-                    Query(split.train[user], now_ms=split.validation.first_time_ms(user)) for user in block
-                ]
+                queries = [self._query(user) for user in block]
                 found = hydration(queries, retrieval(queries))
                 bags += [
-                    candidate_bags(items, q, c, config.ranking) for q, c in zip(queries, found, strict=True)
+                    candidate_bags(items, q, c, config.ranking, self._slots_of(user, c.item_index))
+                    for user, q, c in zip(block, queries, found, strict=True)
                 ]
                 candidates += found
                 advance(len(block))
         taken = [split.validation[user] for user in users]
         return RankingData.build(candidates, bags, taken, [self.outcomes[user] for user in users])
+
+    def _query(self, user: int) -> Query:
+        """What the user's first held-out event would have asked: when, and from what device."""
+        held_out = self.split.validation
+        context = device_context(int(held_out.device_rows(user)[0]))
+        return Query(self.split.train[user], context=context, now_ms=held_out.first_time_ms(user))
+
+    def _slots_of(self, user: int, item_K: Int32) -> Int64 | None:
+        return None if self.slots is None else self.slots(user, item_K)
 
     def _dlrm_config(self) -> DlrmConfig:
         schema = FeatureSchema.fit(self.dataset.items)
@@ -295,9 +313,34 @@ def _rejections(settings: Settings, home: Home, recipe: Recipe, dataset: Dataset
     return found
 
 
-def _fingerprint(histories: Histories) -> str:
+def _slots(settings: Settings, home: Home, recipe: Recipe, dataset: Dataset, split: Split) -> Slots | None:
+    """Where the users of validation were shown items, where the recipe learns from it."""
+    if not recipe.ranker.model.position:
+        return None
+    shown = read_impressions(home, settings.catalogue, dataset.fingerprint)
+    slots = Slots.of(shown, dataset, split.train, split.validation)
+    if not slots.num_left:
+        raise DataError(
+            "positions of items that users were shown and left, for ranker.model.position", value=f"none in {len(shown):,} impressions",
+            limit="at least 1", mend="import events of kind impression with their positions, or leave it out",
+        )  # fmt: skip
+    return slots
+
+
+def _refuse_unknown_devices(recipe: Recipe, dataset: Dataset) -> None:
+    """Refuses a context of devices where no event tells of any."""
+    contexts = {"two_tower": recipe.two_tower.model.context, "ranker": recipe.ranker.model.context}
+    for name, context in contexts.items():
+        if "devices" in context and not dataset.device_row.any():
+            raise DataError(
+                f"feature devices of {name}.model.context", value="unknown in all of the data",
+                limit="known for some of it", mend="import it, or take it out of the recipe",
+            )  # fmt: skip
+
+
+def _fingerprint(*arrays: Int32 | Int64 | None) -> str:
     digest = hashlib.sha256()
-    for array in (histories.offsets, histories.item_index, histories.timestamp_ms):
+    for array in arrays:
         digest.update(np.ascontiguousarray(array).data)
     return digest.hexdigest()
 

@@ -89,6 +89,8 @@ def _summary(name: str, interactions: pa.Table, items: pa.Table, rejects: pa.Tab
         "num_items_used": len(interactions[Column.ITEM_ID].unique()),
         "first_timestamp_ms": int(times.min()),
         "last_timestamp_ms": int(times.max()),
+        "num_with_position": len(interactions) - interactions[Column.POSITION].null_count,
+        "num_with_device": len(interactions) - interactions[Column.DEVICE].null_count,
         "kinds": dict(Counter(interactions[Column.KIND].to_pylist())),
         "num_rejected": len(rejects),
         "rejected_by_reason": dict(Counter(rejects["reason"].to_pylist()).most_common()),

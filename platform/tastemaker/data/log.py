@@ -1,7 +1,8 @@
 """What a training learns from: the imported table, and the live events that were archived since.
 
 The archive's days hold simulated events as well, told apart by their origin: they are never read here. A log that
-goes on growing is frozen for a training, so that evaluation and publishing see what the fit saw.
+goes on growing is frozen for a training, so that evaluation and publishing see what the fit saw; compaction leaves the
+files of a frozen log where they are.
 """
 
 import json
@@ -22,13 +23,16 @@ from tastemaker.data.schema import (
 )
 from tastemaker.data.validation import check_items
 from tastemaker.errors import DataError
-from tastemaker.events.archive import EVENT_SCHEMA, parts_of, read_parts
+from tastemaker.events.archive import EVENT_SCHEMA, parts_of, read_parts, reread
+from tastemaker.events.compaction import FROZEN
+from tastemaker.events.manifest import undisturbed
 from tastemaker.home import Home, write_json
 from tastemaker.types import catalogue_name
 
 TRAINING_ORIGINS = ("live", "replay")
 IMPRESSION: Final = "impression"
 _KEPT_FROZEN = 4
+_COMPACTION_SECONDS = 600.0
 
 
 def read_log(home: Home, catalogue: str) -> Dataset:
@@ -39,21 +43,25 @@ def read_log(home: Home, catalogue: str) -> Dataset:
     Raises:
         DataError: Nothing was imported, a file cannot be read, or imported rows come from the simulator.
     """
-    return _dataset(home, catalogue, parts_of(_folder(home, catalogue)))
+    return reread(_folder(home, catalogue), lambda parts: _dataset(home, catalogue, parts))
 
 
 def freeze_log(home: Home, catalogue: str) -> Dataset:
     """The same as `read_log`; `read_frozen` gives it again while the log grows. The newest few are kept.
 
-    The archive only adds files, so that their names are all that is kept. Logs of one fingerprint are one: the first of
-    them stays.
+    Files never change, so that their names are all that is kept. Logs of one fingerprint are one: the first of them
+    stays. No compaction runs meanwhile, and one that runs already is waited for.
 
     Raises:
         DataError: As `read_log`, or it cannot be written.
+        UsageError: A compaction takes longer than ten minutes.
     """
-    parts = parts_of(_folder(home, catalogue))
-    dataset = _dataset(home, catalogue, parts)
-    _freeze(_frozen_file(home, catalogue, dataset.fingerprint), parts)
+    folder = _folder(home, catalogue)
+    folder.mkdir(parents=True, exist_ok=True)
+    with undisturbed(folder, _COMPACTION_SECONDS):
+        parts = parts_of(folder)
+        dataset = _dataset(home, catalogue, parts)
+        _freeze(_frozen_file(home, catalogue, dataset.fingerprint), parts)
     return dataset
 
 
@@ -86,6 +94,8 @@ def _wanted(kinds: Sequence[str]) -> pc.Expression:
 def _live(parts: Sequence[Path], kinds: Sequence[str]) -> pa.Table:
     """Archived rows with `INTERACTIONS_SCHEMA`, of some kinds only."""
     events = read_parts(parts, EVENT_SCHEMA, "event_id", _wanted(kinds))
+    devices = pc.map_lookup(events["context"], Column.DEVICE, "first")
+    events = events.append_column(Column.DEVICE, devices)
     return events.select(INTERACTIONS_SCHEMA.names).cast(INTERACTIONS_SCHEMA)
 
 
@@ -103,7 +113,7 @@ def _folder(home: Home, catalogue: str) -> Path:
 
 
 def _frozen_file(home: Home, catalogue: str, fingerprint: str) -> Path:
-    return _folder(home, catalogue) / "frozen" / f"{fingerprint[:16]}.json"
+    return _folder(home, catalogue) / FROZEN / f"{fingerprint[:16]}.json"
 
 
 def _frozen_parts(home: Home, catalogue: str, fingerprint: str) -> list[Path]:

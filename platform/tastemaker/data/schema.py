@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 
 from tastemaker.errors import DataError
 from tastemaker.home import Home
-from tastemaker.types import EVENT_WEIGHTS, Float32, Int8, Int32, Int64, catalogue_name
+from tastemaker.types import EVENT_WEIGHTS, Float32, Int8, Int32, Int64, catalogue_name, device_row
 
 IMPORT_MEND = "run `tastemaker data import`"
 POSITIVE_KINDS: Final = ("view", "click", "like", "purchase", "rating", "watch")
@@ -33,6 +33,8 @@ class Column:
     VALUE: Final = "value"
     TIMESTAMP_MS: Final = "timestamp_ms"
     ORIGIN: Final = "origin"
+    POSITION: Final = "position"
+    DEVICE: Final = "device"
     TITLE: Final = "title"
     CATEGORY: Final = "category"
     TAGS: Final = "tags"
@@ -51,9 +53,14 @@ INTERACTIONS_SCHEMA = pa.schema(
         _field(Column.VALUE, pa.float32()),
         _field(Column.TIMESTAMP_MS, pa.int64(), nullable=False),
         _field(Column.ORIGIN, pa.string(), nullable=False),
+        _field(Column.POSITION, pa.int32()),
+        _field(Column.DEVICE, pa.string()),
     ]
 )
-"""One row per event, in file order."""
+"""One row per event, in file order. `position` is the item's rank, from 0, in the recommendation that the event answers."""
+
+_LATER_COLUMNS = (Column.POSITION, Column.DEVICE)
+"""Imports of earlier releases lack them, and are read as if they were null."""
 
 ITEMS_SCHEMA = pa.schema(
     [
@@ -85,7 +92,7 @@ class Dataset:
     Rows are sorted by user, then time, then place in the imported file (ties in time keep the file's order).
     Users are in order of their first row in the file; `items` row i is item i, items that nobody has used
     included. `value` is the rating or watch time, else the kind's default weight; `kind_index` is the kind's place in
-    `POSITIVE_KINDS`.
+    `POSITIVE_KINDS`. `slot` is the position from 1 and `device_row` the device as `types.device_row` has it; 0 is unknown.
     """
 
     user_ids: list[str]
@@ -95,6 +102,8 @@ class Dataset:
     timestamp_ms: Int64
     value: Float32
     kind_index: Int8
+    slot: Int32
+    device_row: Int8
     items: pa.Table
     fingerprint: str
 
@@ -143,9 +152,16 @@ def read_imported(home: Home, catalogue: str) -> tuple[pa.Table, pa.Table]:
 
 def _read_table(file: Path, schema: pa.Schema) -> pa.Table:
     try:
-        return pq.read_table(file).select(schema.names).cast(schema)
+        return _with_later_columns(pq.read_table(file), schema).select(schema.names).cast(schema)
     except (OSError, pa.ArrowException, KeyError) as error:
         raise DataError(f"{file} cannot be read", value=str(error), mend=IMPORT_MEND + " again") from error
+
+
+def _with_later_columns(table: pa.Table, schema: pa.Schema) -> pa.Table:
+    for name in _LATER_COLUMNS:
+        if name in schema.names and name not in table.column_names:
+            table = table.append_column(schema.field(name), pa.nulls(len(table), schema.field(name).type))
+    return table
 
 
 def build_dataset(interactions: pa.Table, items: pa.Table) -> Dataset:
@@ -175,17 +191,38 @@ def build_dataset(interactions: pa.Table, items: pa.Table) -> Dataset:
     )
     kind_N = pc.index_in(rows[Column.KIND].combine_chunks(), pa.array(POSITIVE_KINDS)).to_numpy()
     kind_N = kind_N.astype(np.int8)[order_N]
+    shown = (slots_of(rows).to_numpy()[order_N], _device_rows(rows)[order_N])
     user_ids = [str(user_id) for user_id in users.dictionary.to_pylist()]
     names = [str(item_id) for item_id in item_ids.to_pylist()]
-    # Ratings alone keep the fingerprint that they had before kinds were told apart.
-    content = arrays if (kind_N == POSITIVE_KINDS.index("rating")).all() else (*arrays, kind_N)
-    return Dataset(user_ids, names, *arrays, kind_N, items, _fingerprint(user_ids, items, content))
+    fingerprint = _fingerprint(user_ids, items, _content(arrays, kind_N, *shown))
+    return Dataset(user_ids, names, *arrays, kind_N, *shown, items, fingerprint)
 
 
 def _values(rows: pa.Table) -> Float32:
     default_N = rows[Column.KIND].to_pandas().map(EVENT_WEIGHTS).fillna(1.0)
     value: Float32 = rows[Column.VALUE].to_pandas().fillna(default_N).to_numpy(np.float32)
     return value
+
+
+def slots_of(rows: pa.Table) -> Any:
+    """The column of slots of rows with `INTERACTIONS_SCHEMA`: positions from 1, and 0 where unknown."""
+    return pc.add(pc.fill_null(rows[Column.POSITION], pa.scalar(-1, pa.int32())), pa.scalar(1, pa.int32()))
+
+
+def _device_rows(rows: pa.Table) -> Int8:
+    devices: Any = rows[Column.DEVICE].combine_chunks().dictionary_encode(null_encoding="encode")
+    row_D = np.array([device_row(device or "") for device in devices.dictionary.to_pylist()], np.int8)
+    device_N: Int8 = row_D[devices.indices.to_numpy()]
+    return device_N
+
+
+def _content(
+    arrays: tuple[np.ndarray[Any, Any], ...], kind_N: Int8, slot_N: Int32, device_N: Int8
+) -> tuple[np.ndarray[Any, Any], ...]:
+    """What is fingerprinted: a dataset keeps what it had before kinds, and then slots and devices, were told apart."""
+    if slot_N.any() or device_N.any():
+        return (*arrays, kind_N, slot_N, device_N)
+    return arrays if (kind_N == POSITIVE_KINDS.index("rating")).all() else (*arrays, kind_N)
 
 
 def _fingerprint(user_ids: list[str], items: pa.Table, arrays: tuple[np.ndarray[Any, Any], ...]) -> str:

@@ -12,19 +12,22 @@ import scipy.sparse as sp
 
 from tastemaker.data.schema import Dataset
 from tastemaker.errors import DataError
-from tastemaker.types import Bool, Float32, Int32, Int64
+from tastemaker.types import Bool, Float32, Int8, Int32, Int64
 
 
 @dataclass(frozen=True, slots=True)
 class Histories:
     """Each user's items, oldest first: user u has `item_index[offsets[u]:offsets[u + 1]]`.
 
-    `timestamp_ms` is row by row beside `item_index` where the rows come from a dataset.
+    `timestamp_ms`, `slot` and `device_row` are row by row beside `item_index` where the rows come from a dataset, as it
+    has them.
     """
 
     offsets: Int64
     item_index: Int32
     timestamp_ms: Int64 | None = None
+    slot: Int32 | None = None
+    device_row: Int8 | None = None
 
     def __len__(self) -> int:
         return len(self.offsets) - 1
@@ -43,6 +46,12 @@ class Histories:
     def first_time_ms(self, user: int) -> int:
         """When a user, who must have items, took the first of them; 0 where times are unknown."""
         return 0 if self.timestamp_ms is None else int(self.timestamp_ms[self.offsets[user]])
+
+    def device_rows(self, user: int) -> Int8:
+        """From what device the user took each item; 0 where that is unknown."""
+        if self.device_row is None:
+            return np.zeros(self.offsets[user + 1] - self.offsets[user], np.int8)
+        return self.device_row[self.offsets[user] : self.offsets[user + 1]]
 
     @property
     def lengths(self) -> Int64:
@@ -155,7 +164,10 @@ def _split(dataset: Dataset, rows: Int64, validation_N: Bool, test_N: Bool) -> S
         chosen = rows[mask_N]
         sizes = np.bincount(dataset.user_index[chosen], minlength=dataset.num_users)
         offsets = np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)
-        return Histories(offsets, dataset.item_index[chosen], dataset.timestamp_ms[chosen])
+        return Histories(
+            offsets, dataset.item_index[chosen], dataset.timestamp_ms[chosen], dataset.slot[chosen],
+            dataset.device_row[chosen],
+        )  # fmt: skip
 
     return Split(
         train=histories(~validation_N & ~test_N),

@@ -33,6 +33,10 @@ class ColumnMapping(Strict):
     kind: str | None = Field(
         None, description="column of event kinds; empty: rating where `value` is set, else click"
     )
+    position: str | None = Field(
+        None, description="column of ranks, from 0, in the recommendations that events answer"
+    )
+    device: str | None = Field(None, description="column of devices: mobile, tablet, desktop, tv or other")
     items: Path | None = Field(
         None,
         description="table of items: item_id and any of title, category, tags ('a|b' or list), created_at_ms",
@@ -48,7 +52,8 @@ def read_events(source: Path, mapping: ColumnMapping) -> RawEvents:
         DataError: The file cannot be read, is empty, lacks a column, or a column has another type.
     """
     table, ragged = read_table(source)
-    wanted = [mapping.user_id, mapping.item_id, mapping.timestamp, mapping.value, mapping.kind]
+    optional = (mapping.value, mapping.kind, mapping.position, mapping.device)
+    wanted = (mapping.user_id, mapping.item_id, mapping.timestamp, *optional)
     missing = [name for name in wanted if name is not None and name not in table.column_names]
     if missing:
         found = ", ".join(table.column_names)
@@ -69,6 +74,8 @@ def read_events(source: Path, mapping: ColumnMapping) -> RawEvents:
         timestamp=timestamp,
         origin=_text(table, Column.ORIGIN, source) if Column.ORIGIN in table.column_names else None,
         milliseconds_per_unit=milliseconds,
+        position=None if mapping.position is None else _number(table, mapping.position, source),
+        device=None if mapping.device is None else _text(table, mapping.device, source),
     )
 
 

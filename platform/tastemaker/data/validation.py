@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from tastemaker.data.schema import INTERACTIONS_SCHEMA, ITEMS_SCHEMA, REJECTS_SCHEMA, Column
-from tastemaker.types import EVENT_KINDS, MAX_ID_LENGTH, Bool, Float64, Int64, Strings
+from tastemaker.types import EVENT_KINDS, MAX_ID_LENGTH, MAX_LOGGED_POSITION, Bool, Float64, Int64, Strings
 
 MAX_RAW_TIME = 1e15  # beyond every clock in milliseconds, and still exact as a float
 MAX_VALUE = 1e12
@@ -23,8 +23,8 @@ BadRow = tuple[int, str]
 class RawEvents:
     """Columns of a source before any check, in file order; None is a missing value.
 
-    `row` counts the source's rows from 1, `ragged` ones included, which have no cells here. `value` and
-    `timestamp` may be numbers or text.
+    `row` counts the source's rows from 1, `ragged` ones included, which have no cells here. `value`, `timestamp` and
+    `position` may be numbers or text.
     """
 
     row: Int64
@@ -36,6 +36,8 @@ class RawEvents:
     origin: pd.Series | None
     milliseconds_per_unit: int
     ragged: list[BadRow] = field(default_factory=list)
+    position: pd.Series | None = None
+    device: pd.Series | None = None
 
 
 def row_numbers(num_rows: int, ragged: list[BadRow]) -> Int64:
@@ -51,8 +53,8 @@ def row_numbers(num_rows: int, ragged: list[BadRow]) -> Int64:
 def check_events(raw: RawEvents, now_ms: int) -> tuple[pa.Table, pa.Table]:
     """The usable rows with `INTERACTIONS_SCHEMA`, and the others with `REJECTS_SCHEMA`, both in file order.
 
-    A row has one reason, the first that holds, in this order: ids, kind, origin, value, timestamp, duplicate
-    (of an earlier usable row with the same user, item, kind and time).
+    A row has one reason, the first that holds, in this order: ids, kind, origin, value, position, timestamp,
+    duplicate (of an earlier usable row with the same user, item, kind and time).
     """
     timestamp_N, value_N = _number(raw.timestamp), None if raw.value is None else _number(raw.value)
     reason_N = _reasons(raw, timestamp_N, value_N, now_ms)
@@ -65,6 +67,8 @@ def check_events(raw: RawEvents, now_ms: int) -> tuple[pa.Table, pa.Table]:
             Column.VALUE: np.nan if value_N is None else value_N,
             Column.TIMESTAMP_MS: np.round(np.clip(time_N, -MAX_RAW_TIME, MAX_RAW_TIME)).astype(np.int64),
             Column.ORIGIN: "live" if raw.origin is None else raw.origin,
+            Column.POSITION: np.nan if raw.position is None else _number(raw.position),
+            Column.DEVICE: raw.device,
         }
     )
     usable = frame[reason_N == ""]
@@ -101,11 +105,19 @@ def _reasons(raw: RawEvents, timestamp_N: Float64, value_N: Float64 | None, now_
         refuse(np.isnan(value_N) & (raw.value.notna().to_numpy() | needs), "value is not a number")
         refuse(np.abs(value_N) > MAX_VALUE, f"value is beyond {MAX_VALUE:g}")
         refuse((value_N < 0) & (raw.kind == "watch").to_numpy(), "watch time is negative")
+    if raw.position is not None:
+        limit = f"a whole number from 0 to {MAX_LOGGED_POSITION}"
+        refuse(raw.position.notna() & ~_is_position(_number(raw.position)), f"position is not {limit}")
     refuse(~np.isfinite(timestamp_N), "timestamp is not a number")
     time_N = timestamp_N * raw.milliseconds_per_unit
     refuse(time_N < 0, "timestamp is negative")
     refuse(time_N > now_ms, "timestamp is in the future")
     return reason_N
+
+
+def _is_position(number_N: Float64) -> Bool:
+    whole_N: Bool = (number_N >= 0) & (number_N <= MAX_LOGGED_POSITION) & (np.floor(number_N) == number_N)
+    return whole_N
 
 
 def _rejects(raw: RawEvents, reason_N: Strings) -> pa.Table:

@@ -11,6 +11,7 @@ import numpy as np
 from tastemaker.data.splits import Histories
 from tastemaker.errors import DataError
 from tastemaker.evaluation import metrics
+from tastemaker.features.context import device_context
 from tastemaker.terminal import progress
 from tastemaker.types import Float64, Int32, Query
 
@@ -62,8 +63,8 @@ def evaluate(
 ) -> Evaluation:
     """Asks for one list of max(ks) for every user with targets, and scores it.
 
-    A query has the user's whole history; its `now_ms` is the time of the first target (0 where unknown), its
-    seed the user's row.
+    A query has the user's whole history; its `now_ms` and device are those of the first target (unknown where that has
+    none), its seed the user's row.
 
     Args:
         recommend: See `Recommend`; called with blocks of users.
@@ -103,6 +104,7 @@ def _query(
         user_id="" if user_ids is None else user_ids[user],
         seed=user,
         now_ms=targets.first_time_ms(user),
+        context=device_context(int(targets.device_rows(user)[0])),
     )
 
 

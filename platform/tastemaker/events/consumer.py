@@ -1,234 +1,264 @@
-"""Applies the event log: users' histories, rewards, Parquet days. One process per catalogue, under a lease.
+"""Applies the event log: users' histories and features, rewards, Parquet days. As many processes as wanted.
 
-Effects on state are exactly once: per partition, what a step writes and the offset that it read to are one
-fenced script. Parquet is at least once, see `archive`. Two offsets per stream: applied (every step) and
-archived (every `ARCHIVE_SECONDS`); a stream is trimmed up to the archived one.
+Consumers share a catalogue's partitions, see `partitions`. Effects on state are exactly once: per partition, what a
+step writes and the offset that it read to are one fenced script. Parquet is at least once, see `archive`. Two offsets
+per stream: applied (every step) and archived (every `ARCHIVE_SECONDS`); a stream is trimmed up to the archived one.
 
 Events are applied in the order in which the log received them; one that comes late does not re-sort a
-history.
+history. What spans partitions (posteriors, item totals) is summed up from theirs and written anew: see `effects`.
 """
 
+import gc
 import time
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, NamedTuple
 
-import pyarrow as pa
 import redis
 
 from tastemaker import telemetry
 from tastemaker.config import Settings
 from tastemaker.errors import StateError
-from tastemaker.events.archive import event_table, write_days
-from tastemaker.events.attribution import Logged, Open, Outcome, attribute
-from tastemaker.events.batch import Batch, Progress, read_batches, read_pending
+from tastemaker.events.archiver import Archiver
+from tastemaker.events.attribution import Open, Outcome, attribute
+from tastemaker.events.batch import Batch, Refused, is_late, read_batches, read_pending
+from tastemaker.events.effects import Applied, Effects, Rewards
+from tastemaker.events.forgetting import without_erased
 from tastemaker.events.history import NOT_HISTORY, push_commands
-from tastemaker.events.log import Entry, entries
+from tastemaker.events.partitions import PartitionLeases
+from tastemaker.events.progress import Positions
+from tastemaker.events.schema import Event
 from tastemaker.home import Home
 from tastemaker.state.connection import state_errors
 from tastemaker.state.keys import Keys
-from tastemaker.state.lease import Command, Lease, queue_commit
+from tastemaker.state.lease import LEASE_SECONDS, Command
 
 ARCHIVE_SECONDS = 2.0
-_ARCHIVE_BATCH = 10_000
+PROJECT_SECONDS = 1.0
 
 
-class Rewards(Protocol):
-    """Who wants the rewards: `experiments.posterior.RewardJoiner`."""
+class _Change(NamedTuple):
+    """What a step writes to one partition, and what comes of it."""
 
-    def windows_ms(self) -> dict[tuple[str, str], int]:
-        """Attribution window by (experiment, origin) of the experiments whose rewards count."""
-
-    def commands(self, partition: int, outcomes: Sequence[Outcome]) -> list[Command]:
-        """What final outcomes write to their partition."""
-
-    def roll_up(self, experiments: Iterable[str] | None, fence: int) -> None:
-        """Brings catalogue-wide totals up to date; of all experiments for None."""
-
-    def count(self, outcomes: Iterable[Outcome]) -> None:
-        """Counts outcomes in the metrics."""
-
-    def decision_table(self, decisions: Sequence[Entry]) -> pa.Table:
-        """Decisions as the table to archive."""
+    commands: list[Command]
+    outcomes: list[Outcome]
+    refused: list[Refused]
 
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """What one step did. `leased` is False when another process holds the lease; then it did nothing."""
+    """What one step did. `partitions` is how many are held; with none it did nothing.
 
-    leased: bool = False
+    `behind` says that a stream had more than one step reads.
+    """
+
+    partitions: int = 0
     events: int = 0
     decisions: int = 0
     outcomes: int = 0
     archived: int = 0
+    projected: int = 0
+    behind: bool = False
 
 
 class StreamConsumer:
-    """The one reader of a catalogue's streams. Not thread-safe.
+    """One of the readers of a catalogue's streams. Not thread-safe.
 
     Args:
         client: Of the role `state.url`.
         keys: Of the catalogue.
         home: Gets the Parquet days under `events/` and `decisions/`.
-        settings: History length.
+        settings: History length, and when an event is late.
         rewards: Gets the rewards.
+        effects: Gets the live events.
+        lease_seconds: After which others take over from a consumer that stands still.
     """
 
     def __init__(
-        self, client: redis.Redis, keys: Keys, home: Home, settings: Settings, rewards: Rewards
+        self,
+        client: redis.Redis,
+        keys: Keys,
+        home: Home,
+        settings: Settings,
+        rewards: Rewards,
+        effects: Effects,
+        lease_seconds: float = LEASE_SECONDS,
     ) -> None:
-        self._client, self._keys, self._settings, self._rewards = client, keys, settings, rewards
-        self._event_days = home / "events" / keys.catalogue
-        self._decision_days = home / "decisions" / keys.catalogue
-        self._lease = Lease(client, keys.lease, keys.fence)
-        self._fence = 0
-        self._progress: list[Progress] = []
-        self._archive_at = 0.0
+        self._client, self._keys, self._state = client, keys, settings.state
+        self._rewards, self._effects = rewards, effects
+        self._leases = PartitionLeases(client, keys, lease_seconds)
+        self._positions = Positions(client, keys)
+        self._archiver = Archiver(client, keys, home, rewards.decision_table)
+        self._archive_at = self._project_at = 0.0
 
     def step(self) -> Step:
-        """Applies what is new, a bounded amount, and archives where it is time.
+        """Applies what is new, a bounded amount; archives and projects where it is time.
 
         Raises:
-            StateError: Redis/Valkey cannot be reached, or another process took the lease meanwhile. Calling
+            StateError: Redis/Valkey cannot be reached, or another process took a lease meanwhile. Calling
                 again is right in both cases.
-            DataError: Parquet cannot be written; nothing is trimmed then.
+            DataError: Parquet cannot be written, and nothing is trimmed then; or the catalogue's items cannot be read.
         """
-        if not self._lease.hold():
-            return Step()
-        if self._lease.fence != self._fence:
-            self._take_over()
-        try:
-            return self._step()
-        except StateError:
-            self._fence = 0  # read the offsets again: a commit may have gone through unseen
-            raise
+        fences = self._leases.hold()
+        with _no_search_for_cycles():
+            return self._step(fences)
 
     def drain(self, timeout_seconds: float = 30.0, poll_seconds: float = 0.02) -> bool:
-        """Steps until all is applied and archived and no window is open; False when time ran out first."""
+        """Steps until all is applied, archived and projected and no window is open; False when time ran out first."""
         deadline = time.monotonic() + timeout_seconds
         while time.monotonic() < deadline:
-            self._archive_at = 0.0
-            if self.step().leased and is_drained(self._client, self._keys):
+            self._archive_at = self._project_at = 0.0
+            step = self.step()
+            if step.partitions and not step.projected and is_drained(self._client, self._keys):
                 return True
-            time.sleep(poll_seconds)
+            if not (step.behind or step.projected):
+                time.sleep(poll_seconds)
         return False
 
     def close(self) -> None:
-        """Gives up the lease."""
-        self._lease.release()
-        self._fence = 0
+        """Gives up the leases."""
+        self._positions.forget()
+        self._leases.release()
+        self._effects.close()
+        for gauge in (telemetry.CONSUMER_PARTITIONS, telemetry.CONSUMER_LAG, telemetry.CONSUMER_AGE):
+            gauge.labels(self._keys.catalogue).set(0)
 
-    def _take_over(self) -> None:
-        with state_errors("read the consumer's offsets"):
-            pipe = self._client.pipeline(transaction=False)
-            for partition in range(self._keys.partitions):
-                pipe.hget(self._keys.offsets(partition), "progress")
-            self._progress = [Progress.decode(reply) for reply in pipe.execute()]
-        self._rewards.roll_up(None, self._lease.fence)
-        self._fence = self._lease.fence
+    def _step(self, fences: Mapping[int, int]) -> Step:
+        try:
+            if self._positions.follow(fences):
+                self._rewards.roll_up(None)  # who held them before may have died in between
+            telemetry.CONSUMER_PARTITIONS.labels(self._keys.catalogue).set(len(fences))
+            return self._work() if fences else Step()
+        except StateError:
+            self._leases.doubt()
+            self._positions.forget()
+            raise
 
-    def _step(self) -> Step:
-        events, decisions, outcomes = self._apply()
-        archived = 0
+    def _work(self) -> Step:
+        batches = read_batches(
+            self._client, self._keys, self._positions.progress, self._rewards.decision_table
+        )
+        self._report_lag(batches)
+        outcomes = self._apply({p: batch for p, batch in batches.items() if not batch.is_empty})
+        archived = projected = 0
+        behind = any(batch.behind for batch in batches.values())
         if time.monotonic() >= self._archive_at:
-            archived = self._archive()
+            archived = self._archiver.archive(self._positions)
             self._archive_at = time.monotonic() + ARCHIVE_SECONDS
-        return Step(True, events, decisions, outcomes, archived)
+        if time.monotonic() >= self._project_at:
+            projected = self._effects.project()
+            pause = 0.0 if projected and not behind else PROJECT_SECONDS  # more of it while there is time
+            self._project_at = time.monotonic() + pause
+        return Step(
+            len(batches),
+            sum(len(batch.events) for batch in batches.values()),
+            sum(len(batch.decisions) for batch in batches.values()),
+            outcomes,
+            archived,
+            projected,
+            behind,
+        )
 
-    def _apply(self) -> tuple[int, int, int]:
-        read = read_batches(self._client, self._keys, self._progress)
-        self._report_lag(read)
-        batches = {p: batch for p, batch in enumerate(read) if batch.events or batch.decisions or batch.due}
+    def _apply(self, batches: Mapping[int, Batch]) -> int:
+        """Gives the number of final outcomes."""
         if not batches:
-            return 0, 0, 0
+            return 0
+        batches = without_erased(self._client, self._keys, batches)
         windows_ms = self._rewards.windows_ms()  # after reading: a decision's experiment is there before it
         pending = read_pending(self._client, self._keys, batches)
-        commands: dict[int, list[Command]] = {}
-        outcomes: list[Outcome] = []
-        for p, batch in batches.items():
-            commands[p], final = self._commands(p, batch, pending[p], windows_ms)
-            outcomes += final
-        self._commit(commands, {p: batch.progress for p, batch in batches.items()})
+        touching = {p: self._touching(batch) for p, batch in batches.items()}
+        applied = self._effects.apply({p: [e for _, e in found] for p, found in touching.items() if found})
+        changes = {
+            p: self._change(p, batch, pending[p], windows_ms, touching[p], applied.get(p, Applied([], {})))
+            for p, batch in batches.items()
+        }
+        after = {p: batch.progress for p, batch in batches.items()}
+        self._positions.commit({p: change.commands for p, change in changes.items()}, after)
+        outcomes = [outcome for change in changes.values() for outcome in change.outcomes]
         if outcomes:
-            self._rewards.roll_up({outcome.experiment for outcome in outcomes}, self._fence)
+            self._rewards.roll_up({outcome.experiment for outcome in outcomes})
         self._rewards.count(outcomes)
-        kinds = Counter(event.kind for batch in batches.values() for _, event in batch.events)
-        for kind, count in kinds.items():
-            telemetry.CONSUMED.labels(self._keys.catalogue, kind).inc(count)
-        num_events = sum(len(batch.events) for batch in batches.values())
-        num_decisions = sum(len(batch.decisions) for batch in batches.values())
-        return num_events, num_decisions, len(outcomes)
+        self._count(batches.values(), sum(map(len, touching.values())), changes.values())
+        return len(outcomes)
 
-    def _commands(
+    def _change(
         self,
         partition: int,
         batch: Batch,
         pending: Mapping[str, Open],
         windows_ms: Mapping[tuple[str, str], int],
-    ) -> tuple[list[Command], list[Outcome]]:
+        touching: Sequence[tuple[int, Event]],
+        applied: Applied,
+    ) -> _Change:
         attributed = attribute(batch.decisions, batch.events, pending, batch.due, windows_ms)
-        commands = attributed.commands(self._keys, partition)
-        commands += self._rewards.commands(partition, attributed.outcomes)
-        length = self._settings.state.history_length
-        for user_id, items in _taken_items(batch.events).items():
-            commands += push_commands(self._keys, user_id, items[-length:], length)
-        return commands, attributed.outcomes
+        unapplied = [
+            Refused("events", batch.entries[touching[n][0]], why) for n, why in applied.refused.items()
+        ]
+        commands = [
+            *attributed.commands(self._keys, partition),
+            *self._rewards.commands(partition, attributed.outcomes),
+            *self._history_commands(event for _, event in touching),
+            *applied.commands,
+            *(one.letter(self._keys, partition) for one in (*batch.poison, *unapplied)),
+            *(one.removal(self._keys, partition) for one in (*batch.poison, *batch.forgotten)),
+        ]
+        return _Change(commands, attributed.outcomes, batch.poison + unapplied)
 
-    def _commit(self, commands: Mapping[int, list[Command]], after: Mapping[int, Progress]) -> None:
-        with state_errors("commit"):
-            pipe: Any = self._client.pipeline(transaction=False)
-            for p, progress in after.items():
-                guard, before = self._keys.offsets(p), self._progress[p].encode()
-                queue_commit(pipe, guard, self._fence, commands[p], before=before, after=progress.encode())
-            replies = pipe.execute()
-        if not all(replies):
-            raise StateError("another process has taken the stream consumer's lease", mend="let it work")
-        for p, progress in after.items():
-            self._progress[p] = progress
+    def _touching(self, batch: Batch) -> list[tuple[int, Event]]:
+        """The events that touch the state of users and items, each with its place in the batch: live, and not late."""
+        days = self._state.late_days
+        return [
+            (n, event)
+            for n, (received_ms, event) in enumerate(batch.events)
+            if event.origin == "live" and not is_late(received_ms, event.timestamp_ms, days)
+        ]
 
-    def _archive(self) -> int:
-        partitions = [p for p, progress in enumerate(self._progress) if not progress.is_archived]
-        if not partitions:
-            return 0
-        with state_errors("read the streams"):
-            pipe: Any = self._client.pipeline(transaction=False)
-            for p in partitions:
-                at = self._progress[p]
-                _queue_range(pipe, self._keys.events(p), at.archived_events, at.events)
-                _queue_range(pipe, self._keys.decisions(p), at.archived_decisions, at.decisions)
-            replies = [entries(reply) for reply in pipe.execute()]
-        events, decisions = replies[0::2], replies[1::2]
-        if any(events):
-            write_days(self._event_days, event_table(_flat(events)))
-        if any(decisions):
-            write_days(self._decision_days, self._rewards.decision_table(_flat(decisions)))
-        self._commit_archived(dict(zip(partitions, zip(events, decisions, strict=True), strict=True)))
-        return sum(map(len, replies))
+    def _history_commands(self, events: Iterable[Event]) -> list[Command]:
+        taken: dict[str, list[str]] = {}
+        for event in events:
+            if event.kind not in NOT_HISTORY:
+                taken.setdefault(event.user_id, []).append(event.item_id)
+        length = self._state.history_length
+        return [
+            command
+            for user, items in taken.items()
+            for command in push_commands(self._keys, user, items[-length:], length)
+        ]
 
-    def _commit_archived(self, written: Mapping[int, tuple[list[Entry], list[Entry]]]) -> None:
-        commands: dict[int, list[Command]] = {}
-        after: dict[int, Progress] = {}
-        for p, (events, decisions) in written.items():
-            at = self._progress[p]
-            after[p] = at._replace(
-                archived_events=events[-1].id if events else at.archived_events,
-                archived_decisions=decisions[-1].id if decisions else at.archived_decisions,
-            )
-            commands[p] = [
-                _trim(self._keys.events(p), after[p].archived_events),
-                _trim(self._keys.decisions(p), after[p].archived_decisions),
-            ]
-        self._commit(commands, after)
+    def _count(self, batches: Iterable[Batch], num_touching: int, changes: Iterable[_Change]) -> None:
+        catalogue = self._keys.catalogue
+        events = [event for batch in batches for _, event in batch.events]
+        for kind, count in Counter(event.kind for event in events).items():
+            telemetry.CONSUMED.labels(catalogue, kind).inc(count)
+        num_live = sum(event.origin == "live" for event in events)
+        telemetry.LATE_EVENTS.labels(catalogue).inc(num_live - num_touching)
+        for refused in (one for change in changes for one in change.refused):
+            telemetry.DEAD_LETTERS.labels(catalogue, refused.stream).inc()
 
-    def _report_lag(self, batches: Sequence[Batch]) -> None:
+    def _report_lag(self, batches: Mapping[int, Batch]) -> None:
         """Entries that this step leaves unread; counts those that only await archiving too, where it lags."""
-        behind = [p for p, batch in enumerate(batches) if batch.behind]
+        behind = [p for p, batch in batches.items() if batch.behind]
         lag = 0
         if behind:
             with state_errors("measure the lag"):
                 lag = sum(self._client.xlen(self._keys.events(p)) for p in behind)  # type: ignore[misc]
         telemetry.CONSUMER_LAG.labels(self._keys.catalogue).set(lag)
+        waited_ms = max((batch.waited_ms for batch in batches.values()), default=0)
+        telemetry.CONSUMER_AGE.labels(self._keys.catalogue).set(waited_ms / 1000)
+
+
+@contextmanager
+def _no_search_for_cycles() -> Iterator[None]:
+    """A step makes some hundred thousand objects and no cycles: the garbage collector's search takes a third of it."""
+    was_on = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_on:
+            gc.enable()
 
 
 def is_drained(client: redis.Redis, keys: Keys) -> bool:
@@ -253,25 +283,3 @@ def await_drained(client: redis.Redis, keys: Keys, timeout_seconds: float, poll_
             return False
         time.sleep(poll_seconds)
     return True
-
-
-def _taken_items(events: Iterable[Logged]) -> dict[str, list[str]]:
-    """Each live user's newly taken items, oldest first."""
-    taken: dict[str, list[str]] = {}
-    for _, event in events:
-        if event.origin == "live" and event.kind not in NOT_HISTORY:
-            taken.setdefault(event.user_id, []).append(event.item_id)
-    return taken
-
-
-def _flat(parts: Iterable[list[Entry]]) -> list[Entry]:
-    return [entry for part in parts for entry in part]
-
-
-def _queue_range(pipe: Any, stream: str, after: str, until: str) -> None:
-    pipe.xrange(stream, min=f"({after}", max=until, count=_ARCHIVE_BATCH)
-
-
-def _trim(stream: str, archived: str) -> Command:
-    milliseconds, _, sequence = archived.partition("-")
-    return "XTRIM", stream, "MINID", f"{milliseconds}-{int(sequence) + 1}"

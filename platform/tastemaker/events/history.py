@@ -4,7 +4,6 @@ import itertools
 from collections.abc import Iterable, Mapping, Sequence
 
 import redis
-from redis.asyncio import Redis as AsyncRedis
 
 from tastemaker.state.connection import state_errors
 from tastemaker.state.keys import Keys
@@ -58,11 +57,4 @@ def read_history(client: redis.Redis, keys: Keys, user_id: str) -> list[str]:
     with state_errors("read a history"):
         reply = client.lrange(keys.history(user_id), 0, -1)
     assert isinstance(reply, list)
-    return reply[::-1]
-
-
-async def read_history_async(client: AsyncRedis, keys: Keys, user_id: str) -> list[str]:
-    """The same as `read_history`, for asyncio."""
-    with state_errors("read a history"):
-        reply: list[str] = await client.lrange(keys.history(user_id), 0, -1)  # type: ignore[misc]
     return reply[::-1]

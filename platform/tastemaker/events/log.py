@@ -13,13 +13,14 @@ import redis
 from redis.asyncio import Redis as AsyncRedis
 
 from tastemaker.config import StateSettings
-from tastemaker.errors import StateError
+from tastemaker.errors import StateError, StreamFullError
 from tastemaker.events.schema import Event
 from tastemaker.state.connection import state_errors
 from tastemaker.state.keys import Keys
 
 FIELD = "e"
 """The one field of a stream entry: the record as JSON."""
+_FIELD = FIELD.encode()
 
 _FULL = "STREAM_FULL"
 # KEYS: stream, ids of this window, ids of the previous one. ARGV: cap, seconds to keep the set, then id and
@@ -45,6 +46,20 @@ class Appended(NamedTuple):
 
     accepted: int
     duplicates: int
+
+
+class Record(NamedTuple):
+    """An event as the log keeps it. When it was received, by our clock, chooses its deduplication window."""
+
+    event_id: str
+    user_id: str
+    json: str
+    received_ms: int
+
+
+def record_of(event: Event, received_ms: int) -> Record:
+    """The record of an event."""
+    return Record(event.event_id, event.user_id, event.model_dump_json(exclude_none=True), received_ms)
 
 
 class Entry(NamedTuple):
@@ -81,63 +96,94 @@ def append(
     Raises:
         StateError: Not (all) appended, or not known to be on disk. Appending the same again does no harm.
     """
-    if not events:
-        return Appended(0, 0)
-    with state_errors("append events"):
-        pipe: Any = client.pipeline(transaction=False)
-        _queue(pipe, keys, events, settings, now_ms)
-        if durable:
-            pipe.execute_command("WAITAOF", 1, 0, _WAIT_DURABLE_MS)
-        return _outcome(pipe.execute(raise_on_error=False), len(events), settings, durable)
+    return append_records(
+        client, keys, [record_of(event, now_ms) for event in events], settings, durable=durable
+    )
 
 
-async def append_async(
-    client: AsyncRedis,
+def append_records(
+    client: redis.Redis,
     keys: Keys,
-    events: Sequence[Event],
+    records: Sequence[Record],
     settings: StateSettings,
-    now_ms: int,
     *,
     durable: bool = True,
 ) -> Appended:
-    """The same as `append`, for asyncio."""
-    if not events:
+    """The same as `append`, of records, each under its own time.
+
+    Raises:
+        StreamFullError: A partition has no room for its part; others may have taken theirs.
+        StateError: See `append`.
+    """
+    if not records:
         return Appended(0, 0)
     with state_errors("append events"):
         pipe: Any = client.pipeline(transaction=False)
-        _queue(pipe, keys, events, settings, now_ms)
-        if durable:
-            pipe.execute_command("WAITAOF", 1, 0, _WAIT_DURABLE_MS)
-        return _outcome(await pipe.execute(raise_on_error=False), len(events), settings, durable)
+        _queue(pipe, keys, records, settings, durable)
+        return _outcome(pipe.execute(raise_on_error=False), len(records), settings, durable)
+
+
+async def append_records_async(
+    client: AsyncRedis,
+    keys: Keys,
+    records: Sequence[Record],
+    settings: StateSettings,
+    *,
+    durable: bool = True,
+) -> Appended:
+    """The same as `append_records`, for asyncio."""
+    if not records:
+        return Appended(0, 0)
+    with state_errors("append events"):
+        pipe: Any = client.pipeline(transaction=False)
+        _queue(pipe, keys, records, settings, durable)
+        return _outcome(await pipe.execute(raise_on_error=False), len(records), settings, durable)
 
 
 def read(client: redis.Redis, stream: str, after: str = "0-0", count: int = 1000) -> list[Entry]:
     """At most `count` entries of a stream, oldest first, from behind the id `after`."""
     with state_errors(f"read {stream}"):
-        return entries(client.xrange(stream, min=f"({after}", count=count))
+        return entries(queue_range(client, stream, after, "+", count))
+
+
+def queue_range(client_or_pipe: Any, stream: str, after: str, until: str, count: int) -> Any:
+    """Reads a stream from behind `after` up to `until`, or queues that; `entries` takes the reply."""
+    return client_or_pipe.execute_command(
+        "XRANGE", stream, f"({after}", until, "COUNT", count, NEVER_DECODE=True
+    )
 
 
 def entries(reply: Any) -> list[Entry]:
-    """The entries in a reply to XRANGE."""
-    return [Entry(entry_id, fields[FIELD]) for entry_id, fields in reply]
+    """The entries in a reply to `queue_range`.
+
+    Bytes that are no UTF-8 come escaped, and a record that is not there as an empty text: neither is JSON, so that who
+    decodes the entry refuses it.
+    """
+    return [
+        Entry(entry_id.decode(), (fields or {}).get(_FIELD, b"").decode(errors="backslashreplace"))
+        for entry_id, fields in reply
+    ]
 
 
-def _queue(pipe: Any, keys: Keys, events: Iterable[Event], settings: StateSettings, now_ms: int) -> None:
+def _queue(pipe: Any, keys: Keys, records: Iterable[Record], settings: StateSettings, durable: bool) -> None:
     window_seconds = settings.dedup_window_seconds
-    window = now_ms // (1000 * window_seconds)
-    for partition, arguments in _by_partition(keys, events).items():
+    for (partition, window), arguments in _grouped(keys, records, 1000 * window_seconds).items():
         pipe.eval(
             _APPEND, 3,
             keys.events(partition), keys.dedup(partition, window), keys.dedup(partition, window - 1),
             str(settings.stream_max_length), str(2 * window_seconds), *arguments,
         )  # fmt: skip
+    if durable:
+        pipe.execute_command("WAITAOF", 1, 0, _WAIT_DURABLE_MS)
 
 
-def _by_partition(keys: Keys, events: Iterable[Event]) -> Mapping[int, list[str]]:
-    groups: dict[int, list[str]] = {}
-    for event in events:
-        arguments = groups.setdefault(keys.partition(event.user_id), [])
-        arguments += (event.event_id, event.model_dump_json(exclude_none=True))
+def _grouped(keys: Keys, records: Iterable[Record], window_ms: int) -> Mapping[tuple[int, int], list[str]]:
+    """Ids and JSON in turn, by partition and window."""
+    groups: dict[tuple[int, int], list[str]] = {}
+    for record in records:
+        place = (keys.partition(record.user_id), record.received_ms // window_ms)
+        arguments = groups.setdefault(place, [])
+        arguments += (record.event_id, record.json)
     return groups
 
 
@@ -146,7 +192,7 @@ def _outcome(replies: list[Any], num_events: int, settings: StateSettings, durab
         if isinstance(reply, Exception):
             if _FULL not in str(reply):
                 raise reply
-            raise StateError(
+            raise StreamFullError(
                 "a partition's event stream is full",
                 limit=f"at most {settings.stream_max_length} entries",
                 mend="see that the stream consumer runs, then send the batch again",

@@ -1,12 +1,14 @@
 """What an event is, and which rows of a batch are none, each with its reason. Not for imported tables."""
 
-from collections.abc import Iterable
+import reprlib
+from collections.abc import Iterable, Sequence
 from typing import Annotated, Any, NamedTuple
 
 from pydantic import Field, ValidationError
 
 from tastemaker.config import Strict
-from tastemaker.types import EVENT_KINDS, MAX_ID_LENGTH, EventKind, Origin
+from tastemaker.events.rows import Repeating
+from tastemaker.types import EVENT_KINDS, MAX_ID_LENGTH, MAX_LOGGED_POSITION, ORIGINS, EventKind, Origin
 
 FUTURE_LIMIT_MS = 5 * 60_000
 """How far a client's clock may run ahead of ours."""
@@ -15,6 +17,9 @@ VALUE_RANGES: dict[str, tuple[float, float]] = {"rating": (-1000.0, 1000.0), "wa
 """Lowest and highest `value` of a kind; other kinds take any amount from 0 to 1e12."""
 _ANY_AMOUNT = (0.0, 1e12)
 _NEEDS_VALUE = frozenset({"rating", "watch"})
+
+_REPR = reprlib.Repr()  # whatever a client nests or lengthens, a look at it stays short
+_REPR.maxlevel, _REPR.maxstring, _REPR.maxother = 2, 60, 120
 
 Id = Annotated[str, Field(min_length=1, max_length=MAX_ID_LENGTH)]
 Text = Annotated[str, Field(max_length=MAX_ID_LENGTH)]
@@ -27,18 +32,21 @@ class Event(Strict):
     user_id: Id = Field(description="the customer's own id")
     item_id: Id = Field(description="the customer's own id")
     kind: EventKind = Field(description="what happened")
-    timestamp_ms: int = Field(ge=0, description="when, in ms since 1970 UTC, by the client's clock")
+    timestamp_ms: int = Field(ge=0, lt=2**63, description="when, in ms since 1970 UTC, by the client's clock")
     value: float | None = Field(
         None, allow_inf_nan=False, description="rating, seconds watched, or amount paid"
     )
     request_id: Id | None = Field(None, description="of the recommendation that this answers")
     position: int | None = Field(
-        None, ge=0, le=100_000, description="rank of the item in that recommendation"
+        None, ge=0, le=MAX_LOGGED_POSITION, description="rank of the item in that recommendation, from 0"
     )
     context: dict[Text, Text] | None = Field(
         None, max_length=MAX_CONTEXT_KEYS, description="device, country, …"
     )
     origin: Origin = Field("live", description="live, simulator or replay: training takes live only")
+
+
+_FIELDS = frozenset(Event.model_fields)
 
 
 class Rejected(NamedTuple):
@@ -49,8 +57,10 @@ class Rejected(NamedTuple):
     reason: str
 
 
-def parse_events(rows: Iterable[Any], now_ms: int) -> tuple[list[Event], list[Rejected]]:
-    """The events among `rows` (as read from JSON), in order, and the rows that are none.
+def parse_events(
+    rows: Iterable[Any], now_ms: int, origins: Sequence[str] = ORIGINS
+) -> tuple[list[Event], list[Rejected]]:
+    """The events among `rows` (as read from JSON), in order, and the rows that are none or of other `origins`.
 
     An `event_id` that stands twice in the batch is rejected at its second place.
 
@@ -64,13 +74,18 @@ def parse_events(rows: Iterable[Any], now_ms: int) -> tuple[list[Event], list[Re
     first_at: dict[str, int] = {}
     validate = Event.__pydantic_validator__.validate_python
     for position, row in enumerate(rows):
+        if reason := _shapeless(row):
+            rejected.append(Rejected(position, _id_of(row), reason))
+            continue
         try:
             event: Event = validate(row)
         except ValidationError as error:
-            rejected.append(Rejected(position, _id_of(row), _reason(row, error)))
+            rejected.append(Rejected(position, _id_of(row), _reason(error)))
             continue
-        reason = _broken_rule(event, now_ms) or _duplicate(
-            first_at.setdefault(event.event_id, position), position
+        reason = (
+            _foreign(event, origins)
+            or broken_rule(event, now_ms)
+            or _duplicate(first_at.setdefault(event.event_id, position), position)
         )
         if reason is None:
             events.append(event)
@@ -79,7 +94,11 @@ def parse_events(rows: Iterable[Any], now_ms: int) -> tuple[list[Event], list[Re
     return events, rejected
 
 
-def _broken_rule(event: Event, now_ms: int) -> str | None:
+def broken_rule(event: Event, now_ms: int) -> str | None:
+    """Why an event of the right types is none all the same; None where it is one.
+
+    `now_ms` is the clock that its time may run ahead of by `FUTURE_LIMIT_MS`.
+    """
     if event.timestamp_ms > now_ms + FUTURE_LIMIT_MS:
         ahead = (event.timestamp_ms - now_ms) / 1000
         return (
@@ -93,6 +112,10 @@ def _broken_rule(event: Event, now_ms: int) -> str | None:
     return None
 
 
+def _foreign(event: Event, origins: Sequence[str]) -> str | None:
+    return None if event.origin in origins else f"origin {event.origin} needs a key with scope admin"
+
+
 def _duplicate(first: int, position: int) -> str | None:
     return None if first == position else f"event_id stands already at row {first} of this batch"
 
@@ -102,11 +125,22 @@ def _id_of(row: Any) -> str | None:
     return event_id[:MAX_ID_LENGTH].encode(errors="replace").decode() if isinstance(event_id, str) else None
 
 
-def _reason(row: Any, error: ValidationError) -> str:
+def _shapeless(row: Any) -> str | None:
+    """Why a row cannot be an event, whatever its fields hold; says so before anyone looks at all of a huge one."""
     if not isinstance(row, dict):
-        return f"the row is a {type(row).__name__}, must be an object"
+        shown = str(row) if isinstance(row, Repeating) else f"a {type(row).__name__}"
+        return f"the row is {shown}, must be an object"
+    if len(row) > len(_FIELDS):
+        return f"{_printable(next(key for key in row if key not in _FIELDS))} is no field of an event"
+    context = row.get("context")
+    if isinstance(context, dict) and len(context) > MAX_CONTEXT_KEYS:
+        return f"context has {len(context)} keys, at most {MAX_CONTEXT_KEYS} are allowed"
+    return None
+
+
+def _reason(error: ValidationError) -> str:
     first = error.errors(include_url=False, include_context=False)[0]
-    key = ".".join(str(part) for part in first["loc"])[:80].encode(errors="replace").decode() or "a key"
+    key = _printable(".".join(str(part) for part in first["loc"])) or "a key"
     match first["type"]:
         case "missing":
             return f"{key} is missing"
@@ -122,6 +156,10 @@ def _reason(row: Any, error: ValidationError) -> str:
             return f"{key} is {_short(first['input'])}: {first['msg']}"
 
 
+def _printable(key: str) -> str:
+    return key[:80].encode(errors="replace").decode()
+
+
 def _short(value: Any) -> str:
-    text = ascii(value)
+    text = _REPR.repr(value).encode("ascii", "backslashreplace").decode()
     return text if len(text) <= 60 else f"{text[:57]}..."

@@ -15,9 +15,15 @@ from tastemaker.experiments.decision_log import decision_table
 from tastemaker.experiments.definition import Experiment, ExperimentStore, Thompson
 from tastemaker.state.connection import state_errors
 from tastemaker.state.keys import Keys
-from tastemaker.state.lease import Command, queue_commit
+from tastemaker.state.lease import Command
 
 _SUCCESSES, _FAILURES = "successes", "failures"
+# KEYS: an experiment's totals. ARGV: their version, then fields and values in turn.
+_WRITE = """
+if tonumber(redis.call('HGET', KEYS[1], 'version') or '-1') > tonumber(ARGV[1]) then return 0 end
+redis.call('HSET', KEYS[1], 'version', unpack(ARGV))
+return 1
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,9 +67,11 @@ def read_posterior(client: redis.Redis, keys: Keys, experiment: str) -> Posterio
 
 
 class RewardJoiner:
-    """Counts the rewards of every experiment, running or stopped: the `Rewards` of `events.consumer`.
+    """Counts the rewards of every experiment, running or stopped: the `Rewards` of `events.effects`.
 
-    Counts are kept per partition, where the consumer writes them together with its offset, and summed up.
+    Counts are kept per partition, where a consumer writes them together with its offset, and summed up. Any consumer may
+    do so at any time, without a lease: counts only grow, and so does the version, their sum. Totals of a smaller version
+    are not written over those of a larger one, and whoever sums up after the last count has the largest.
     """
 
     def __init__(self, client: redis.Redis, keys: Keys) -> None:
@@ -81,31 +89,28 @@ class RewardJoiner:
             for experiment, variant, reward in outcomes
         ]
 
-    def roll_up(self, experiments: Iterable[str] | None, fence: int) -> None:
+    def roll_up(self, experiments: Iterable[str] | None) -> None:
         """Sums the partitions' counts into the experiment's posterior; of all experiments for None."""
         with state_errors("sum up posteriors"):
             wanted = None if experiments is None else set(experiments)
             for experiment in self._store.list():
                 if wanted is None or experiment.name in wanted:
-                    self._roll_up(experiment, fence)
+                    self._roll_up(experiment)
 
-    def _roll_up(self, experiment: Experiment, fence: int) -> None:
+    def _roll_up(self, experiment: Experiment) -> None:
         pipe: Any = self._client.pipeline(transaction=False)
         for partition in range(self._keys.partitions):
             pipe.hgetall(self._keys.posterior_part(partition, experiment.name))
         totals = _sum(pipe.execute())
-        self._write(experiment.name, totals, fence)
+        self._write(experiment.name, totals)
         if isinstance(experiment.allocation, Thompson):
             posterior = Posterior.decode({name: str(count) for name, count in totals.items()})
             for variant, share in zip(experiment.variant_names, posterior.shares(experiment), strict=True):
                 telemetry.PROPENSITY.labels(self._keys.catalogue, experiment.name, variant).set(share)
 
-    def _write(self, experiment: str, totals: Mapping[str, int], fence: int) -> None:
-        key = self._keys.posterior(experiment)
-        fields = {**totals, "version": sum(totals.values())}
-        pipe: Any = self._client.pipeline(transaction=False)
-        queue_commit(pipe, key, fence, [("HSET", key, name, str(value)) for name, value in fields.items()])
-        pipe.execute()
+    def _write(self, experiment: str, totals: Mapping[str, int]) -> None:
+        fields = [word for name, count in totals.items() for word in (name, str(count))]
+        self._client.eval(_WRITE, 1, self._keys.posterior(experiment), str(sum(totals.values())), *fields)
 
     def count(self, outcomes: Iterable[Outcome]) -> None:
         """Counts rewards in the metrics."""

@@ -14,12 +14,10 @@ import numpy as np
 
 from tastemaker.errors import DataError
 from tastemaker.features.ranking_data import QUERY_PREFIX, Bag
-from tastemaker.types import Int64, Query
+from tastemaker.types import DEVICES, Int8, Int64, Query, device_row
 
 ContextTable = Literal["hours", "weekdays", "seasons", "devices"]
 CONTEXT_TABLES: tuple[ContextTable, ...] = get_args(ContextTable)
-DEVICES = ("mobile", "tablet", "desktop", "tv", "other")
-"""Rows from 1 of the table of devices; a device that is not among them is `other`."""
 NUM_ROWS: Mapping[ContextTable, int] = {"hours": 25, "weekdays": 8, "seasons": 5, "devices": len(DEVICES) + 1}
 LOCAL_TIME, DEVICE = "local_time", "device"
 """Keys of a request's context."""
@@ -35,30 +33,34 @@ def query_feature(table: ContextTable) -> str:
     return QUERY_PREFIX + table
 
 
-def context_rows(timestamp_ms_B: Int64, device_B: Sequence[str]) -> dict[ContextTable, Int64]:
+def context_rows(timestamp_ms_B: Int64, device_row_B: Int8 | Int64) -> dict[ContextTable, Int64]:
     """The row (B,) of each request in each table.
 
-    Hours from 0 o'clock, weekdays from Monday, seasons by month from December to February, in the order of `DEVICES`.
-    Times of 0 or less and empty devices are unknown. The first hour of 1 December 2025, a Monday:
+    Hours from 0 o'clock, weekdays from Monday, seasons by month from December to February; devices are rows already.
+    Times of 0 or less are unknown. The first hour of 1 December 2025, a Monday:
 
-    >>> rows = context_rows(np.array([1764547200000]), ["tablet"])
+    >>> rows = context_rows(np.array([1764547200000]), np.array([device_row("tablet")]))
     >>> [int(rows[table][0]) for table in CONTEXT_TABLES]
     [1, 1, 1, 2]
     """
     known_B = timestamp_ms_B > 0
     hour_B = timestamp_ms_B // _HOUR_MS
     month_B = timestamp_ms_B.astype("datetime64[ms]").astype("datetime64[M]").astype(np.int64) % 12
-    device_rows = [_DEVICE_ROWS.get(device.lower(), _OTHER) for device in device_B]
     return {
         "hours": np.where(known_B, hour_B % 24 + 1, 0),
         "weekdays": np.where(known_B, (hour_B // 24 + 3) % 7 + 1, 0),  # 1970 began on a Thursday
         "seasons": np.where(known_B, (month_B + 1) % 12 // 3 + 1, 0),
-        "devices": np.array(device_rows, np.int64),
+        "devices": device_row_B.astype(np.int64),
     }
 
 
-_DEVICE_ROWS = {"": 0} | {device: row for row, device in enumerate(DEVICES, 1)}
-_OTHER = _DEVICE_ROWS["other"]
+def device_context(row: int) -> dict[str, str]:
+    """The context of a request from the device of that row.
+
+    >>> device_context(4), device_context(0)
+    ({'device': 'tv'}, {})
+    """
+    return {DEVICE: DEVICES[row - 1]} if row else {}
 
 
 def query_rows(queries: Sequence[Query]) -> dict[ContextTable, Int64]:
@@ -72,7 +74,8 @@ def query_rows(queries: Sequence[Query]) -> dict[ContextTable, Int64]:
         query.now_ms if text is None else local_time_ms(text)
         for query, text in zip(queries, local_times, strict=True)
     ]
-    return context_rows(np.array(times, np.int64), [query.context.get(DEVICE, "") for query in queries])
+    device_rows = [device_row(query.context.get(DEVICE, "")) for query in queries]
+    return context_rows(np.array(times, np.int64), np.array(device_rows, np.int64))
 
 
 def local_time_ms(text: str) -> int:

@@ -48,13 +48,13 @@ def event_weight(kind: str, value: float | None) -> float:
     return EVENT_WEIGHTS.get(kind, 0.0)
 
 
-def decay(elapsed_ms: Int64 | Float64) -> Float64:
+def decay(elapsed_ms: Int64 | Float64, window_ms_W: Float64 = _WINDOW_W) -> Float64:
     """What is left of an amount after some time (…,), by window (…, W); what lies in the future is whole.
 
     >>> decay(np.array([3_600_000]))[0, [0, -1]].round(3).tolist()  # an hour later, of "1h" and of "all"
     [0.368, 1.0]
     """
-    left: Float64 = np.exp(-np.maximum(elapsed_ms, 0)[..., None] / _WINDOW_W)
+    left: Float64 = np.exp(-np.maximum(elapsed_ms, 0)[..., None] / window_ms_W)
     return left
 
 

@@ -20,8 +20,9 @@ from tastemaker.features.ranking_data import Bag
 from tastemaker.features.rejected import Rejected
 from tastemaker.types import Float32, Int32, Int64
 
-HISTORY_COLUMN, TARGET_COLUMN, TIME_COLUMN, REJECTED_COLUMN = "history", "target", "timestamp_ms", "rejected"
-EXAMPLE_COLUMNS = (HISTORY_COLUMN, TARGET_COLUMN, TIME_COLUMN, REJECTED_COLUMN)
+HISTORY_COLUMN, TARGET_COLUMN, REJECTED_COLUMN = "history", "target", "rejected"
+TIME_COLUMN, DEVICE_COLUMN = "timestamp_ms", "device"
+EXAMPLE_COLUMNS = (HISTORY_COLUMN, TARGET_COLUMN, TIME_COLUMN, DEVICE_COLUMN, REJECTED_COLUMN)
 
 
 class RetrievalBatch(NamedTuple):
@@ -47,7 +48,7 @@ class ExampleBatches:
         sampler: Of what stands against the targets.
         half_life: Of the weights in the query's bag, in items.
         max_history: Newest items that a query has at most.
-        context: Of the request's context, what a query reads. Of past events the time alone is known.
+        context: Of the request's context, what a query reads. Of past events time and device are known.
     """
 
     def __init__(
@@ -78,8 +79,8 @@ class ExampleBatches:
         sample = self._sampler.draw(generator, target_B, neighbour_IH=neighbour_IH, rejected=rejected)
         query_bags = {HISTORY: self.history_bag(rows[HISTORY_COLUMN].combine_chunks())}
         if self._context:
-            times_B = rows[TIME_COLUMN].to_numpy()
-            query_bags |= context_bags(self._context, context_rows(times_B, [""] * len(times_B)))
+            found = context_rows(rows[TIME_COLUMN].to_numpy(), rows[DEVICE_COLUMN].to_numpy())
+            query_bags |= context_bags(self._context, found)
         item_bags = self._columns.item_bags(sample.item_M)
         return RetrievalBatch(query_bags, item_bags, sample.item_M, sample.log_q_M, sample.owner_M, step)
 

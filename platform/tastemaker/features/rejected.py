@@ -7,10 +7,10 @@ from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
-from tastemaker.data.schema import Column, Dataset
+from tastemaker.data.schema import Dataset
 from tastemaker.data.splits import Histories
+from tastemaker.features.impressions import Impressions
 from tastemaker.features.ragged import ranges
 from tastemaker.types import Bool, Int64
 
@@ -34,19 +34,14 @@ def rejections(interactions: pa.Table, dataset: Dataset, window_ms: int) -> Hist
         dataset: Of the same rows; whose users and items the result's are.
         window_ms: Time that an impression has to lead to something.
     """
-    shown = interactions.filter(pc.equal(interactions[Column.KIND], pa.scalar("impression")))
-    user_N = pc.index_in(shown[Column.USER_ID], pa.array(dataset.user_ids, pa.string()))
-    item_N = pc.index_in(shown[Column.ITEM_ID], pa.array(dataset.item_ids, pa.string()))
-    known = pc.and_(pc.is_valid(user_N), pc.is_valid(item_N))
-    user, item = (pc.filter(rows, known).to_numpy().astype(np.int64) for rows in (user_N, item_N))
-    time = pc.filter(shown[Column.TIMESTAMP_MS], known).to_numpy()
+    user, item, time, _ = Impressions.of(interactions, dataset)
     left = ~_followed(dataset, user, item, time, window_ms)
     order = np.lexsort((time[left], user[left]))
     counts = np.bincount(user[left], minlength=dataset.num_users)
     return Histories(
         np.concatenate([[0], np.cumsum(counts)]).astype(np.int64),
         item[left][order].astype(np.int32),
-        time[left][order].astype(np.int64) + window_ms,
+        time[left][order] + window_ms,
     )
 
 

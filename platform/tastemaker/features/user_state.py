@@ -25,7 +25,7 @@ SESSION_GAP_MS: Final = 30 * 60_000
 """Silence after which a session has ended."""
 MOST_CATEGORIES, MOST_SESSION, MOST_REFUSED, MOST_SHOWN = 64, 50, 500, 200
 REFUSING: Final = frozenset({"dislike", "hide"})
-_FORGIVING: Final = frozenset({"like", "purchase"})
+FORGIVING: Final = frozenset({"like", "purchase"})
 T = TypeVar("T")
 Category = Callable[[str], str]
 """The category of an item; empty where it has none or the item is unknown."""
@@ -187,7 +187,7 @@ def _apply(state: UserState, event: Event, category: Category) -> None:
     if event.kind == "impression":
         state.shown[item_id] = _together(state.shown.get(item_id, _NEVER), Shown(1.0, at))
         return
-    if event.kind in REFUSING or event.kind in _FORGIVING:
+    if event.kind in REFUSING or event.kind in FORGIVING:
         opinion = (at, event.kind in REFUSING)
         state.opinions[item_id] = max(opinion, state.opinions.get(item_id, opinion))
     if (weight := event_weight(event.kind, event.value)) > 0:

@@ -42,10 +42,10 @@ def connect(url: str, timeout_seconds: float = _TIMEOUT_SECONDS) -> redis.Redis:
     )
 
 
-def connect_async(url: str, timeout_seconds: float = _TIMEOUT_SECONDS) -> AsyncRedis:
-    """The same as `connect` for asyncio; close it with `aclose`."""
+def connect_async(url: str, timeout_seconds: float = _TIMEOUT_SECONDS, *, text: bool = True) -> AsyncRedis:
+    """The same as `connect` for asyncio, its replies bytes unless `text`; close it with `aclose`."""
     return redis.asyncio.Redis.from_url(
-        url, decode_responses=True, socket_timeout=timeout_seconds, socket_connect_timeout=timeout_seconds
+        url, decode_responses=text, socket_timeout=timeout_seconds, socket_connect_timeout=timeout_seconds
     )
 
 
@@ -61,6 +61,17 @@ def url_of(settings: Settings, home: Home) -> str:
     if url is None:
         raise StateError(f"no Valkey runs in home {home.root}", mend="start serving, or set state.url")
     return url
+
+
+def cache_url_of(settings: Settings, home: Home) -> str:
+    """The same as `url_of`, of the role `state.cache_url`.
+
+    Raises:
+        StateError: See `url_of`.
+    """
+    if settings.state.cache_url is None:
+        return url_of(settings, home)
+    return _with_password(settings.state.cache_url, settings)
 
 
 def _with_password(url: str, settings: Settings) -> str:

@@ -123,9 +123,32 @@ class Keys:
         """A user's record, see `features.user_state`."""
         return self._in(self.partition(user_id), f"user:{user_id}")
 
+    @property
+    def every_user(self) -> str:
+        """What a scan for all users' records matches."""
+        return f"tm:{{{self.catalogue}:*}}:user:*"
+
+    @property
+    def every_history(self) -> str:
+        """What a scan for all users' histories matches, and keys of users whose id looks like one."""
+        return f"tm:{{{self.catalogue}:*}}:history:*"
+
+    @staticmethod
+    def user_of(record: str) -> str:
+        """The user whose record a key that `every_user` matches is.
+
+        >>> Keys.user_of(Keys("shop", 64).user("a:user:b"))
+        'a:user:b'
+        """
+        return record.partition("}:user:")[2]
+
     def stored_list(self, user_id: str) -> str:
         """JSON: the user's list that was computed ahead, with a time to live; see `state.lists`."""
         return self._in(self.partition(user_id), f"list:{user_id}")
+
+    def cached_lists(self, user_id: str) -> str:
+        """Hash: what was asked -> the list that was answered lately; in `state.cache_url`."""
+        return self._in(self.partition(user_id), f"cached:{user_id}")
 
     def item_counters(self, partition: int) -> str:
         """Hash: item_id -> what this partition's users did with it, see `features.counters`."""
@@ -144,9 +167,28 @@ class Keys:
         """Hash: item_id -> counters over all partitions."""
         return self._shared("items")
 
+    @property
+    def item_totals_guard(self) -> str:
+        """Hash: `fence` of the lease under which the item totals and the rankings were last written."""
+        return self._shared("items:guard")
+
+    @property
+    def changed_totals(self) -> str:
+        """Set of item ids whose totals have changed since they were projected."""
+        return self._shared("changed-totals")
+
     def ranking(self, name: str) -> str:
         """Sorted set of item ids: what is `trending` or `popular`, globally or in a category or country."""
         return self._shared(f"ranking:{name}")
+
+    def erased(self, partition: int) -> str:
+        """Hash: SHA-256 of an erased user's id -> when, in ms; what is older than that of this user is not applied."""
+        return self._in(partition, "erased")
+
+    @property
+    def erasures(self) -> str:
+        """Hash: receipt -> the user id that is to be erased; gone when it is done."""
+        return self._shared("erasures")
 
     def dead_letters(self, partition: int) -> str:
         """Stream of log entries that could not be applied, each with its reason."""
@@ -155,3 +197,17 @@ class Keys:
     def assignment(self, experiment: str, epoch: int, unit: str) -> str:
         """JSON: what a bandit drew for a unit in an epoch."""
         return self._in(self.partition(unit), f"assignment:{experiment}:{epoch}:{unit}")
+
+    @staticmethod
+    def unit_of(assignment: str) -> str:
+        """The unit of an assignment's key.
+
+        >>> Keys.unit_of(Keys("shop", 64).assignment("front", 3, "a:b"))
+        'a:b'
+        """
+        return assignment.partition("}:")[2].split(":", 3)[3]
+
+    def every_assignment(self, unit: str) -> str:
+        """What a scan for a unit's assignments matches, and at times another's: ids may hold colons."""
+        escaped = "".join(f"\\{letter}" if letter in "*?[]\\" else letter for letter in unit)
+        return self._in(self.partition(unit), f"assignment:*:*:{escaped}")

@@ -9,6 +9,7 @@ from collections.abc import Iterable
 from typing import NamedTuple, Self
 
 import redis
+from redis.asyncio import Redis as AsyncRedis
 
 from tastemaker.state.connection import state_errors
 from tastemaker.state.keys import Keys
@@ -28,7 +29,7 @@ class StoredList(NamedTuple):
         return json.dumps(self, ensure_ascii=False, separators=(",", ":"))
 
     @classmethod
-    def decode(cls, text: str | None) -> Self | None:
+    def decode(cls, text: str | bytes | None) -> Self | None:
         """What `encode` gave; None where nothing is kept."""
         return None if text is None else cls(*json.loads(text))
 
@@ -61,3 +62,9 @@ def read_list(client: redis.Redis, keys: Keys, user_id: str) -> StoredList | Non
         reply = client.get(keys.stored_list(user_id))
     assert reply is None or isinstance(reply, str), "the client decodes text"
     return StoredList.decode(reply)
+
+
+async def read_list_async(client: AsyncRedis, keys: Keys, user_id: str) -> StoredList | None:
+    """The same as `read_list`, for asyncio, whatever the client's replies are."""
+    with state_errors("read a list"):
+        return StoredList.decode(await client.get(keys.stored_list(user_id)))

@@ -1,0 +1,98 @@
+"""What was answered lately, seen from one request: may it be answered again, and what is kept of this answer."""
+
+import asyncio
+from dataclasses import dataclass
+
+from tastemaker import telemetry
+from tastemaker.errors import StateError
+from tastemaker.experiments.assignment import Assignment
+from tastemaker.stages.filtering import hard_filter
+from tastemaker.types import Candidates, Origin, Query
+from tastemaker_services.cache import Kept, Lists, question_of, version_of
+from tastemaker_services.face import BundleFace
+from tastemaker_services.run import Run
+from tastemaker_services.schema import RecommendationRequest
+from tastemaker_services.users import User
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What an answer is kept under; `version` is None where the user could not be read."""
+
+    question: bytes
+    version: bytes | None
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """A request as asked, and the list that was kept for it; both None where nothing is to be kept."""
+
+    asked: Asked | None = None
+    kept: Kept | None = None
+
+    def again(self, run: Run, query: Query) -> Candidates | None:
+        """The kept list under the query's hard rules, where it is of this very version of the user."""
+        if self.kept is None or self.asked is None or self.kept.version != self.asked.version:
+            return None
+        run.cached_from = self.kept.request_id
+        return hard_filter(query, self.kept.slate)
+
+    def rung(self, run: Run, query: Query) -> Candidates | None:
+        """The kept list of any version, in place of stages that do not answer; None where the rules leave nothing."""
+        if self.kept is None or not len(slate := hard_filter(query, self.kept.slate)):
+            return None
+        run.fall_to("cached")
+        run.cached_from = self.kept.request_id
+        return slate
+
+
+class Lately:
+    """Reads and keeps lists, where there is anywhere to keep them.
+
+    Args:
+        lists: Where; None where nothing is kept.
+        catalogue: For the counts.
+    """
+
+    def __init__(self, lists: Lists | None, catalogue: str) -> None:
+        self._lists, self._catalogue = lists, catalogue
+
+    async def find(
+        self,
+        run: Run,
+        request: RecommendationRequest,
+        query: Query,
+        face: BundleFace,
+        *,
+        user: User | None,
+        assignment: Assignment | None,
+        origin: Origin,
+    ) -> Found:
+        """What was kept for a request.
+
+        Nothing is for simulated and replayed requests, which are there to measure the stages, nor for explained ones,
+        whose sources' scores are not kept.
+        """
+        if self._lists is None or origin != "live" or request.explain:
+            return Found()
+        version = version_of(user.version, request) if user else None
+        asked = Asked(question_of(request, query, face, assignment), version)
+        try:
+            async with asyncio.timeout(run.left_seconds("history")):
+                kept = await self._lists.get(
+                    query.user_id, asked.question, len(face.source_names), query.now_ms
+                )
+        except (StateError, TimeoutError):
+            self._count("unread")
+            return Found(asked)
+        self._count("miss" if kept is None else "hit" if kept.version == asked.version else "outdated")
+        return Found(asked, kept)
+
+    def keep(self, run: Run, query: Query, asked: Asked | None, slate: Candidates) -> None:
+        """Keeps an answer, unless a fallback had a part in it."""
+        if self._lists is not None and asked is not None and asked.version is not None and not run.degraded:
+            kept = Kept(asked.version, run.request_id, query.now_ms, slate)
+            self._lists.keep(query.user_id, asked.question, kept)
+
+    def _count(self, outcome: str) -> None:
+        telemetry.CACHE.labels(self._catalogue, outcome).inc()

@@ -1,0 +1,300 @@
+"""Rebuilt features against those that the stream consumer made of the same events, on a real Valkey."""
+
+import dataclasses
+import random
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from streams import DAY_MS, NOW_MS, event, make_consumer, send
+
+from tastemaker.data.importers import ColumnMapping, import_events, save_import
+from tastemaker.data.schema import imported_folder
+from tastemaker.errors import StateError, UsageError
+from tastemaker.events import archiver, consumer
+from tastemaker.events.archive import EVENT_SCHEMA, read_days, write_days
+from tastemaker.events.compaction import compact
+from tastemaker.events.erasure import user_hash
+from tastemaker.events.history import load_histories, read_history
+from tastemaker.events.schema import Event
+from tastemaker.events.standstill import Standstill
+from tastemaker.features import buckets
+from tastemaker.features import rebuild as module
+from tastemaker.features.counters import Counters
+from tastemaker.features.rebuild import rebuild
+from tastemaker.features.user_state import UserState
+from tastemaker.home import Home
+from tastemaker.types import EVENT_KINDS
+
+IMPORTED = {"u0": ["i1"], "old": ["i2", "i3"]}
+
+
+@pytest.fixture
+def state(state: Any, tmp_path: Path) -> Any:
+    """A catalogue with imported histories, items of three categories, and a home of its own."""
+    home, source = Home.make(tmp_path / "home"), tmp_path / "events.csv"
+    rows = [(user, item, 5 + n) for user, items in IMPORTED.items() for n, item in enumerate(items)]
+    source.write_text("user_id,item_id,timestamp,stars\n" + "".join(f"{u},{i},{t},4\n" for u, i, t in rows))
+    save_import(home, state.keys.catalogue, import_events(source, ColumnMapping(value="stars"), NOW_MS))
+    items = imported_folder(home, state.keys.catalogue) / "items.parquet"
+    table = pq.read_table(items)
+    categories = [f"c{item_id[-1]}" for item_id in table["item_id"].to_pylist()]
+    place = table.column_names.index("category")
+    pq.write_table(table.set_column(place, table.field(place), pa.array(categories)), items)
+    load_histories(state.client, state.keys, IMPORTED, 50)
+    with_longer = state.settings.state.model_copy(update={"history_length": 50})
+    settings = state.settings.model_copy(update={"home": home.root, "state": with_longer})
+    return dataclasses.replace(state, home=home, settings=settings)
+
+
+def some_events(count: int, seed: int = 1) -> list[Event]:
+    """Live, simulated and late ones, of few users and items."""
+    rng = random.Random(seed)
+    return [
+        event(
+            f"u{rng.randrange(8)}", f"i{rng.randrange(12)}", rng.choice(EVENT_KINDS), value=rng.uniform(1, 5),
+            timestamp_ms=NOW_MS - rng.choice([rng.randrange(DAY_MS), 40 * DAY_MS]),
+            origin=rng.choice(["live", "live", "live", "simulator"]),
+        )
+        for _ in range(count)
+    ]  # fmt: skip
+
+
+def apply(state: Any, events: list[Event], size: int = 7) -> None:
+    """Has a consumer apply and archive events in small batches."""
+    worker = make_consumer(state)
+    for start in range(0, len(events), size):
+        send(state, *events[start : start + size])
+        worker.step()
+    assert worker.drain(20)
+    worker.close()
+
+
+def raw(state: Any, *command: str) -> Any:
+    return state.client.execute_command(*command, NEVER_DECODE=True)
+
+
+def online(state: Any) -> dict[str, Any]:
+    """All that the rebuild is for, in plain values."""
+    found: dict[str, Any] = {}
+    for key in sorted(state.client.scan_iter(match=f"tm:{{{state.keys.catalogue}*", count=1000)):
+        name = key.partition("}:")[2]
+        if name.startswith("user:"):
+            user = UserState.decode(raw(state, "GET", key))
+            found[key] = [*plain(user.counters), user.affinity, user.taken, user.opinions, user.shown]
+        elif name.startswith("history:"):
+            found[key] = state.client.lrange(key, 0, -1)
+        elif name == "items":
+            fields = raw(state, "HGETALL", key)
+            pairs = (
+                fields.items() if isinstance(fields, dict) else zip(fields[::2], fields[1::2], strict=True)
+            )
+            found |= {f"{key} {item.decode()}": plain(Counters.decode([record])) for item, record in pairs}
+        elif name.startswith("ranking:"):
+            found[key] = dict(state.client.zrange(key, 0, -1, withscores=True))
+    return found
+
+
+def by_partition(state: Any, found: dict[str, Any]) -> dict[str, Any]:
+    """Without totals and rankings, which a consumer makes a moment later."""
+    return {key: value for key, value in found.items() if f"{{{state.keys.catalogue}:" in key}
+
+
+def plain(counters: Counters) -> list[Any]:
+    return [counters.value_NKW[0].ravel().tolist(), int(counters.last_ms_N[0])]
+
+
+def assert_same(found: Any, expected: Any, where: str = "") -> None:
+    """Equal up to rounding: sums in another order."""
+    if isinstance(expected, dict):
+        assert set(found) == set(expected), where
+        for key, value in expected.items():
+            assert_same(found[key], value, f"{where} {key}")
+    elif isinstance(expected, list | tuple) and expected and isinstance(expected[0], float):
+        np.testing.assert_allclose(found, expected, rtol=1e-9, atol=1e-300, err_msg=where)
+    elif isinstance(expected, list | tuple):
+        assert len(found) == len(expected), where
+        for one, other in zip(found, expected, strict=True):
+            assert_same(one, other, where)
+    else:
+        assert found == (pytest.approx(expected, rel=1e-9) if isinstance(expected, float) else expected), (
+            where
+        )
+
+
+def test_a_rebuild_gives_what_the_consumer_made_by_stream(state: Any) -> None:
+    events = some_events(400)
+    apply(state, events)
+    expected = online(state)
+    assert len(expected) > 50
+    state.client.delete(*(key.split(" ")[0] for key in expected))
+    done = rebuild(state.client, state.keys, state.home, state.settings.state)
+    assert_same(online(state), expected)
+    num_applied = sum(e.origin == "live" and NOW_MS - e.timestamp_ms < 30 * DAY_MS for e in events)
+    assert (done.events, done.users, done.dropped_users) == (num_applied, 9, 0)
+    assert done.item_counters == sum(":items " in key for key in by_partition(state, expected))
+    assert not list((state.home / "run").glob("rebuild-*"))
+
+
+def test_a_rebuild_of_sound_state_changes_nothing_also_after_a_compaction_and_with_small_buckets(
+    state: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    apply(state, some_events(200))
+    expected = online(state)
+    monkeypatch.setattr(buckets, "_ROWS_A_BUCKET", 10)
+    monkeypatch.setattr(module, "_USERS_A_COMMIT", 2)
+    monkeypatch.setattr(module, "_ITEMS_A_COMMIT", 3)
+    folder = state.home / "events" / state.keys.catalogue
+    assert compact(folder, now_ms=NOW_MS + 2 * DAY_MS).made > 0
+    done = rebuild(state.client, state.keys, state.home, state.settings.state)
+    assert_same(online(state), expected)
+    assert done.dropped_users == done.dropped_counters == 0
+
+
+def test_the_order_of_one_millisecond_is_that_of_the_stream(state: Any) -> None:
+    items = [f"i{n}" for n in (9, 3, 11, 0, 7, 5)]
+    send(state, *(event("ann", item, timestamp_ms=NOW_MS - n) for n, item in enumerate(items)))
+    worker = make_consumer(state)
+    assert worker.drain(20)
+    worker.close()
+    compact(state.home / "events" / state.keys.catalogue, now_ms=NOW_MS + 2 * DAY_MS)
+    rebuild(state.client, state.keys, state.home, state.settings.state)
+    assert read_history(state.client, state.keys, "ann") == items
+
+
+def test_events_that_are_applied_and_not_archived_count_and_offsets_stay(
+    state: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    apply(state, some_events(100))
+    monkeypatch.setattr(consumer, "ARCHIVE_SECONDS", 3600.0)
+    worker = make_consumer(state)
+    worker.step()  # archives, and then not for an hour
+    send(state, *some_events(60, seed=2))
+    assert worker.step().events == 60
+    worker.close()
+    expected = online(state)
+    offsets = [state.client.hget(state.keys.offsets(p), "progress") for p in range(state.keys.partitions)]
+    send(state, event("u0", "unseen"))  # received and not applied: the consumer's, afterwards
+    rebuild(state.client, state.keys, state.home, state.settings.state)
+    assert_same(by_partition(state, online(state)), by_partition(state, expected))
+    assert offsets == [
+        state.client.hget(state.keys.offsets(p), "progress") for p in range(state.keys.partitions)
+    ]
+    worker = make_consumer(state)
+    assert worker.drain(20)
+    assert read_history(state.client, state.keys, "u0")[-1] == "unseen"
+    worker.close()
+
+
+def test_events_that_were_archived_and_not_trimmed_count_once(
+    state: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    worker = make_consumer(state)
+
+    def written_then_killed(folder: Path, table: pa.Table) -> int:
+        write_days(folder, table)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(archiver, "write_days", written_then_killed)
+    send(state, *some_events(60))
+    with pytest.raises(KeyboardInterrupt):
+        worker.step()
+    worker.close()
+    expected = online(state)
+    assert read_days(state.home / "events" / state.keys.catalogue, EVENT_SCHEMA, "event_id").num_rows == 60
+    module.rebuild(state.client, state.keys, state.home, state.settings.state)
+    found = online(state)
+    assert_same(by_partition(state, found), by_partition(state, expected))
+
+
+def test_what_the_log_does_not_know_is_dropped_and_what_is_damaged_mended(state: Any) -> None:
+    apply(state, some_events(100))
+    expected = online(state)
+    client, keys = state.client, state.keys
+    client.set(keys.user("ghost"), UserState().encode())
+    client.rpush(keys.history("wraith"), "i1")
+    client.hset(keys.item_counters(2), "gone", Counters.zeros(1).encode()[0])
+    client.zadd(keys.ranking("popular"), {"gone": 1e9})
+    client.set(keys.user("u1"), "no record")
+    done = rebuild(client, keys, state.home, state.settings.state)
+    assert (done.dropped_users, done.dropped_counters) == (2, 1)
+    assert_same(online(state), expected)
+    assert client.sismember(keys.changed_users(keys.partition("ghost")), "ghost")
+
+
+def test_what_an_erased_user_did_before_is_not_brought_back(state: Any) -> None:
+    apply(state, [event("ann", "i1", timestamp_ms=NOW_MS - 9), event("ann", "i2"), event("bob", "i1")])
+    client, keys = state.client, state.keys
+    client.hset(keys.erased(keys.partition("ann")), user_hash("ann"), str(NOW_MS - 1))
+    rebuild(client, keys, state.home, state.settings.state)
+    assert read_history(client, keys, "ann") == ["i2"]
+    assert read_history(client, keys, "bob") == ["i1"]
+
+
+def test_all_are_marked_for_projection(state: Any) -> None:
+    apply(state, some_events(100))
+    for p in range(state.keys.partitions):
+        state.client.delete(state.keys.changed_users(p))
+    rebuild(state.client, state.keys, state.home, state.settings.state)
+    marked = {
+        user
+        for p in range(state.keys.partitions)
+        for user in state.client.smembers(state.keys.changed_users(p))
+    }
+    assert marked == {*(f"u{n}" for n in range(8)), "old"}
+
+
+def test_a_consumer_that_holds_a_partition_is_not_disturbed(state: Any) -> None:
+    send(state, *some_events(10))
+    worker = make_consumer(state)
+    worker.step()
+    with pytest.raises(UsageError, match="partitions that a stream consumer reads, is 4, must be 0: stop it"):
+        rebuild(state.client, state.keys, state.home, state.settings.state)
+    assert worker.step().partitions == 4
+    worker.close()
+    rebuild(state.client, state.keys, state.home, state.settings.state)
+    assert make_consumer(state).step().partitions == 4  # the leases are free again
+
+
+def test_a_rebuild_that_lost_a_partition_writes_nothing_there(state: Any) -> None:
+    apply(state, some_events(50))
+    with Standstill(state.client, state.keys) as still:
+        state.client.delete(*(state.keys.partition_lease(p) for p in range(4)))
+        worker = make_consumer(state)
+        send(state, event("u1", "i1"))
+        assert worker.step().events == 1
+        expected = online(state)
+        with pytest.raises(StateError, match="a stream consumer has taken a partition: stop it"):
+            module._Rebuild(state.client, state.keys, state.home, state.settings.state, still).run()
+        assert_same(online(state), expected)
+        worker.close()
+
+
+def test_a_rebuild_that_was_cut_off_is_run_again(state: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    apply(state, some_events(150))
+    expected = online(state)
+    commit = module._Rebuild._commit
+    count = iter(range(3))
+
+    def cut_off(*args: Any) -> None:
+        if next(count, None) is None:
+            raise KeyboardInterrupt
+        commit(*args)
+
+    monkeypatch.setattr(module, "_USERS_A_COMMIT", 1)
+    with monkeypatch.context() as patch:
+        patch.setattr(module._Rebuild, "_commit", cut_off)
+        with pytest.raises(KeyboardInterrupt):
+            rebuild(state.client, state.keys, state.home, state.settings.state)
+    assert_same(online(state), expected)
+    rebuild(state.client, state.keys, state.home, state.settings.state)
+    assert_same(online(state), expected)
+
+
+def test_an_empty_catalogue_can_be_rebuilt(state: Any, tmp_path: Path) -> None:
+    empty = dataclasses.replace(state.keys, catalogue="nothing-yet")
+    done = rebuild(state.client, empty, Home.make(tmp_path / "empty"), state.settings.state)
+    assert (done.events, done.users, done.item_counters) == (0, 0, 0)
