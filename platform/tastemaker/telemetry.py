@@ -60,7 +60,9 @@ CONSUMER_PARTITIONS = Gauge(
     "tastemaker_events_held_partitions", "Partitions that some consumer reads", ["catalogue"],
     multiprocess_mode="livesum",
 )  # fmt: skip
-LATE_EVENTS = Counter("tastemaker_events_late", "Events too late to touch state, only archived", ["catalogue"])
+LATE_EVENTS = Counter(
+    "tastemaker_events_late", "Events too late to touch state, only archived", ["catalogue"]
+)
 DEAD_LETTERS = Counter(
     "tastemaker_events_dead_letters", "Log entries that could not be applied", ["catalogue", "stream"]
 )

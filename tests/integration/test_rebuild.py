@@ -218,6 +218,7 @@ def test_what_the_log_does_not_know_is_dropped_and_what_is_damaged_mended(state:
     client.rpush(keys.history("wraith"), "i1")
     client.hset(keys.item_counters(2), "gone", Counters.zeros(1).encode()[0])
     client.zadd(keys.ranking("popular"), {"gone": 1e9})
+    client.zadd(keys.ranking("popular:category=former"), {"i1": 1.0})
     client.set(keys.user("u1"), "no record")
     done = rebuild(client, keys, state.home, state.settings.state)
     assert (done.dropped_users, done.dropped_counters) == (2, 1)

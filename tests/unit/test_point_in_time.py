@@ -130,6 +130,15 @@ def test_what_was_received_before_the_moment_counts_by_when_it_happened():
     assert afterwards["user_last_ms"] == START + 10 * HOUR
 
 
+def test_a_record_is_of_its_newest_event_also_where_a_clock_runs_ahead():
+    minute = HOUR // 60
+    rows = [row("click", "u", "a", 0), row("view", "u", "b", 50 * minute, late=-40 * minute)]
+    (found,) = known(rows, ("u", "a", 20 * minute))
+    assert found["user_last_ms"] == START + 50 * minute
+    assert found["user_click_1h"] == pytest.approx(math.exp(-50 / 60), rel=1e-12)
+    assert found["item_click_1h"] == pytest.approx(math.exp(-20 / 60), rel=1e-12)
+
+
 def test_a_refusal_holds_until_a_newer_opinion_is_known():
     rows = [
         row("hide", "u", "a", 10),

@@ -102,7 +102,7 @@ class StreamConsumer:
             DataError: Parquet cannot be written, and nothing is trimmed then; or the catalogue's items cannot be read.
         """
         fences = self._leases.hold()
-        with _no_search_for_cycles():
+        with no_search_for_cycles():
             return self._step(fences)
 
     def drain(self, timeout_seconds: float = 30.0, poll_seconds: float = 0.02) -> bool:
@@ -250,7 +250,7 @@ class StreamConsumer:
 
 
 @contextmanager
-def _no_search_for_cycles() -> Iterator[None]:
+def no_search_for_cycles() -> Iterator[None]:
     """A step makes some hundred thousand objects and no cycles: the garbage collector's search takes a third of it."""
     was_on = gc.isenabled()
     gc.disable()

@@ -23,6 +23,7 @@ import redis
 from tastemaker.config import StateSettings
 from tastemaker.errors import StateError
 from tastemaker.events.archive import EVENT_SCHEMA, parts_of, read_batches
+from tastemaker.events.consumer import no_search_for_cycles
 from tastemaker.events.manifest import undisturbed
 from tastemaker.events.progress import Progress
 from tastemaker.events.standstill import Standstill
@@ -76,7 +77,7 @@ def rebuild(client: redis.Redis, keys: Keys, home: Home, settings: StateSettings
         DataError: The days cannot be read, or there is no room for the sorted log. Nothing was changed.
         StateError: Redis/Valkey cannot be reached, or a consumer took a partition over. It may be run again.
     """
-    with Standstill(client, keys) as still:
+    with Standstill(client, keys) as still, no_search_for_cycles():
         return _Rebuild(client, keys, home, settings, still).run()
 
 
@@ -152,8 +153,8 @@ class _Rebuild:
             for users in replay_users(
                 table, items, self._category, self._settings.history_length, _USERS_A_COMMIT
             ):
-                self._commit(partition, [command for user in users for command in self._user_commands(user)])
-                self._commit(partition, [self._marked(partition, users)])
+                commands = [command for user in users for command in self._user_commands(user)]
+                self._commit(partition, [*commands, self._marked(partition, users)])
                 with_state = sum(user.is_known for user in users)
                 num_events = sum(user.num_events for user in users)
                 advance(num_events)
