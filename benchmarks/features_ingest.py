@@ -13,7 +13,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import report
 from training_turns import Effort, Part, column, shown, turns
 
 from tastemaker.config import Settings, StateSettings
@@ -106,6 +105,3 @@ def _batches(num_events: int) -> list[list[Event]]:
 
 
 PARTS: dict[str, Callable[[Effort], Part]] = {"ingest": ingest}
-
-if __name__ == "__main__":
-    report.main("features-ingest", "Accepting events", str(__doc__), PARTS)

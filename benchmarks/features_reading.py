@@ -247,8 +247,3 @@ def _project(here: Shop, states: Mapping[str, UserState]) -> Measured:
 
 
 PARTS: dict[str, Callable[[Effort], Part]] = {"reading": reading, "writing": writing}
-
-if __name__ == "__main__":
-    import report
-
-    report.main("features-reading", "Reading and writing features beside Feast", str(__doc__), PARTS)

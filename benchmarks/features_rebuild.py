@@ -14,6 +14,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from statistics import median
@@ -120,6 +121,9 @@ def measure(root: str) -> None:
         "peak_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
     }
     print(json.dumps(asdict(done) | used))
+
+
+PARTS: dict[str, Callable[[Effort], Part]] = {"rebuild": rebuilding}
 
 
 def main() -> None:

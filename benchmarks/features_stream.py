@@ -13,6 +13,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -153,6 +154,9 @@ def write_items(home: Home) -> None:
         pa.table(dict(zip(ITEMS_SCHEMA.names, columns, strict=True)), schema=ITEMS_SCHEMA),
         folder / "items.parquet",
     )
+
+
+PARTS: dict[str, Callable[[Effort], Part]] = {"stream": stream}
 
 
 def main() -> None:

@@ -4,11 +4,8 @@ import logging
 import os
 import threading
 from contextlib import suppress
-from pathlib import Path
 
-import psutil
 import ray
-from prometheus_client.multiprocess import mark_process_dead
 
 from tastemaker.config import Settings
 from tastemaker.errors import TastemakerError
@@ -19,6 +16,7 @@ from tastemaker.home import Home
 from tastemaker.state.connection import connect, url_of
 from tastemaker.state.keys import Keys
 from tastemaker_services.chores import Chores
+from tastemaker_services.gauges import forget_dead_gauges
 
 ACTOR_NAME = "tastemaker-consumer"
 EVERY_SECONDS = 0.05
@@ -62,9 +60,7 @@ class ConsumerLoop:
                 pass
         except Exception:
             log.exception("the consumer has failed: its process ends, so that it is started anew")
-            os._exit(
-                1
-            )  # without its thread it would only seem to be alive, and keep nobody's leases from running out
+            os._exit(1)  # without its thread it would only seem to be alive
 
     def _step(self) -> float:
         """Gives how long to wait."""
@@ -114,14 +110,3 @@ class _Actor(ConsumerLoop):
     def ready(self) -> bool:
         """Returns once the actor is made."""
         return True
-
-
-def forget_dead_gauges() -> None:
-    """Takes the lag and the partitions of processes that were killed out of the sums over those that live."""
-    folder = os.environ.get("PROMETHEUS_MULTIPROC_DIR")
-    if folder is None:
-        return
-    for file in Path(folder).glob("gauge_live*_*.db"):
-        pid = int(file.stem.rpartition("_")[2])
-        if not psutil.pid_exists(pid):
-            mark_process_dead(pid, folder)  # type: ignore[no-untyped-call]

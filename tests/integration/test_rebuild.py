@@ -1,7 +1,10 @@
 """Rebuilt features against those that the stream consumer made of the same events, on a real Valkey."""
 
 import dataclasses
+import json
 import random
+import re
+import time
 from pathlib import Path
 from typing import Any
 
@@ -9,11 +12,13 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from streams import DAY_MS, NOW_MS, event, make_consumer, send
+from streams import DAY_MS, NOW_MS, event, make_consumer, send, until
 
+from tastemaker import context
+from tastemaker.cli import invoke
 from tastemaker.data.importers import ColumnMapping, import_events, save_import
 from tastemaker.data.schema import imported_folder
-from tastemaker.errors import StateError, UsageError
+from tastemaker.errors import DataError, StateError, UsageError
 from tastemaker.events import archiver, consumer
 from tastemaker.events.archive import EVENT_SCHEMA, read_days, write_days
 from tastemaker.events.compaction import compact
@@ -295,7 +300,44 @@ def test_a_rebuild_that_was_cut_off_is_run_again(state: Any, monkeypatch: pytest
     assert_same(online(state), expected)
 
 
+def test_a_damaged_day_is_named_before_anything_is_written(state: Any) -> None:
+    apply(state, some_events(30))
+    expected = online(state)
+    (part, *_) = (state.home / "events" / state.keys.catalogue).glob("day=*/part-*")
+    part.write_bytes(b"PAR1 no")
+    with pytest.raises(DataError, match=r"cannot sort the log in .*: make room, or mend the days"):
+        rebuild(state.client, state.keys, state.home, state.settings.state)
+    assert_same(online(state), expected)
+    assert not list((state.home / "run").glob("rebuild-*"))
+
+
 def test_an_empty_catalogue_can_be_rebuilt(state: Any, tmp_path: Path) -> None:
     empty = dataclasses.replace(state.keys, catalogue="nothing-yet")
     done = rebuild(state.client, empty, Home.make(tmp_path / "empty"), state.settings.state)
     assert (done.events, done.users, done.item_counters) == (0, 0, 0)
+
+
+def test_the_command_says_what_it_did(
+    state: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    apply(state, [event("ann", "i1"), event("bob", "i1"), event("bob", "i2")])
+    at_its_url = state.settings.state.model_copy(update={"url": state.url})
+    monkeypatch.setattr(context, "_settings", state.settings.model_copy(update={"state": at_its_url}))
+    invoke(["features", "rebuild", "--json"])
+    found = json.loads(capsys.readouterr().out)
+    assert (found["events"], found["users"], found["dropped_users"]) == (3, 4, 0)  # u0 and old have a history
+    invoke(["features", "rebuild"])
+    assert re.search(r"events\W+3\n", capsys.readouterr().out.replace(" │", "").replace("│", ""))
+
+
+def test_leases_outlive_their_time_while_they_are_renewed_and_their_loss_is_said(state: Any) -> None:
+    lease = state.keys.partition_lease(0)
+    with Standstill(state.client, state.keys, seconds=0.6) as still:
+        held_until = time.monotonic() + 1.0
+        while time.monotonic() < held_until:
+            still.hold()
+            assert state.client.exists(lease)
+        state.client.delete(lease)
+        with pytest.raises(StateError, match="a stream consumer has taken a partition: stop it"):
+            until(still.hold, "the loss", seconds=5.0)
+    assert not state.client.exists(state.keys.partition_lease(1))

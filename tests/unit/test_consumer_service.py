@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tastemaker_services.consumer import forget_dead_gauges
+from tastemaker_services.gauges import forget_dead_gauges
 
 
 def test_gauges_of_killed_processes_leave_the_sums(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -224,7 +224,7 @@ class StreamConsumer:
         return [
             command
             for user, items in taken.items()
-            for command in push_commands(self._keys, user, items[-length:], length)
+            for command in push_commands(self._keys, user, _newest(items, length), length)
         ]
 
     def _count(self, batches: Iterable[Batch], num_touching: int, changes: Iterable[_Change]) -> None:
@@ -247,6 +247,15 @@ class StreamConsumer:
         telemetry.CONSUMER_LAG.labels(self._keys.catalogue).set(lag)
         waited_ms = max((batch.waited_ms for batch in batches.values()), default=0)
         telemetry.CONSUMER_AGE.labels(self._keys.catalogue).set(waited_ms / 1000)
+
+
+def _newest(items: Sequence[str], length: int) -> list[str]:
+    """Each item once, at its newest place, oldest first; the newest `length` of them.
+
+    >>> _newest(["a", "b", "c", "b", "b"], 2)
+    ['c', 'b']
+    """
+    return list(dict.fromkeys(reversed(items)))[:length][::-1]
 
 
 @contextmanager

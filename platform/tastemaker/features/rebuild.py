@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Final
 
 import pyarrow as pa
@@ -21,7 +22,7 @@ import pyarrow.parquet as pq
 import redis
 
 from tastemaker.config import StateSettings
-from tastemaker.errors import StateError
+from tastemaker.errors import DataError, StateError
 from tastemaker.events.archive import EVENT_SCHEMA, parts_of, read_batches
 from tastemaker.events.consumer import no_search_for_cycles
 from tastemaker.events.manifest import undisturbed
@@ -111,9 +112,13 @@ class _Rebuild:
     def _sorted_log(self) -> Iterator[tuple[Buckets, int]]:
         """The log in buckets, and about how many rows it has."""
         folder = self._home / "run" / f"rebuild-{self._keys.catalogue}"
-        shutil.rmtree(
-            folder, ignore_errors=True
-        )  # of a rebuild that was killed; no other runs, see `Standstill`
+        shutil.rmtree(folder, ignore_errors=True)  # left by one that was killed: all leases are ours
+        try:
+            yield self._sort(folder)
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+
+    def _sort(self, folder: Path) -> tuple[Buckets, int]:
         days = self._home / "events" / self._keys.catalogue
         days.mkdir(parents=True, exist_ok=True)
         try:
@@ -125,11 +130,13 @@ class _Rebuild:
                     for table in self._rows(parts, advance):
                         buckets.add(table)
                         self._still.hold()
-            yield buckets, num_rows
-        finally:
-            shutil.rmtree(folder, ignore_errors=True)
+        except (OSError, pa.ArrowException) as error:
+            raise DataError(
+                f"cannot sort the log in {folder}: {error}", mend="make room, or mend the days"
+            ) from error
+        return buckets, num_rows
 
-    def _rows(self, parts: Sequence[Any], advance: Callable[[int], None]) -> Iterator[pa.Table]:
+    def _rows(self, parts: Sequence[Path], advance: Callable[[int], None]) -> Iterator[pa.Table]:
         yield from known_users(self._client, self._keys)
         yield from imported_histories(self._home, self._keys.catalogue)
         wanted = touching(self._settings.late_days)
