@@ -33,7 +33,7 @@ def demo(
         source=data,
         columns=columns,
         workers=workers,
-        visitors=visitors or (250 if quick else 800),
+        visitors=visitors or (200 if quick else 800),
         quick=quick,
         seed=seed,
     )
