@@ -22,6 +22,8 @@ from tastemaker.state.keys import Keys
 
 EVERY_SECONDS = 1.0
 COMPACT_SECONDS = 3600.0
+PROJECT_SECONDS = 5.0
+"""At a time: under steady traffic there is always a changed user, and an erasure must not wait for the last."""
 log = logging.getLogger(__name__)
 
 
@@ -63,10 +65,13 @@ class Chores:
     def project(self) -> None:
         """Brings Feast's rows up to date, where there is a Feast repo to read them by."""
         if is_repo(self._repo):
-            while project_users(self._client, self._keys, self._rows) and not self._stopped.is_set():
+            until = time.monotonic() + PROJECT_SECONDS
+            while self._project_some() and time.monotonic() < until and not self._stopped.is_set():
                 pass
-            while project_items(self._client, self._keys, self._rows) and not self._stopped.is_set():
-                pass
+
+    def _project_some(self) -> int:
+        users = project_users(self._client, self._keys, self._rows)
+        return users + project_items(self._client, self._keys, self._rows)
 
     def compact(self) -> None:
         """Merges the archive's small files, once in a while."""

@@ -18,22 +18,19 @@ from tastemaker.bundle.manifest import BundleRef
 from tastemaker.bundle.reader import Bundle
 from tastemaker.bundle.store import BundleStore
 from tastemaker.config import Settings
-from tastemaker.data.log import read_log
 from tastemaker.data.schema import Column
 from tastemaker.errors import UsageError
 from tastemaker.home import Home
-from tastemaker.registry.client import Registry
 from tastemaker.stages.pipeline import Pipeline
 from tastemaker.state.connection import cache_url_of, connect, open_keys, open_state
 from tastemaker.state.lists import StoredList, write_lists
 from tastemaker.types import Query, catalogue_name
 from tastemaker_training.user_scoring import (
-    ALIAS,
     HISTORY,
+    ChampionsUsers,
     Scoring,
     is_made_from,
     remove_others,
-    user_histories,
 )
 
 _ITEMS, _SCORES = "item_ids", "scores"
@@ -81,26 +78,20 @@ def recommend_all(settings: Settings, home: Home, k: int, keep_seconds: int) -> 
         raise UsageError("--k", value=k, limit=f"1 to {settings.gateway.max_k}", mend="correct it")
     started = time.monotonic()
     with home.lock("batch"):
-        registry = Registry(settings, home)
-        champion, aliases = registry.version(settings.catalogue, ALIAS), registry.aliases(settings.catalogue)
-        bundle = Bundle.open(BundleStore.of(settings, home), champion.ref)
-        dataset = read_log(home, settings.catalogue)
-        histories = user_histories(dataset, bundle, settings.state.history_length)
-        file = lists_file(home, settings.catalogue, bundle.bundle_id)
-        made_from = {
-            "dataset": dataset.fingerprint, "history_length": settings.state.history_length, "k": k,
-        }  # fmt: skip
+        users = ChampionsUsers.of(settings, home)
+        dataset, bundle_id = users.dataset.fingerprint, users.bundle.bundle_id
+        file = lists_file(home, settings.catalogue, bundle_id)
+        made_from = {"dataset": dataset, "history_length": settings.state.history_length, "k": k}
         if not (done := is_made_from(file, made_from)):
             more = {"k": k, "now_ms": time.time_ns() // 1_000_000}
-            Scoring(settings, home, champion.ref, recommend, more, "recommending", _USERS_OF_A_TASK).write(
-                file, histories, made_from
-            )
-        remove_others(file, {version.ref.bundle_id for version in aliases.values()})
+            scoring = Scoring(settings, home, users.ref, recommend, more, "recommending", _USERS_OF_A_TASK)
+            scoring.write(file, users.histories, made_from)
+        remove_others(file, users.live)
         with open_state(settings, home) as client, connect(cache_url_of(settings, home)) as cache:
-            write_lists(cache, open_keys(client, settings), _lists(file, bundle.bundle_id), keep_seconds)
+            write_lists(cache, open_keys(client, settings), _lists(file, bundle_id), keep_seconds)
     return Recommended(
-        "up to date" if done else "written", file, bundle.bundle_id, dataset.fingerprint, k, len(histories),
-        dataset.num_users - len(histories), round(time.monotonic() - started, 2),
+        "up to date" if done else "written", file, bundle_id, dataset, k, len(users.histories), users.num_skipped,
+        round(time.monotonic() - started, 2),
     )  # fmt: skip
 
 

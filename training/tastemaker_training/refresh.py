@@ -18,18 +18,15 @@ from tastemaker.bundle.manifest import BundleRef
 from tastemaker.bundle.reader import Bundle
 from tastemaker.bundle.store import BundleStore
 from tastemaker.config import Settings
-from tastemaker.data.log import read_log
 from tastemaker.home import Home
 from tastemaker.models.two_tower import QueryEncoder
-from tastemaker.registry.client import Registry
 from tastemaker.types import catalogue_name
 from tastemaker_training.user_scoring import (
-    ALIAS,
     HISTORY,
+    ChampionsUsers,
     Scoring,
     is_made_from,
     remove_others,
-    user_histories,
 )
 
 VECTOR = "vector"
@@ -66,20 +63,17 @@ def refresh_users(settings: Settings, home: Home) -> Refreshed:
     """
     started = time.monotonic()
     with home.lock("refresh-users"):
-        registry = Registry(settings, home)
-        champion, aliases = registry.version(settings.catalogue, ALIAS), registry.aliases(settings.catalogue)
-        bundle = Bundle.open(BundleStore.of(settings, home), champion.ref)
-        dataset = read_log(home, settings.catalogue)
-        file = vectors_file(home, settings.catalogue, bundle.bundle_id)
-        histories = user_histories(dataset, bundle, settings.state.history_length)
-        made_from = {"dataset": dataset.fingerprint, "history_length": settings.state.history_length}
+        users = ChampionsUsers.of(settings, home)
+        dataset, num_users = users.dataset.fingerprint, len(users.histories)
+        file = vectors_file(home, settings.catalogue, users.bundle.bundle_id)
+        made_from = {"dataset": dataset, "history_length": settings.state.history_length}
         done = is_made_from(file, made_from)
-        scoring = Scoring(settings, home, champion.ref, encode, {}, "encoding users")
-        seconds_start = 0.0 if done else scoring.write(file, histories, made_from)
-        remove_others(file, {version.ref.bundle_id for version in aliases.values()})
+        scoring = Scoring(settings, home, users.ref, encode, {}, "encoding users")
+        seconds_start = 0.0 if done else scoring.write(file, users.histories, made_from)
+        remove_others(file, users.live)
     return Refreshed(
-        "up to date" if done else "written", file, bundle.bundle_id, dataset.fingerprint, len(histories),
-        dataset.num_users - len(histories), seconds_start, round(time.monotonic() - started, 2),
+        "up to date" if done else "written", file, users.bundle.bundle_id, dataset, num_users, users.num_skipped,
+        seconds_start, round(time.monotonic() - started, 2),
     )  # fmt: skip
 
 

@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, Self
 
 import numpy as np
 import pyarrow as pa
@@ -20,11 +20,14 @@ import pyarrow.parquet as pq
 
 from tastemaker.bundle.manifest import BundleRef
 from tastemaker.bundle.reader import Bundle
+from tastemaker.bundle.store import BundleStore
 from tastemaker.config import Settings
+from tastemaker.data.log import read_log
 from tastemaker.data.schema import Column, Dataset
 from tastemaker.errors import DataError
 from tastemaker.features.ragged import ranges
 from tastemaker.home import Home
+from tastemaker.registry.client import Registry
 from tastemaker.terminal import progress
 from tastemaker.types import Int64
 from tastemaker_training.workers import start_ray
@@ -35,6 +38,40 @@ _MADE_FROM = b"tastemaker.made_from"
 
 Score = Callable[..., pa.Table]
 """Takes a block of users and, by name, `settings`, `home`, `ref` and what else it was given; gives what is written."""
+
+
+@dataclass(frozen=True)
+class ChampionsUsers:
+    """The users of the log as of now, as the champion knows them.
+
+    `histories` has those with an item that it knows; `live` are the ids of the bundles that some alias names.
+    """
+
+    ref: BundleRef
+    bundle: Bundle
+    dataset: Dataset
+    histories: pa.Table
+    live: frozenset[str]
+
+    @classmethod
+    def of(cls, settings: Settings, home: Home) -> Self:
+        """Those of the settings' catalogue.
+
+        Raises:
+            RegistryError: It has no champion.
+            DataError: There is no log, or nobody in it used an item of the champion.
+        """
+        registry = Registry(settings, home)
+        ref = registry.version(settings.catalogue, ALIAS).ref
+        bundle, dataset = Bundle.open(BundleStore.of(settings, home), ref), read_log(home, settings.catalogue)
+        histories = user_histories(dataset, bundle, settings.state.history_length)
+        named = registry.aliases(settings.catalogue).values()
+        return cls(ref, bundle, dataset, histories, frozenset(version.ref.bundle_id for version in named))
+
+    @property
+    def num_skipped(self) -> int:
+        """Users of the log that are not in `histories`."""
+        return self.dataset.num_users - len(self.histories)
 
 
 @dataclass(frozen=True)
@@ -155,7 +192,7 @@ def is_made_from(file: Path, made_from: dict[str, Any]) -> bool:
     return found == made_from
 
 
-def remove_others(file: Path, bundles: set[str]) -> None:
+def remove_others(file: Path, bundles: frozenset[str]) -> None:
     """Removes the files beside `file` of bundles that are not among these."""
     for other in file.parent.glob("*.parquet"):
         if other.stem not in bundles:

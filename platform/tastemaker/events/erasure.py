@@ -110,13 +110,6 @@ def erase_online(
             client.eval(_RELEASE, 1, lease, token)
 
 
-def erased_ms(client: redis.Redis, keys: Keys, user_id: str) -> int | None:
-    """When the user was last erased; None for one who was not."""
-    with state_errors("look for an erasure"):
-        found: Any = client.hget(keys.erased(keys.partition(user_id)), user_hash(user_id))
-    return None if found is None else int(found)
-
-
 def _erase_assignments(client: redis.Redis, keys: Keys, user_id: str) -> int:
     found = client.scan_iter(keys.every_assignment(user_id), count=_PAGE)
     mine = [key for key in found if keys.unit_of(key) == user_id]

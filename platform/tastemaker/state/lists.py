@@ -56,15 +56,7 @@ def write_lists(
     return written
 
 
-def read_list(client: redis.Redis, keys: Keys, user_id: str) -> StoredList | None:
-    """A user's list; None where there is none, or it has outlived its time."""
-    with state_errors("read a list"):
-        reply = client.get(keys.stored_list(user_id))
-    assert reply is None or isinstance(reply, str), "the client decodes text"
-    return StoredList.decode(reply)
-
-
 async def read_list_async(client: AsyncRedis, keys: Keys, user_id: str) -> StoredList | None:
-    """The same as `read_list`, for asyncio, whatever the client's replies are."""
+    """A user's list, whatever the client's replies are; None where there is none, or it has outlived its time."""
     with state_errors("read a list"):
         return StoredList.decode(await client.get(keys.stored_list(user_id)))
