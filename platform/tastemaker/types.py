@@ -69,7 +69,9 @@ class Query:
     """One request for recommendations, with ids already turned into rows of one bundle's catalogue.
 
     `history_L` is the user's past, oldest first, known items only. `exclude` and `allowed` are hard rules: rows that
-    must not, and rows that alone may, be recommended. `history_L` is always excluded where `exclude_seen`.
+    must not, and rows that alone may, be recommended. `history_L` is always excluded where `exclude_seen`. `visit_L` is
+    what the request itself tells of the visit under way; it is part of `history_L`. `record` is what is kept of the user,
+    see `features.user_state`; None where it could not be read.
     """
 
     history_L: Int32
@@ -81,6 +83,8 @@ class Query:
     exclude_seen: bool = True
     seed: int = 0
     now_ms: int = 0
+    visit_L: Int32 = field(default_factory=lambda: np.empty(0, np.int32))
+    record: bytes | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,26 +4,26 @@ Bodies are parsed by pydantic-core straight from bytes; answers are written by `
 FastAPI contributes routing and OpenAPI, not a second validation.
 """
 
-import json
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol
 
 from fastapi import FastAPI, Request, Response
-from pydantic import BaseModel, ValidationError
 from starlette.exceptions import HTTPException
 
 from tastemaker import __version__, telemetry
-from tastemaker.config import GatewaySettings, Strict
+from tastemaker.config import GatewaySettings
 from tastemaker.errors import DataError, StateError
-from tastemaker.events.rows import Repeating, read_json
 from tastemaker.events.schema import Event, parse_events
 from tastemaker.features.context import LOCAL_TIME, local_time_ms
 from tastemaker.types import ORIGINS, Origin
-from tastemaker_services.access import ORIGIN_HEADER, Access, origin_of
+from tastemaker_services.access import ORIGIN_HEADER, origin_of
+from tastemaker_services.bodies import json_response, mapping, parameters, parse, read_body, validate
 from tastemaker_services.intake import Taken
-from tastemaker_services.problems import Problem, invalid, of_validation
+from tastemaker_services.openapi import body_schema, query_schema
+from tastemaker_services.problems import Problem, invalid
+from tastemaker_services.routing import Routes
 from tastemaker_services.schema import (
     EraseRequest,
     EventsRequest,
@@ -34,8 +34,6 @@ from tastemaker_services.schema import (
     SimilarRequest,
 )
 
-MAX_BODY_BYTES = 4 * 2**20
-M = TypeVar("M", bound=Strict)
 Lifespan = Callable[[FastAPI], AbstractAsyncContextManager[None]]
 
 
@@ -81,17 +79,25 @@ def create_api(
     api.add_exception_handler(Problem, _problem)
     api.add_exception_handler(HTTPException, _http_problem)
     api.add_exception_handler(Exception, _fault)
-    api.post("/v1/recommendations", openapi_extra=_body(RecommendationRequest), **answers)(routes.recommend)
-    api.get("/v1/recommendations", openapi_extra=_query("user_id", "k"), **answers)(routes.recommend_by_query)
-    api.get("/v1/recommendations/{user_id:path}", openapi_extra=_query("k"), **answers)(
+    api.post("/v1/recommendations", openapi_extra=body_schema(RecommendationRequest), **answers)(
+        routes.recommend
+    )
+    api.get("/v1/recommendations", openapi_extra=query_schema("user_id", "k"), **answers)(
+        routes.recommend_by_query
+    )
+    api.get("/v1/recommendations/{user_id:path}", openapi_extra=query_schema("k"), **answers)(
         routes.recommend_by_path
     )
-    api.get("/v1/items/similar", openapi_extra=_query("item_id", "k"), **answers)(routes.similar_by_query)
-    api.get("/v1/items/{item_id:path}/similar", openapi_extra=_query("k"), **answers)(routes.similar_by_path)
+    api.get("/v1/items/similar", openapi_extra=query_schema("item_id", "k"), **answers)(
+        routes.similar_by_query
+    )
+    api.get("/v1/items/{item_id:path}/similar", openapi_extra=query_schema("k"), **answers)(
+        routes.similar_by_path
+    )
     api.post(
-        "/v1/events", status_code=202, response_model=EventsResponse, openapi_extra=_body(EventsRequest)
+        "/v1/events", status_code=202, response_model=EventsResponse, openapi_extra=body_schema(EventsRequest)
     )(routes.events)
-    api.delete("/v1/users", status_code=202, openapi_extra=_query("user_id"))(routes.erase_by_query)
+    api.delete("/v1/users", status_code=202, openapi_extra=query_schema("user_id"))(routes.erase_by_query)
     api.delete("/v1/users/{user_id:path}", status_code=202)(routes.erase_by_path)
     api.get("/v1/erasures/{receipt}")(routes.erasure)
     api.get("/healthz")(routes.healthz)
@@ -99,85 +105,85 @@ def create_api(
     return api
 
 
-class _Routes:
+class _Routes(Routes):
     def __init__(self, backend: Backend, settings: GatewaySettings, catalogue: str) -> None:
-        self._backend, self._settings, self._catalogue = backend, settings, catalogue
-        self._access = Access(settings.keys)
+        super().__init__(settings, catalogue)
+        self._backend = backend
 
     async def recommend(self, request: Request) -> Response:
         """The best items for a user."""
-        return await self._answer("recommendations", self._recommend(request, None))
+        return await self.answer("recommendations", self._recommend(request, None))
 
     async def recommend_by_query(self, request: Request) -> Response:
         """The same by query: `?user_id=&k=`."""
-        return await self._answer("recommendations", self._recommend(request, {}))
+        return await self.answer("recommendations", self._recommend(request, {}))
 
     async def recommend_by_path(self, request: Request, user_id: str) -> Response:
         """The same by path, for ids that a path can carry."""
-        return await self._answer("recommendations", self._recommend(request, {"user_id": user_id}))
+        return await self.answer("recommendations", self._recommend(request, {"user_id": user_id}))
 
     async def similar_by_query(self, request: Request) -> Response:
         """The items most like one: `?item_id=&k=`."""
-        return await self._answer("similar", self._similar(request, {}))
+        return await self.answer("similar", self._similar(request, {}))
 
     async def similar_by_path(self, request: Request, item_id: str) -> Response:
         """The same by path, for ids that a path can carry."""
-        return await self._answer("similar", self._similar(request, {"item_id": item_id}))
+        return await self.answer("similar", self._similar(request, {"item_id": item_id}))
 
     async def events(self, request: Request) -> Response:
         """Takes a batch of events; 202 once they are on disk."""
-        return await self._answer("events", self._events(request), status=202)
+        return await self.answer("events", self._events(request), status=202)
 
     async def erase_by_query(self, request: Request) -> Response:
         """Erases a user: `?user_id=`; 202 with the name of a receipt to look at later."""
-        return await self._answer("erase", self._erase(request, {}), status=202)
+        return await self.answer("erase", self._erase(request, {}), status=202)
 
     async def erase_by_path(self, request: Request, user_id: str) -> Response:
         """The same by path, for ids that a path can carry."""
-        return await self._answer("erase", self._erase(request, {"user_id": user_id}), status=202)
+        return await self.answer("erase", self._erase(request, {"user_id": user_id}), status=202)
 
     async def erasure(self, request: Request, receipt: str) -> Response:
         """What an erasure removed, once it is done."""
-        return await self._answer("erase", self._erasure(request, receipt))
+        return await self.answer("erase", self._erasure(request, receipt))
 
     async def healthz(self) -> Response:
         """Whether the process lives."""
-        return _json({"status": "ok"})
+        return json_response({"status": "ok"})
 
     async def readyz(self) -> Response:
         """Whether the whole graph answers."""
         reason = await self._backend.why_not_ready()
         if reason is None:
-            return _json({"status": "ready"})
+            return json_response({"status": "ready"})
         return Problem(503, "not-ready", f"waiting for {reason}", headers={"retry-after": "1"}).response()
 
     async def _recommend(self, request: Request, path: dict[str, Any] | None) -> dict[str, Any]:
-        scopes = self._access.scopes(request.headers.get("authorization"), "read")
+        scopes = self.access.scopes(request.headers.get("authorization"), "read")
         origin = origin_of(request.headers.get(ORIGIN_HEADER), scopes)
         if path is None:
-            asked = await _parse(request, RecommendationRequest)
+            asked = await parse(request, RecommendationRequest)
         else:
-            asked = _validate(RecommendationRequest, _parameters(request) | path)
-        if asked.k > self._settings.max_k:
-            raise invalid("k", f"k is {asked.k}, must be at most {self._settings.max_k}: ask for fewer")
+            asked = validate(RecommendationRequest, parameters(request) | path)
+        if asked.k > self.settings.max_k:
+            raise invalid("k", f"k is {asked.k}, must be at most {self.settings.max_k}: ask for fewer")
         _check_local_time(asked)
         if asked.explain and "explain" not in scopes:
             raise Problem(403, "forbidden", "explain needs a key with scope explain", field="explain")
         return await self._backend.recommend(asked, origin)
 
     async def _similar(self, request: Request, path: dict[str, Any]) -> dict[str, Any]:
-        self._access.scopes(request.headers.get("authorization"), "read")
-        asked = _validate(SimilarRequest, _parameters(request) | path)
-        if asked.k > self._settings.max_k:
-            raise invalid("k", f"k is {asked.k}, must be at most {self._settings.max_k}: ask for fewer")
+        self.access.scopes(request.headers.get("authorization"), "read")
+        asked = validate(SimilarRequest, parameters(request) | path)
+        if asked.k > self.settings.max_k:
+            raise invalid("k", f"k is {asked.k}, must be at most {self.settings.max_k}: ask for fewer")
         return await self._backend.similar(asked.item_id, asked.k)
 
     async def _events(self, request: Request) -> dict[str, Any]:
-        scopes = self._access.scopes(request.headers.get("authorization"), "ingest")
+        scopes = self.access.scopes(request.headers.get("authorization"), "ingest")
         origin = origin_of(request.headers.get(ORIGIN_HEADER), scopes)
-        rows = _validate(EventsRequest, _mapping(await _read_json(request))).events
-        if len(rows) > self._settings.max_batch:
-            limit = self._settings.max_batch
+        rows = validate(EventsRequest, mapping(await read_body(request))).events
+        if len(rows) > self.settings.max_batch:
+            limit = self.settings.max_batch
             raise invalid("events", f"events has {len(rows)} rows, must be at most {limit}: split the batch")
         given = [{"origin": origin} | row if isinstance(row, dict) else row for row in rows]
         origins = ORIGINS if "admin" in scopes else ("live",)
@@ -196,8 +202,8 @@ class _Routes:
         }
 
     async def _erase(self, request: Request, path: dict[str, Any]) -> dict[str, Any]:
-        self._access.scopes(request.headers.get("authorization"), "erase")
-        asked = _validate(EraseRequest, dict(request.query_params) | path)
+        self.access.scopes(request.headers.get("authorization"), "erase")
+        asked = validate(EraseRequest, dict(request.query_params) | path)
         try:
             receipt = await self._backend.erase(asked.user_id)
         except StateError as error:
@@ -205,7 +211,7 @@ class _Routes:
         return {"receipt": receipt, "see": f"/v1/erasures/{receipt}"}
 
     async def _erasure(self, request: Request, receipt: str) -> dict[str, Any]:
-        self._access.scopes(request.headers.get("authorization"), "erase")
+        self.access.scopes(request.headers.get("authorization"), "erase")
         found = await self._backend.receipt(receipt)
         if found is None:
             detail = f"receipt {receipt[:60]!r} is none of ours: correct it"
@@ -217,31 +223,9 @@ class _Routes:
         for event in events:
             kinds[event.kind] = kinds.get(event.kind, 0) + 1
         for kind, number in kinds.items():
-            telemetry.EVENTS.labels(self._catalogue, kind, "received").inc(number)
+            telemetry.EVENTS.labels(self.catalogue, kind, "received").inc(number)
         if num_rejected:
-            telemetry.EVENTS.labels(self._catalogue, "other", "rejected").inc(num_rejected)
-
-    async def _answer(self, route: str, answer: Awaitable[dict[str, Any]], status: int = 200) -> Response:
-        try:
-            body = await answer
-        except Problem as problem:
-            outcome = {401: "unauthorized", 403: "unauthorized", 503: "error"}.get(problem.status, "invalid")
-            telemetry.REQUESTS.labels(self._catalogue, route, outcome).inc()
-            return problem.response()
-        outcome = "degraded" if body.get("degraded") else "ok"
-        telemetry.REQUESTS.labels(self._catalogue, route, outcome).inc()
-        return _json(body, status)
-
-
-def _parameters(request: Request) -> dict[str, Any]:
-    """The query's parameters as a body's keys; numbers are numbers there."""
-    given: dict[str, Any] = dict(request.query_params)
-    if "k" in given:
-        try:
-            given["k"] = int(given["k"])
-        except ValueError:
-            raise invalid("k", f"k is {given['k'][:60]!r}, must be a whole number: correct it") from None
-    return given
+            telemetry.EVENTS.labels(self.catalogue, "other", "rejected").inc(num_rejected)
 
 
 def _check_local_time(asked: RecommendationRequest) -> None:
@@ -250,94 +234,6 @@ def _check_local_time(asked: RecommendationRequest) -> None:
             local_time_ms(asked.context[LOCAL_TIME])
         except DataError as error:
             raise invalid(f"context.{LOCAL_TIME}", f"context.{error}") from error
-
-
-async def _parse(request: Request, model: type[M]) -> M:
-    body = await _read(request)
-    try:
-        return model.model_validate_json(body)
-    except ValidationError as error:
-        raise of_validation(error, model) from error
-
-
-async def _read_json(request: Request) -> Any:
-    """What the body says, where a fault of one row must stay with that row: see `rows`."""
-    try:
-        return read_json(await _read(request))
-    except DataError as error:
-        raise Problem(400, "malformed-json", str(error), field="body") from error
-
-
-def _mapping(body: Any) -> dict[str, Any]:
-    if not isinstance(body, dict):
-        raise invalid(
-            "body", f"the body is {_name(body)}, must be an object: see /docs of the admin listener"
-        )
-    return body
-
-
-def _name(value: Any) -> str:
-    return str(value) if isinstance(value, Repeating) else f"a {type(value).__name__}"
-
-
-async def _read(request: Request) -> bytes:
-    """The body, refused as soon as it is too large: a client's word on its length is not trusted."""
-    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-    if kind != "application/json":
-        detail = f"content-type is {kind[:60]!r}, must be application/json: set the header"
-        raise Problem(415, "unsupported-media-type", detail, field="content-type")
-    parts, size = [], 0
-    async for part in request.stream():
-        size += len(part)
-        if size > MAX_BODY_BYTES:
-            detail = f"the body is over {MAX_BODY_BYTES} bytes: split it"
-            raise Problem(413, "too-large", detail, field="body")
-        parts.append(part)
-    return b"".join(parts)
-
-
-def _validate(model: type[M], given: dict[str, Any]) -> M:
-    try:
-        return model.model_validate(given)
-    except ValidationError as error:
-        raise of_validation(error, model) from error
-
-
-def _json(body: dict[str, Any], status: int = 200) -> Response:
-    content = json.dumps(body, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "replace")
-    return Response(content, status, media_type="application/json")
-
-
-def _body(model: type[BaseModel]) -> dict[str, Any]:
-    schema = model.model_json_schema(ref_template="#/components/schemas/{model}")
-    for name, definition in schema.pop("$defs", {}).items():
-        _inline(schema, name, definition)
-    return {"requestBody": {"required": True, "content": {"application/json": {"schema": schema}}}}
-
-
-def _inline(node: Any, name: str, definition: dict[str, Any]) -> None:
-    """Puts a definition in place of its references: a route's extra schema has no components of its own."""
-    if isinstance(node, dict):
-        if node.get("$ref") == f"#/components/schemas/{name}":
-            del node["$ref"]
-            node.update(definition)
-        for value in node.values():
-            _inline(value, name, definition)
-
-
-def _query(*names: str) -> dict[str, Any]:
-    kinds = {"k": {"type": "integer", "minimum": 1, "default": 10}}
-    return {
-        "parameters": [
-            {
-                "name": name,
-                "in": "query",
-                "required": name != "k",
-                "schema": kinds.get(name, {"type": "string"}),
-            }
-            for name in names
-        ]
-    }
 
 
 async def _problem(request: Request, error: Exception) -> Response:

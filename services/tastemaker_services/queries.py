@@ -49,4 +49,6 @@ def query_of(
         exclude=np.concatenate([exclude, refused, seen_L[:-history_length]]),
         allowed=face.allowed(request.filters),
         now_ms=now_ms,
+        visit_L=session,
+        record=user.record if user and user.state else None,
     )

@@ -14,13 +14,15 @@ from tastemaker.state.keys import Keys
 class User(NamedTuple):
     """A user as of now.
 
-    `history` is oldest first. `state` is None where the record is of another release. `version` names all that was
-    read: the user's next event changes it as soon as it is applied, and so does an erasure.
+    `history` is oldest first. `state` is None where the record is of another release; `record` is what it was decoded
+    from, empty for an unknown user. `version` names all that was read: the user's next event changes it as soon as it is
+    applied, and so does an erasure.
     """
 
     history: list[str]
     state: UserState | None
     version: bytes
+    record: bytes = b""
 
 
 async def read_user(client: AsyncRedis, keys: Keys, user_id: str) -> User:
@@ -43,7 +45,7 @@ async def read_user(client: AsyncRedis, keys: Keys, user_id: str) -> User:
     for item in newest_first:
         digest.update(len(item).to_bytes(4) + item)
     history = [item.decode() for item in reversed(newest_first)]
-    return User(history, _decoded(record), digest.digest())
+    return User(history, _decoded(record), digest.digest(), record or b"")
 
 
 def _decoded(record: bytes | None) -> UserState | None:

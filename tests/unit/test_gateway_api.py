@@ -12,7 +12,8 @@ from tastemaker.errors import ConfigError, StateError
 from tastemaker.events.schema import Event
 from tastemaker_services.access import check_exposure
 from tastemaker_services.admin import gateway_openapi
-from tastemaker_services.api import MAX_BODY_BYTES, create_api
+from tastemaker_services.api import create_api
+from tastemaker_services.bodies import MAX_BODY_BYTES
 from tastemaker_services.intake import Taken
 
 URL = "http://gateway"
