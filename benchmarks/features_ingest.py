@@ -13,7 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from training_turns import Effort, Part, column, shown, turns
+from turns import Effort, Part, column, shown, turns
 
 from tastemaker.config import Settings, StateSettings
 from tastemaker.events.schema import Event

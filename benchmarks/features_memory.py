@@ -12,13 +12,14 @@ from statistics import median
 
 import redis
 from features_stream import NUM_ITEMS, NUM_USERS, make_events
-from training_turns import Effort, Part, shown
+from turns import Effort, Part, shown
 
 from tastemaker.config import Settings
-from tastemaker.events.history import NOT_HISTORY, load_histories
+from tastemaker.events.history import NOT_HISTORY
 from tastemaker.events.log import append
 from tastemaker.events.schema import Event
 from tastemaker.features.counters import Counters
+from tastemaker.features.countries import count_weights, local_name
 from tastemaker.features.user_state import UserState, after, count_events
 from tastemaker.home import Home
 from tastemaker.state.connection import connect, open_keys, url_of
@@ -45,6 +46,10 @@ def memory(effort: Effort) -> Part:
         "item's counters, of one partition": (
             lambda c, k: _items(c, k, events),
             "11 rows of 5 windows at most",
+        ),
+        "item's weight in a country, of one partition": (
+            lambda c, k: _in_countries(c, k, events),
+            "1 row of 5 windows",
         ),
         "event id in the deduplication window": (
             lambda c, k: _dedup(c, k, events[: num_events // 5]),
@@ -103,7 +108,12 @@ def _histories(client: redis.Redis, keys: Keys, events: list[Event]) -> int:
         user_id: [event.item_id for event in own if event.kind not in NOT_HISTORY]
         for user_id, own in _by_user(events).items()
     }
-    return load_histories(client, keys, taken, 50)
+    pipe = client.pipeline(transaction=False)
+    for user_id, items in taken.items():
+        if items:
+            pipe.rpush(keys.history(user_id), *list(dict.fromkeys(reversed(items)))[:50])
+    pipe.execute()
+    return len(taken)
 
 
 def _items(client: redis.Redis, keys: Keys, events: list[Event]) -> int:
@@ -114,6 +124,19 @@ def _items(client: redis.Redis, keys: Keys, events: list[Event]) -> int:
         place, count_events(Counters.zeros(len(place)), rows).encode(), strict=True
     ):
         pipe.hset(keys.item_counters(partition), item_id, record)
+    pipe.execute()
+    return len(place)
+
+
+def _in_countries(client: redis.Redis, keys: Keys, events: list[Event]) -> int:
+    place: dict[tuple[int, str], int] = {}
+    named = [(keys.partition(e.user_id), name, e) for e in events if (name := local_name(e))]
+    rows = [(place.setdefault((partition, name), len(place)), e) for partition, name, e in named]
+    pipe = client.pipeline(transaction=False)
+    for (partition, name), record in zip(
+        place, count_weights(Counters.zeros(len(place)), rows).encode(), strict=True
+    ):
+        pipe.hset(keys.local_counters(partition), name, record)
     pipe.execute()
     return len(place)
 

@@ -19,18 +19,18 @@ import numpy as np
 import pandas as pd
 import redis
 from training_ranks import Measured
-from training_turns import Effort, Part, column, ratios, shown, turns
+from turns import Effort, Part, column, ratios, shown, turns
 
 from tastemaker.config import Settings
 from tastemaker.features.counters import ROWS, Counters, row_of
 from tastemaker.features.feast_offline import offline_table
 from tastemaker.features.feast_repo import apply_repo, open_store, repo_folder, write_repo
 from tastemaker.features.feast_rows import FeastRows
-from tastemaker.features.item_store import ItemStore
+from tastemaker.features.item_store import ItemFacts, ItemStore
 from tastemaker.features.projection import project_users
 from tastemaker.features.records import read_user
 from tastemaker.features.request_features import REQUEST_FEATURES, features_for
-from tastemaker.features.user_state import MOST_SHOWN, Shown, UserState
+from tastemaker.features.user_state import MOST_SHOWN, Shown, Signal, UserState
 from tastemaker.features.view_rows import item_rows, user_rows
 from tastemaker.features.views import VIEW, ViewRows
 from tastemaker.home import Home
@@ -152,7 +152,7 @@ def _write_items(client: redis.Redis, keys: Keys, rows: FeastRows, item_ids: lis
     categories = [f"category {c}" for c in rng.integers(0, 20, len(item_ids))]
     attributes = ViewRows(VIEW["item_attributes"], said, {"item_category": categories})
     rows.write(item_ids, [*item_rows(counters), attributes])
-    items = ItemStore(item_ids, attributes)
+    items = ItemStore(ItemFacts.of(item_ids, attributes))
     items.refresh(client, keys)
     return items
 
@@ -172,15 +172,15 @@ def _user(rng: np.random.Generator, num_items: int) -> UserState:
     return UserState(
         _counters(rng, 1),
         {f"category {c}": float(rng.random()) for c in range(20)},
-        [(time_ms, f"item-{n}") for n, time_ms in enumerate(at)],
-        {f"item-{n}": (NOW_MS, True) for n in range(num_items // 4)},
-        {f"item-{n}": Shown(1.0, NOW_MS) for n in range(num_items)},
+        taken=[Signal(time_ms, f"item-{n}", 0.5) for n, time_ms in enumerate(at)],
+        opinions={f"item-{n}": (NOW_MS, True) for n in range(num_items // 4)},
+        shown={f"item-{n}": Shown(1.0, NOW_MS) for n in range(num_items)},
     )
 
 
 def _read_ours(here: Shop, rows_K: Any) -> Any:
     state = read_user(here.client, here.keys, "user")
-    return features_for(state, here.items.snapshot, rows_K, NOW_MS)
+    return features_for(state, here.items.snapshot.of(rows_K), NOW_MS)
 
 
 def _read_feast(here: Shop, rows_K: Any) -> Any:
@@ -197,7 +197,7 @@ def _check_equal(here: Shop, rng: np.random.Generator) -> None:
     for rows, at in [
         (snapshot.counters, rows_K),
         (snapshot.popularity, rows_K),
-        (snapshot.attributes, rows_K),
+        (snapshot.facts.attributes, rows_K),
     ] + [(rows, np.zeros(CANDIDATES, int)) for rows in of_user]:
         for name, place in rows.view.position.items():
             if name in found:

@@ -23,7 +23,7 @@ import numpy as np
 import pyarrow as pa
 from features_stream import KINDS, NUM_ITEMS, NUM_USERS, write_items, zipf
 from report import table, target_table
-from training_turns import Effort, Part, column, shown
+from turns import Effort, Part, column, shown
 
 from tastemaker.config import Settings
 from tastemaker.events.archive import EVENT_SCHEMA, write_days

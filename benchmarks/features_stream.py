@@ -23,7 +23,7 @@ import psutil
 import pyarrow as pa
 import pyarrow.parquet as pq
 from report import table, target_table
-from training_turns import Effort, Part, column, shown
+from turns import Effort, Part, column, shown
 
 from tastemaker.config import Settings
 from tastemaker.data.schema import ITEMS_SCHEMA, imported_folder

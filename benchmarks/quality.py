@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from report import circumstances, save, table, target_table
-from training_turns import spread
+from turns import spread
 
 METRICS = ("recall@10", "ndcg@10", "recall@50", "map@10", "mrr", "coverage", "gini", "novelty")
 

@@ -15,7 +15,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from training_turns import Effort, Part
+from turns import Effort, Part
 
 ROOT = Path(__file__).resolve().parents[1]
 QUICK = Effort(turns=2, steps=20, divide=20)

@@ -9,7 +9,7 @@ import psutil
 import training_input
 from training_model import BOTTOM, DIM, GLOBAL_BATCH, NUM_DENSE, NUM_TABLES, TOP
 from training_ranks import Measured, run
-from training_turns import Effort, Part, column, ratios, shown, turns, worst
+from turns import Effort, Part, column, ratios, shown, turns, worst
 
 MIB = 2**20
 NAMES = {

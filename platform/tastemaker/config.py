@@ -63,7 +63,10 @@ def _fields_at(cls: type[BaseModel], path: tuple[int | str, ...]) -> list[str]:
 class StateSettings(Strict):
     """Where everything online lives (Redis protocol)."""
 
-    url: str | None = Field(None, description="redis:// or rediss:// URL; empty starts the embedded Valkey")
+    url: str | None = Field(
+        None,
+        description="redis:// or rediss:// URL, of a cluster redis+cluster://host:port,…; empty starts the embedded Valkey",
+    )
     cache_url: str | None = Field(None, description="URL of the result cache; empty shares `url`")
     password: SecretStr | None = Field(None, description="password of both, where the URL has none")
     partitions: int = Field(
@@ -81,6 +84,9 @@ class StateSettings(Strict):
     consumers: int = Field(1, ge=1, le=64, description="processes that apply events, sharing partitions")
     late_days: int = Field(
         30, ge=1, le=3650, description="events that happened longer before they arrived are only archived"
+    )
+    trend_window: Literal["1h", "1d", "7d", "30d"] = Field(
+        "7d", description="an event counts a third in what trends after that time"
     )
 
 
@@ -136,6 +142,9 @@ class GatewaySettings(Strict):
     budget_ms: BudgetSettings = Field(default_factory=BudgetSettings, description="each stage's share")
     max_k: int = Field(200, ge=1, le=1000, description="longest list that may be asked for")
     max_batch: int = Field(1000, ge=1, le=10_000, description="most events in one POST")
+    features_share: float = Field(
+        0.01, ge=0, le=1, description="share of answers whose features the decision log keeps, to check them"
+    )
     keys: tuple[ApiKey, ...] = Field((), description="API keys; without any, loopback only")
 
 
@@ -143,6 +152,18 @@ class CacheSettings(Strict):
     """Lists that were answered lately."""
 
     seconds: int = Field(3600, ge=0, description="how long a list may be answered again; 0 switches it off")
+
+
+class TrendingSettings(Strict):
+    """How answers use what trends by the events of now."""
+
+    refresh_seconds: float = Field(5.0, gt=0, le=3600, description="how often it is read anew")
+    least_weight: float = Field(
+        20.0, ge=0, description="decayed weight of all items below which the bundle's own list stands"
+    )
+    country_prior: float = Field(
+        20.0, gt=0, description="weight of events in a country that counts as much as what trends everywhere"
+    )
 
 
 class RaySettings(Strict):
@@ -177,6 +198,7 @@ class Settings(Strict):
     storage: StorageSettings = Field(default_factory=StorageSettings, description="bundles")
     gateway: GatewaySettings = Field(default_factory=GatewaySettings, description="HTTP")
     cache: CacheSettings = Field(default_factory=CacheSettings, description="result cache")
+    trending: TrendingSettings = Field(default_factory=TrendingSettings, description="what trends now")
     ray: RaySettings = Field(default_factory=RaySettings, description="Ray")
     training: TrainingSettings = Field(default_factory=TrainingSettings, description="ranks")
 

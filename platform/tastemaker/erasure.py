@@ -5,6 +5,7 @@ for whoever decides whether to retrain. Not for what a user may ask of one part 
 """
 
 import time
+from collections import Counter
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -27,9 +28,13 @@ from tastemaker.home import Home, write_bytes
 from tastemaker.registry.client import Registry
 from tastemaker.state.connection import state_errors
 from tastemaker.state.keys import Keys
+from tastemaker.users.archive import profile_files
+from tastemaker.users.merged import forget_merges, read_merges
+from tastemaker.users.merges import withdraw_requests
 
 _COMPUTED = ("user_vectors/*.parquet", "recommendations/*.parquet")
 """Files beside the log that have a row for each user."""
+_PROFILES_SECONDS = 10.0
 
 
 class Eraser:
@@ -64,6 +69,30 @@ class Eraser:
             ]
 
     def _erase(self, name: str, user_id: str) -> Receipt:
+        """All ids that are one user are erased, whichever was named."""
+        catalogue = self._keys.catalogue
+        family = read_merges(self._home, catalogue).family(user_id)
+        ids = frozenset(family)
+        removed: Counter[str] = Counter(
+            {"merges": withdraw_requests(self._client, self._keys, ids), "merged users": len(family) - 1}
+        )
+        first_ms: list[int] = []
+        for one in family:  # whom all are merged into comes last: what still moves goes there
+            found, times = self._erase_one(one)
+            removed.update(found)
+            first_ms += times
+        removed["merges"] += forget_merges(self._home, catalogue, ids)
+        receipt = Receipt(
+            name, catalogue, user_hash(user_id), datetime.now(UTC).isoformat(timespec="seconds"),
+            dict(removed), self._trained_with(min(first_ms)) if first_ms else [],
+        )  # fmt: skip
+        write_receipt(self._home, receipt)
+        with state_errors("end an erasure"):
+            self._client.hdel(self._keys.erasures, name)
+        return receipt
+
+    def _erase_one(self, user_id: str) -> tuple[dict[str, int], list[int]]:
+        """Gives what went under one id, and times of the earliest of it."""
         catalogue = self._keys.catalogue
         removed = erase_online(self._client, self._cache, self._keys, user_id, time.time_ns() // 1_000_000)
         removed["feature rows"] = erase_projected(self._client, catalogue, user_id)
@@ -75,18 +104,14 @@ class Eraser:
             erased = erase_user(folder, user_id, id_column)
             removed[kind] = erased.rows
             first_ms += [erased.first_ms] if erased.rows else []
+        with self._home.lock("profiles", _PROFILES_SECONDS):
+            files = profile_files(self._home, catalogue)
+            removed["archived profiles"] = sum(drop_rows(file, user_id)[0] for file in files)
         for kind, files in self._files().items():
             dropped = [drop_rows(file, user_id) for file in files]
             removed[kind] = sum(rows for rows, _ in dropped)
             first_ms += [moment for rows, moment in dropped if rows and moment is not None]
-        receipt = Receipt(
-            name, catalogue, user_hash(user_id), datetime.now(UTC).isoformat(timespec="seconds"),
-            removed, self._trained_with(min(first_ms)) if first_ms else [],
-        )  # fmt: skip
-        write_receipt(self._home, receipt)
-        with state_errors("end an erasure"):
-            self._client.hdel(self._keys.erasures, name)
-        return receipt
+        return removed, first_ms
 
     def _files(self) -> dict[str, list[Path]]:
         """Parquet files with a column `user_id`, beside the archive, by what they hold."""

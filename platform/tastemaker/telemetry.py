@@ -66,11 +66,36 @@ LATE_EVENTS = Counter(
 DEAD_LETTERS = Counter(
     "tastemaker_events_dead_letters", "Log entries that could not be applied", ["catalogue", "stream"]
 )
+USERS_PUT = Counter("tastemaker_users_put", "Rows of profiles: accepted, rejected", ["catalogue", "outcome"])
+MERGES = Counter("tastemaker_users_merged", "Users that were merged into others", ["catalogue"])
 ITEM_TOTALS = Counter("tastemaker_features_item_totals", "Items whose totals were made anew", ["catalogue"])
+TRENDING_AGE = Gauge(
+    "tastemaker_features_trending_age_seconds", "Age of what a process knows of what trends, when it last looked",
+    ["catalogue"], multiprocess_mode="livemax",
+)  # fmt: skip
+ITEMS_AGE = Gauge(
+    "tastemaker_features_items_age_seconds", "Since the rankers' items' counters were last compared with the totals",
+    ["catalogue"], multiprocess_mode="livemax",
+)  # fmt: skip
+SKEW = Gauge(
+    "tastemaker_features_skew_ratio", "Share of served values that differ from the log's, by feature of the ranker",
+    ["catalogue", "feature"], multiprocess_mode="mostrecent",
+)  # fmt: skip
+SKEW_ROWS = Gauge(
+    "tastemaker_features_skew_rows", "Served items that the skew was last measured on", ["catalogue"],
+    multiprocess_mode="mostrecent",
+)  # fmt: skip
 REWARDS = Counter("tastemaker_experiment_rewards", "Rewards joined", ["catalogue", "experiment", "variant"])
 PROPENSITY = Gauge(
     "tastemaker_experiment_propensity_ratio", "Share of new units that a variant gets",
     ["catalogue", "experiment", "variant"], multiprocess_mode="mostrecent",
+)  # fmt: skip
+CATALOGUE_ITEMS = Counter(
+    "tastemaker_catalogue_items", "Rows put or deleted by outcome: accepted, unchanged, rejected, deleted",
+    ["catalogue", "outcome"],
+)  # fmt: skip
+UNKNOWN_ROWS = Counter(
+    "tastemaker_catalogue_unknown_rows", "Candidates that a process dropped, not knowing them yet", ["catalogue"]
 )  # fmt: skip
 BUNDLE_GENERATION = Gauge(
     "tastemaker_bundle_live_generation", "Generation of the live aliases", ["catalogue"],

@@ -71,7 +71,10 @@ class Query:
     `history_L` is the user's past, oldest first, known items only. `exclude` and `allowed` are hard rules: rows that
     must not, and rows that alone may, be recommended. `history_L` is always excluded where `exclude_seen`. `visit_L` is
     what the request itself tells of the visit under way; it is part of `history_L`. `record` is what is kept of the user,
-    see `features.user_state`; None where it could not be read.
+    see `features.user_state`; None where it could not be read. `interest_D` is what a new user said of themselves, as a vector
+    of the bundle's content space. `keep_features` asks for the features in the answer.
+    `lineage` is what rows behind the bundle's belong to, see `stages.overlay`; empty where there are none. `explore` lets
+    items through that little is known of, by the luck of `seed`.
     """
 
     history_L: Int32
@@ -85,6 +88,10 @@ class Query:
     now_ms: int = 0
     visit_L: Int32 = field(default_factory=lambda: np.empty(0, np.int32))
     record: bytes | None = None
+    interest_D: Float32 | None = None
+    keep_features: bool = False
+    lineage: str = ""
+    explore: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,6 +141,15 @@ class Candidates:
     def with_score(self, score: Float32) -> "Candidates":
         """The same candidates under new scores, not reordered."""
         return replace(self, score=score.astype(np.float32, copy=False))
+
+    def and_then(self, others: "Candidates") -> "Candidates":
+        """These and behind them others, of the same sources; without features and propensities."""
+        return Candidates(
+            np.concatenate([self.item_index, others.item_index]),
+            np.concatenate([self.score, others.score]),
+            np.concatenate([self.source_mask, others.source_mask]),
+            np.concatenate([self.source_score_KS, others.source_score_KS]),
+        )
 
     def sorted(self) -> "Candidates":
         """Best score first; ties by item_index, so that the order is a function of the content alone."""

@@ -4,6 +4,7 @@ Shape letters: K candidates, S sources, L history.
 """
 
 import hashlib
+import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -12,12 +13,17 @@ import numpy as np
 
 from tastemaker.experiments.assignment import Assignment
 from tastemaker.experiments.decision_log import Decision
+from tastemaker.stages.overlay import FRESH
 from tastemaker.types import Candidates, Float32, Int32, Origin, Query
 from tastemaker_services.face import BundleFace
 
+NOT_PERSONAL = "popular now, not personalised"
 
-def items_of(face: BundleFace, slate: Candidates, reason: str, explain: bool = False) -> list[dict[str, Any]]:
-    """The answer's items; `reason` is that of those that no source proposed."""
+
+def items_of(
+    face: BundleFace, slate: Candidates, reason: str, explain: bool = False, is_personal: bool = True
+) -> list[dict[str, Any]]:
+    """The answer's items; `reason` is that of those that no source proposed, where the list `is_personal` at all."""
     scores = np.nan_to_num(slate.score).tolist()
     items = []
     for place, (row, mask) in enumerate(
@@ -29,7 +35,7 @@ def items_of(face: BundleFace, slate: Candidates, reason: str, explain: bool = F
             "score": scores[place],
             "rank": place + 1,
             "sources": sources,
-            "reason": _reason(sources) if sources else reason,
+            "reason": (_reason(sources) if sources else reason) if is_personal else NOT_PERSONAL,
         }
         if explain:
             given = zip(face.source_names, slate.source_score_KS[place].tolist(), strict=True)
@@ -39,7 +45,9 @@ def items_of(face: BundleFace, slate: Candidates, reason: str, explain: bool = F
 
 
 def _reason(sources: Sequence[str]) -> str:
-    return "popular now" if set(sources) <= {"popular"} else "fits the history"
+    if list(sources) == [FRESH]:
+        return "new here"
+    return "popular now" if set(sources) <= {"popular", "trending"} else "fits the history"
 
 
 def newest_once(rows_L: Int32) -> Int32:
@@ -61,6 +69,22 @@ def _rules_hash(face: BundleFace, query: Query) -> str:
     digest.update(np.sort(np.concatenate([query.history_L, query.exclude])).astype("<i4").tobytes())
     digest.update(b"" if query.allowed is None else np.packbits(query.allowed).tobytes())
     return digest.hexdigest()[:16]
+
+
+def keeps_features(request_id: str, share: float) -> bool:
+    """Whether the decision log keeps the features of an answer: by hash, a stated share of all.
+
+    >>> [keeps_features("a", 0.0), keeps_features("a", 1.0)]
+    [False, True]
+    """
+    return zlib.crc32(request_id.encode()) < share * 2**32
+
+
+def _features(face: BundleFace, slate: Candidates) -> dict[str, Any]:
+    """The features of a slate that has them, row by row, with their names."""
+    if slate.features_KF is None or not len(slate):
+        return {}
+    return {"feature_names": face.feature_names, "features": slate.features_KF.ravel().tolist()}
 
 
 def decision_of(
@@ -96,6 +120,7 @@ def decision_of(
         cached_from=cached_from,
         context=query.context,
         timings_ms=timings_ms,
+        **_features(face, slate),
     )
     if assignment is None:
         return decision

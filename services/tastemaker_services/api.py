@@ -21,6 +21,7 @@ from tastemaker.types import ORIGINS, Origin
 from tastemaker_services.access import ORIGIN_HEADER, origin_of
 from tastemaker_services.bodies import json_response, mapping, parameters, parse, read_body, validate
 from tastemaker_services.intake import Taken
+from tastemaker_services.item_routes import ItemRoutes, ItemsBackend
 from tastemaker_services.openapi import body_schema, query_schema
 from tastemaker_services.problems import Problem, invalid
 from tastemaker_services.routing import Routes
@@ -33,11 +34,12 @@ from tastemaker_services.schema import (
     RecommendationResponse,
     SimilarRequest,
 )
+from tastemaker_services.user_routes import UserRoutes, UsersBackend
 
 Lifespan = Callable[[FastAPI], AbstractAsyncContextManager[None]]
 
 
-class Backend(Protocol):
+class Backend(ItemsBackend, UsersBackend, Protocol):
     """What answers behind the routes."""
 
     async def recommend(self, request: RecommendationRequest, origin: Origin) -> dict[str, Any]:
@@ -97,6 +99,8 @@ def create_api(
     api.post(
         "/v1/events", status_code=202, response_model=EventsResponse, openapi_extra=body_schema(EventsRequest)
     )(routes.events)
+    ItemRoutes(backend, settings, catalogue).add_to(api)
+    UserRoutes(backend, settings, catalogue).add_to(api)
     api.delete("/v1/users", status_code=202, openapi_extra=query_schema("user_id"))(routes.erase_by_query)
     api.delete("/v1/users/{user_id:path}", status_code=202)(routes.erase_by_path)
     api.get("/v1/erasures/{receipt}")(routes.erasure)

@@ -147,8 +147,16 @@ def question_of(
 ) -> bytes:
     """Names what a list depends on beside its user."""
     variant = (assignment.experiment, assignment.variant) if assignment else ()
-    filters = sorted(set(request.filters.categories)), sorted(set(request.filters.tags))
-    parts = (face.sha256, variant, request.k, filters, sorted(context_class(query.context).items()))
+    asked = request.filters
+    filters = sorted(set(asked.categories)), sorted(set(asked.tags)), asked.max_maturity
+    parts = (
+        face.sha256,
+        face.overlay.lineage,
+        variant,
+        request.k,
+        filters,
+        sorted(context_class(query.context).items()),
+    )
     return hashlib.blake2b(json.dumps(parts).encode(), digest_size=16).digest()
 
 

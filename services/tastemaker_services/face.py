@@ -3,15 +3,22 @@
 Shape letters: K candidates, S sources, I catalogue.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from copy import copy
+from dataclasses import replace
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 
 from tastemaker.bundle.reader import Bundle
+from tastemaker.features.trending import TRENDING, Trending, TrendingRows
 from tastemaker.models.popularity import Popularity
 from tastemaker.stages.filtering import hard_filter
-from tastemaker.types import Bool, Candidates, Int32, Query
+from tastemaker.stages.overlay import FRESH, Overlay, OverlayRows, Step
+from tastemaker.state.items import ItemChanges
+from tastemaker.types import Bool, Candidates, Float32, Int32, Query
+from tastemaker_services.rules import ItemRules
 from tastemaker_services.schema import CONTEXT_KEYS, Filters
 
 _CONTEXTS_KEPT = 64
@@ -28,21 +35,40 @@ class BundleFace:
         item_ids: Sequence[str],
         source_names: Sequence[str],
         popularity: Popularity,
-        categories: Sequence[str | None],
-        tags: Sequence[Sequence[str] | None],
+        rules: ItemRules,
+        trending: Callable[[], Trending | None] | None = None,
+        feature_names: Sequence[str] = (),
+        content_fingerprint: str | None = None,
     ) -> None:
         self.bundle_id, self.sha256 = bundle_id, sha256
         self.item_ids, self.source_names = item_ids, tuple(source_names)
-        self._rows = {item_id: row for row, item_id in enumerate(item_ids)}
+        self.feature_names = tuple(feature_names)
+        """What the ranker reads, in order."""
+        self.content_fingerprint = content_fingerprint
+        """Of the bundle's content space; None where it has none."""
+        self.overlay = Overlay.none(len(item_ids))
+        """What was put and deleted since, as of this face."""
+        self._row_of: Callable[[str], int | None] = {item_id: row for row, item_id in enumerate(item_ids)}.get
         self._popularity = popularity
-        self._categories, self._tags = categories, tags
-        self._segment_keys = frozenset(name.partition("=")[0] for name in popularity.config.segments)
-        self.context_keys = CONTEXT_KEYS | self._segment_keys
-        self._trending_order = lru_cache(_CONTEXTS_KEPT)(self._order)
+        self._rules = rules
+        segments, groups = (
+            frozenset(name.partition("=")[0] for name in names)
+            for names in (popularity.config.segments, popularity.config.groups)
+        )
+        self._popular_keys = segments | groups
+        self.context_keys = CONTEXT_KEYS | segments  # a client says nothing of its user's group
+        self._popular_order = lru_cache(_CONTEXTS_KEPT)(self._order)
+        self._live = None if trending is None else TrendingRows(self.row_of, trending)
+        self._trending_now = trending
 
     @classmethod
-    def of(cls, bundle: Bundle) -> "BundleFace":
-        """The face of an opened bundle."""
+    def of(cls, bundle: Bundle, trending: Callable[[], Trending | None] | None = None) -> "BundleFace":
+        """The face of an opened bundle.
+
+        Args:
+            bundle: Opened.
+            trending: Gives what trends now; None, or unset, for what the bundle knows of it.
+        """
         items = bundle.table("items.parquet")
         sources = bundle.json("pipeline.json")["retrieval"]["sources"]
         return cls(
@@ -51,58 +77,123 @@ class BundleFace:
             item_ids=bundle.item_ids,
             source_names=[source["name"] for source in sources],
             popularity=bundle.model("popularity", Popularity),
-            categories=items.column("category").to_pylist(),
-            tags=items.column("tags").to_pylist(),
+            rules=ItemRules.from_items(items),
+            feature_names=bundle.json("ranker.json")["dense_features"] if bundle.has("ranker.json") else (),
+            trending=trending,
+            content_fingerprint=fingerprint_of(bundle),
         )
 
+    def row_of(self, item_id: str) -> int | None:
+        """The row of an item; None where it is unknown."""
+        row = self._row_of(item_id)
+        return row if row is not None and row < self.overlay.num_items else None
+
+    def after(self, step: Step, row_of: Callable[[str], int | None]) -> "BundleFace":
+        """The face after a step of the overlay; this one stays as it is."""
+        face = copy(self)
+        face.overlay, face._row_of = step.overlay, row_of
+        face.item_ids = _Joined(self.item_ids, self.overlay.num_bundle, step.overlay.new_ids)
+        face._rules = self._rules.after(step.rows_W, step.items)
+        face._live = None if self._trending_now is None else TrendingRows(face.row_of, self._trending_now)
+        return face
+
     def rows(self, item_ids: Iterable[str]) -> tuple[Int32, int]:
-        """The rows of the ids that the bundle knows, in order, and how many it does not know."""
-        found = [self._rows.get(item_id) for item_id in item_ids]
+        """The rows of the ids that are known, in order, and how many are not."""
+        found = [self.row_of(item_id) for item_id in item_ids]
         known = [row for row in found if row is not None]
         return np.array(known, np.int32), len(found) - len(known)
 
-    def allowed(self, filters: Filters) -> Bool | None:
-        """Which items (I,) meet the filters; None where there are none."""
-        if not filters.categories and not filters.tags:
-            return None
-        mask = np.ones(len(self.item_ids), bool)
-        if filters.categories:
-            wanted = frozenset(filters.categories)
-            mask &= np.fromiter((c in wanted for c in self._categories), bool, len(mask))
-        if filters.tags:
-            wanted = frozenset(filters.tags)
-            mask &= np.fromiter((not wanted.isdisjoint(t or ()) for t in self._tags), bool, len(mask))
-        return mask
+    def allowed(self, filters: Filters, context: Mapping[str, str]) -> Bool | None:
+        """Which items (I,) a request with these filters may be shown in its context; None where all may be."""
+        return self._rules.allowed(filters, context)
+
+    def finish(self, query: Query, found: Candidates) -> Candidates:
+        """What of an answer may be shown: items that are known here, not deleted and that no hard rule forbids."""
+        return hard_filter(self.overlay.fit(query), self.overlay.known(found))
 
     def trending(self, query: Query) -> Candidates:
-        """The best `query.k` of what is popular now in the query's context, under its hard rules."""
-        known = {k: v for k, v in query.context.items() if k in self._segment_keys}
-        order_I, score_I = self._trending_order(tuple(sorted(known.items())))
+        """The best `query.k` of what trends now, in the query's country where it names one, under its hard rules.
+
+        Behind it, and where nothing is known of now, comes what is popular by the bundle in the query's context.
+        """
+        live = self._live.listed([query.context]) if self._live else None
+        if live is None:
+            return self._popular(query)
+        trending = self.finish(query, self._listed(*live[0], TRENDING))
+        if len(trending) == query.k:
+            return trending
+        exclude = np.concatenate([query.exclude, trending.item_index])
+        rest = self._popular(replace(query, exclude=exclude, k=query.k - len(trending)))
+        lowest = trending.score.min(initial=1)
+        return trending.and_then(rest.with_score(lowest * rest.score / max(rest.score.max(initial=1), 1)))
+
+    def _popular(self, query: Query) -> Candidates:
+        known = {k: v for k, v in query.context.items() if k in self._popular_keys}
+        order_I, score_I = self._popular_order(tuple(sorted(known.items())))
         # Few are forbidden: a short head of the list is enough, the whole of it always is.
         head = 2 * query.k + len(query.history_L) + len(query.exclude)
-        best = hard_filter(query, self._listed(order_I[:head], score_I))
+        best = self.finish(query, self._listed(order_I[:head], score_I[order_I[:head]], "popular"))
         if len(best) < query.k and head < len(order_I):
-            best = hard_filter(query, self._listed(order_I, score_I))
+            best = self.finish(query, self._listed(order_I, score_I[order_I], "popular"))
         return best
 
     def sources_of(self, mask: int) -> list[str]:
         """Names of the sources in a `source_mask`."""
-        return [name for bit, name in enumerate(self.source_names) if mask >> bit & 1]
+        return [name for bit, name in enumerate((*self.source_names, FRESH)) if mask >> bit & 1]
 
     def _order(self, context: tuple[tuple[str, str], ...]) -> tuple[Int32, np.ndarray]:
         score_I = self._popularity.in_context(dict(context))
         return np.lexsort((np.arange(len(score_I)), -score_I)).astype(np.int32), score_I
 
-    def _listed(self, rows_K: Int32, score_I: np.ndarray) -> Candidates:
-        bit = self.source_names.index("popular") if "popular" in self.source_names else None
+    def _listed(self, rows_K: Int32, score_K: Float32, source: str) -> Candidates:
+        bit = self.source_names.index(source) if source in self.source_names else None
         mask = np.uint32(0 if bit is None else 1 << bit)
         score_KS = np.full((len(rows_K), len(self.source_names)), np.nan, np.float32)
         if bit is not None:
-            score_KS[:, bit] = score_I[rows_K]
-        return Candidates(rows_K, score_I[rows_K], np.full(len(rows_K), mask, np.uint32), score_KS)
+            score_KS[:, bit] = score_K
+        return Candidates(rows_K, score_K, np.full(len(rows_K), mask, np.uint32), score_KS)
+
+
+class _Joined(Sequence[str]):
+    """A bundle's item ids and those behind them, without a copy."""
+
+    def __init__(self, ids: Sequence[str], num: int, more: Sequence[str]) -> None:
+        self._ids: Sequence[str] = ids._ids if isinstance(ids, _Joined) else ids
+        self._num, self._more = num, more
+
+    def __len__(self) -> int:
+        return self._num + len(self._more)
+
+    def __getitem__(self, row: Any) -> Any:
+        return self._ids[row] if row < self._num else self._more[row - self._num]
+
+
+class LiveFace:
+    """The newest face of a bundle. One thread takes changes; any may look.
+
+    Args:
+        published: Of the bundle as it was opened.
+    """
+
+    def __init__(self, published: BundleFace) -> None:
+        self._published, self.face = published, published
+        self._rows: OverlayRows | None = None
+
+    def take(self, changes: ItemChanges) -> None:
+        """Makes the next face; changes that begin anew replace all earlier ones."""
+        if self._rows is None or changes.restarted:
+            self._rows = OverlayRows(self._published.overlay.num_bundle, self._published.row_of)
+            self.face = self._published
+        if changes:
+            self.face = self.face.after(self._rows.take(changes), self._rows.row_of)
 
 
 def split_context(context: Mapping[str, str], known: frozenset[str]) -> tuple[dict[str, str], int]:
     """The known keys of a request's context, and how many there are that nobody knows."""
     kept = {key: value for key, value in context.items() if key in known}
     return kept, len(context) - len(kept)
+
+
+def fingerprint_of(bundle: Bundle) -> str | None:
+    """The fingerprint of a bundle's content space; None where it has none."""
+    return str(bundle.json("content.json")["fingerprint"]) if bundle.has("content.json") else None

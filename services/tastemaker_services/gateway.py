@@ -8,7 +8,7 @@ what trends in the context. Whatever a rung gives passes the hard filter. HTTP i
 import asyncio
 import time
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import numpy as np
@@ -17,10 +17,9 @@ from tastemaker import telemetry
 from tastemaker.config import Settings
 from tastemaker.errors import StateError
 from tastemaker.experiments.assignment import Assignment
-from tastemaker.stages.filtering import hard_filter
 from tastemaker.state.lists import StoredList
 from tastemaker.types import Candidates, Origin, Query
-from tastemaker_services.answers import decision_of, items_of, unsourced
+from tastemaker_services.answers import decision_of, items_of, keeps_features, unsourced
 from tastemaker_services.cache import Lists
 from tastemaker_services.calls import StageError
 from tastemaker_services.decisions import DecisionLog
@@ -34,6 +33,8 @@ from tastemaker_services.schema import RecommendationRequest
 from tastemaker_services.users import User
 
 WARM_UP_SECONDS = 20.0
+_SEED_DIGITS = 15
+"""Of the request's id: what luck decides can be told from the log."""
 
 
 class Call(Protocol):
@@ -98,11 +99,11 @@ class Gateway:
             user = await self._user(run, request.user_id)
             assignment = await self._assignment(run, request.user_id, now_ms, origin)
             pin, assignment = self._pinned(run, assignment)
-            query = self._query(request, user, pin.face, now_ms)
+            query = self._query(run, request, user, pin.face, now_ms=now_ms, origin=origin)
             found = await self._lately.find(
                 run, request, query, pin.face, user=user, assignment=assignment, origin=origin
             )
-        slate = found.again(run, query)
+        slate = found.again(run, pin.face, query)
         if slate is None:
             until = str((assignment.policy or {}).get("until", "rerank")) if assignment else "rerank"
             slate = await self._answer(run, pin.face, query, until, found)
@@ -110,7 +111,7 @@ class Gateway:
         run.end()
         self._log(run, pin, query, slate=slate, assignment=assignment, origin=origin, now_ms=now_ms)
         reason = "fits the history" if "cached" in run.degraded else "popular now"
-        items = items_of(pin.face, slate, reason, request.explain)
+        items = items_of(pin.face, slate, reason, request.explain, is_personal=found.is_personal)
         return self._body(run, pin, items, assignment)
 
     async def similar(self, item_id: str, k: int) -> dict[str, Any]:
@@ -131,7 +132,7 @@ class Gateway:
                 call = (pin.face.sha256, int(rows[0]), k)
                 found = await self._stages.similar(call, run.left_seconds("retrieve"))
             nearest = unsourced(found, len(pin.face.source_names))
-            candidates, reason = hard_filter(query, nearest), "like the item"
+            candidates, reason = pin.face.finish(query, nearest), "like the item"
         except StageError:
             candidates, reason = self._trending(run, pin.face, query), "popular now"
         run.end()
@@ -185,14 +186,26 @@ class Gateway:
         return champion, None
 
     def _query(
-        self, request: RecommendationRequest, user: User | None, face: BundleFace, now_ms: int
+        self,
+        run: Run,
+        request: RecommendationRequest,
+        user: User | None,
+        face: BundleFace,
+        *,
+        now_ms: int,
+        origin: Origin,
     ) -> Query:
         length = self._settings.state.history_length
-        return query_of(request, user, face, self._catalogue, history_length=length, now_ms=now_ms)
+        query = query_of(request, user, face, self._catalogue, history_length=length, now_ms=now_ms)
+        keep = keeps_features(run.request_id, self._settings.gateway.features_share)
+        seed = int(run.request_id[:_SEED_DIGITS], 16)
+        return replace(query, keep_features=keep, seed=seed, explore=origin == "live")
 
     async def _answer(self, run: Run, face: BundleFace, query: Query, until: str, found: Found) -> Candidates:
         best = await self._ladder(run, face, query, until, found)
-        slate = hard_filter(query, best)
+        if unknown := len(best) - len(face.overlay.known(best)):
+            telemetry.UNKNOWN_ROWS.labels(self._catalogue).inc(unknown)
+        slate = face.finish(query, best)
         if len(slate) or "trending" in run.degraded:
             return slate
         return self._trending(run, face, query)
@@ -216,8 +229,8 @@ class Gateway:
         return reranked
 
     async def _without_stages(self, run: Run, face: BundleFace, query: Query, found: Found) -> Candidates:
-        slate = found.rung(run, query)
-        if slate is None:
+        slate = found.rung(run, face, query)
+        if slate is None and found.is_personal:
             slate = await self._stored(run, face, query)
         return self._trending(run, face, query) if slate is None else slate
 
@@ -232,7 +245,7 @@ class Gateway:
             return None
         rows_K, _ = face.rows(stored.item_ids)
         score_K = np.linspace(1, 0, len(rows_K), dtype=np.float32)
-        slate = hard_filter(query, unsourced((rows_K, score_K), len(face.source_names)))
+        slate = face.finish(query, unsourced((rows_K, score_K), len(face.source_names)))
         if not len(slate):
             return None
         run.fall_to("cached")

@@ -4,7 +4,7 @@ This process imports neither torch nor FAISS: it answers from memory and by call
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
 
@@ -21,10 +21,12 @@ from tastemaker.experiments.decision_log import Decision, append_decisions_async
 from tastemaker.experiments.router import Router
 from tastemaker.home import Home
 from tastemaker.registry.live import LiveVersion
-from tastemaker.state.connection import cache_url_of, connect_async, url_of
+from tastemaker.state.connection import cache_url_of, connect, connect_async, url_of
+from tastemaker.state.items import PutItems, Written, write_items_async
 from tastemaker.state.keys import Keys
 from tastemaker.state.lists import StoredList, read_list_async
 from tastemaker.types import Origin
+from tastemaker.users.profile import ProfileRow
 from tastemaker_services.api import create_api
 from tastemaker_services.cache import ResultCache
 from tastemaker_services.calls import Send, StageCalls
@@ -32,7 +34,9 @@ from tastemaker_services.decisions import DecisionLog
 from tastemaker_services.face import BundleFace
 from tastemaker_services.gateway import Gateway, Stages
 from tastemaker_services.intake import Intake, Taken
+from tastemaker_services.live_trending import LiveTrending
 from tastemaker_services.pins import Pins
+from tastemaker_services.profiles import Profiles
 from tastemaker_services.schema import RecommendationRequest
 from tastemaker_services.users import User, read_user
 
@@ -57,6 +61,7 @@ class GatewayReplica:
         url = url_of(settings, home)
         self._client, self._bytes_client = connect_async(url), connect_async(url, text=False)
         self._cache_client = connect_async(cache_url_of(settings, home), text=False)
+        self._trending = LiveTrending(connect(url), self._keys, settings.trending)
         self._intake = Intake(self._client, url, self._keys, settings, home)
         self._store = BundleStore.of(settings, home)
         self._handles = [handle.options(**_PLAIN_PICKLE) for handle in (retriever, ranker, reranker)]
@@ -72,6 +77,7 @@ class GatewayReplica:
             rerank=self._calls["reranker"],
             similar=StageCalls(_sender(retrieval.similar)),
         )
+        self._profiles = Profiles(self._client, self._bytes_client, self._cache_client, self._keys)
         self._decisions = DecisionLog(self._append_decisions, settings.catalogue)
         seconds = settings.cache.seconds
         self._cache = ResultCache(self._cache_client, self._keys, seconds) if seconds else None
@@ -86,7 +92,8 @@ class GatewayReplica:
             lists=self._cache,
             read_stored=self._read_stored,
         )
-        self._pins = Pins(self._client, self._keys, self._load, self._gateway.warm_up)
+        items = PutItems(connect(url), self._keys)
+        self._pins = Pins(self._client, self._keys, self._load, self._gateway.warm_up, items)
 
     def __serve_build_asgi_app__(self) -> FastAPI:
         """The routes; background work lives as long as the application."""
@@ -101,6 +108,8 @@ class GatewayReplica:
                 stack.push_async_callback(self._cache.settle)
             await asyncio.to_thread(self._intake.start)
             stack.push_async_callback(asyncio.to_thread, self._intake.stop)
+            await asyncio.to_thread(self._trending.start)
+            stack.push_async_callback(asyncio.to_thread, self._trending.stop)
             self._decisions.start()
             stack.push_async_callback(self._decisions.stop)
             watcher = asyncio.create_task(self._pins.watch(self._count_replicas))
@@ -130,6 +139,22 @@ class GatewayReplica:
             return found.as_dict()
         return {} if await is_pending_async(self._client, self._keys, name) else None
 
+    async def put_users(self, rows: Sequence[ProfileRow]) -> None:
+        """See `profiles.Profiles`."""
+        await self._profiles.put(rows)
+
+    async def user(self, user_id: str) -> dict[str, Any] | None:
+        """See `profiles.Profiles`."""
+        return await self._profiles.get(user_id)
+
+    async def merge_users(self, from_user: str, into_user: str) -> dict[str, str]:
+        """See `profiles.Profiles`."""
+        return await self._profiles.merge(from_user, into_user)
+
+    async def write_items(self, rows: Mapping[str, str | None]) -> Written:
+        """Every process follows within a second."""
+        return await write_items_async(self._client, self._keys, rows)
+
     async def why_not_ready(self) -> str | None:
         """What is missing; sends a call through every handle."""
         if self._pins.waiting_for is not None:
@@ -149,7 +174,7 @@ class GatewayReplica:
         return self._pins.get(alias)
 
     def _load(self, version: LiveVersion) -> BundleFace:
-        return BundleFace.of(Bundle.open(self._store, version.ref))
+        return BundleFace.of(Bundle.open(self._store, version.ref), self._trending.current)
 
     async def _read_stored(self, user_id: str) -> StoredList | None:
         return await read_list_async(self._cache_client, self._keys, user_id)

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from tastemaker import telemetry
 from tastemaker.errors import StateError
 from tastemaker.experiments.assignment import Assignment
-from tastemaker.stages.filtering import hard_filter
 from tastemaker.types import Candidates, Origin, Query
 from tastemaker_services.cache import Kept, Lists, question_of, version_of
 from tastemaker_services.face import BundleFace
@@ -25,21 +24,28 @@ class Asked:
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """A request as asked, and the list that was kept for it; both None where nothing is to be kept."""
+    """A request as asked, and the list that was kept for it; both None where nothing is to be kept.
+
+    Without `is_personal` no list that was made before, by whomever, may answer: the user opted out.
+    """
 
     asked: Asked | None = None
     kept: Kept | None = None
+    is_personal: bool = True
 
-    def again(self, run: Run, query: Query) -> Candidates | None:
-        """The kept list under the query's hard rules, where it is of this very version of the user."""
+    def again(self, run: Run, face: BundleFace, query: Query) -> Candidates | None:
+        """The kept list, where it is of this very version of the user and the hard rules still leave all of it."""
         if self.kept is None or self.asked is None or self.kept.version != self.asked.version:
             return None
+        slate = face.finish(query, self.kept.slate)
+        if len(slate) < len(self.kept.slate):  # an item of it was deleted since
+            return None
         run.cached_from = self.kept.request_id
-        return hard_filter(query, self.kept.slate)
+        return slate
 
-    def rung(self, run: Run, query: Query) -> Candidates | None:
+    def rung(self, run: Run, face: BundleFace, query: Query) -> Candidates | None:
         """The kept list of any version, in place of stages that do not answer; None where the rules leave nothing."""
-        if self.kept is None or not len(slate := hard_filter(query, self.kept.slate)):
+        if self.kept is None or not len(slate := face.finish(query, self.kept.slate)):
             return None
         run.fall_to("cached")
         run.cached_from = self.kept.request_id
@@ -70,9 +76,11 @@ class Lately:
     ) -> Found:
         """What was kept for a request.
 
-        Nothing is for simulated and replayed requests, which are there to measure the stages, nor for explained ones,
+        Nothing is for users who opted out, for simulated and replayed requests, which are there to measure the stages, nor for explained ones,
         whose sources' scores are not kept.
         """
+        if user is not None and not user.profile.personalise:
+            return Found(is_personal=False)
         if self._lists is None or origin != "live" or request.explain:
             return Found()
         version = version_of(user.version, request) if user else None

@@ -1,26 +1,30 @@
 """What FastAPI cannot know of routes that read their requests themselves: schemas for the OpenAPI page."""
 
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, Final
 
 from pydantic import BaseModel
+
+_REFERENCE: Final = "#/components/schemas/"
 
 
 def body_schema(model: type[BaseModel]) -> dict[str, Any]:
     """A route whose body is a `model`."""
-    schema = model.model_json_schema(ref_template="#/components/schemas/{model}")
-    for name, definition in schema.pop("$defs", {}).items():
-        _inline(schema, name, definition)
+    schema = model.model_json_schema(ref_template=_REFERENCE + "{model}")
+    schema = _inlined(schema, schema.pop("$defs", {}))
     return {"requestBody": {"required": True, "content": {"application/json": {"schema": schema}}}}
 
 
-def _inline(node: Any, name: str, definition: dict[str, Any]) -> None:
-    """Puts a definition in place of its references: a route's extra schema has no components of its own."""
-    if isinstance(node, dict):
-        if node.get("$ref") == f"#/components/schemas/{name}":
-            del node["$ref"]
-            node.update(definition)
-        for value in node.values():
-            _inline(value, name, definition)
+def _inlined(node: Any, definitions: Mapping[str, Any]) -> Any:
+    """The node with definitions in place of references: a route's extra schema has no components of its own."""
+    if isinstance(node, list):
+        return [_inlined(part, definitions) for part in node]
+    if not isinstance(node, dict):
+        return node
+    found = {key: _inlined(value, definitions) for key, value in node.items() if key != "$ref"}
+    if "$ref" in node:
+        return _inlined(definitions[node["$ref"].removeprefix(_REFERENCE)], definitions) | found
+    return found
 
 
 def query_schema(*names: str) -> dict[str, Any]:

@@ -1,9 +1,14 @@
-"""A request in the terms of one bundle: ids become rows, what nobody knows is counted, what the user refused is out."""
+"""A request in the terms of one bundle: ids become rows, what nobody knows is counted, what the user refused is out.
+
+What a new user answered stands in for a past; of a user who opted out neither past nor answers are in the query.
+"""
 
 import numpy as np
 
 from tastemaker import telemetry
-from tastemaker.types import Query
+from tastemaker.models.popularity import SEPARATOR
+from tastemaker.types import Float32, Query
+from tastemaker.users.profile import DEMOGRAPHIC, Onboarding, Profile, demographic_group
 from tastemaker_services.answers import newest_once
 from tastemaker_services.face import BundleFace, split_context
 from tastemaker_services.schema import RecommendationRequest
@@ -21,7 +26,9 @@ def query_of(
 ) -> Query:
     """The query of a request.
 
-    Items that the user disliked or hid are excluded, as those are that the request names: hard rules, on every rung.
+    Items that the user disliked or hid are excluded, as those are that the request names: hard rules, on every rung. A
+    new user's liked items are the visit, before the session; whose categories and tags of interest, and whose demographic
+    group, raise what is popular there. A request of a user who opted out has its context alone: the session is excluded.
 
     Args:
         request: As it came.
@@ -33,22 +40,49 @@ def query_of(
     """
     session, unknown_session = face.rows(request.session)
     exclude, unknown_exclude = face.rows(request.exclude)
+    profile = user.profile if user else Profile()
+    is_new = user is not None and user.is_new and profile.personalise
+    answers = profile.onboarding if profile.personalise else Onboarding()
     past, _ = face.rows(user.history if user else ())
-    refused, _ = face.rows(user.state.refused() if user and user.state else ())
+    liked, _ = face.rows(answers.liked if is_new else ())
+    refused, _ = face.rows([*answers.disliked, *(user.state.refused() if user and user.state else ())])
     if unknown := unknown_session + unknown_exclude:
         telemetry.UNKNOWN_ITEMS.labels(catalogue).inc(unknown)
     context, unknown_keys = split_context(request.context, face.context_keys)
     if unknown_keys:
         telemetry.UNKNOWN_CONTEXT.labels(catalogue).inc(unknown_keys)
-    seen_L = newest_once(np.concatenate([past, session]))
+    visit_L = newest_once(np.concatenate([liked, session]))
+    if not profile.personalise:
+        refused, visit_L = session, session[:0]
+    seen_L = newest_once(np.concatenate([past, visit_L]))
     return Query(
         history_L=seen_L[-history_length:],
         k=request.k,
         user_id=request.user_id,
-        context=context,
+        context=(_of_profile(profile, now_ms) if is_new else {}) | context,
         exclude=np.concatenate([exclude, refused, seen_L[:-history_length]]),
-        allowed=face.allowed(request.filters),
+        allowed=face.allowed(request.filters, request.context),
         now_ms=now_ms,
-        visit_L=session,
+        visit_L=visit_L,
         record=user.record if user and user.state else None,
+        interest_D=_interest(profile, face) if is_new else None,
+        lineage=face.overlay.lineage,
     )
+
+
+def _of_profile(profile: Profile, now_ms: int) -> dict[str, str]:
+    """What the profile of a new user adds to the context of a request."""
+    found = {
+        DEMOGRAPHIC: demographic_group(profile.demographics, now_ms),
+        "category": SEPARATOR.join(profile.onboarding.categories),
+        "tag": SEPARATOR.join(profile.onboarding.tags),
+    }
+    return {key: value for key, value in found.items() if value}
+
+
+def _interest(profile: Profile, face: BundleFace) -> Float32 | None:
+    """The vector of what the user said, where it is of the bundle's content space."""
+    interest = profile.interest
+    if interest is None or not interest.vector or interest.fingerprint != face.content_fingerprint:
+        return None
+    return np.array(interest.vector, np.float32)

@@ -11,26 +11,35 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
-import numpy as np
-
+from tastemaker import telemetry
 from tastemaker.bundle.reader import Bundle
 from tastemaker.bundle.store import BundleStore
 from tastemaker.config import Settings
 from tastemaker.errors import StateError, TastemakerError
+from tastemaker.features.trending import TRENDING
+from tastemaker.features.well_known import WellKnown
 from tastemaker.home import Home
 from tastemaker.registry.live import LiveVersion, read_live
 from tastemaker.state.connection import connect, state_errors, url_of
+from tastemaker.state.item_vectors import read_vectors
+from tastemaker.state.items import ItemChanges, PutItems
 from tastemaker.state.keys import Keys
 from tastemaker.types import Candidates, Float32, Int32, Query
 from tastemaker_services.calls import Failed
+from tastemaker_services.fresh_items import FreshItems
+from tastemaker_services.live_trending import LiveTrending
 from tastemaker_services.versions import POLL_SECONDS, Report, Versions
 
 if TYPE_CHECKING:
+    from tastemaker.stages.live import LiveStages
     from tastemaker.stages.pipeline import Part, Pipeline
 
+WELL_KNOWN_SECONDS = 5.0
+"""Between looks at how often put items were shown."""
 log = logging.getLogger(__name__)
 
 
@@ -39,7 +48,19 @@ class Loaded:
     """One bundle version in a replica."""
 
     bundle: Bundle
-    pipeline: "Pipeline"
+    live: "LiveStages"
+    catalogue: str
+
+    @property
+    def pipeline(self) -> "Pipeline":
+        """As of the newest change of the catalogue."""
+        return self.live.pipeline
+
+    def count_unknown(self, candidates: Candidates) -> None:
+        """Counts candidates of a process that is ahead of this one; the pipeline drops them."""
+        num_items = self.live.pipeline.overlay.num_items if self.live.pipeline.overlay else 0
+        if unknown := int((candidates.item_index >= num_items).sum()):
+            telemetry.UNKNOWN_ROWS.labels(self.catalogue).inc(unknown)
 
 
 class StageReplica:
@@ -58,6 +79,7 @@ class StageReplica:
         self._name = f"{stage}/{uuid4().hex[:12]}"
         self._parts: frozenset[Part] = frozenset({part})
         self._store = BundleStore.of(settings, self._home)
+        self._items = PutItems(self._client, self._keys)
         self._versions = Versions(self._load, settings.catalogue)
         self._pool = ThreadPoolExecutor(1, thread_name_prefix=stage, initializer=_one_thread)
         self._poll()
@@ -86,10 +108,19 @@ class StageReplica:
         return answers
 
     def _load(self, version: LiveVersion) -> Loaded:
-        from tastemaker.stages.pipeline import Pipeline  # torch: only processes that load bundles need it
-
         bundle = Bundle.open(self._store, version.ref)
-        return Loaded(bundle, Pipeline.from_bundle(bundle, parts=self._parts))
+        live = self._stages(bundle)
+        live.take(self._items.everything())  # before it counts as ready: a swap loses no new item
+        return Loaded(bundle, live, self._settings.catalogue)
+
+    def _stages(self, bundle: Bundle) -> "LiveStages":
+        from tastemaker.stages.live import LiveStages  # torch: only processes that load bundles need it
+
+        return LiveStages(bundle, self._parts, content_of=self._content_of)
+
+    def _content_of(self, space: str, dim: int, item_ids: Sequence[str]) -> Float32:
+        """Made by `content_vectors`, in another process."""
+        return read_vectors(self._client, self._keys, space, dim, item_ids)
 
     def _watch(self) -> None:
         while True:
@@ -99,6 +130,7 @@ class StageReplica:
     def _poll(self) -> None:
         try:
             live = read_live(self._client, self._keys)
+            self._take(self._items.poll())
             self._versions.refresh(live)
             report = Report(
                 live.generation if live else 0, tuple(self._versions.held), time.time_ns() // 1_000_000
@@ -110,12 +142,50 @@ class StageReplica:
         except TastemakerError:
             log.exception("cannot refresh the bundle versions")
 
+    def _take(self, changes: ItemChanges) -> None:
+        """Brings all versions up to the catalogue's changes; one that cannot follow is loaded anew."""
+        for sha256 in self._versions.held if changes else ():
+            version = self._versions.get(sha256)
+            assert version is not None, "this thread alone drops versions"
+            try:
+                version.live.take(changes)
+            except Exception:  # whatever an encoder raises: the version says so when it is loaded anew
+                log.exception("bundle %s cannot follow the catalogue", sha256[:12])
+                self._versions.drop(sha256)
+
 
 class Retriever(StageReplica):
     """Proposes candidates."""
 
+    _known_again = 0.0
+
     def __init__(self, settings: Settings) -> None:
         super().__init__(settings, "retriever", "retrieve")
+
+    def _take(self, changes: ItemChanges) -> None:
+        super()._take(changes)
+        if time.monotonic() >= self._known_again:
+            self._known_again = time.monotonic() + WELL_KNOWN_SECONDS
+            self._well_known.refresh(self._items.order)
+
+    def _stages(self, bundle: Bundle) -> "LiveStages":
+        from tastemaker.stages.live import LiveStages
+
+        live = LiveStages(
+            bundle, self._parts, trending=self._trending.current, well_known=self._well_known.current,
+            content_of=self._content_of,
+        )  # fmt: skip
+        if TRENDING in live.pipeline.source_names:
+            self._trending.start()
+        return live
+
+    @cached_property
+    def _well_known(self) -> WellKnown:
+        return WellKnown(self._client, self._keys)
+
+    @cached_property
+    def _trending(self) -> LiveTrending:
+        return LiveTrending(self._client, self._keys, self._settings.trending)
 
     async def retrieve(self, calls: Sequence[tuple[str, Query]]) -> list[Candidates | Failed]:
         """Candidates of each (manifest hash, query), best first."""
@@ -132,8 +202,17 @@ class Ranker(StageReplica):
     def __init__(self, settings: Settings) -> None:
         super().__init__(settings, "ranker", "rank")
 
+    def _stages(self, bundle: Bundle) -> "LiveStages":
+        from tastemaker.stages.live import LiveStages
+
+        return LiveStages(bundle, self._parts, store_of=self._fresh_items.store, content_of=self._content_of)
+
+    @cached_property
+    def _fresh_items(self) -> FreshItems:
+        return FreshItems(self._client, self._keys)
+
     async def rank(self, calls: Sequence[tuple[str, Query, Candidates]]) -> list[Candidates | Failed]:
-        """The candidates of each (manifest hash, query, candidates), without their features."""
+        """The candidates of each (manifest hash, query, candidates); with their features where the query asks for them."""
         return await self._do(_rank, calls)
 
 
@@ -154,22 +233,23 @@ def _retrieve(version: Loaded, rest: list[Any]) -> Candidates:
 
 def _rank(version: Loaded, rest: list[Any]) -> Candidates:
     query, candidates = rest
+    version.count_unknown(candidates)
     ranked = version.pipeline.rank([query], [candidates])[0]
+    if query.keep_features:
+        return ranked
     return replace(ranked, features_KF=None)  # the heaviest part, and nobody behind us reads it
 
 
 def _rerank(version: Loaded, rest: list[Any]) -> Candidates:
     query, candidates = rest
+    version.count_unknown(candidates)
     pipeline = version.pipeline
     return pipeline.finish([query], pipeline.rerank([query], [candidates]))[0]
 
 
 def _similar(version: Loaded, rest: list[Any]) -> tuple[Int32, Float32]:
     item_index, k = rest
-    index = version.bundle.index()
-    vector_1D = index.vectors()[item_index : item_index + 1]
-    rows_BK, score_BK = index.search(vector_1D, k, exclude=[np.array([item_index], np.int32)])
-    return rows_BK[0], score_BK[0]
+    return version.live.similar(item_index, k)
 
 
 def _one_thread() -> None:

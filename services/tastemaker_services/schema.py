@@ -26,6 +26,9 @@ class Filters(Strict):
         (), max_length=100, description="the item's category is one of these"
     )
     tags: tuple[Text, ...] = Field((), max_length=100, description="the item has at least one of these")
+    max_maturity: int | None = Field(
+        None, ge=0, le=99, description="items for an older audience are left out; empty: none are"
+    )
 
 
 class RecommendationRequest(Strict):

@@ -55,6 +55,11 @@ class Versions(Generic[T]):
         """Why a live version is not held, by manifest hash."""
         return {sha256: reason for sha256, (_, reason) in self._refused.items()}
 
+    def drop(self, sha256: str) -> None:
+        """Drops a version at once; where it is live, the next refresh loads it anew."""
+        self._held.pop(sha256, None)
+        self._unused_since.pop(sha256, None)
+
     def refresh(self, live: LiveAliases | None) -> None:
         """Loads what became live and drops what has long not been."""
         wanted = {version.sha256: version for version in live.aliases.values()} if live else {}

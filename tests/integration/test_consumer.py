@@ -7,14 +7,16 @@ from typing import Any
 
 import pytest
 import redis
+from histories import put_histories
 
 from tastemaker import telemetry
 from tastemaker.errors import DataError, StateError
-from tastemaker.events import archive
+from tastemaker.events import archive, consumer
 from tastemaker.events.archive import EVENT_SCHEMA, read_days
 from tastemaker.events.archiver import Archiver
-from tastemaker.events.consumer import StreamConsumer, await_drained, is_drained
-from tastemaker.events.history import load_histories, read_history
+from tastemaker.events.consumer import StreamConsumer
+from tastemaker.events.drained import await_drained, is_drained
+from tastemaker.events.history import read_history
 from tastemaker.events.log import append
 from tastemaker.events.schema import Event
 from tastemaker.experiments.decision_log import DECISION_SCHEMA, Decision, append_decision
@@ -83,11 +85,10 @@ def test_histories_keep_the_newest_items_once_and_only_of_live_users_choices(sta
 
 
 def test_loaded_histories_are_continued_by_events(state: Any) -> None:
-    load_histories(state.client, state.keys, {"ann": ["p", "q", "p"], "none": []}, length=5)
+    put_histories(state.client, state.keys, {"ann": ["q", "p"]})
     send(state, event("ann", "r"))
     make_consumer(state).step()
     assert read_history(state.client, state.keys, "ann") == ["q", "p", "r"]
-    assert read_history(state.client, state.keys, "none") == []
 
 
 def test_every_event_comes_back_from_parquet_and_streams_are_trimmed(state: Any) -> None:
@@ -257,3 +258,35 @@ def test_a_day_that_cannot_be_written_keeps_the_stream(state: Any, monkeypatch: 
         with pytest.raises(DataError, match="No space"):
             make_consumer(state).step()
     assert state.client.xlen(state.keys.events(state.keys.partition("ann"))) == 1
+
+
+def test_projections_that_never_end_take_a_share_of_the_time_and_no_more(
+    state: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Clock:
+        now = 0.0
+
+        def monotonic(self) -> float:
+            return self.now
+
+    clock, worker, took = Clock(), make_consumer(state), 0.05
+    monkeypatch.setattr(consumer, "time", clock)
+    calls = 0
+
+    def project() -> int:
+        nonlocal calls
+        calls += 1
+        clock.now += took
+        return 1000
+
+    monkeypatch.setattr(worker._effects, "project", project)
+    worker._archive_at = worker._merge_at = 1e9
+    while clock.now < 10:
+        worker.step()
+        clock.now += 0.005  # the events'
+    assert 0.05 < calls * took / clock.now <= 1 / (1 + consumer.PROJECT_REST)
+    monkeypatch.setattr(worker._effects, "project", lambda: 0)
+    worker._project_at = 0.0
+    worker.step()
+    assert worker._project_at == clock.now + consumer.PROJECT_SECONDS
+    worker.close()

@@ -18,20 +18,22 @@ from streams import DAY_MS, until
 from tastemaker.config import Settings
 from tastemaker.errors import StateError
 from tastemaker.events.archive import EVENT_SCHEMA, read_days
-from tastemaker.events.consumer import is_drained
+from tastemaker.events.drained import is_drained
 from tastemaker.events.log import append
 from tastemaker.events.schema import Event
-from tastemaker.features.counters import Counters, row_of
+from tastemaker.features.counters import WEIGHT, Counters, row_of
 from tastemaker.features.user_state import UserState
 from tastemaker.home import Home
 from tastemaker.state.connection import connect, open_keys, url_of
 from tastemaker.state.keys import Keys
 from tastemaker.state.server import EmbeddedValkey
+from tastemaker.types import EVENT_WEIGHTS
 
 CONSUME = Path(__file__).parents[1] / "support" / "consume.py"
 CATALOGUE, LEASE_SECONDS = "faults", "2.0"
 NUM_EVENTS, BATCH = 200_000, 2_000
 KINDS = ("impression", "view", "click", "purchase", "skip")
+COUNTRIES = ("DE", "FR")
 NOW_MS = int(time.time() * 1000)
 
 
@@ -42,7 +44,7 @@ def make_events(start: int) -> list[Event]:
     return [
         Event(
             event_id=f"e{start + n}", user_id=f"u{users[n]}", item_id=f"i{items[n]}", kind=str(kinds[n]),
-            timestamp_ms=NOW_MS - int(ages[n]),
+            timestamp_ms=NOW_MS - int(ages[n]), context={"country": COUNTRIES[users[n] % 2]},
         )
         for n in range(BATCH)
     ]  # fmt: skip
@@ -124,6 +126,18 @@ def item_counts(client: redis.Redis, keys: Keys, truth: Counter[tuple[str, str]]
     return counts(item_ids, list(Counters.decode(kept).value_NKW))
 
 
+def country_weights(client: redis.Redis, keys: Keys) -> Counter[str]:
+    """Weight of all that happened in each country; exact, being sums of quarters."""
+    found: Counter[str] = Counter()
+    for p in range(keys.partitions):
+        names = client.hkeys(keys.local_counters(p))
+        kept = client.execute_command("HMGET", keys.local_counters(p), *names, NEVER_DECODE=True)
+        weights = Counters.decode(kept).value_NKW[:, row_of(WEIGHT), -1].tolist()
+        for name, weight in zip(names, weights, strict=True):
+            found[name[:2]] += weight
+    return found
+
+
 def counts(ids: list[str], values: list[Any]) -> Counter[tuple[str, str]]:
     """Of the window that never forgets."""
     rows = [(kind, row_of(kind)) for kind in KINDS]
@@ -139,6 +153,7 @@ def test_every_accepted_event_is_counted_once_whatever_is_killed(tmp_path: Path)
     settings = Settings(home=home.root, catalogue=CATALOGUE)
     of_users: Counter[tuple[str, str]] = Counter()
     of_items: Counter[tuple[str, str]] = Counter()
+    of_countries: Counter[str] = Counter()
     with ExitStack() as stack:
         server = Server(home)
         stack.callback(server.end)
@@ -155,10 +170,13 @@ def test_every_accepted_event_is_counted_once_whatever_is_killed(tmp_path: Path)
             send(client, keys, settings, events)
             of_users.update((event.user_id, event.kind) for event in events)
             of_items.update((event.item_id, event.kind) for event in events)
+            for event in events:
+                of_countries[event.context["country"]] += EVENT_WEIGHTS.get(event.kind, 0.0)
         until(lambda: is_drained(client, keys), "all to be applied and archived", 240)
         until(lambda: not any_marked(client, keys), "all totals to be made", 60)
         assert user_counts(client, keys, of_users) == of_users
         assert item_counts(client, keys, of_items) == of_items
+        assert country_weights(client, keys) == of_countries
         assert not any(client.xlen(keys.dead_letters(p)) for p in range(keys.partitions))
     table = read_days(home / "events" / CATALOGUE, EVENT_SCHEMA, "event_id")
     assert set(table["event_id"].to_pylist()) == {f"e{n}" for n in range(NUM_EVENTS)}

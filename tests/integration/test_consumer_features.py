@@ -14,7 +14,9 @@ from tastemaker.data.schema import ITEMS_SCHEMA, imported_folder
 from tastemaker.events.archive import EVENT_SCHEMA, read_days
 from tastemaker.events.history import read_history
 from tastemaker.features.counters import WEIGHT, Counters, row_of
-from tastemaker.features.totals import MOST_RANKED, ItemTotals, in_category, top
+from tastemaker.features.partials import Partials
+from tastemaker.features.rankings import MOST_RANKED, in_category, top
+from tastemaker.features.totals import ItemTotals
 from tastemaker.features.user_state import UserState, after
 from tastemaker.state.keys import Keys
 
@@ -61,7 +63,7 @@ def test_a_users_record_and_the_items_counters_follow_the_events(state: Any) -> 
     ann = user_state(state, "ann")
     assert ann.counters.value_NKW[0, row_of(WEIGHT), ALL] == pytest.approx(0.25 + 1.0, abs=1e-12)
     assert ann.tastes(NOW_MS) == pytest.approx({"comedy": 0.25 * math.exp(-0.1), "drama": 1.0}, rel=1e-12)
-    assert [item for _, item in ann.taken] == ["a", "b"]
+    assert [signal.item_id for signal in ann.taken] == ["a", "b"]
     assert ann.shown["a"] == (1.0, NOW_MS)
     of_a = item_counters(state, "ann", "a")
     assert of_a.value_NKW[0, [row_of("view"), row_of("impression")], ALL].tolist() == [1.0, 1.0]
@@ -131,16 +133,16 @@ def test_a_mark_stays_where_the_item_changed_while_it_was_summed_up(
     worker.step()
     other = ItemTotals(state.client, state.keys, lambda _: "")
     worker.close()
-    read = ItemTotals._read
+    read = Partials._read
 
-    def read_and_change(self: ItemTotals, item_ids: list[str]) -> Any:
+    def read_and_change(self: Partials, item_ids: list[str]) -> Any:
         found = read(self, item_ids)
-        monkeypatch.setattr(ItemTotals, "_read", read)
+        monkeypatch.setattr(Partials, "_read", read)
         send(state, event("ann", "a"))
         make_consumer(state).step()
         return found
 
-    monkeypatch.setattr(ItemTotals, "_read", read_and_change)
+    monkeypatch.setattr(Partials, "_read", read_and_change)
     assert other.project() == 1
     assert totals(state, "a").value_NKW[0, row_of("click"), ALL] == 2.0
     assert other.project() == 1  # the mark was still there
@@ -155,17 +157,17 @@ def test_an_outlived_holder_cannot_write_older_totals(state: Any, monkeypatch: p
     worker.step()
     worker.close()
     stale, fresh = (ItemTotals(state.client, state.keys, lambda _: "") for _ in range(2))
-    read = ItemTotals._read
+    read = Partials._read
 
-    def read_and_stand_still(self: ItemTotals, item_ids: list[str]) -> Any:
+    def read_and_stand_still(self: Partials, item_ids: list[str]) -> Any:
         found = read(self, item_ids)
-        monkeypatch.setattr(ItemTotals, "_read", read)
+        monkeypatch.setattr(Partials, "_read", read)
         state.client.delete(state.keys.lease)
         send(state, event("ann", "a"))
         make_consumer(state).step()  # it projects too, under the next lease
         return found
 
-    monkeypatch.setattr(ItemTotals, "_read", read_and_stand_still)
+    monkeypatch.setattr(Partials, "_read", read_and_stand_still)
     assert stale.project() == 0
     assert totals(state, "a").value_NKW[0, row_of("click"), ALL] == 3.0
     assert fresh.project() == 0
@@ -180,10 +182,16 @@ def test_rankings_order_items_by_their_decayed_weight_without_a_scan(state: Any)
     send(state, *events)
     assert make_consumer(state).drain(10)
     # Clicks weigh .5; of a week's window: hit 2 e^-2 = .27, film 1 e^-1 = .37, news .5, none 1.
-    assert top(state.client, state.keys, "trending", 10) == ["none", "news", "film", "hit"]
-    assert top(state.client, state.keys, "popular", 1) == ["hit"]
-    assert top(state.client, state.keys, in_category("trending", "drama"), 10) == ["news", "hit"]
-    assert top(state.client, state.keys, in_category("popular", "drama"), 10) == ["hit", "news"]
+    assert top(state.client, state.keys, "trending", 10, NOW_MS).item_ids == ["none", "news", "film", "hit"]
+    assert top(state.client, state.keys, "popular", 1, NOW_MS).item_ids == ["hit"]
+    assert top(state.client, state.keys, in_category("trending", "drama"), 10, NOW_MS).item_ids == [
+        "news",
+        "hit",
+    ]
+    assert top(state.client, state.keys, in_category("popular", "drama"), 10, NOW_MS).item_ids == [
+        "hit",
+        "news",
+    ]
     score = state.client.zscore(state.keys.ranking("trending"), "hit")
     now = score - NOW_MS / (7 * DAY_MS)  # comparable with what is written at any other time
     assert math.exp(now) == pytest.approx(2 * math.exp(-2), rel=1e-6)
@@ -200,16 +208,16 @@ def test_an_item_that_lost_its_counters_loses_totals_and_ranks(state: Any) -> No
     assert worker.drain(10)
     assert state.client.hkeys(state.keys.item_totals) == ["b"]
     for name in ("popular", "trending"):
-        assert top(state.client, state.keys, name, 10) == ["b"]
-        assert top(state.client, state.keys, in_category(name, "drama"), 10) == []
+        assert top(state.client, state.keys, name, 10, NOW_MS).item_ids == ["b"]
+        assert top(state.client, state.keys, in_category(name, "drama"), 10, NOW_MS).item_ids == []
     assert state.client.scard(state.keys.changed_items(partition)) == 0
 
 
 def test_a_ranking_keeps_a_bounded_number_of_the_best(state: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tastemaker.features.totals.MOST_RANKED", 3)
+    monkeypatch.setattr("tastemaker.features.rankings.MOST_RANKED", 3)
     send(state, *(event("ann", f"i{n}") for n in range(6) for _ in range(n + 1)))
     assert make_consumer(state).drain(10)
-    assert top(state.client, state.keys, "popular", MOST_RANKED) == ["i5", "i4", "i3"]
+    assert top(state.client, state.keys, "popular", MOST_RANKED, NOW_MS).item_ids == ["i5", "i4", "i3"]
 
 
 def test_another_import_changes_the_categories_of_a_running_consumer(state: Any) -> None:
@@ -251,6 +259,19 @@ def test_a_poison_event_becomes_a_dead_letter_and_its_neighbours_are_applied(
     assert metric(telemetry.DEAD_LETTERS, state.keys.catalogue, "events") == 1
     folder = state.home / "events" / state.keys.catalogue
     assert read_days(folder, EVENT_SCHEMA, "event_id")["item_id"].to_pylist() == ["before", "after"]
+
+
+def test_an_event_of_another_partitions_user_is_a_dead_letter(state: Any) -> None:
+    own = state.keys.partition("ann")
+    other = (own + 1) % 4
+    send(state, event("ann", "a"))
+    state.client.xadd(state.keys.events(other), {"e": event("ann", "b").model_dump_json()})
+    worker = make_consumer(state)
+    assert worker.drain(10)
+    assert [one[1] for one in user_state(state, "ann").taken] == ["a"]
+    ((_, letter),) = state.client.xrange(state.keys.dead_letters(other))
+    assert letter["reason"] == f"its user belongs to partition {own}"
+    worker.close()
 
 
 def test_an_entry_without_a_record_is_a_dead_letter_too(state: Any) -> None:
@@ -301,9 +322,9 @@ def test_a_damaged_record_costs_its_owners_events_and_no_others(state: Any, dama
 
 def test_lag_and_age_are_reported(state: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("tastemaker.events.batch.BATCH", 2)
-    stream = state.keys.events(0)
+    stream = state.keys.events(state.keys.partition("u"))
     for n in range(3):
-        record = event(f"u{n}", "a").model_dump_json()
+        record = event("u", "a").model_dump_json()
         state.client.xadd(stream, {"e": record}, id=f"{NOW_MS - 60_000 + n}-0")
     worker = make_consumer(state)
     worker.step()

@@ -63,7 +63,7 @@ def test_all_that_is_the_users_goes_and_nothing_of_another(client: redis.Redis, 
         fill(client, keys, settings, user_id)
     found = erase_online(client, client, keys, "a*", NOW_MS)
     assert found == {
-        "records": 2, "lists": 1, "assignments": 1, "marks": 1, "events": 1200, "decisions": 0,
+        "records": 2, "lists": 1, "assignments": 1, "marks": 1, "merges": 0, "events": 1200, "decisions": 0,
         "dead letters": 2,  # one that cannot be read goes wherever the id stands in it
     }  # fmt: skip
     left = {key for key in client.scan_iter() if "a*" in key and "x:a*" not in key}

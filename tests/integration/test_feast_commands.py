@@ -15,6 +15,8 @@ from tastemaker.errors import DataError, StateError
 from tastemaker.features.feast_rows import FeastRows
 from tastemaker.features.views import VIEW, VIEWS
 
+pytestmark = pytest.mark.filterwarnings("ignore:The ``noload`` loader strategy:DeprecationWarning")
+
 
 @pytest.fixture
 def shop(state: Any, monkeypatch: pytest.MonkeyPatch) -> Any:

@@ -19,11 +19,14 @@ from tastemaker.errors import DataError
 from tastemaker.features import feast_format, feast_offline
 from tastemaker.features.feast_repo import apply_repo, open_store, repo_folder, write_repo
 from tastemaker.features.feast_rows import FeastRows
-from tastemaker.features.item_store import ItemStore
+from tastemaker.features.item_store import ItemFacts, ItemStore
 from tastemaker.features.projection import project_items, project_users
+from tastemaker.features.ranker_services import RankerService
 from tastemaker.features.records import read_user
 from tastemaker.features.view_rows import attribute_rows, user_rows
 from tastemaker.features.views import SERVICE, VIEW, VIEWS, Entity, ViewRows, join_key, views_of
+from tastemaker.state.server import EmbeddedValkey
+from tastemaker.users.profiles import restore_profile
 
 DAY_MS = 86_400_000
 ITEM_IDS = ["a", "b", "ü, ünicode"]
@@ -54,8 +57,6 @@ def items_table() -> pa.Table:
 @pytest.fixture(scope="module")
 def repo(valkey_home: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An applied repo of a catalogue of this module's own, whose name is the end of another's."""
-    from tastemaker.state.server import EmbeddedValkey
-
     url = EmbeddedValkey(valkey_home).running_url()
     assert url is not None
     folder = repo_folder(valkey_home, "feast-contract")
@@ -136,10 +137,10 @@ def test_what_serving_reads_is_what_feast_reads(shop: Any, repo: Path):
     assert found["user_rating_1h"][0] == 1.0
     assert 0 < found["user_click_1d"][0] < 1
 
-    store = ItemStore(ITEM_IDS, attributes)
+    store = ItemStore(ItemFacts.of(ITEM_IDS, attributes))
     assert store.refresh(shop.client, shop.keys) == 3
     found = online(repo, "item", ITEM_IDS)
-    for rows in (store.snapshot.counters, store.snapshot.popularity, store.snapshot.attributes):
+    for rows in (store.snapshot.counters, store.snapshot.popularity, store.snapshot.facts.attributes):
         assert_equal(found, rows)
         for f, feature in enumerate(rows.view.numbers):  # and so as numpy has them
             np.testing.assert_array_equal(np.array(found[feature.name], np.float64), rows.value_NF[:, f])
@@ -175,6 +176,33 @@ def test_the_service_gives_all_features_of_a_user_and_an_item(shop: Any, repo: P
     found = store.get_online_features(store.get_feature_service(SERVICE), rows).to_dict()
     assert found.keys() - {"user_id", "item_id"} == {f.name for view in VIEWS for f in view.features}
     assert (found["item_price"], found["taste_1"]) == ([1.25, None], ["drama", None])
+
+
+def test_each_released_ranker_has_a_service_of_the_views_that_its_features_need(
+    valkey_home: Any, tmp_path: Path
+):
+    url = EmbeddedValkey(valkey_home).running_url()
+    assert url is not None
+    rankers = {
+        "0123456789ab": RankerService(recipe="crosses", features=("taste_share", "session_length")),
+        "ba9876543210": RankerService(recipe="all", features=("all",)),
+        "000000000000": RankerService(recipe="shown", features=("times_shown",)),
+    }
+
+    def services() -> dict[str, list[str]]:
+        found = open_store(tmp_path).list_feature_services()
+        return {one.name: [view.name for view in one.feature_view_projections] for one in found}
+
+    write_repo(tmp_path, "rankers", url, rankers)
+    apply_repo(tmp_path)
+    assert services() == {
+        SERVICE: [view.name for view in VIEWS],
+        "ranker_0123456789ab": ["user_taste", "user_session", "item_attributes"],
+        "ranker_ba9876543210": list(rankers["ba9876543210"].views),
+    }
+    write_repo(tmp_path, "rankers", url, {"ba9876543210": rankers["ba9876543210"]})
+    apply_repo(tmp_path)
+    assert sorted(services()) == [SERVICE, "ranker_ba9876543210"]
 
 
 def test_each_row_is_of_a_later_time_than_the_one_before(shop: Any, repo: Path):
@@ -219,12 +247,20 @@ def test_offline_files_are_what_feast_reads_back(shop: Any, repo: Path):
     for user_id in USERS:
         shop.client.delete(shop.keys.user(user_id))
     write_users(shop.client, shop.keys, USERS)
+    told = {
+        "demographics": '{"age":30,"gender":"f"}',
+        "location": '{"lat":52.5,"lon":13.4}',
+        "updated_ms": f"{NOW_MS}",
+    }
+    for user_id in USERS:
+        restore_profile(shop.client, shop.keys, user_id, told, NOW_MS)
     totals = counters_of(ITEM_EVENTS, ITEM_IDS)
     shop.client.delete(shop.keys.item_totals)
     write_items(shop.client, shop.keys, dict(zip(ITEM_IDS, totals.encode(), strict=True)))
     batches = [
         *feast_offline.user_batches(shop.client, shop.keys), *feast_offline.item_batches(shop.client, shop.keys),
-        *feast_offline.attribute_batches(items_table(), NOW_MS),
+        *feast_offline.profile_batches(shop.client, shop.keys),
+        *feast_offline.catalogue_batches(items_table(), NOW_MS, "f00d"),
     ]  # fmt: skip
     counts = feast_offline.materialize(batches, shop.rows, repo, NOW_MS + DAY_MS)
     assert set(counts.values()) == {3}
@@ -237,6 +273,9 @@ def test_offline_files_are_what_feast_reads_back(shop: Any, repo: Path):
     for n, user_id in enumerate(USERS):
         for name in ("user_click_1d", "user_last_ms", "taste_1", "taste_1_weight", "session_length"):
             assert past.loc[user_id, name] == now[name][n]
+        for name, value in {"user_age": 30, "user_gender": "f", "user_lat": 52.5, "user_lon": 13.4}.items():
+            assert past.loc[user_id, name] == now[name][n] == value
+    assert online(repo, "item", ITEM_IDS)["content_space"] == ["f00d"] * 3
     earlier = asked.assign(event_timestamp=datetime.fromtimestamp(NOW_MS / 1000 - 60, UTC))
     assert open_store(repo).get_historical_features(earlier, names).to_df()["user_last_ms"].isna().all()
 

@@ -8,7 +8,9 @@ import pytest
 from records import NOW_MS, counters_of, event, write_items
 
 from tastemaker.errors import CompatibilityError, StateError
-from tastemaker.features.item_store import ItemStore
+from tastemaker.features import item_store
+from tastemaker.features.item_store import ItemFacts, ItemStore
+from tastemaker.features.records import scan_totals
 from tastemaker.features.view_rows import item_rows
 from tastemaker.features.views import VIEW, ViewRows
 from tastemaker.state.connection import connect
@@ -19,7 +21,8 @@ ITEM_IDS = [f"i{n}" for n in range(300)]
 def store_of(item_ids: list[str]) -> ItemStore:
     value_NF = np.tile([float(NOW_MS), np.nan, np.nan], (len(item_ids), 1))
     categories = [f"c{n % 3}" if n % 4 else "" for n in range(len(item_ids))]
-    return ItemStore(item_ids, ViewRows(VIEW["item_attributes"], value_NF, {"item_category": categories}))
+    rows = ViewRows(VIEW["item_attributes"], value_NF, {"item_category": categories})
+    return ItemStore(ItemFacts.of(item_ids, rows))
 
 
 def write(state: Any, clicks: dict[str, int]) -> None:
@@ -45,11 +48,22 @@ def test_a_refresh_takes_what_changed_and_no_more(state: Any):
     assert store.snapshot.counters.value_NF[8, click] == 4
 
 
+def test_totals_are_read_again_only_where_some_were_written(state: Any, monkeypatch: pytest.MonkeyPatch):
+    scans = []
+    monkeypatch.setattr(item_store, "scan_totals", lambda *told: scans.append(1) or scan_totals(*told))
+    store = store_of(ITEM_IDS)
+    found = [store.refresh(state.client, state.keys) for _ in range(2)]  # of what no version tells, always
+    write(state, {"i1": 1})
+    found += [store.refresh(state.client, state.keys) for _ in range(3)]
+    assert (found, len(scans)) == ([0, 0, 1, 0, 0], 3)
+
+
 def test_of_an_item_whose_totals_are_gone_nothing_is_known(state: Any):
     store = store_of(ITEM_IDS)
     write(state, {"i1": 1, "i2": 2})
     store.refresh(state.client, state.keys)
     state.client.hdel(state.keys.item_totals, "i1")
+    state.client.hset(state.keys.item_totals_guard, "version", "another")
     assert store.refresh(state.client, state.keys) == 1
     assert not store.snapshot.counters.value_NF[1].any()
     assert store.snapshot.counters.value_NF[2].any()
@@ -67,7 +81,7 @@ def test_the_columns_are_those_of_the_records(state: Any):
     ):
         np.testing.assert_array_equal(found.value_NF[1:3], expected.value_NF)
         assert not found.value_NF[3:].any()
-    assert store.snapshot.category_I[:5].tolist() == [0, 2, 3, 1, 0]
+    assert store.snapshot.facts.category_I[:5].tolist() == [0, 2, 3, 1, 0]
 
 
 def test_a_reader_sees_one_version_while_others_come(state: Any):
@@ -99,9 +113,9 @@ def test_a_failed_refresh_leaves_the_snapshot_as_it_was(state: Any):
     write(state, {"i1": 1})
     store.refresh(state.client, state.keys)
     before = store.snapshot
-    with pytest.raises(StateError, match="cannot scan items"):
+    with pytest.raises(StateError, match="cannot read the items' version"):
         store.refresh(connect("redis://127.0.0.1:1"), state.keys)
-    state.client.hset(state.keys.item_totals, "i2", b"\0" * 9 + b"\x01")
+    write_items(state.client, state.keys, {"i2": b"\0" * 9 + b"\x01"})
     with pytest.raises(CompatibilityError, match="a record of counters"):
         store.refresh(state.client, state.keys)
     assert store.snapshot is before

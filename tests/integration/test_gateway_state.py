@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 from gateway_world import candidates
+from histories import put_histories
 
 from tastemaker import telemetry
 from tastemaker.errors import StateError
-from tastemaker.events.history import load_histories
 from tastemaker.events.schema import Event
 from tastemaker.features.user_state import UserState, after
 from tastemaker.state.connection import connect_async
@@ -47,7 +47,7 @@ def write_record(state: Any, user_id: str, *kinds: str) -> None:
 
 
 def test_history_and_record_are_read_together(state: Any) -> None:
-    load_histories(state.client, state.keys, {"ann": ["a", "ü", "b"]}, 5)
+    put_histories(state.client, state.keys, {"ann": ["a", "ü", "b"]})
     write_record(state, "ann", "click", "dislike", "hide", "impression")
     user = read(state, "ann")
     assert user.history == ["a", "ü", "b"]
@@ -66,8 +66,8 @@ def test_a_user_of_whom_nothing_is_known_is_empty(state: Any) -> None:
 def test_the_version_is_another_after_whatever_changes_history_or_record(state: Any) -> None:
     versions = [read(state, "ann").version]
     for change in (
-        lambda: load_histories(state.client, state.keys, {"ann": ["a", "bc"]}, 5),
-        lambda: load_histories(state.client, state.keys, {"ann": ["ca", "b"]}, 5),
+        lambda: put_histories(state.client, state.keys, {"ann": ["a", "bc"]}),
+        lambda: put_histories(state.client, state.keys, {"ann": ["ca", "b"]}),
         lambda: write_record(state, "ann", "click"),
         lambda: write_record(state, "ann", "click", "impression"),
         lambda: state.client.delete(state.keys.user("ann"), state.keys.history("ann")),
@@ -80,7 +80,7 @@ def test_the_version_is_another_after_whatever_changes_history_or_record(state: 
 
 
 def test_a_record_of_another_release_leaves_the_history(state: Any) -> None:
-    load_histories(state.client, state.keys, {"ann": ["a"]}, 5)
+    put_histories(state.client, state.keys, {"ann": ["a"]})
     state.client.set(state.keys.user("ann"), b"\x93\xcd\x03\xe7\x00\x00")
     user = read(state, "ann")
     assert (user.history, user.state) == (["a"], None)

@@ -23,23 +23,24 @@ from tastemaker.events import archiver, consumer
 from tastemaker.events.archive import EVENT_SCHEMA, read_days, write_days
 from tastemaker.events.compaction import compact
 from tastemaker.events.erasure import user_hash
-from tastemaker.events.history import load_histories, read_history
+from tastemaker.events.history import read_history
 from tastemaker.events.schema import Event
 from tastemaker.events.standstill import Standstill
 from tastemaker.features import buckets
 from tastemaker.features import rebuild as module
-from tastemaker.features.counters import Counters
+from tastemaker.features.counters import WEIGHT, Counters, row_of
 from tastemaker.features.rebuild import rebuild
 from tastemaker.features.user_state import UserState
 from tastemaker.home import Home
 from tastemaker.types import EVENT_KINDS
 
 IMPORTED = {"u0": ["i1"], "old": ["i2", "i3"]}
+NUM_IMPORTED = 3
 
 
 @pytest.fixture
 def state(state: Any, tmp_path: Path) -> Any:
-    """A catalogue with imported histories, items of three categories, and a home of its own."""
+    """A catalogue with imported events that are online, items of three categories, and a home of its own."""
     home, source = Home.make(tmp_path / "home"), tmp_path / "events.csv"
     rows = [(user, item, 5 + n) for user, items in IMPORTED.items() for n, item in enumerate(items)]
     source.write_text("user_id,item_id,timestamp,stars\n" + "".join(f"{u},{i},{t},4\n" for u, i, t in rows))
@@ -49,9 +50,9 @@ def state(state: Any, tmp_path: Path) -> Any:
     categories = [f"c{item_id[-1]}" for item_id in table["item_id"].to_pylist()]
     place = table.column_names.index("category")
     pq.write_table(table.set_column(place, table.field(place), pa.array(categories)), items)
-    load_histories(state.client, state.keys, IMPORTED, 50)
-    with_longer = state.settings.state.model_copy(update={"history_length": 50})
+    with_longer = state.settings.state.model_copy(update={"history_length": 50, "url": state.url})
     settings = state.settings.model_copy(update={"home": home.root, "state": with_longer})
+    rebuild(state.client, state.keys, home, settings.state)
     return dataclasses.replace(state, home=home, settings=settings)
 
 
@@ -139,7 +140,7 @@ def test_a_rebuild_gives_what_the_consumer_made_by_stream(state: Any) -> None:
     done = rebuild(state.client, state.keys, state.home, state.settings.state)
     assert_same(online(state), expected)
     num_applied = sum(e.origin == "live" and NOW_MS - e.timestamp_ms < 30 * DAY_MS for e in events)
-    assert (done.events, done.users, done.dropped_users) == (num_applied, 9, 0)
+    assert (done.events, done.users, done.dropped_users) == (num_applied + NUM_IMPORTED, 9, 0)
     assert done.item_counters == sum(":items " in key for key in by_partition(state, expected))
     assert not list((state.home / "run").glob("rebuild-*"))
 
@@ -157,6 +158,46 @@ def test_a_rebuild_of_sound_state_changes_nothing_also_after_a_compaction_and_wi
     done = rebuild(state.client, state.keys, state.home, state.settings.state)
     assert_same(online(state), expected)
     assert done.dropped_users == done.dropped_counters == 0
+
+
+def test_imported_events_count_in_records_counters_and_histories(state: Any) -> None:
+    user = UserState.decode(raw(state, "GET", state.keys.user("old")))
+    rating, weight = row_of("rating"), row_of(WEIGHT)
+    assert user.counters.value_NKW[0, [rating, weight], -1].tolist() == [2, 8]  # two ratings of 4
+    assert sorted(user.affinity) == ["c2", "c3"]
+    assert read_history(state.client, state.keys, "old") == ["i2", "i3"]
+    totals = Counters.decode([raw(state, "HGET", state.keys.item_totals, "i1")])
+    assert totals.value_NKW[0, [rating, weight], -1].tolist() == [1, 4]
+    assert totals.last_ms_N.tolist() == [5000]
+    ranked = state.client.zrange(state.keys.ranking("popular"), 0, -1, withscores=True)
+    assert {item_id for item_id, _ in ranked} == {"i1", "i2", "i3"}
+
+
+def test_loading_is_idempotent_and_live_events_count_once_whether_they_come_before_or_after(
+    state: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(context, "_settings", state.settings)
+    first, later = some_events(60, seed=3), some_events(60, seed=4)
+    apply(state, first)
+    for _ in range(2):
+        invoke(["data", "load", "--json"])
+    apply(state, later)
+    loaded_between = online(state)
+    invoke(["data", "load"])
+    assert_same(online(state), loaded_between)
+    said = capsys.readouterr().out
+    num_live = sum(e.origin == "live" and NOW_MS - e.timestamp_ms < 30 * DAY_MS for e in first + later)
+    assert f"9 users and their items are online, of {num_live + NUM_IMPORTED} events" in said
+
+
+def test_loading_waits_for_no_consumer_to_run(state: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(context, "_settings", state.settings)
+    send(state, event("ann", "i1"))
+    worker = make_consumer(state)
+    worker.step()
+    with pytest.raises(UsageError, match="partitions that a stream consumer reads"):
+        invoke(["data", "load"])
+    worker.close()
 
 
 def test_the_order_of_one_millisecond_is_that_of_the_stream(state: Any) -> None:
@@ -321,13 +362,12 @@ def test_the_command_says_what_it_did(
     state: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     apply(state, [event("ann", "i1"), event("bob", "i1"), event("bob", "i2")])
-    at_its_url = state.settings.state.model_copy(update={"url": state.url})
-    monkeypatch.setattr(context, "_settings", state.settings.model_copy(update={"state": at_its_url}))
+    monkeypatch.setattr(context, "_settings", state.settings)
     invoke(["features", "rebuild", "--json"])
     found = json.loads(capsys.readouterr().out)
-    assert (found["events"], found["users"], found["dropped_users"]) == (3, 4, 0)  # u0 and old have a history
+    assert (found["events"], found["users"], found["dropped_users"]) == (3 + NUM_IMPORTED, 4, 0)
     invoke(["features", "rebuild"])
-    assert re.search(r"events\W+3\n", capsys.readouterr().out.replace(" │", "").replace("│", ""))
+    assert re.search(r"events\W+6\n", capsys.readouterr().out.replace(" │", "").replace("│", ""))
 
 
 def test_leases_outlive_their_time_while_they_are_renewed_and_their_loss_is_said(state: Any) -> None:

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from small import NUM_USERS, SmallHome, movielens_folder
@@ -14,7 +15,7 @@ from tastemaker.bundle.store import BundleStore
 from tastemaker.config import Settings
 from tastemaker.data.log import read_log
 from tastemaker.errors import GateRefusedError, UsageError
-from tastemaker.events.archive import event_table, write_days
+from tastemaker.events.archive import encode_part, event_table, new_name, write_days, write_part
 from tastemaker.events.log import Entry
 from tastemaker.events.receipts import read_receipt
 from tastemaker.home import Home
@@ -24,6 +25,7 @@ from tastemaker.stages.pipeline import Pipeline
 from tastemaker.state.connection import open_keys, open_state
 from tastemaker.state.lists import StoredList
 from tastemaker.types import Query
+from tastemaker.users.archive import PROFILE_SCHEMA, profiles_folder
 from tastemaker_training.recipe import read_recipe
 from tastemaker_training.schedules import Order, Retrained, retrain
 
@@ -190,6 +192,17 @@ def test_lists_of_the_same_log_are_kept_longer_and_not_computed_again(deployment
     code, _, error = deployment.fails("batch", "--k", "0")
     assert code == 2
     assert "1 to 200" in error
+
+
+def test_who_opted_out_is_in_no_list(deployment: Deployment) -> None:
+    row = {"user_id": "7", "updated_ms": 1, "version": 1, "personalise": "false"}
+    file = profiles_folder(deployment.opened, "default") / new_name()
+    write_part(file, encode_part(pa.Table.from_pylist([row], schema=PROFILE_SCHEMA)))
+    done = deployment.json("batch", "--k", "5", "--json")
+    assert done["outcome"] == "written"
+    assert "7" not in pq.read_table(done["file"])["user_id"].to_pylist()
+    file.unlink()
+    assert deployment.json("batch", "--k", "5", "--json")["outcome"] == "written"
 
 
 def test_two_at_once_are_kept_apart(deployment: Deployment) -> None:

@@ -4,16 +4,18 @@ import json
 import os
 import socket
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import httpx
 import numpy as np
 import psutil
+import pyarrow.compute as pc
 import pytest
 import scipy.sparse as sp
 import torch
+from histories import put_histories
 
 from tastemaker import cli, context
 from tastemaker.bundle.manifest import BundleInfo, BundleRef, DatasetInfo
@@ -23,9 +25,12 @@ from tastemaker.bundle.writer import BundleWriter
 from tastemaker.config import GatewaySettings, Settings
 from tastemaker.data.schema import ITEMS_SCHEMA
 from tastemaker.errors import PortInUseError, ServingError, UsageError
-from tastemaker.events.history import load_histories, read_history
+from tastemaker.events.archive import read_days
+from tastemaker.events.history import read_history
+from tastemaker.experiments.decision_log import DECISION_SCHEMA
 from tastemaker.experiments.definition import Experiment, ExperimentStore, Fixed, Variant
 from tastemaker.features.columns import FeatureSchema, ItemColumns
+from tastemaker.features.records import read_users
 from tastemaker.home import Home
 from tastemaker.index.faiss_index import FaissIndex
 from tastemaker.models.calibration import Calibration
@@ -52,6 +57,7 @@ pytestmark = [
 NUM_ITEMS = 60
 SOURCES = ("two_tower", "ease", "popular")
 YEAR_MS = 31_556_952_000
+READ = ("item_click_7d", "session_length", "times_shown")
 WAIT_SECONDS = 30.0
 
 
@@ -75,8 +81,11 @@ def write_bundle(store: BundleStore, catalogue: str, seed: int) -> BundleRef:
     two_tower_config = TwoTowerConfig(dim=8)
     two_tower = TwoTower(two_tower_config, two_tower_specs(two_tower_config, schema)).eval()
     sizes = {name: getattr(schema, name) for name in ("num_tags", "num_years", "num_categories")}
-    ranker = Dlrm(DlrmConfig(dense_features=feature_names(SOURCES), **sizes))
+    ranker = Dlrm(DlrmConfig(dense_features=feature_names(SOURCES, READ), **sizes))
     torch.nn.init.normal_(ranker.wide.weight)
+    with torch.no_grad():  # what is of the moment is read and counts for nothing: answers are those offline
+        ranker.wide.weight[:, -len(READ) :] = 0
+        ranker.bottom[0].weight[:, -len(READ) :] = 0
     writer = BundleWriter(store, catalogue)
     writer.add_table("items.parquet", table)
     writer.add_json("features.json", schema.model_dump(mode="json"))
@@ -86,10 +95,10 @@ def write_bundle(store: BundleStore, catalogue: str, seed: int) -> BundleRef:
     )
     writer.add_model("ease", fit_ease(sp.csr_matrix(taken, dtype=np.float32), 10.0, half_life=5.0))
     writer.add_model("popularity", fit_popularity(item_index, np.arange(len(item_index)), NUM_ITEMS))
-    config = PipelineConfig.parse(
-        {"retrieval": {"sources": [{"name": name, "quota": 30} for name in SOURCES], "num_candidates": 40}},
-        "test",
-    )
+    retrieval = {"sources": [{"name": name, "quota": 30} for name in SOURCES], "num_candidates": 40}
+    # No luck: served slates are compared with the pipeline's own.
+    stages = {"retrieval": retrieval, "hydration": {"request_features": READ}, "exploration": {"share": 0.0}}
+    config = PipelineConfig.parse(stages, "test")
     write_pipeline(writer, config, ranker, Calibration(slope=0.7, intercept=-2.0))
     return writer.commit(
         BundleInfo(dataset=DatasetInfo(fingerprint="f" * 64), recipe="test", training_id=f"t{seed}")
@@ -113,8 +122,17 @@ class Running:
         answer: dict[str, Any] = response.json()
         return answer
 
-    def offline(self, bundle: str, history: list[int], k: int = 10) -> list[str]:
-        query = Query(np.array(history, np.int32), k=k)
+    def offline(
+        self, bundle: str, history: list[int], k: int = 10, visit: Sequence[int] = (), user: str | None = None
+    ) -> list[str]:
+        """The bundle's own answer, in this process; the visit is part of the history, `user` is whose record counts."""
+        record = None
+        if user is not None:
+            keys = Keys(self.settings.catalogue, self.settings.state.partitions)
+            with connect(url_of(self.settings, self.home)) as client:
+                record = read_users(client, keys, [user])[user]
+        visit_L = np.array(visit, np.int32)
+        query = Query(np.array(history, np.int32), k=k, visit_L=visit_L, record=record, now_ms=now_ms())
         [answer] = self.pipelines[bundle].recommend([query])
         return [f"é/{row}" for row in answer.item_index]
 
@@ -140,7 +158,10 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
     others = set(psutil.Process().children(recursive=True))  # of other tests' fixtures
     home = Home.make(tmp_path_factory.mktemp("serving") / "home")
     # A deadline that a busy machine keeps too: fallbacks have tests of their own.
-    settings = Settings(home=home.root, gateway=GatewaySettings(port=0, admin_port=0, deadline_ms=10_000.0))
+    settings = Settings(
+        home=home.root,
+        gateway=GatewaySettings(port=0, admin_port=0, deadline_ms=10_000.0, features_share=1.0),
+    )
     store = BundleStore.of(settings, home)
     registry = Registry(settings, home)
     pipelines = {}
@@ -151,7 +172,7 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
         pipelines[ref.bundle_id] = Pipeline.from_bundle(Bundle.open(store, ref))
     with open_state(settings, home) as client:
         keys = Keys(settings.catalogue, settings.state.partitions)
-        load_histories(client, keys, {"known": ["é/5", "é/7", "é/9"]}, settings.state.history_length)
+        put_histories(client, keys, {"known": ["é/5", "é/7", "é/9"]})
     before = time.monotonic()
     serving = start(settings, home)
     seconds = time.monotonic() - before
@@ -188,7 +209,7 @@ def test_a_served_slate_is_the_offline_pipelines(running: Running) -> None:
     assert ids(answer) == running.offline(answer["bundle"], [5, 7, 9])
     assert ids(running.recommend("known", k=10)) == ids(answer)
     session = running.recommend("known", session=["é/11", "nowhere", "é/5"])
-    assert ids(session) == running.offline(answer["bundle"], [7, 9, 11, 5])
+    assert ids(session) == running.offline(answer["bundle"], [7, 9, 11, 5], visit=[11, 5])
     assert set(answer["timings_ms"]) == {"history", "retrieve", "rank", "rerank", "total"}
 
 
@@ -206,7 +227,7 @@ def test_a_list_is_answered_again_until_the_users_next_event(running: Running) -
         lambda: (answer := running.recommend("again"))["items"] != first["items"] and answer,
         "the click to count",
     )
-    assert ids(fresh) == running.offline(fresh["bundle"], [30])
+    assert ids(fresh) == running.offline(fresh["bundle"], [30], user="again")
 
 
 def test_what_a_user_hides_is_not_shown_again(running: Running) -> None:
@@ -273,7 +294,37 @@ def test_an_event_becomes_history_and_changes_the_next_answer(running: Running) 
     with connect(url_of(running.settings, running.home)) as client:
         until(lambda: read_history(client, keys, "new") == ["é/20"], "the consumer to write the history")
     answer = running.recommend("new")
-    assert ids(answer) == running.offline(answer["bundle"], [20])
+    assert ids(answer) == running.offline(answer["bundle"], [20], user="new")
+
+
+def test_events_become_features_of_the_ranker_within_moments_and_the_log_keeps_them(running: Running) -> None:
+    fields = {"user_id": "measured", "timestamp_ms": now_ms()}
+    events = [fields | {"event_id": "m1", "item_id": "é/20", "kind": "click"}]
+    events += [fields | {"event_id": f"m{n}", "item_id": "é/2", "kind": "impression"} for n in (2, 3)]
+    assert running.client.post("/v1/events", json={"events": events}).json()["accepted"] == 3
+    logged = running.home / "decisions" / running.settings.catalogue
+
+    def features(user: str) -> dict[str, dict[str, float]]:
+        """Those of the items of a new answer, by name, as the log has them."""
+        request_id = running.recommend(user, k=40, origin="simulator")[
+            "request_id"
+        ]  # never an earlier answer
+        where = pc.field("request_id") == request_id
+        until(lambda: len(read_days(logged, DECISION_SCHEMA, "decision_id", where)), "the decision")
+        (row,) = read_days(logged, DECISION_SCHEMA, "decision_id", where).to_pylist()
+        values = np.reshape(row["features"], (len(row["item_ids"]), -1))
+        return {
+            item: dict(zip(row["feature_names"], value, strict=True))
+            for item, value in zip(row["item_ids"], values, strict=True)
+        }
+
+    until(lambda: features("measured")["é/2"]["times_shown"] > 0, "the impressions among the features")
+    found = features("measured")
+    assert found["é/2"]["times_shown"] == pytest.approx(np.log(3), abs=0.01)
+    assert found["é/2"]["session_length"] == pytest.approx(np.log(2))
+    assert found["é/3"]["times_shown"] == 0
+    until(lambda: features("somebody")["é/20"]["item_click_7d"] > 0, "the click among the item's features")
+    assert features("somebody")["é/20"]["session_length"] == 0
 
 
 def test_an_experiment_splits_visitors_and_each_variant_answers_from_its_bundle(running: Running) -> None:
@@ -293,7 +344,7 @@ def test_an_experiment_splits_visitors_and_each_variant_answers_from_its_bundle(
         assert set(bundles) == {"a", "b"}
         assert bundles["a"] != bundles["b"]
         for answer in answers:
-            assert ids(answer) == running.offline(bundles[answer["variant"]], [3])
+            assert ids(answer) == running.offline(bundles[answer["variant"]], [3], visit=[3])
         assert (
             running.recommend("visitor 0")["experiment"] is None
         )  # a live request is none of the simulator's
@@ -317,6 +368,50 @@ def test_a_promotion_flips_the_answers_without_a_failed_request(running: Running
     assert running.recommend("known")["bundle"] != old["bundle"]
     running.registry.rollback(catalogue, "champion", "test", "back again")
     until(lambda: running.recommend("known")["bundle"] == old["bundle"], "the rollback")
+
+
+def put_item(running: Running, item_id: str, **fields: Any) -> None:
+    response = running.client.put("/v1/items", json={"items": [{"item_id": item_id} | fields]})
+    assert (response.status_code, response.json()["accepted"]) == (200, 1), response.text
+
+
+def test_a_new_item_is_recommended_at_once_outlives_a_swap_and_goes_when_deleted(running: Running) -> None:
+    asked: dict[str, Any] = {"filters": {"tags": ["new/tag"]}}
+    assert ids(running.recommend("known", **asked)) == []
+    put_item(running, "new/1", tags=["new/tag", "Drama"], category="Drama")
+    before = time.monotonic()
+    until(lambda: ids(running.recommend("known", **asked)) == ["new/1"], "the new item")
+    assert time.monotonic() - before < 60  # the promise; it is about a second
+    assert running.recommend("known", **asked)["degraded"] == []
+    similar = running.client.get("/v1/items/similar", params={"item_id": "new/1", "k": 3}).json()
+    assert (len(similar["items"]), similar["degraded"]) == (3, [])
+
+    catalogue, old = running.settings.catalogue, running.recommend("known")["bundle"]
+    other = running.registry.version(catalogue, "challenger").number
+    running.registry.set_alias(catalogue, "champion", other, "test", "better")
+
+    def swapped() -> bool:
+        answer = running.recommend("nobody", **asked, k=1)
+        assert ids(answer) == ["new/1"]
+        return bool(answer["bundle"] != old)
+
+    until(swapped, "the swap")
+    running.registry.rollback(catalogue, "champion", "test", "back again")
+    until(lambda: running.recommend("known")["bundle"] == old, "the rollback")
+    assert running.client.delete("/v1/items/new/1").json() == {"deleted": 1}
+    until(lambda: ids(running.recommend("known", **asked)) == [], "the deletion")
+
+
+def test_an_items_country_and_age_are_hard_rules(running: Running) -> None:
+    put_item(running, "new/2", tags=["rules"], regions=["DE"], maturity=16)
+    asked: dict[str, Any] = {"filters": {"tags": ["rules"]}, "context": {"country": "de"}}
+    until(lambda: ids(running.recommend("known", **asked)) == ["new/2"], "the item where it may be shown")
+    for less in ({"context": {"country": "FR"}}, {"context": {}}):
+        assert ids(running.recommend("known", **asked | less)) == []
+    too_young = {"filters": {"tags": ["rules"], "max_maturity": 15}}
+    assert ids(running.recommend("known", **asked | too_young)) == []
+    assert running.client.delete("/v1/items", params={"item_id": "new/2"}).json() == {"deleted": 1}
+    until(lambda: ids(running.recommend("known", **asked)) == [], "the deletion")
 
 
 def test_metrics_are_the_sum_over_processes_and_the_api_is_documented(running: Running) -> None:
@@ -350,7 +445,7 @@ def test_the_command_line_asks_the_running_gateway(
         context.use(before)
     answer = json.loads(capsys.readouterr().out)
     assert answer == returned
-    assert ids(answer) == running.offline(answer["bundle"], [5, 7, 9, 11], k=3)
+    assert ids(answer) == running.offline(answer["bundle"], [5, 7, 9, 11], k=3, visit=[11])
 
 
 def test_our_own_listeners_are_on_loopback(running: Running) -> None:

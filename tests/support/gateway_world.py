@@ -5,6 +5,7 @@ Items are i0 … i9, i0 the most popular.
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -13,16 +14,19 @@ from tastemaker.config import GatewaySettings, Settings, StateSettings
 from tastemaker.errors import StateError
 from tastemaker.experiments.assignment import Assignment
 from tastemaker.experiments.decision_log import Decision
+from tastemaker.features.trending import Trending
 from tastemaker.features.user_state import UserState
 from tastemaker.models.popularity import Popularity, PopularityConfig
 from tastemaker.state.lists import StoredList
 from tastemaker.types import Candidates, Float32, Int32, Query
+from tastemaker.users.profile import Profile
 from tastemaker_services.cache import Lists
 from tastemaker_services.calls import StageError
 from tastemaker_services.decisions import DecisionLog
 from tastemaker_services.face import BundleFace
 from tastemaker_services.gateway import Gateway, Stages
 from tastemaker_services.pins import Pin
+from tastemaker_services.rules import ItemRules
 from tastemaker_services.schema import RecommendationRequest
 from tastemaker_services.users import User
 
@@ -31,7 +35,7 @@ COUNTS = np.arange(NUM_ITEMS, 0, -1).astype(np.float32)
 SHA = {"champion": "a" * 64, "challenger": "b" * 64}
 
 
-def make_face(alias: str = "champion") -> BundleFace:
+def make_face(alias: str = "champion", trending: Callable[[], Trending | None] | None = None) -> BundleFace:
     config = PopularityConfig(num_items=NUM_ITEMS, segments=("tag=odd",))
     odd = np.array([[i % 2 for i in range(NUM_ITEMS)]], np.uint8)
     return BundleFace(
@@ -40,8 +44,12 @@ def make_face(alias: str = "champion") -> BundleFace:
         item_ids=[f"i{i}" for i in range(NUM_ITEMS)],
         source_names=["two_tower", "popular"],
         popularity=Popularity(config, COUNTS, COUNTS, odd),
-        categories=["even" if i % 2 == 0 else "odd" for i in range(NUM_ITEMS)],
-        tags=[["small"] if i < 5 else ["large", "grand"] for i in range(NUM_ITEMS)],
+        rules=ItemRules.of(
+            ["even" if i % 2 == 0 else "odd" for i in range(NUM_ITEMS)],
+            [["small"] if i < 5 else ["large", "grand"] for i in range(NUM_ITEMS)],
+        ),
+        trending=trending,
+        feature_names=("row", "minus_row"),
     )
 
 
@@ -50,6 +58,11 @@ def candidates(rows: Sequence[int], mask: int = 1) -> Candidates:
     source_score = np.full((len(rows), 2), np.nan, np.float32)
     source_score[:, 0] = scores
     return Candidates(np.array(rows, np.int32), scores, np.full(len(rows), mask, np.uint32), source_score)
+
+
+def features(rows: Sequence[int]) -> Float32:
+    """What the ranker read of some items, two numbers of each."""
+    return np.array([[row, -row] for row in rows], np.float32)
 
 
 class Graph:
@@ -74,7 +87,9 @@ class Graph:
             self.queries.append((name, sha256, query))
             self.timeouts[name] = timeout_seconds
             await self._misbehave(name, timeout_seconds)
-            return candidates(rows)
+            found = candidates(rows)
+            kept = query.keep_features and name != "retrieve"
+            return replace(found, features_KF=features(rows)) if kept else found
 
         return answer
 
@@ -101,6 +116,7 @@ class World:
         self.graph = Graph()
         self.histories: dict[str, list[str]] = {"old": ["i0", "i1"]}
         self.refused: dict[str, list[str]] = {}
+        self.profiles: dict[str, Profile] = {}
         self.lists: Lists | None = None
         self.stored: dict[str, StoredList] = {}
         self.assignment: Assignment | None = None
@@ -118,7 +134,10 @@ class World:
             raise StateError("cannot read a user")
         history, refused = self.histories.get(user_id, []), self.refused.get(user_id, [])
         state = UserState(opinions=dict.fromkeys(refused, (1, True)))
-        return User(history, state, repr((history, refused)).encode())
+        profile = self.profiles.get(user_id, Profile())
+        if not profile.personalise:  # as `users.read_user` does
+            history, state = [], UserState()
+        return User(history, state, repr((history, refused, profile)).encode(), profile=profile)
 
     async def read_stored(self, user_id: str) -> StoredList | None:
         if self.state_is_down:

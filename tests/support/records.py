@@ -43,4 +43,5 @@ def write_users(client: Any, keys: Keys, states: Mapping[str, UserState]) -> Non
 
 def write_items(client: Any, keys: Keys, totals: Mapping[str, bytes]) -> None:
     client.hset(keys.item_totals, mapping=dict(totals))
+    client.hset(keys.item_totals_guard, "version", next(_ids))
     client.sadd(keys.changed_totals, *totals)

@@ -20,7 +20,7 @@ DAY_MS = 86_400_000
 def make_consumer(state: Any, lease_seconds: float = 15.0) -> StreamConsumer:
     return StreamConsumer(
         state.client, state.keys, state.home, state.settings, RewardJoiner(state.client, state.keys),
-        StreamFeatures(state.client, state.keys, state.home), lease_seconds,
+        StreamFeatures(state.client, state.keys, state.home, state.settings.state.trend_window), lease_seconds,
     )  # fmt: skip
 
 

@@ -20,3 +20,29 @@ def test_gauges_of_killed_processes_leave_the_sums(tmp_path: Path, monkeypatch: 
     monkeypatch.setenv("PROMETHEUS_MULTIPROC_DIR", str(tmp_path))
     forget_dead_gauges()
     assert sorted(tmp_path.iterdir()) == sorted([of_living, counter])
+
+
+def test_it_looks_again_the_sooner_the_more_is_to_be_expected() -> None:
+    from tastemaker.errors import StateError
+    from tastemaker.events.consumer import Step
+    from tastemaker_services import consumer
+
+    class Stepper:
+        def __init__(self, outcome: Step | StateError) -> None:
+            self.outcome = outcome
+
+        def step(self) -> Step:
+            if isinstance(self.outcome, StateError):
+                raise self.outcome
+            return self.outcome
+
+    loop = consumer.ConsumerLoop.__new__(consumer.ConsumerLoop)
+    pauses = []
+    for outcome in (
+        Step(partitions=4, events=4000, behind=True), Step(partitions=4, events=7), Step(partitions=4),
+        StateError("away"),
+    ):  # fmt: skip
+        loop._consumer = Stepper(outcome)  # type: ignore[assignment]
+        pauses.append(loop._step())
+    assert pauses == [0.0, consumer.BUSY_SECONDS, consumer.EVERY_SECONDS, consumer.TROUBLED_SECONDS]
+    assert pauses == sorted(pauses)

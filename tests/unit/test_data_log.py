@@ -14,6 +14,7 @@ from tastemaker.errors import DataError
 from tastemaker.events.archive import event_table, write_days
 from tastemaker.events.log import Entry
 from tastemaker.home import Home
+from tastemaker.users.merged import Merge, note
 
 NOW_MS = 1_700_000_000_000
 _ids = itertools.count()
@@ -220,3 +221,21 @@ def test_a_frozen_log_that_is_damaged_or_has_lost_a_file_says_so(home: Home) -> 
     file.write_text("[]")
     with pytest.raises(DataError, match=r"frozen/.*\.json cannot be read"):
         read_frozen(home, "default", fingerprint)
+
+
+def test_merged_users_are_one_and_a_frozen_log_keeps_to_the_merges_of_its_time(home: Home) -> None:
+    archive(
+        home,
+        {"user_id": "cookie", "item_id": "c"},
+        {"user_id": "cookie", "item_id": "d", "kind": "impression"},
+    )
+    note(home, "default", Merge("cookie", "ann", 100))
+    frozen = freeze_log(home, "default")
+    assert {(user, item) for user, item, *_ in rows(frozen)} == {("ann", "a"), ("ann", "c"), ("bob", "b")}
+    shown = read_impressions(home, "default", frozen.fingerprint)
+    assert shown["user_id"].to_pylist() == ["ann"]
+    note(home, "default", Merge("bob", "ann", 200))
+    assert set(read_log(home, "default").user_ids) == {"ann"}
+    again = read_frozen(home, "default", frozen.fingerprint)
+    assert again.fingerprint == frozen.fingerprint
+    assert set(again.user_ids) == {"ann", "bob"}

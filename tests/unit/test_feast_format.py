@@ -64,7 +64,9 @@ def test_a_value_of_a_type_that_we_do_not_write_is_refused():
 def test_where_feast_finds_the_store():
     assert connection_string("redis://host") == "host:6379,db=0"
     assert connection_string("redis://:0123@10.0.0.1:7000/3") == '10.0.0.1:7000,db=3,password="0123"'
-    with pytest.raises(UsageError, match=r"state.url for Feast, is 'unix://None', must be redis://"):
+    cluster = "rediss+cluster://:a%2C@h1:7000,h2:7001"
+    assert connection_string(cluster) == r'h1:7000,h2:7001,ssl=true,password="a\u002c"'
+    with pytest.raises(UsageError, match=r"state.url for Feast, is 'unix://', must be redis://"):
         connection_string("unix:///tmp/redis.sock")
     with pytest.raises(UsageError, match="IPv4"):
         connection_string("redis://[::1]:6379")

@@ -11,8 +11,8 @@ from records import NOW_MS, counters_of, event, state_of
 
 from tastemaker.data.schema import ITEMS_SCHEMA
 from tastemaker.features.counters import Counters
-from tastemaker.features.item_store import ItemSnapshot, ItemStore
-from tastemaker.features.request_features import CROSSES, REQUEST_FEATURES, features_for
+from tastemaker.features.item_store import ItemFacts, ItemSnapshot
+from tastemaker.features.request_features import CROSSES, GROUPS, REQUEST_FEATURES, chosen, features_for
 from tastemaker.features.user_state import UserState
 from tastemaker.features.view_rows import attribute_rows, item_rows
 
@@ -25,7 +25,7 @@ EVENTS = [
 ]  # fmt: skip
 
 
-def snapshot(counters: Counters | None = None) -> ItemSnapshot:
+def snapshot(counters: Counters) -> ItemSnapshot:
     columns = {
         "item_id": ITEM_IDS,
         "title": ITEM_IDS,
@@ -35,26 +35,33 @@ def snapshot(counters: Counters | None = None) -> ItemSnapshot:
     created = [NOW_MS - 9 * DAY, NOW_MS, None, NOW_MS + DAY]
     table = pa.table(columns | {"created_at_ms": created}, schema=ITEMS_SCHEMA)
     priced = table.append_column("price", pa.array([19.0, None, 0.0, None]))
-    found = ItemStore(ITEM_IDS, attribute_rows(priced, NOW_MS)).snapshot
-    if counters is None:
-        return found
-    rows = item_rows(counters)
-    return ItemSnapshot(
-        1, rows[0], rows[1], found.attributes, found.category_I, found.categories, found.index
-    )
+    facts = ItemFacts.of(ITEM_IDS, attribute_rows(priced, NOW_MS))
+    return ItemSnapshot(1, facts, *item_rows(counters))
 
 
 ITEMS = snapshot(counters_of(EVENTS, ITEM_IDS))
 
 
 def named(state: UserState, rows_K: np.ndarray = ALL, now_ms: int = NOW_MS) -> dict[str, list[float]]:
-    value_KF = features_for(state, ITEMS, rows_K.astype(np.int32), now_ms)
+    value_KF = features_for(state, ITEMS.of(rows_K.astype(np.int32)), now_ms)
     assert (value_KF.dtype, value_KF.shape) == (np.float32, (len(rows_K), len(REQUEST_FEATURES)))
     return dict(zip(REQUEST_FEATURES, value_KF.T.tolist(), strict=True))
 
 
 def test_there_are_fifty_each_with_a_name_of_its_own():
     assert len(set(REQUEST_FEATURES)) == len(REQUEST_FEATURES) == 50
+
+
+def test_groups_stand_for_their_features_once_each_and_in_order():
+    assert (
+        sum((GROUPS[group] for group in ("item", "user", "cross")), ()) == chosen(["all"]) == REQUEST_FEATURES
+    )
+    assert chosen(["cross", "item_price", "refused"]) == ("item_price", *CROSSES)
+    assert chosen([]) == ()
+    with pytest.raises(
+        ValueError, match="'itme' is no feature of a request; known are item, user, cross, all"
+    ):
+        chosen(["item", "itme"])
 
 
 def test_what_is_known_of_an_item_as_of_the_request():
@@ -135,7 +142,7 @@ def test_items_and_categories_that_the_bundle_lacks_count_for_nothing():
 
 
 def test_no_candidates_are_no_rows():
-    assert features_for(UserState(), ITEMS, np.empty(0, np.int32), NOW_MS).shape == (0, 50)
+    assert features_for(UserState(), ITEMS.of(np.empty(0, np.int32)), NOW_MS).shape == (0, 50)
 
 
 @given(st.lists(st.integers(0, 3), min_size=1, max_size=8), st.integers(0, 60 * DAY))

@@ -1,5 +1,6 @@
 """Named values of records: worked out by hand, and that they age as the records do."""
 
+import hashlib
 import math
 from pathlib import Path
 
@@ -13,8 +14,9 @@ from records import NOW_MS, counters_of, event, state_of
 from tastemaker.data.schema import ITEMS_SCHEMA
 from tastemaker.features.counters import ROWS, Counters, row_of
 from tastemaker.features.user_state import UserState
-from tastemaker.features.view_rows import attribute_rows, item_rows, user_rows
+from tastemaker.features.view_rows import attribute_rows, content_rows, item_rows, profile_rows, user_rows
 from tastemaker.features.views import COUNT_WINDOWS, VIEWS, ViewRows
+from tastemaker.users.profile import Demographics, Location, Profile
 
 MINUTE, HOUR, DAY = 60_000, 3_600_000, 86_400_000
 ROOT = Path(__file__).resolve().parents[2]
@@ -106,6 +108,35 @@ def test_an_items_popularity_and_trend():
     assert (later["popularity_all"], later["trend_7d"]) == (
         1.5, pytest.approx(0.5 * math.exp(-1) + math.exp(-2), rel=1e-12),
     )  # fmt: skip
+
+
+def test_a_profile_gives_the_age_of_when_it_was_told_and_none_for_what_was_not():
+    told = [
+        Profile(Demographics(birth_year=1990, gender="f"), Location(lat=52.5, lon=13.4), updated_ms=NOW_MS),
+        Profile(Demographics(age=17), updated_ms=NOW_MS),
+        Profile(updated_ms=NOW_MS),
+    ]
+    rows = profile_rows(told)
+    assert rows.row(0) == {
+        "profile_last_ms": NOW_MS, "user_age": 35, "user_gender": "f", "user_lat": 52.5, "user_lon": 13.4,
+    }  # fmt: skip
+    assert rows.row(1)["user_age"] == 17
+    assert rows.row(2) | {"profile_last_ms": None} == {
+        "profile_last_ms": None, "user_age": None, "user_gender": "", "user_lat": None, "user_lon": None,
+    }  # fmt: skip
+
+
+def titled(titles: list[str]) -> pa.Table:
+    items = items_table()
+    return items.set_column(items.column_names.index("title"), "title", pa.array(titles))
+
+
+def test_content_names_the_text_that_is_encoded_and_the_space():
+    before, same = (content_rows(titled(titles), NOW_MS, "f00d") for titles in (["A", "B"], ["A", "A"]))
+    assert before.row(0)["content_sha256"] == hashlib.sha256(b"A").hexdigest()
+    assert before.row(0)["content_sha256"] == same.row(1)["content_sha256"] != before.row(1)["content_sha256"]
+    assert before.row(0)["content_space"] == "f00d"
+    assert content_rows(titled(["a", ""]), NOW_MS, "").texts["content_sha256"] == ["", ""]  # "a" is its id
 
 
 def test_attributes_are_what_the_catalogue_says_and_unknown_ones_none():

@@ -235,6 +235,21 @@ def test_every_answer_leaves_a_decision_record() -> None:
     assert decision.slot_propensity_kind == "none"
 
 
+def test_a_share_of_the_answers_keep_the_features_of_their_slate() -> None:
+    world = World(features_share=1.0)
+    world.recommend()
+    (decision,) = world.decisions
+    assert tuple(decision.feature_names) == ("row", "minus_row")
+    assert list(decision.features) == [
+        n for item in decision.item_ids for n in (int(item[1:]), -int(item[1:]))
+    ]
+    for share, fault in ((0.0, "rerank"), (1.0, "rank")):  # of retrieval's order nothing was read
+        world = World(features_share=share)
+        world.graph.faults[fault] = "raises"
+        world.recommend()
+        assert (list(world.decisions[0].features), len(world.decisions[0].item_ids)) == ([], 3)
+
+
 def test_the_eligible_set_is_named_by_bundle_and_hard_rules_alone() -> None:
     world = World()
     world.recommend()

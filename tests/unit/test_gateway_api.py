@@ -410,5 +410,5 @@ def test_openapi_names_every_route_and_body() -> None:
     assert set(body["properties"]) == {
         "user_id", "k", "context", "session", "exclude", "filters", "explain", "deadline_ms"
     }  # fmt: skip
-    assert body["properties"]["filters"]["properties"].keys() == {"categories", "tags"}
+    assert body["properties"]["filters"]["properties"].keys() == {"categories", "tags", "max_maturity"}
     assert "RecommendationResponse" in api["components"]["schemas"]

@@ -1,13 +1,18 @@
 import numpy as np
 import pytest
 
+from tastemaker.errors import ConfigError
 from tastemaker.features.columns import FeatureSchema, ItemColumns
 from tastemaker.features.ranking_items import RankingItems
+from tastemaker.features.request_features import REQUEST_FEATURES
 from tastemaker.models.popularity import Popularity, PopularityConfig
 from tastemaker.stages.hydration import Hydration, HydrationConfig, feature_names, log_ranks
 from tastemaker.types import Candidates, Query
 
 NAN = float("nan")
+COUNTS = np.array([0, 1, 3, 7, 1], np.float32)
+POPULARITY = Popularity(PopularityConfig(num_items=5), COUNTS, COUNTS / 2, np.zeros((0, 5), bool))
+VECTORS = np.array([[1, 0], [0, 1], [0.6, 0.8], [-1, 0], [0, -1]], np.float32)
 
 
 def items() -> RankingItems:
@@ -28,10 +33,7 @@ def items() -> RankingItems:
 
 
 def hydration(**config: float) -> Hydration:
-    counts = np.array([0, 1, 3, 7, 1], np.float32)
-    popularity = Popularity(PopularityConfig(num_items=5), counts, counts / 2, np.zeros((0, 5), bool))
-    vectors = np.array([[1, 0], [0, 1], [0.6, 0.8], [-1, 0], [0, -1]], np.float32)
-    return Hydration(items(), popularity, vectors, ("x", "y"), HydrationConfig(**config))
+    return Hydration(items(), POPULARITY, VECTORS, ("x", "y"), HydrationConfig(**config))
 
 
 def candidates(rows: list[int], scores: list[list[float]]) -> Candidates:
@@ -111,6 +113,35 @@ def test_features_keep_their_names_and_order() -> None:
         "tags_recent", "tags_all", "years_from_recent", "similarity_max", "similarity_mean", "similarity_last",
         "log_history_length", "history_log_count",
     )  # fmt: skip
+
+
+def test_request_features_follow_the_others_as_the_config_names_them() -> None:
+    asked: list[tuple[int, list[int]]] = []
+
+    def numbered(query: Query, item_index: np.ndarray) -> np.ndarray:
+        asked.append((query.now_ms, item_index.tolist()))
+        return 100.0 * item_index[:, None] + np.arange(len(REQUEST_FEATURES), dtype=np.float32)
+
+    wanted = ("refused", "item_price")
+    base = hydration()
+    stage = Hydration(
+        items(), POPULARITY, VECTORS, ("x", "y"), HydrationConfig(request_features=wanted), numbered
+    )
+    price, refused = (REQUEST_FEATURES.index(name) for name in ("item_price", "refused"))
+    assert stage.feature_names == (*base.feature_names, "item_price", "refused")
+    assert stage.feature_names == feature_names(("x", "y"), wanted)
+    query, found = Query(np.array([0], np.int32), now_ms=7), candidates([2, 3], [[1, 5], [2, 4]])
+    [out], [plain] = stage([query], [found]), base([query], [found])
+    assert out.features_KF is not None
+    assert plain.features_KF is not None
+    assert out.features_KF[:, -2:].tolist() == [[200 + price, 200 + refused], [300 + price, 300 + refused]]
+    assert out.features_KF[:, :-2].tolist() == plain.features_KF.tolist()
+    assert asked == [(7, [2, 3])]
+
+
+def test_an_unknown_request_feature_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"request_features.*'itme' is no feature of a request"):
+        HydrationConfig.parse({"request_features": ["itme"]}, "here")
 
 
 def test_one_query_gives_what_a_batch_gives() -> None:

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from tastemaker.errors import CompatibilityError
-from tastemaker.models.popularity import Popularity, fit_popularity
+from tastemaker.models.popularity import Popularity, fit_popularity, newest_first
 
 DAY_MS = 86_400_000
 # Item 0 four times 60 days ago, item 1 twice today, item 2 once 30 days ago, item 3 never.
@@ -53,3 +53,11 @@ def test_state_round_trip(model):
 def test_counts_of_another_catalogue_are_refused(model):
     with pytest.raises(CompatibilityError, match="popularity counts"):
         Popularity.from_state({**model.config_dict(), "num_items": 5}, model.tensors())
+
+
+def test_further_items_are_taken_by_nobody_or_the_newest_where_nobody_took_any():
+    fitted = fit_popularity(np.array([0, 0, 1], np.int32), np.array([1, 2, 3]), 2, tags=[["a"], []]).padded(4)
+    assert fitted.popular().tolist() == [1.0, 0.5, 0.0, 0.0]
+    assert fitted.in_context({"tag": "a"})[2:].tolist() == [0.0, 0.0]
+    newest = newest_first(np.array([5.0, np.nan, 9.0])).padded(5)
+    assert np.argsort(-newest.trending(), kind="stable").tolist() == [4, 3, 2, 0, 1]

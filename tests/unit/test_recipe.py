@@ -22,14 +22,14 @@ def write(tmp_path, monkeypatch):
 
 
 def test_packaged_recipes_can_be_read_in_both_forms():
-    assert packaged_recipes() == ["movielens", "movielens-challenger"]
+    assert packaged_recipes() == ["content", "movielens", "movielens-challenger", "movielens-features"]
     for name in packaged_recipes():
         for quick in (False, True):
             assert read_recipe(name, quick=quick).name == name
 
 
 def test_the_challenger_differs_from_the_champion_in_the_rankers_fit_alone():
-    champion, challenger = (read_recipe(name).model_dump() for name in packaged_recipes())
+    champion, challenger = (read_recipe(name).model_dump() for name in ("movielens", "movielens-challenger"))
     differing = {key for key, value in champion.items() if challenger[key] != value}
     assert differing == {"name", "ranker"}
     assert champion["ranker"]["model"] == challenger["ranker"]["model"]
@@ -95,7 +95,9 @@ def test_a_wrong_key_or_value_is_named_with_its_limit(write, change, named):
 
 
 def test_an_unknown_recipe_names_those_there_are():
-    with pytest.raises(UsageError, match=r"recipe, is 'movie', must be one of movielens, .*or a \.yaml file"):
+    with pytest.raises(
+        UsageError, match=r"recipe, is 'movie', must be one of content, movielens, .*or a \.yaml file"
+    ):
         read_recipe("movie")
 
 

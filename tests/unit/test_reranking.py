@@ -50,9 +50,14 @@ def test_relevance_alone_keeps_the_order() -> None:
 
 def test_relevance_is_log_odds_from_worst_to_best() -> None:
     # log-odds of .5, .75, .1 are 0, ln 3, -ln 9: the middle lies ln 9 / ln 27 = 2/3 of the way
-    assert relevance(np.array([0.75, 0.5, 0.1], np.float32)) == pytest.approx([1, 2 / 3, 0], abs=1e-6)
-    assert relevance(np.array([0.2, 0.2], np.float32)).tolist() == [1, 1]
-    assert relevance(np.array([3.0, 0.0, -1.0], np.float32)).tolist() == [1, 0.25, 0]
+    assert relevance(np.array([0.75, 0.5, 0.1], np.float32), 3) == pytest.approx([1, 2 / 3, 0], abs=1e-6)
+    assert relevance(np.array([0.2, 0.2], np.float32), 2).tolist() == [1, 1]
+    assert relevance(np.array([3.0, 0.0, -1.0], np.float32), 3).tolist() == [1, 0.25, 0]
+
+
+def test_relevance_beyond_the_head_lies_below_it() -> None:
+    assert relevance(np.array([3.0, 1.0, -1.0], np.float32), 2).tolist() == [1, 0, -1]
+    assert relevance(np.array([0.2, 0.2, 0.1], np.float32), 2).tolist() == [1, 1, 0]
 
 
 def test_cap_defers_what_exceeds_it_behind_the_answer() -> None:

@@ -15,6 +15,7 @@ from tastemaker.stages.retrieval import (
     PopularSource,
     Retrieval,
     RetrievalConfig,
+    Source,
     SourceConfig,
     TwoTowerSource,
     z_scores,
@@ -206,3 +207,34 @@ def test_sources_that_all_need_a_history_are_refused():
 def test_a_source_named_twice_is_refused():
     with pytest.raises(ConfigError, match="named once each"):
         RetrievalConfig.parse({"sources": [{"name": "ease"}, {"name": "ease"}]}, "pipeline.json")
+
+
+class Said(Source):
+    """Proposes a few items with the scores that it was given."""
+
+    needs_history = False
+
+    def __init__(self, name: str, scores: list[float]) -> None:
+        self.name, self._score_I = name, np.array(scores, np.float32)
+
+    def ask(self, queries):
+        return self
+
+    def propose(self, k):
+        order = np.argsort(-self._score_I)[None, :k].astype(np.int32)
+        return order, self._score_I[order]
+
+    def score(self, items):
+        return [self._score_I[rows] for rows in items]
+
+
+@pytest.mark.parametrize(
+    ("interactions", "first"), [([0.0] * 3, 0), ([5.0] * 3, 0), ([99.0] * 3, 1), (None, 1)]
+)
+def test_content_decides_for_items_that_few_took_and_others_for_the_well_known(interactions, first):
+    """Row 0 is the best by content, row 1 by what others took; unshared, the heavier kind decides."""
+    sources = {"content": Said("content", [3, 1, 2]), "als": Said("als", [1, 3, 2])}
+    config = RetrievalConfig(sources=(SourceConfig(name="content"), SourceConfig(name="als", weight=1.5)))
+    counts = None if interactions is None else np.array(interactions, np.float32)
+    (found,) = Retrieval(sources, config, counts)([Query(NOTHING, k=3)])
+    assert found.item_index[0] == first

@@ -13,6 +13,7 @@ from threading import Event, Lock
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tiny_disk import tiny_disk
 
 from tastemaker.errors import StateError
 from tastemaker.events import spool as spool_module
@@ -305,23 +306,15 @@ def test_a_flush_that_fails_accepts_nothing_and_its_file_is_not_used_again(
 
 
 @pytest.fixture
-def tiny_disk(tmp_path: Path) -> Iterator[Path]:
-    """A disk of 256 KiB."""
-    folder = tmp_path / "tiny"
-    folder.mkdir()
-    mounted = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=256k", "none", str(folder)], capture_output=True, check=False
-    )
-    if mounted.returncode:
-        pytest.skip("needs the right to mount a tmpfs")
-    yield folder
-    subprocess.run(["umount", "--lazy", str(folder)], check=True)
+def disk(tmp_path: Path) -> Iterator[Path]:
+    with tiny_disk(tmp_path / "tiny", "256k") as folder:
+        yield folder
 
 
 def test_a_full_disk_refuses_whole_batches_and_keeps_every_accepted_one(
-    tiny_disk: Path, open_spool: Callable[..., Spool], forward: Callable[[Spool, Log], Forwarder]
+    disk: Path, open_spool: Callable[..., Spool], forward: Callable[[Spool, Log], Forwarder]
 ) -> None:
-    spool = open_spool(tiny_disk / "spool")
+    spool = open_spool(disk / "spool")
     answers = [spool.put([record(n, 10_000)]).exception(WAIT_SECONDS) for n in range(30)]
     accepted = [f"e{n}" for n, error in enumerate(answers) if error is None]
     assert 15 <= len(accepted) <= 26  # of 10 kB on 256 KiB

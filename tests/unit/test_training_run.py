@@ -14,7 +14,8 @@ from tastemaker.runtime import free_port
 from tastemaker_training.artifacts import plain
 from tastemaker_training.evaluate import load_evaluations, save_evaluations
 from tastemaker_training.recipe import read_recipe
-from tastemaker_training.run import open_run, train
+from tastemaker_training.run import train
+from tastemaker_training.run_record import open_run
 from tastemaker_training.workers import check_cluster, check_workers, read_curves
 
 

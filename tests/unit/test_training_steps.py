@@ -4,13 +4,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 
 from tastemaker.config import Settings
 from tastemaker.data.importers import ColumnMapping, import_events, save_import
 from tastemaker.data.log import freeze_log
+from tastemaker.data.schema import imported_folder
 from tastemaker.errors import DataError
+from tastemaker.features.request_features import REQUEST_FEATURES
 from tastemaker.home import Home
 from tastemaker_training.artifacts import artifact_name, plain
 from tastemaker_training.example_set import ExampleSet
@@ -194,7 +197,49 @@ def test_what_is_made_anew(home: Home, tmp_path: Path) -> None:
     half_life = names(steps(home, pipeline__ranking__half_life=2.0))
     assert {step for step in plainly if half_life[step] != plainly[step]} == {"requests", "ranker"}
     rejecting = names(steps(home, **REJECTED))
-    assert {step for step in plainly if rejecting[step] == plainly[step]} == {"memory"}
+    assert {step for step in plainly if rejecting[step] == plainly[step]} == {"memory", "content"}
+
+
+def test_request_features_and_the_events_behind_them_make_the_ranker_and_its_requests_anew(
+    home: Home, tmp_path: Path
+) -> None:
+    imported(home, tmp_path, shown=True)
+    wanted = {"pipeline__hydration__request_features": ["item", "refused"]}
+    plainly, reading = (
+        names(steps(home, pipeline__hydration__request_features=[])),
+        names(steps(home, **wanted)),
+    )
+    assert {step for step in plainly if reading[step] != plainly[step]} == {"requests", "ranker"}
+    assert names(steps(home, **wanted)) == reading
+    file = imported_folder(home, "default") / "interactions.parquet"
+    table = pq.read_table(file)
+    pq.write_table(
+        table.filter(pc.field("kind") == "click"), file
+    )  # the same dataset: impressions are not in it
+    assert names(steps(home, pipeline__hydration__request_features=[])) == plainly
+    shown = names(steps(home, **wanted))
+    assert {step for step in plainly if shown[step] != reading[step]} == {"requests", "ranker"}
+
+
+def test_request_features_are_of_the_moment_of_the_first_held_out_event(home: Home, tmp_path: Path) -> None:
+    imported(home, tmp_path, shown=True)
+    found = steps(home, pipeline__hydration__request_features=["all"])
+    assert steps(home, pipeline__hydration__request_features=[]).request_features is None
+    known = found.request_features
+    assert known is not None
+    query = found._query(0)
+    # Of 14 items 4 are train, 5 are validation: i4 is held out first, at four o'clock.
+    assert (query.user_id, query.now_ms) == ("u0", 4 * HOUR * 1000)
+    rows = np.array([found.dataset.item_ids.index(item) for item in ("i3", "i4", "ad")], np.int32)
+    named = dict(zip(REQUEST_FEATURES, known(query, rows).T.tolist(), strict=True))
+    assert named["item_click_30d"][0] == pytest.approx(
+        np.log1p(3 * np.exp(-1 / 720)), rel=1e-6
+    )  # of three users
+    assert named["item_click_30d"][1] == 0
+    hours = [half + 1 / 3600 for half in (0.5, 1.5, 2.5, 3.5)]  # ago, when ad was shown
+    expected = np.log1p(sum(np.exp(-ago / 168) for ago in hours))
+    assert named["times_shown"] == pytest.approx([0, 0, expected], rel=1e-5)
+    assert found._dlrm_config().dense_features[-len(REQUEST_FEATURES) :] == REQUEST_FEATURES
 
 
 def test_slots_make_the_ranker_and_its_requests_anew(home: Home, tmp_path: Path) -> None:

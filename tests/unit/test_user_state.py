@@ -2,6 +2,7 @@
 
 import math
 
+import msgpack
 import numpy as np
 import pytest
 from hypothesis import given
@@ -10,7 +11,7 @@ from hypothesis import strategies as st
 from tastemaker.errors import CompatibilityError
 from tastemaker.events.schema import Event
 from tastemaker.features.counters import row_of
-from tastemaker.features.user_state import MOST_SESSION, UserState, after
+from tastemaker.features.user_state import MOST_SESSION, Signal, UserState, after
 from tastemaker.types import EVENT_KINDS
 
 MINUTE, DAY = 60_000, 86_400_000
@@ -86,7 +87,8 @@ def test_any_order_and_any_batches_give_the_same(given_events, cut, random):
     now = START + 30 * DAY
     np.testing.assert_allclose(parts.counters.at(now), whole.counters.at(now), rtol=1e-9, atol=1e-12)
     assert parts.tastes(now) == pytest.approx(whole.tastes(now), rel=1e-9)
-    assert (parts.taken, parts.opinions) == (whole.taken, whole.opinions)
+    assert (parts.taken, parts.declined) == (whole.taken, whole.declined)
+    assert parts.opinions == whole.opinions
     assert {i: s.at(now) for i, s in parts.shown.items()} == pytest.approx(
         {i: s.at(now) for i, s in whole.shown.items()}, rel=1e-9
     )
@@ -98,7 +100,8 @@ def test_two_users_merged_are_one_with_the_events_of_both(some, others):
     now = START + 30 * DAY
     np.testing.assert_allclose(merged.counters.at(now), whole.counters.at(now), rtol=1e-9, atol=1e-12)
     assert merged.tastes(now) == pytest.approx(whole.tastes(now), rel=1e-9)
-    assert (merged.taken, merged.opinions) == (whole.taken, whole.opinions)
+    assert (merged.taken, merged.declined) == (whole.taken, whole.declined)
+    assert merged.opinions == whole.opinions
     assert {i: s.at(now) for i, s in merged.shown.items()} == pytest.approx(
         {i: s.at(now) for i, s in whole.shown.items()}, rel=1e-9
     )
@@ -109,17 +112,47 @@ def test_bytes_give_back_what_went_in(given_events):
     state = state_of(*given_events)
     again = UserState.decode(state.encode())
     assert again.encode() == state.encode()
-    assert (again.taken, again.opinions, again.shown, again.affinity) == (
-        state.taken, state.opinions, state.shown, state.affinity,
+    assert (again.taken, again.declined, again.opinions, again.shown, again.affinity) == (
+        state.taken, state.declined, state.opinions, state.shown, state.affinity,
     )  # fmt: skip
 
 
 def test_the_newest_stay_where_there_are_too_many():
     state = state_of(*(event("click", f"i{n}", n, number=n) for n in range(MOST_SESSION + 5)))
-    assert [item for _, item in state.taken][:: MOST_SESSION - 1] == ["i5", f"i{MOST_SESSION + 4}"]
+    assert [s.item_id for s in state.taken][:: MOST_SESSION - 1] == ["i5", f"i{MOST_SESSION + 4}"]
+
+
+def test_what_was_not_wanted_pushes_out_nothing_that_was_taken():
+    state = state_of(event("click", "a", 0), *(event("skip", f"i{n}", 1, number=n) for n in range(80)))
+    assert [s.item_id for s in state.taken] == ["a"]
+    assert len(state.declined) == MOST_SESSION
+
+
+def test_signals_of_the_session_have_weights_and_signs():
+    state = state_of(
+        event("purchase", "a", 0),  # over: 31 minutes of silence
+        event("rating", "b", 31 * MINUTE, value=4.0),
+        event("dislike", "c", 60 * MINUTE),
+        event("view", "a", 89 * MINUTE),
+    )
+    assert state.signals(START + 90 * MINUTE) == [
+        Signal(START + 31 * MINUTE, "b", 4.0),
+        Signal(START + 60 * MINUTE, "c", -0.75),
+        Signal(START + 89 * MINUTE, "a", 0.25),
+    ]
+    assert state.session(START + 90 * MINUTE) == ["a"]  # nothing was taken for 58 minutes before it
+    assert state.signals(START + 120 * MINUTE) == []
+
+
+def test_a_record_of_the_first_schema_has_clicked_what_it_took():
+    state = state_of(event("purchase", "a", 5), event("hide", "b", 6))
+    parts = [state.affinity, [(START + 5, "a")], state.opinions, state.shown]
+    again = UserState.decode(msgpack.packb((1, state.counters.encode()[0], *parts)))
+    assert again.taken == [Signal(START + 5, "a", 0.5)]
+    assert (again.declined, again.refused(), again.last_ms) == ([], ["b"], state.last_ms)
 
 
 def test_a_user_of_whom_nothing_is_known_and_a_record_of_another_release():
     assert UserState.decode(None).last_ms == 0
-    with pytest.raises(CompatibilityError, match=r"schema 1.*features rebuild"):
+    with pytest.raises(CompatibilityError, match=r"schema 1 or 2.*features rebuild"):
         UserState.decode(b"\x91\x07")

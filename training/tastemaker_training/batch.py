@@ -20,6 +20,8 @@ from tastemaker.bundle.store import BundleStore
 from tastemaker.config import Settings
 from tastemaker.data.schema import Column
 from tastemaker.errors import UsageError
+from tastemaker.features.item_store import ItemFacts, ItemStore
+from tastemaker.features.records import read_users, scan_totals
 from tastemaker.home import Home
 from tastemaker.stages.pipeline import Pipeline
 from tastemaker.state.connection import cache_url_of, connect, open_keys, open_state
@@ -34,7 +36,9 @@ from tastemaker_training.user_scoring import (
 )
 
 _ITEMS, _SCORES = "item_ids", "scores"
+_RECORD = "record"
 _AT_ONCE = 64
+_USERS_READ = 1000
 _USERS_OF_A_TASK = 1024
 
 
@@ -81,11 +85,12 @@ def recommend_all(settings: Settings, home: Home, k: int, keep_seconds: int) -> 
         users = ChampionsUsers.of(settings, home)
         dataset, bundle_id = users.dataset.fingerprint, users.bundle.bundle_id
         file = lists_file(home, settings.catalogue, bundle_id)
-        made_from = {"dataset": dataset, "history_length": settings.state.history_length, "k": k}
+        made_from = users.made_from | {"history_length": settings.state.history_length, "k": k}
         if not (done := is_made_from(file, made_from)):
-            more = {"k": k, "now_ms": time.time_ns() // 1_000_000}
+            histories, totals = _with_features(settings, home, users)
+            more = {"k": k, "now_ms": time.time_ns() // 1_000_000, "totals": totals}
             scoring = Scoring(settings, home, users.ref, recommend, more, "recommending", _USERS_OF_A_TASK)
-            scoring.write(file, users.histories, made_from)
+            scoring.write(file, histories, made_from)
         remove_others(file, users.live)
         with open_state(settings, home) as client, connect(cache_url_of(settings, home)) as cache:
             write_lists(cache, open_keys(client, settings), _lists(file, bundle_id), keep_seconds)
@@ -100,16 +105,45 @@ def lists_file(home: Home, catalogue: str, bundle_id: str) -> Path:
     return home / "events" / catalogue_name(catalogue) / "recommendations" / f"{bundle_id}.parquet"
 
 
+def _with_features(
+    settings: Settings, home: Home, users: ChampionsUsers
+) -> tuple[pa.Table, dict[str, bytes]]:
+    """The users with their records, and the items' totals, as far as the champion's ranker reads any."""
+    histories = users.histories
+    config = users.bundle.json("pipeline.json")["hydration"]
+    if not config.get("request_features"):
+        return histories.append_column(_RECORD, pa.nulls(len(histories), pa.binary())), {}
+    with open_state(settings, home) as client:
+        keys = open_keys(client, settings)
+        ids: list[Any] = histories[Column.USER_ID].to_pylist()
+        blocks = [ids[start : start + _USERS_READ] for start in range(0, len(ids), _USERS_READ)]
+        records = [record for block in blocks for record in read_users(client, keys, block).values()]
+        totals = {name: record for part in scan_totals(client, keys) for name, record in part.items()}
+    return histories.append_column(_RECORD, pa.array(records, pa.binary())), totals
+
+
 def recommend(
-    batch: pa.Table, settings: Settings, home: Home, ref: BundleRef, k: int, now_ms: int
+    batch: pa.Table,
+    settings: Settings,
+    home: Home,
+    ref: BundleRef,
+    k: int,
+    now_ms: int,
+    totals: dict[str, bytes],
 ) -> pa.Table:
     """The users with lists in place of histories. Runs in Ray's worker processes."""
-    bundle, pipeline = _opened(settings, home, ref)
+    bundle, pipeline, store = _opened(settings, home, ref)
+    if store is not None:
+        store.take([totals])
     histories = [np.asarray(history, np.int32) for history in batch[HISTORY].to_pylist()]
+    asked = [
+        Query(history, k=k, now_ms=now_ms, record=record)
+        for history, record in zip(histories, batch[_RECORD].to_pylist(), strict=True)
+    ]
     items: list[list[str]] = []
     scores: list[list[float]] = []
-    for start in range(0, len(histories), _AT_ONCE):
-        queries = [Query(history, k=k, now_ms=now_ms) for history in histories[start : start + _AT_ONCE]]
+    for start in range(0, len(asked), _AT_ONCE):
+        queries = asked[start : start + _AT_ONCE]
         for found in pipeline.recommend(queries):
             items.append([bundle.item_ids[row] for row in found.item_index])
             scores.append(found.score.tolist())
@@ -123,13 +157,20 @@ def recommend(
 
 
 @functools.cache
-def _opened(settings: Settings, home: Home, ref: BundleRef) -> tuple[Bundle, Pipeline]:
-    """The bundle with its pipeline, opened once in each process."""
+def _opened(settings: Settings, home: Home, ref: BundleRef) -> tuple[Bundle, Pipeline, ItemStore | None]:
+    """The bundle with its pipeline and the store that the ranker reads, if it does; opened once in each process."""
     import torch
 
     torch.set_num_threads(1)
     bundle = Bundle.open(BundleStore.of(settings, home), ref)
-    return bundle, Pipeline.from_bundle(bundle)
+    stores: list[ItemStore] = []
+
+    def store_of(facts: ItemFacts) -> ItemStore:
+        stores.append(ItemStore(facts))
+        return stores[0]
+
+    pipeline = Pipeline.from_bundle(bundle, store_of=store_of)
+    return bundle, pipeline, stores[0] if stores else None
 
 
 def _lists(file: Path, bundle_id: str) -> Iterator[tuple[str, StoredList]]:

@@ -50,7 +50,7 @@ def train(
 def evaluate(run: RunName, as_json: Json = False) -> dict[str, Any]:
     """Show how a run's models did on the held-out test events."""
     from tastemaker_training.evaluate import print_offline
-    from tastemaker_training.run import open_run
+    from tastemaker_training.run_record import open_run
 
     offline = open_run(context.home(), context.settings().catalogue, run).offline()
     if as_json:
@@ -64,13 +64,14 @@ def evaluate(run: RunName, as_json: Json = False) -> dict[str, Any]:
 def publish(
     run: RunName,
     plant_worse: Annotated[
-        bool, typer.Option("--plant-worse", hidden=True, help="Publish an untrained ranker.")
+        bool,
+        typer.Option("--plant-worse", hidden=True, help="Publish a ranker that goes against its sources."),
     ] = False,
     as_json: Json = False,
 ) -> dict[str, Any]:
     """Write a run's bundle and register it as a new version of the catalogue."""
     from tastemaker_training.publish import publish_planted, publish_run
-    from tastemaker_training.run import open_run
+    from tastemaker_training.run_record import open_run
 
     settings, home = context.settings(), context.home()
     opened = open_run(home, settings.catalogue, run)

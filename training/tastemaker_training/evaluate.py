@@ -27,14 +27,17 @@ _KS = (10, 50)
 _TENSORS, _OVERALL = "evaluations.safetensors", "evaluations.json"
 
 
-def evaluate_systems(systems: Mapping[str, Recommend], split: Split, num_items: int) -> dict[str, Evaluation]:
+def evaluate_systems(
+    systems: Mapping[str, Recommend], split: Split, dataset: Dataset
+) -> dict[str, Evaluation]:
     """Each system on the test items, from the histories before them."""
     return {
         name: evaluate(
-            recommend, split.train_validation, split.test, num_items, _KS, description=f"evaluating {name}"
+            recommend, split.train_validation, split.test, dataset.num_items, _KS, user_ids=dataset.user_ids,
+            description=f"evaluating {name}",
         )
         for name, recommend in systems.items()
-    }
+    }  # fmt: skip
 
 
 def pipeline_systems(pipeline: Pipeline) -> dict[str, Recommend]:
@@ -114,7 +117,7 @@ def evaluate_last_one(systems: Mapping[str, Recommend], dataset: Dataset) -> dic
     split = leave_last(dataset, 1, 1)
     return {
         name: evaluate(
-            recommend, split.train_validation, split.test, dataset.num_items, _KS,
+            recommend, split.train_validation, split.test, dataset.num_items, _KS, user_ids=dataset.user_ids,
             description=f"evaluating {name}, last one",
         )
         for name, recommend in systems.items()
@@ -146,6 +149,9 @@ def load_evaluations(folder: Path) -> dict[str, Evaluation]:
 
 def print_offline(offline: Mapping[str, Any]) -> None:
     """The table on stdout, and what it says in words."""
+    if not offline["rows"]:
+        console.print("nothing was held out: the run trained content vectors alone")
+        return
     _print_rows(f"Held-out test, {offline['num_users']} users, {offline['num_items']} items", offline["rows"])
     _print_rows("The last event alone", offline["last_one"])
     for name, paired in offline["paired"].items():

@@ -17,13 +17,15 @@ from tastemaker.models.calibration import Calibration
 from tastemaker.models.dlrm import Dlrm
 from tastemaker.models.item_item import ItemItem
 from tastemaker.models.two_tower import TwoTower
-from tastemaker.stages.hydration import Hydration
+from tastemaker.stages.hydration import Hydration, RequestFeatures
 from tastemaker.stages.loading import reranking_items
 from tastemaker.stages.pipeline import Pipeline, PipelineConfig
 from tastemaker.stages.ranking import Ranking
 from tastemaker.stages.reranking import Reranking
 from tastemaker.stages.retrieval import Retrieval, Source, TwoTowerSource
+from tastemaker.stages.session import SessionConfig, SessionVectors
 from tastemaker_training.artifacts import load_model, map_model
+from tastemaker_training.content import Content
 from tastemaker_training.memory import Memory, load_memory
 
 
@@ -37,38 +39,55 @@ class Fitted:
     two_tower: TwoTower
     vocabulary: Vocabulary
     index: FaissIndex
+    content: Content | None = None
 
     @classmethod
-    def load(cls, dataset: Dataset, memory: Path, two_tower: Path, fit: str) -> "Fitted":
-        """The retrievers of `fit` in the folders of the two artifacts."""
+    def load(
+        cls, dataset: Dataset, memory: Path, two_tower: Path, fit: str, content: Path | None = None
+    ) -> "Fitted":
+        """The retrievers of `fit` in the folders of the artifacts; of `content` there is one fit, on the items."""
         columns = ItemColumns.from_items(dataset.items, FeatureSchema.fit(dataset.items))
         model = map_model(two_tower / fit, "two_tower", TwoTower)
         index = FaissIndex.build(model.encode_items(columns))
         vocabulary = load_model(two_tower / fit, "vocabulary", Vocabulary)
-        return cls(dataset, columns, load_memory(memory, fit), model, vocabulary, index)
+        found = None if content is None else Content.load(content)
+        return cls(dataset, columns, load_memory(memory, fit), model, vocabulary, index, found)
 
     @property
     def items(self) -> RankingItems:
         """What ranking knows of the items."""
         return RankingItems(self.columns)
 
-    def two_tower_source(self) -> Source:
-        """The two-tower over its index."""
-        return TwoTowerSource("two_tower", self.two_tower, self.index)
+    def two_tower_source(self, session: SessionConfig | None = None) -> Source:
+        """The two-tower over its index; it heeds sessions where `session` says how."""
+        if session is None:
+            return TwoTowerSource("two_tower", self.two_tower, self.index)
+        row = {item_id: i for i, item_id in enumerate(self.dataset.item_ids)}
+        vectors = SessionVectors(self.two_tower, self.index.vectors(), row.get, session)
+        return TwoTowerSource("two_tower", vectors, self.index)
 
     def retrieval(self, config: PipelineConfig) -> Retrieval:
         """The sources that the pipeline names."""
-        return Retrieval(self.memory.sources() | {"two_tower": self.two_tower_source()}, config.retrieval)
+        sources = self.memory.sources() | {"two_tower": self.two_tower_source(config.retrieval.session)}
+        if self.content is not None:
+            sources["content"] = self.content.source(self.dataset, config.retrieval.content)
+        return Retrieval(sources, config.retrieval, self.memory.popularity.counts_I)
 
-    def hydration(self, config: PipelineConfig) -> Hydration:
-        """Features as of this fit."""
+    def hydration(self, config: PipelineConfig, request_features: RequestFeatures | None) -> Hydration:
+        """Features as of this fit, and of the requests as `request_features` gives them."""
         names = [source.name for source in config.retrieval.sources]
-        vectors_ID = self.index.vectors()
-        return Hydration(self.items, self.memory.popularity, vectors_ID, names, config.hydration)
+        parts = (self.items, self.memory.popularity, self.index.vectors(), names, config.hydration)
+        return Hydration(*parts, request_features)
 
-    def pipeline(self, config: PipelineConfig, model: Dlrm, calibration: Calibration) -> Pipeline:
-        """All stages."""
-        hydration = self.hydration(config)
+    def pipeline(
+        self,
+        config: PipelineConfig,
+        model: Dlrm,
+        calibration: Calibration,
+        request_features: RequestFeatures | None,
+    ) -> Pipeline:
+        """All stages; `request_features` gives what the config names of them."""
+        hydration = self.hydration(config, request_features)
         return Pipeline(
             config,
             retrieval=self.retrieval(config),
@@ -85,6 +104,8 @@ class Fitted:
         writer.add_model("item_vocabulary", self.vocabulary)
         writer.add_index("index.faiss", self.index)
         writer.add_model("popularity", self.memory.popularity)
+        if self.content is not None:
+            self.content.add_to(writer)
         solved: dict[str, ItemItem | Als] = {
             "ease": self.memory.recent_ease,
             "knn": self.memory.recent_item_knn,

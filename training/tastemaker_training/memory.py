@@ -21,10 +21,12 @@ from tastemaker.models.als import Als, fit_als
 from tastemaker.models.item_item import ItemItem, fit_ease, fit_item_knn
 from tastemaker.models.popularity import Popularity, PopularityConfig, fit_popularity
 from tastemaker.stages.retrieval import AlsSource, ItemItemSource, PopularSource, Source, top_allowed
+from tastemaker.stages.trending import TrendingSource
 from tastemaker.terminal import progress
 from tastemaker.types import Float32, Int32, Query
 from tastemaker_training.artifacts import Stateful, load_model, save_model
 from tastemaker_training.recipe import MemoryConfig
+from tastemaker_training.user_groups import with_groups
 
 FITS = ("train", "refit")
 """Folders of the two fits: on train, and on train with validation."""
@@ -61,26 +63,35 @@ class Memory:
             "knn": ItemItemSource("knn", self.recent_item_knn),
             "als": AlsSource("als", self.recent_als),
             "popular": PopularSource("popular", self.popularity),
+            "trending": TrendingSource("trending", self.popularity),
         }
 
 
-def fit_memory(dataset: Dataset, split: Split, config: MemoryConfig, folder: Path) -> None:
-    """Fits everything twice and writes it, with the chosen half-lives, into `folder`."""
+def fit_memory(
+    dataset: Dataset, split: Split, config: MemoryConfig, folder: Path, group_U: Sequence[str | None]
+) -> None:
+    """Fits everything twice and writes it, with the chosen half-lives, into `folder`; `group_U` are users' groups."""
     with progress("fitting baselines", 4 * len(FITS)) as advance:
         for name, histories in zip(FITS, (split.train, split.train_validation), strict=True):
-            for model_name, model in _fits(dataset, histories, config):
+            for model_name, model in _fits(dataset, histories, config, group_U):
                 save_model(folder / name, model_name, model)
                 advance(1)
     recent = {name: _half_life(folder, name, split, config, dataset.num_items) for name in _READ_BY_RECENCY}
     write_json(folder / _CHOSEN, recent)
 
 
-def _fits(dataset: Dataset, histories: Histories, config: MemoryConfig) -> Iterator[tuple[str, Stateful]]:
+def _fits(
+    dataset: Dataset, histories: Histories, config: MemoryConfig, group_U: Sequence[str | None]
+) -> Iterator[tuple[str, Stateful]]:
     matrix_UI = histories.to_csr(dataset.num_items)
     times = histories.timestamp_ms
     assert times is not None, "histories of a dataset have times"
     tags: list[list[str]] = [tags or [] for tags in dataset.items.column(Column.TAGS).to_pylist()]
-    yield "popularity", fit_popularity(histories.item_index, times, dataset.num_items, tags=tags)
+    categories: list[str | None] = dataset.items.column(Column.CATEGORY).to_pylist()
+    popularity = fit_popularity(
+        histories.item_index, times, dataset.num_items, tags=tags, categories=categories
+    )
+    yield "popularity", with_groups(popularity, histories, group_U, config.groups)
     knn, ease = config.item_knn, config.ease
     yield "item_knn", fit_item_knn(matrix_UI, similarity=knn.similarity, num_neighbours=knn.num_neighbours)
     yield "ease", fit_ease(matrix_UI, ease.l2, keep=ease.keep)

@@ -11,6 +11,7 @@ from tastemaker.bundle.writer import BundleWriter
 from tastemaker.config import Settings
 from tastemaker.data.importers import num_refused_rows
 from tastemaker.data.log import read_frozen
+from tastemaker.data.schema import Dataset
 from tastemaker.data.splits import Histories
 from tastemaker.errors import TrainingError
 from tastemaker.evaluation.offline import Evaluation
@@ -21,11 +22,12 @@ from tastemaker.registry.client import Registry
 from tastemaker.stages.loading import write_pipeline
 from tastemaker_training import evaluate
 from tastemaker_training.artifacts import plain
+from tastemaker_training.content_only import publish_content
 from tastemaker_training.data_profile import profile
-from tastemaker_training.run import Run
+from tastemaker_training.run_record import Run
 from tastemaker_training.steps import Steps
 
-PLANTED = "planted: its ranker was never trained, for a test to find"
+PLANTED = "planted: its ranker goes against its sources, for a test to find"
 
 
 def publish_run(settings: Settings, home: Home, run: Run) -> dict[str, Any]:
@@ -34,6 +36,8 @@ def publish_run(settings: Settings, home: Home, run: Run) -> dict[str, Any]:
     Raises:
         TrainingError: The catalogue's data is no longer what the run was trained on.
     """
+    if run.recipe.is_content_only:
+        return publish_content(settings, home, run, _dataset(settings, home, run))
     steps = _steps(settings, home, run)
     evaluation = evaluate.load_evaluations(run.folder)[evaluate.PIPELINE]
     model, calibration = steps.load_ranker()
@@ -41,28 +45,40 @@ def publish_run(settings: Settings, home: Home, run: Run) -> dict[str, Any]:
 
 
 def publish_planted(settings: Settings, home: Home, run: Run) -> dict[str, Any]:
-    """Publishes the run's bundle with an untrained ranker in it, and says so in its manifest."""
+    """Publishes the run's bundle with a ranker in it that turns its sources' scores round, and says so in its manifest.
+
+    One that was never trained is not always worse: by chance it likes what is popular.
+    """
     steps = _steps(settings, home, run)
     trained, _ = steps.load_ranker()
     torch.manual_seed(run.recipe.seed)
-    untrained = Dlrm(trained.config)
-    untrained.mean_F.copy_(trained.mean_F)
-    untrained.scale_F.copy_(trained.scale_F)
-    pipeline = steps.refit.pipeline(run.recipe.pipeline, untrained, Calibration())
+    planted = Dlrm(trained.config)
+    planted.mean_F.copy_(trained.mean_F)
+    planted.scale_F.copy_(trained.scale_F)
+    with torch.no_grad():
+        for f, name in enumerate(trained.config.dense_features):
+            if name.endswith("_z"):
+                planted.wide.weight[:, f] = -1.0
+    pipeline = steps.pipeline_of(planted, Calibration())
     systems = {evaluate.PIPELINE: evaluate.recommend_whole(pipeline)}
-    evaluation = evaluate.evaluate_systems(systems, steps.split, steps.dataset.num_items)[evaluate.PIPELINE]
-    return _release(steps, run, untrained, Calibration(), evaluation, f"{run.recipe.name} ({PLANTED})")
+    evaluation = evaluate.evaluate_systems(systems, steps.split, steps.dataset)[evaluate.PIPELINE]
+    return _release(steps, run, planted, Calibration(), evaluation, f"{run.recipe.name} ({PLANTED})")
 
 
 def _steps(settings: Settings, home: Home, run: Run) -> Steps:
+    dataset = _dataset(settings, home, run)
+    return Steps.of(settings, home, run.recipe, run.num_workers, warm_start=run.warm_start, dataset=dataset)
+
+
+def _dataset(settings: Settings, home: Home, run: Run) -> Dataset:
+    """What the run was trained on."""
     dataset = read_frozen(home, settings.catalogue, run.fingerprint)
-    steps = Steps.of(settings, home, run.recipe, run.num_workers, warm_start=run.warm_start, dataset=dataset)
-    if steps.dataset.fingerprint != run.fingerprint:
+    if dataset.fingerprint != run.fingerprint:
         raise TrainingError(
-            f"data of catalogue {settings.catalogue}", value=steps.dataset.fingerprint[:12],
+            f"data of catalogue {settings.catalogue}", value=dataset.fingerprint[:12],
             limit=f"{run.fingerprint[:12]}, which run {run.id} was trained on", mend="train again",
         )  # fmt: skip
-    return steps
+    return dataset
 
 
 def _release(

@@ -8,18 +8,20 @@ A value may carry the space that `tastemaker tune` searches around it (see `sear
 from collections.abc import Mapping
 from importlib.resources import files
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Final, Literal, Self
 
 import yaml
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from tastemaker.config import Strict, read_yaml
 from tastemaker.errors import ConfigError, UsageError
+from tastemaker.features.content import ContentConfig
 from tastemaker.features.context import ContextTable
 from tastemaker.features.ranking_data import CLICK, Target
 from tastemaker.features.vocabulary import VocabularyConfig
 from tastemaker.models.als import AlsConfig
 from tastemaker.models.layers import ExpertsConfig
+from tastemaker.models.popular_groups import GroupsConfig
 from tastemaker.models.two_tower import TwoTowerConfig
 from tastemaker.stages.pipeline import PipelineConfig
 from tastemaker_training.data_gate import DataGateConfig
@@ -27,6 +29,8 @@ from tastemaker_training.fit_config import RankerFitConfig, TwoTowerFitConfig
 from tastemaker_training.search_space import Space, TuneConfig, split_spaces, with_values
 
 _PACKAGE = "tastemaker_training.recipes"
+CONTENT_SOURCES: Final = frozenset({"content", "popular", "trending"})
+"""Sources of a pipeline for which no one's events are needed."""
 
 
 class SplitConfig(Strict):
@@ -60,6 +64,9 @@ class MemoryConfig(Strict):
     als: AlsConfig = Field(default_factory=AlsConfig, description="ALS")
     half_lives: tuple[float, ...] = Field(
         (2.5, 5.0, 10.0, 20.0), min_length=1, description="tried on validation"
+    )
+    groups: GroupsConfig = Field(
+        default_factory=GroupsConfig, description="what is popular among users of an age band, on a device, …"
     )
 
 
@@ -101,6 +108,10 @@ class Recipe(Strict):
     name: str = Field(pattern=r"^[a-z0-9][a-z0-9-]{0,60}$", description="names its runs")
     seed: int = Field(0, ge=0, description="of everything that is trained")
     split: SplitConfig = Field(default_factory=SplitConfig, description="what is held out")
+    content: ContentConfig = Field(
+        default_factory=ContentConfig,
+        description="content vectors, where the pipeline names source `content`",
+    )
     memory: MemoryConfig = Field(default_factory=MemoryConfig, description="baselines and solved sources")
     two_tower: TwoTowerRecipe = Field(default_factory=TwoTowerRecipe, description="the trained retriever")
     ranker: RankerRecipe = Field(default_factory=RankerRecipe, description="the ranker")
@@ -109,6 +120,18 @@ class Recipe(Strict):
         default_factory=DataGateConfig, description="how much a retrain's data may differ from the champion's"
     )
     tune: TuneConfig = Field(default_factory=TuneConfig, description="how its spaces are searched")
+
+    @property
+    def is_content_only(self) -> bool:
+        """Whether content vectors are all that is trained: its pipeline has no ranker."""
+        return not self.pipeline.ranker
+
+    @model_validator(mode="after")
+    def _trains_its_sources(self) -> Self:
+        names = {source.name for source in self.pipeline.retrieval.sources}
+        if self.is_content_only and not names <= CONTENT_SOURCES:
+            raise ValueError(f"without a ranker, sources among {', '.join(sorted(CONTENT_SOURCES))}")
+        return self
 
 
 def packaged_recipes() -> list[str]:

@@ -66,7 +66,7 @@ def refresh_users(settings: Settings, home: Home) -> Refreshed:
         users = ChampionsUsers.of(settings, home)
         dataset, num_users = users.dataset.fingerprint, len(users.histories)
         file = vectors_file(home, settings.catalogue, users.bundle.bundle_id)
-        made_from = {"dataset": dataset, "history_length": settings.state.history_length}
+        made_from = users.made_from | {"history_length": settings.state.history_length}
         done = is_made_from(file, made_from)
         scoring = Scoring(settings, home, users.ref, encode, {}, "encoding users")
         seconds_start = 0.0 if done else scoring.write(file, users.histories, made_from)

@@ -3,66 +3,25 @@
 A second recipe that shares the retrievers costs its ranker alone (see `steps`).
 """
 
-import json
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from datetime import UTC, datetime
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
-from tastemaker.bundle.manifest import code_revision
 from tastemaker.config import Settings
 from tastemaker.data.log import freeze_log
 from tastemaker.data.schema import Dataset
 from tastemaker.errors import UsageError
-from tastemaker.home import Home, write_json
-from tastemaker.types import catalogue_name
-from tastemaker_training import evaluate
-from tastemaker_training.artifacts import plain
+from tastemaker.home import Home
+from tastemaker_training import content_only, evaluate, run_record
 from tastemaker_training.recipe import Recipe
+from tastemaker_training.run_record import Run
 from tastemaker_training.steps import RANKER_MODULE, TWO_TOWER_MODULE, Steps
 from tastemaker_training.tracking import log_run
 from tastemaker_training.workers import Workers, check_workers, remove_left_over
 
-_RECORD, _OFFLINE = "run.json", "offline.json"
 _LOCK_SECONDS = 5.0
 T = TypeVar("T")
-
-
-@dataclass(frozen=True)
-class Run:
-    """One finished run: what it was told and where its results lie."""
-
-    folder: Path
-    recipe: Recipe
-    fingerprint: str
-    num_workers: int
-    timings: Mapping[str, float]
-    mlflow_run_id: str
-    code_revision: str
-    warm_start: str | None = None
-
-    @property
-    def id(self) -> str:
-        """Recipe and time."""
-        return self.folder.name
-
-    def offline(self) -> dict[str, Any]:
-        """The offline table."""
-        table: dict[str, Any] = json.loads((self.folder / _OFFLINE).read_text(encoding="utf-8"))
-        return table
-
-    def summary(self) -> dict[str, Any]:
-        """What `tastemaker train` says at the end, JSON-able."""
-        return {
-            "run": self.id,
-            "recipe": self.recipe.name,
-            "dataset": self.fingerprint,
-            "workers": self.num_workers,
-            "timings_seconds": dict(self.timings),
-            "mlflow_run_id": self.mlflow_run_id,
-        }
 
 
 class _Stopwatch:
@@ -100,11 +59,14 @@ def train(
         dataset: What to train on, frozen; unset is the log as of now.
 
     Raises:
-        UsageError: More workers than cores, or another training is under way in this home.
+        UsageError: More workers than cores, another training is under way in this home, or recipes of content alone stand
+            beside others.
         DataError: There is no data, or too little to hold anything out.
         TrainingError: A worker failed, or the loss was not a number.
     """
     check_workers(num_workers, settings)
+    if any(recipe.is_content_only for recipe in recipes):
+        return _train_content(settings, home, recipes, dataset)
     workers = Workers(settings, home, num_workers, (TWO_TOWER_MODULE, RANKER_MODULE))
     dataset = freeze_log(home, settings.catalogue) if dataset is None else dataset
     planned = [
@@ -129,6 +91,29 @@ def train(
         return [_finish(steps, watch) for steps, watch in zip(planned, watches, strict=True)]
 
 
+def _train_content(
+    settings: Settings, home: Home, recipes: Sequence[Recipe], dataset: Dataset | None
+) -> list[Run]:
+    """Runs of recipes that train content vectors alone: no worker is started."""
+    others = [recipe.name for recipe in recipes if not recipe.is_content_only]
+    if others:
+        raise UsageError(
+            "recipes beside those of content alone", value=", ".join(others), mend="train them apart"
+        )
+    with home.lock("training", _LOCK_SECONDS):
+        frozen = freeze_log(home, settings.catalogue) if dataset is None else dataset
+        return [_content_run(settings, home, recipe, frozen) for recipe in recipes]
+
+
+def _content_run(settings: Settings, home: Home, recipe: Recipe, dataset: Dataset) -> Run:
+    watch, folder = _Stopwatch(), run_record.new_folder(home, settings.catalogue, recipe)
+    watch("content vectors", lambda: content_only.content_artifact(home, recipe, dataset))
+    run_record.save_offline(folder, content_only.offline_report(dataset))
+    log = content_only.log_content_run
+    run_id = log(settings, home, recipe, dataset, folder.name, watch.timings)
+    return run_record.finish(folder, recipe, dataset.fingerprint, 1, watch.timings, run_id)
+
+
 def _fit(steps: Steps, watch: _Stopwatch) -> None:
     watch("two-tower and baselines", lambda: (steps.two_tower, steps.memory))
     watch("ranker's requests", lambda: steps.requests)
@@ -137,21 +122,24 @@ def _fit(steps: Steps, watch: _Stopwatch) -> None:
 
 def _finish(steps: Steps, watch: _Stopwatch) -> Run:
     settings, home, recipe = steps.settings, steps.home, steps.recipe
-    folder = _new_folder(home, settings.catalogue, recipe)
+    folder = run_record.new_folder(home, settings.catalogue, recipe)
     offline = watch("evaluation of pipeline", lambda: _evaluate(steps, folder))
     run_id = watch("tracking", lambda: log_run(settings, home, steps, folder.name, offline, watch.timings))
-    record = {"recipe": plain(recipe), "fingerprint": steps.dataset.fingerprint}
-    record |= {"num_workers": steps.num_workers, "timings": watch.timings}
-    record |= {"mlflow_run_id": run_id, "code_revision": code_revision(), "warm_start": steps.warm_start}
-    write_json(folder / _RECORD, record)
-    return _read(folder)
+    return run_record.finish(
+        folder,
+        recipe,
+        steps.dataset.fingerprint,
+        steps.num_workers,
+        watch.timings,
+        run_id,
+        steps.warm_start,
+    )
 
 
 def _evaluate(steps: Steps, folder: Path) -> dict[str, Any]:
     """The offline table of this run, written into its folder with every user's metrics."""
     pipeline, seed = steps.pipeline(), steps.recipe.seed
-    num_items = steps.dataset.num_items
-    mine = evaluate.evaluate_systems(evaluate.pipeline_systems(pipeline), steps.split, num_items)
+    mine = evaluate.evaluate_systems(evaluate.pipeline_systems(pipeline), steps.split, steps.dataset)
     whole = {evaluate.PIPELINE: evaluate.recommend_whole(pipeline)}
     last_one = evaluate.load_evaluations(steps.solo / "last-one") | evaluate.evaluate_last_one(
         whole, steps.dataset
@@ -159,42 +147,5 @@ def _evaluate(steps: Steps, folder: Path) -> dict[str, Any]:
     evaluations = evaluate.load_evaluations(steps.solo / "test") | mine
     report = evaluate.offline_report(evaluations, last_one, steps.dataset, seed)
     evaluate.save_evaluations(folder, mine)
-    write_json(folder / _OFFLINE, report)
+    run_record.save_offline(folder, report)
     return report
-
-
-def open_run(home: Home, catalogue: str, name: str) -> Run:
-    """A finished run by its id, or the latest of a recipe.
-
-    Raises:
-        UsageError: There is none.
-    """
-    folder = _runs_folder(home, catalogue)
-    known = sorted(
-        (path.parent.name for path in folder.glob(f"*/{_RECORD}")), key=lambda run: run.rsplit("-", 1)[-1]
-    )
-    recipe = Path(name).stem
-    chosen = [run for run in known if run == name] or [
-        run for run in known if run.rsplit("-", 1)[0] == recipe
-    ]
-    if not chosen:
-        recent = ", ".join(known[-5:]) or "none yet"
-        mend = f"run `tastemaker train {name}`"
-        raise UsageError("run", value=name, limit=f"a recipe that was trained, or one of {recent}", mend=mend)
-    return _read(folder / chosen[-1])
-
-
-def _read(folder: Path) -> Run:
-    record = json.loads((folder / _RECORD).read_text(encoding="utf-8"))
-    recipe = Recipe.parse(record.pop("recipe"), f"recipe of run {folder.name}")
-    return Run(folder=folder, recipe=recipe, **record)
-
-
-def _new_folder(home: Home, catalogue: str, recipe: Recipe) -> Path:
-    folder = _runs_folder(home, catalogue) / f"{recipe.name}-{datetime.now(UTC):%Y%m%dT%H%M%S%f}"
-    folder.mkdir(parents=True)
-    return folder
-
-
-def _runs_folder(home: Home, catalogue: str) -> Path:
-    return home / "checkpoints" / "runs" / catalogue_name(catalogue)

@@ -26,7 +26,8 @@ from tastemaker_training.data_gate import CheckResult, check, print_checks, refu
 from tastemaker_training.data_profile import DataProfile, profile
 from tastemaker_training.publish import publish_run
 from tastemaker_training.recipe import Recipe
-from tastemaker_training.run import Run, train
+from tastemaker_training.run import train
+from tastemaker_training.run_record import Run
 from tastemaker_training.workers import check_workers
 
 ACTOR = "tastemaker retrain"
@@ -187,7 +188,7 @@ class _Retrain:
 
     def _warm_start(self, champion: Bundle | None) -> str | None:
         """The champion's two-tower training, where this home still has it."""
-        if champion is None:
+        if champion is None or not champion.has("two_tower.json"):
             return None
         training_id = champion.manifest.training_id
         return training_id if Artifacts(self.home).has(training_id) else None

@@ -1,6 +1,5 @@
 """The steps of a training run, each an artifact named by all that it depends on. Not their order (`run`)."""
 
-import hashlib
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -9,19 +8,20 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 
 from tastemaker import __version__
 from tastemaker.config import Settings
-from tastemaker.data.log import read_impressions
 from tastemaker.data.schema import Dataset
-from tastemaker.data.splits import Histories, Split, leave_last
-from tastemaker.errors import DataError, TrainingError
+from tastemaker.data.splits import Histories, Split
+from tastemaker.errors import TrainingError
 from tastemaker.features.columns import FeatureSchema
 from tastemaker.features.context import device_context
 from tastemaker.features.impressions import Slots
+from tastemaker.features.item_store import ItemFacts
+from tastemaker.features.known_records import KnownRecords, known_from
 from tastemaker.features.outcomes import Outcomes
 from tastemaker.features.ranking_data import CLICK, Bag, RankingData, require_targets
-from tastemaker.features.rejected import rejections
 from tastemaker.home import Home
 from tastemaker.models.calibration import Calibration
 from tastemaker.models.dlrm import Dlrm, DlrmConfig, dlrm_specs
@@ -33,18 +33,28 @@ from tastemaker.terminal import progress
 from tastemaker.types import Candidates, Int32, Int64, Query
 from tastemaker_training import evaluate
 from tastemaker_training.artifacts import Artifacts, artifact_name, load_model, plain
+from tastemaker_training.content import fit_content
 from tastemaker_training.example_set import write_example_set
 from tastemaker_training.fitted import Fitted
 from tastemaker_training.memory import UnprunedEase, fit_memory, recommend_by
 from tastemaker_training.ranking_file import save_ranking_data
 from tastemaker_training.recipe import Recipe
+from tastemaker_training.recipe_data import (
+    events_fingerprint,
+    events_of_state,
+    fingerprint,
+    refuse_unknown_devices,
+    shown_and_left,
+    slots_shown,
+    split_of,
+)
+from tastemaker_training.user_groups import demographic_groups
 from tastemaker_training.workers import Workers
 
 TWO_TOWER_MODULE, RANKER_MODULE = "tastemaker_training.two_tower", "tastemaker_training.ranker"
 _LAYOUT = 3
 """Of all artifacts' files; another number makes them anew."""
 _REQUESTS = "requests.safetensors"
-_MINUTE_MS = 60_000
 _REQUESTS_AT_ONCE = 64
 
 
@@ -93,9 +103,9 @@ class Steps:
             DataError: No user has enough events to hold any out, or the data lacks what the recipe learns from.
             TrainingError: The recipe places tables that the models have not.
         """
-        split, left = _split(dataset, recipe), _rejections(settings, home, recipe, dataset)
-        _refuse_unknown_devices(recipe, dataset)
-        slots = _slots(settings, home, recipe, dataset, split)
+        split, left = split_of(dataset, recipe), shown_and_left(settings, home, recipe, dataset)
+        refuse_unknown_devices(recipe, dataset)
+        slots = slots_shown(settings, home, recipe, dataset, split)
         recipe.two_tower.fit.stream.check_ranks(num_workers)
         learned = (dataset, split, left, slots)
         steps = cls(settings, home, recipe, num_workers, *learned, workers, resume, warm_start)
@@ -118,12 +128,13 @@ class Steps:
         data |= {"split": plain(recipe.split)}
         seed = {"seed": recipe.seed}
         memory = ("memory", data | {"config": plain(recipe.memory)})
+        content = ("content", data | {"config": plain(recipe.content)})
         fit = plain(recipe.two_tower.fit)
         kept = {"max_history": recipe.two_tower.model.max_history, "validation": fit.pop("validation_users")}
         kept["ids"] = plain(recipe.two_tower.ids)
         left, slots = self.rejections, self.slots
         if left is not None:
-            kept["rejections"] = _fingerprint(left.offsets, left.item_index, left.timestamp_ms)
+            kept["rejections"] = fingerprint(left.offsets, left.item_index, left.timestamp_ms)
         examples = ("examples", data | kept)
         learned = {"model": plain(recipe.two_tower.model), "fit": fit, "warm_start": self.warm_start}
         two_tower = ("two-tower", seed | learned | {"examples": artifact_name(*examples)})
@@ -131,11 +142,16 @@ class Steps:
         read = {name: stages[name] for name in ("retrieval", "hydration", "ranking")}
         del read["ranking"]["score_weights"]  # they weigh what was learned
         if slots is not None:
-            read["slots"] = _fingerprint(slots.pair_P, slots.slot_P)
+            read["slots"] = fingerprint(slots.pair_P, slots.slot_P)
+        if self._state_events is not None:
+            read["events"] = events_fingerprint(self._state_events)
+        if self._reads_content:
+            read["items"] = artifact_name(*content)
         requests = ("requests", sources | read)
         ranker = {"fit": plain(recipe.ranker.fit), "model": plain(self._dlrm_config())}
         return {
             "memory": memory,
+            "content": content,
             "examples": examples,
             "two_tower": two_tower,
             "requests": requests,
@@ -144,11 +160,40 @@ class Steps:
         }
 
     @cached_property
+    def request_features(self) -> KnownRecords | None:
+        """Features of requests as of their moments; None where the recipe's hydration names none."""
+        events = self._state_events
+        if events is None:
+            return None
+        return KnownRecords(events, known_from(events), ItemFacts.from_items(self.dataset.items))
+
+    @cached_property
+    def _state_events(self) -> pa.Table | None:
+        return events_of_state(self.settings, self.home, self.recipe, self.dataset)
+
+    @cached_property
     def memory(self) -> Path:
         """The baselines' two fits."""
+
+        def make(folder: Path) -> None:
+            groups = demographic_groups(self.home, self.settings.catalogue, self.dataset.user_ids)
+            fit_memory(self.dataset, self.split, self.recipe.memory, folder, groups)
+
+        return self._get("memory", make)
+
+    @cached_property
+    def content(self) -> Path | None:
+        """The items' content vectors; None where no source reads them."""
+        if not self._reads_content:
+            return None
         return self._get(
-            "memory", lambda path: fit_memory(self.dataset, self.split, self.recipe.memory, path)
+            "content",
+            lambda folder: fit_content(self.dataset.items, self.recipe.content, self.home, folder),
         )
+
+    @property
+    def _reads_content(self) -> bool:
+        return any(source.name == "content" for source in self.recipe.pipeline.retrieval.sources)
 
     @cached_property
     def examples(self) -> Path:
@@ -216,7 +261,7 @@ class Steps:
             systems["EASE"] = ease.recommender(None)
             systems["EASE, recency"] = ease.recommender(memory.recent_ease.config.half_life)
             systems[evaluate.TWO_TOWER] = recommend_by(self.refit.two_tower_source())
-            found = evaluate.evaluate_systems(systems, self.split, num_items)
+            found = evaluate.evaluate_systems(systems, self.split, self.dataset)
             evaluate.save_evaluations(folder / "test", found)
             again = {name: systems[name] for name in (evaluate.best_baseline(found), evaluate.TWO_TOWER)}
             evaluate.save_evaluations(folder / "last-one", evaluate.evaluate_last_one(again, self.dataset))
@@ -226,7 +271,7 @@ class Steps:
     @cached_property
     def refit(self) -> Fitted:
         """The retrievers fitted on train with validation: those that serve."""
-        return Fitted.load(self.dataset, self.memory, self.two_tower, "refit")
+        return Fitted.load(self.dataset, self.memory, self.two_tower, "refit", self.content)
 
     def load_ranker(self) -> tuple[Dlrm, Calibration]:
         """The trained ranker and its calibration."""
@@ -236,7 +281,11 @@ class Steps:
 
     def pipeline(self) -> Pipeline:
         """The whole pipeline as it will serve."""
-        return self.refit.pipeline(self.recipe.pipeline, *self.load_ranker())
+        return self.pipeline_of(*self.load_ranker())
+
+    def pipeline_of(self, model: Dlrm, calibration: Calibration) -> Pipeline:
+        """The same with another ranker."""
+        return self.refit.pipeline(self.recipe.pipeline, model, calibration, self.request_features)
 
     def _get(self, name: str, make: Callable[[Path], None]) -> Path:
         kind, key = self._keys[name]
@@ -258,8 +307,9 @@ class Steps:
 
     def _requests(self) -> RankingData:
         config, split = self.recipe.pipeline, self.split
-        fitted = Fitted.load(self.dataset, self.memory, self.two_tower, "train")
-        retrieval, hydration, items = fitted.retrieval(config), fitted.hydration(config), fitted.items
+        fitted = Fitted.load(self.dataset, self.memory, self.two_tower, "train", self.content)
+        retrieval, items = fitted.retrieval(config), fitted.items
+        hydration = fitted.hydration(config, self.request_features)
         users = np.flatnonzero(split.validation.lengths > 0).tolist()
         candidates: list[Candidates] = []
         bags: list[dict[str, Bag]] = []
@@ -281,7 +331,12 @@ class Steps:
         """What the user's first held-out event would have asked: when, and from what device."""
         held_out = self.split.validation
         context = device_context(int(held_out.device_rows(user)[0]))
-        return Query(self.split.train[user], context=context, now_ms=held_out.first_time_ms(user))
+        return Query(
+            self.split.train[user],
+            user_id=self.dataset.user_ids[user],
+            context=context,
+            now_ms=held_out.first_time_ms(user),
+        )
 
     def _slots_of(self, user: int, item_K: Int32) -> Int64 | None:
         return None if self.slots is None else self.slots(user, item_K)
@@ -290,67 +345,9 @@ class Steps:
         schema = FeatureSchema.fit(self.dataset.items)
         sources = [source.name for source in self.recipe.pipeline.retrieval.sources]
         return DlrmConfig(
-            dense_features=feature_names(sources),
+            dense_features=feature_names(sources, self.recipe.pipeline.hydration.request_features),
             num_tags=schema.num_tags,
             num_years=schema.num_years,
             num_categories=schema.num_categories,
             **dict(self.recipe.ranker.model),
         )
-
-
-def _rejections(settings: Settings, home: Home, recipe: Recipe, dataset: Dataset) -> Histories | None:
-    """What users were shown, saw and left, where the recipe learns from it."""
-    negatives = recipe.two_tower.fit.negatives
-    if not negatives.rejected:
-        return None
-    shown = read_impressions(home, settings.catalogue, dataset.fingerprint)
-    found = rejections(shown, dataset, negatives.rejected_window_minutes * _MINUTE_MS)
-    if not len(found.item_index):
-        raise DataError(
-            "items that users were shown and left, for two_tower.fit.negatives.rejected", value=f"none in {len(shown):,} impressions",
-            limit="at least 1", mend="import events of kind impression, or give its share to another kind",
-        )  # fmt: skip
-    return found
-
-
-def _slots(settings: Settings, home: Home, recipe: Recipe, dataset: Dataset, split: Split) -> Slots | None:
-    """Where the users of validation were shown items, where the recipe learns from it."""
-    if not recipe.ranker.model.position:
-        return None
-    shown = read_impressions(home, settings.catalogue, dataset.fingerprint)
-    slots = Slots.of(shown, dataset, split.train, split.validation)
-    if not slots.num_left:
-        raise DataError(
-            "positions of items that users were shown and left, for ranker.model.position", value=f"none in {len(shown):,} impressions",
-            limit="at least 1", mend="import events of kind impression with their positions, or leave it out",
-        )  # fmt: skip
-    return slots
-
-
-def _refuse_unknown_devices(recipe: Recipe, dataset: Dataset) -> None:
-    """Refuses a context of devices where no event tells of any."""
-    contexts = {"two_tower": recipe.two_tower.model.context, "ranker": recipe.ranker.model.context}
-    for name, context in contexts.items():
-        if "devices" in context and not dataset.device_row.any():
-            raise DataError(
-                f"feature devices of {name}.model.context", value="unknown in all of the data",
-                limit="known for some of it", mend="import it, or take it out of the recipe",
-            )  # fmt: skip
-
-
-def _fingerprint(*arrays: Int32 | Int64 | None) -> str:
-    digest = hashlib.sha256()
-    for array in arrays:
-        digest.update(np.ascontiguousarray(array).data)
-    return digest.hexdigest()
-
-
-def _split(dataset: Dataset, recipe: Recipe) -> Split:
-    split = leave_last(dataset, recipe.split.num_test, recipe.split.num_validation)
-    if not len(split.test.item_index):
-        needed = recipe.split.num_test + recipe.split.num_validation + 1
-        raise DataError(
-            "events of the most active user", value=int(split.train.lengths.max(initial=0)),
-            limit=f"at least {needed}", mend="import more events, or hold out fewer in the recipe's split",
-        )  # fmt: skip
-    return split

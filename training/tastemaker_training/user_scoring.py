@@ -5,6 +5,7 @@ Not for what is computed (`refresh`, `batch`). On little data most of the time g
 Shape letters: U users, N rows of the log, I items of the bundle.
 """
 
+import hashlib
 import json
 import logging
 import os
@@ -16,6 +17,7 @@ from typing import Any, BinaryIO, Self
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from tastemaker.bundle.manifest import BundleRef
@@ -30,6 +32,7 @@ from tastemaker.home import Home
 from tastemaker.registry.client import Registry
 from tastemaker.terminal import progress
 from tastemaker.types import Int64
+from tastemaker.users.archive import opted_out
 from tastemaker_training.workers import start_ray
 
 ALIAS = "champion"
@@ -44,7 +47,8 @@ Score = Callable[..., pa.Table]
 class ChampionsUsers:
     """The users of the log as of now, as the champion knows them.
 
-    `histories` has those with an item that it knows; `live` are the ids of the bundles that some alias names.
+    `histories` has those with an item that it knows, without those who opted out; `live` are the ids of the bundles that
+    some alias names.
     """
 
     ref: BundleRef
@@ -52,6 +56,7 @@ class ChampionsUsers:
     dataset: Dataset
     histories: pa.Table
     live: frozenset[str]
+    opted_out: frozenset[str] = frozenset()
 
     @classmethod
     def of(cls, settings: Settings, home: Home) -> Self:
@@ -65,8 +70,19 @@ class ChampionsUsers:
         ref = registry.version(settings.catalogue, ALIAS).ref
         bundle, dataset = Bundle.open(BundleStore.of(settings, home), ref), read_log(home, settings.catalogue)
         histories = user_histories(dataset, bundle, settings.state.history_length)
-        named = registry.aliases(settings.catalogue).values()
-        return cls(ref, bundle, dataset, histories, frozenset(version.ref.bundle_id for version in named))
+        out = opted_out(home, settings.catalogue)
+        is_out = pc.is_in(histories[Column.USER_ID], value_set=pa.array(sorted(out), pa.string()))
+        histories = histories.filter(pc.invert(is_out))
+        live = frozenset(version.ref.bundle_id for version in registry.aliases(settings.catalogue).values())
+        return cls(ref, bundle, dataset, histories, live, out)
+
+    @property
+    def made_from(self) -> dict[str, Any]:
+        """What whatever is made of them depends on, for `is_made_from`."""
+        found = {"dataset": self.dataset.fingerprint}
+        if self.opted_out:
+            found["opted_out"] = hashlib.sha256("\0".join(sorted(self.opted_out)).encode()).hexdigest()
+        return found
 
     @property
     def num_skipped(self) -> int:

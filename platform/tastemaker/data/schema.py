@@ -6,6 +6,7 @@ Shape letters: N rows, U users, I items.
 
 import hashlib
 import json
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -39,6 +40,14 @@ class Column:
     CATEGORY: Final = "category"
     TAGS: Final = "tags"
     CREATED_AT_MS: Final = "created_at_ms"
+    DESCRIPTION: Final = "description"
+    PRICE: Final = "price"
+    REGIONS: Final = "regions"
+    MATURITY: Final = "maturity"
+    FRANCHISE: Final = "franchise"
+    LATITUDE: Final = "latitude"
+    LONGITUDE: Final = "longitude"
+    VECTORS: Final = "vectors"
 
 
 def _field(name: str, kind: "pa.DataType", nullable: bool = True) -> "pa.Field[Any]":
@@ -72,6 +81,24 @@ ITEMS_SCHEMA = pa.schema(
     ]
 )
 """One row per item. Unknown: title is the item's id, category empty, tags none, created_at_ms null."""
+
+ITEM_DETAILS = pa.schema(
+    [
+        _field(Column.DESCRIPTION, pa.string()),
+        _field(Column.PRICE, pa.float64()),
+        _field(Column.REGIONS, pa.list_(pa.string())),
+        _field(Column.MATURITY, pa.int32()),
+        _field(Column.FRANCHISE, pa.string()),
+        _field(Column.LATITUDE, pa.float64()),
+        _field(Column.LONGITUDE, pa.float64()),
+        _field(Column.VECTORS, pa.map_(pa.string(), pa.list_(pa.float32()))),
+    ]
+)
+"""What items may have beside; null where unknown. A table of items has those that its catalogue uses, in this order.
+
+`regions` are countries by ISO 3166-1 alpha-2 where the item may be shown, none of them meaning everywhere; `maturity` is
+the least age in years; `vectors` are other models' vectors of the item by name (image, audio, …).
+"""
 
 REJECTS_SCHEMA = pa.schema(
     [
@@ -145,14 +172,22 @@ def read_imported(home: Home, catalogue: str) -> tuple[pa.Table, pa.Table]:
     if not folder.is_dir():
         raise DataError(f"catalogue {catalogue} has no data", mend=IMPORT_MEND)
     return (
-        _read_table(folder / "interactions.parquet", INTERACTIONS_SCHEMA),
-        _read_table(folder / "items.parquet", ITEMS_SCHEMA),
+        _read_table(folder / "interactions.parquet", lambda _: INTERACTIONS_SCHEMA),
+        _read_table(folder / "items.parquet", items_schema),
     )
 
 
-def _read_table(file: Path, schema: pa.Schema) -> pa.Table:
+def items_schema(names: Iterable[str]) -> pa.Schema:
+    """The schema of a table of items with these columns; those that no item has are left out."""
+    details = [ITEM_DETAILS.field(name) for name in ITEM_DETAILS.names if name in set(names)]
+    return pa.schema([*ITEMS_SCHEMA, *details])
+
+
+def _read_table(file: Path, schema_of: Callable[[Iterable[str]], pa.Schema]) -> pa.Table:
     try:
-        return _with_later_columns(pq.read_table(file), schema).select(schema.names).cast(schema)
+        table = pq.read_table(file)
+        schema = schema_of(table.column_names)
+        return _with_later_columns(table, schema).select(schema.names).cast(schema)
     except (OSError, pa.ArrowException, KeyError) as error:
         raise DataError(f"{file} cannot be read", value=str(error), mend=IMPORT_MEND + " again") from error
 
@@ -165,7 +200,7 @@ def _with_later_columns(table: pa.Table, schema: pa.Schema) -> pa.Table:
 
 
 def build_dataset(interactions: pa.Table, items: pa.Table) -> Dataset:
-    """The dataset of two tables with `INTERACTIONS_SCHEMA` and `ITEMS_SCHEMA`.
+    """The dataset of two tables with `INTERACTIONS_SCHEMA` and `items_schema`.
 
     Raises:
         DataError: A row's origin is the simulator, or its item is not in `items`.

@@ -6,6 +6,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.csv as pv
@@ -13,11 +14,16 @@ import pyarrow.parquet as pq
 from pydantic import Field
 
 from tastemaker.config import Strict
-from tastemaker.data.schema import ITEMS_SCHEMA, Column
+from tastemaker.data.schema import ITEM_DETAILS, Column, items_schema
 from tastemaker.data.validation import BadRow, RawEvents, row_numbers
 from tastemaker.errors import DataError
 
 MAPPING_MEND = "name the right columns in the mapping"
+_NUMBERS = {
+    Column.CREATED_AT_MS: (-np.inf, np.inf), Column.PRICE: (0.0, 1e12), Column.MATURITY: (0, 99),
+    Column.LATITUDE: (-90.0, 90.0), Column.LONGITUDE: (-180.0, 180.0),
+}  # fmt: skip
+"""Columns of numbers, and what each may be."""
 
 
 class ColumnMapping(Strict):
@@ -39,7 +45,8 @@ class ColumnMapping(Strict):
     device: str | None = Field(None, description="column of devices: mobile, tablet, desktop, tv or other")
     items: Path | None = Field(
         None,
-        description="table of items: item_id and any of title, category, tags ('a|b' or list), created_at_ms",
+        description="table of items: item_id and any of title, description, category, tags and regions ('a|b' or list), "
+        "price, created_at_ms, maturity, franchise, latitude, longitude, vectors (a map of lists)",
     )
 
 
@@ -80,7 +87,9 @@ def read_events(source: Path, mapping: ColumnMapping) -> RawEvents:
 
 
 def read_items(source: Path) -> tuple[pa.Table, list[BadRow]]:
-    """The items of one Parquet or CSV file, columns as in `ITEMS_SCHEMA`; absent values are null.
+    """The items of one Parquet or CSV file, columns as in `items_schema`; absent values are null.
+
+    Numbers that cannot be (text, a negative price, a latitude beyond 90) are null.
 
     Raises:
         DataError: As `read_events`.
@@ -90,27 +99,36 @@ def read_items(source: Path) -> tuple[pa.Table, list[BadRow]]:
         found = f"a table of {', '.join(table.column_names)}"
         raise DataError(f"{source} lacks column item_id", value=found, mend="rename its id column")
     columns: dict[str, Any] = {Column.ITEM_ID: _text(table, Column.ITEM_ID, source)}
-    for name in (Column.TITLE, Column.CATEGORY):
-        columns[name] = _text(table, name, source) if name in table.column_names else None
-    columns[Column.TAGS] = _tags(table, source)
-    if Column.CREATED_AT_MS in table.column_names:
-        created = _number(table, Column.CREATED_AT_MS, source)
-        columns[Column.CREATED_AT_MS] = pd.to_numeric(created, errors="coerce")
+    for name in (Column.TITLE, Column.CATEGORY, Column.DESCRIPTION, Column.FRANCHISE):
+        if name in table.column_names:
+            columns[name] = _text(table, name, source)
+    for name in (Column.TAGS, Column.REGIONS):
+        if name in table.column_names:
+            columns[name] = _lists(table, name, source)
+    for name, (low, high) in _NUMBERS.items():
+        if name in table.column_names:
+            number = pd.to_numeric(_number(table, name, source), errors="coerce")
+            columns[name] = number.where(number.between(low, high))
+    if Column.VECTORS in table.column_names:
+        columns[Column.VECTORS] = _vectors(table, source)
     return items_table(len(table), columns), ragged
 
 
 def items_table(num_rows: int, columns: dict[str, Any]) -> pa.Table:
-    """A table of `ITEMS_SCHEMA`'s types whose missing or NaN values are null."""
+    """A table of the types of `items_schema` whose missing or NaN values are null, with the details that are given."""
     arrays = []
-    for field in ITEMS_SCHEMA:
+    schema = items_schema(columns)
+    for field in schema:
         column = columns.get(field.name)
         if column is None:
             arrays.append(pa.nulls(num_rows, field.type))
-        elif field.type == pa.int64():
-            arrays.append(pa.array(column, pa.float64(), from_pandas=True).cast(pa.int64(), safe=False))
+        elif pa.types.is_integer(field.type):
+            arrays.append(pa.array(column, pa.float64(), from_pandas=True).cast(field.type, safe=False))
+        elif isinstance(column, pa.ChunkedArray):
+            arrays.append(column)
         else:
             arrays.append(pa.array(column, field.type, from_pandas=True))
-    return pa.table(arrays, names=ITEMS_SCHEMA.names)
+    return pa.table(arrays, names=schema.names)
 
 
 def read_table(source: Path) -> tuple[pa.Table, list[BadRow]]:
@@ -211,14 +229,21 @@ def _timestamp(table: pa.Table, mapping: ColumnMapping, source: Path) -> tuple[p
     return _number(table, mapping.timestamp, source), 1000 if mapping.timestamp_unit == "s" else 1
 
 
-def _tags(table: pa.Table, source: Path) -> list[list[str] | None] | None:
-    if Column.TAGS not in table.column_names:
-        return None
-    if pa.types.is_list(table[Column.TAGS].type):
-        return [
-            None if tags is None else [str(tag) for tag in tags] for tags in table[Column.TAGS].to_pylist()
-        ]
-    return [None if text is None else split_tags(text) for text in _text(table, Column.TAGS, source)]
+def _lists(table: pa.Table, name: str, source: Path) -> list[list[str] | None]:
+    if pa.types.is_list(table[name].type):
+        return [None if found is None else [str(word) for word in found] for found in table[name].to_pylist()]
+    return [None if text is None else split_tags(text) for text in _text(table, name, source)]
+
+
+def _vectors(table: pa.Table, source: Path) -> Any:
+    kind = ITEM_DETAILS.field(Column.VECTORS).type
+    try:
+        return table[Column.VECTORS].cast(kind)
+    except pa.ArrowException as error:
+        found, mend = str(table[Column.VECTORS].type), "give a Parquet table with a map of names to lists"
+        raise DataError(
+            f"column {Column.VECTORS} of {source}", value=found, limit=str(kind), mend=mend
+        ) from error
 
 
 def split_tags(text: str) -> list[str]:

@@ -8,7 +8,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from tastemaker.data.schema import INTERACTIONS_SCHEMA, ITEMS_SCHEMA, REJECTS_SCHEMA, Column
+from tastemaker.data.schema import INTERACTIONS_SCHEMA, REJECTS_SCHEMA, Column, items_schema
 from tastemaker.types import EVENT_KINDS, MAX_ID_LENGTH, MAX_LOGGED_POSITION, Bool, Float64, Int64, Strings
 
 MAX_RAW_TIME = 1e15  # beyond every clock in milliseconds, and still exact as a float
@@ -146,7 +146,7 @@ def check_items(
     """The usable item rows, followed by a bare row for each used id that has none; and the refused item rows.
 
     Args:
-        items: With `ITEMS_SCHEMA`'s columns, any of which may hold nulls.
+        items: With the columns of `items_schema`, any of which may hold nulls.
         ragged: Rows of the source that are not in `items`.
         used_ids: Item ids of the interactions, distinct.
     """
@@ -178,4 +178,4 @@ def _filled(items: pa.Table) -> pa.Table:
     rows[Column.TITLE] = [title or item_id for title, item_id in zip(rows[Column.TITLE], ids, strict=True)]
     rows[Column.CATEGORY] = [category or "" for category in rows[Column.CATEGORY]]
     rows[Column.TAGS] = [tags or [] for tags in rows[Column.TAGS]]
-    return pa.table(rows, schema=ITEMS_SCHEMA)
+    return pa.table(rows, schema=items_schema(items.column_names))

@@ -1,10 +1,11 @@
 """What a bundle's pipeline answers to requests of the past, in this process: the same pipeline that serves."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
 from tastemaker.bundle.reader import Bundle
+from tastemaker.features.item_store import ItemFacts, ItemStore
 from tastemaker.stages.pipeline import Pipeline
 from tastemaker.terminal import progress
 from tastemaker.types import Int32, Query
@@ -18,11 +19,19 @@ class Replay:
     Args:
         bundle: What answers.
         history_length: Newest items of a visitor that serving reads; older ones are excluded, no more.
+        now_ms: As of when the items' counters are read.
+        store_of: See `Pipeline.from_bundle`.
     """
 
-    def __init__(self, bundle: Bundle, history_length: int) -> None:
-        self._bundle, self._history_length = bundle, history_length
-        self._pipeline = Pipeline.from_bundle(bundle)
+    def __init__(
+        self,
+        bundle: Bundle,
+        history_length: int,
+        now_ms: int = 0,
+        store_of: Callable[[ItemFacts], ItemStore] = ItemStore,
+    ) -> None:
+        self._bundle, self._history_length, self._now_ms = bundle, history_length, now_ms
+        self._pipeline = Pipeline.from_bundle(bundle, store_of=store_of)
 
     def slates(
         self, sessions: Sequence[Sequence[str]], k: int, description: str = "replaying"
@@ -42,7 +51,7 @@ class Replay:
         known = [row for item in session if (row := self._bundle.index_of(item)) is not None]
         seen_L = newest_once(np.asarray(known, np.int32))
         recent, older = seen_L[-self._history_length :], seen_L[: -self._history_length]
-        return Query(history_L=recent, k=k, exclude=older)
+        return Query(history_L=recent, k=k, exclude=older, now_ms=self._now_ms, visit_L=seen_L)
 
 
 def newest_once(item_index: Int32) -> Int32:

@@ -16,7 +16,7 @@ from tastemaker.events.log import Entry, entries, queue_range
 from tastemaker.events.progress import Progress
 from tastemaker.events.schema import Event, broken_rule
 from tastemaker.state.connection import state_errors
-from tastemaker.state.keys import Keys
+from tastemaker.state.keys import Keys, partition_of
 from tastemaker.state.lease import Command
 
 BATCH = 1000
@@ -101,7 +101,9 @@ def read_batches(
         replies = pipe.execute()
     reads = zip(replies[0::3], replies[1::3], replies[2::3], strict=True)
     return {
-        partition: _batch(entries(events), entries(decisions), due, at, now_ms, decision_table)
+        partition: _batch(
+            entries(events), entries(decisions), due, at, now_ms, decision_table, (partition, keys.partitions)
+        )
         for (partition, at), (events, decisions, due) in zip(progress.items(), reads, strict=True)
     }
 
@@ -140,13 +142,14 @@ def _batch(
     at: Progress,
     now_ms: int,
     decision_table: MakeTable,
+    place: tuple[int, int],
 ) -> Batch:
     behind = len(events) == BATCH or len(decisions) == BATCH
     after = at._replace(
         events=events[-1].id if events else at.events,
         decisions=decisions[-1].id if decisions else at.decisions,
     )
-    logged, sound, poison = _events(events)
+    logged, sound, poison = _events(events, *place)
     decided, unsound = _decisions(decisions, decision_table)
     return Batch(
         logged,
@@ -161,7 +164,9 @@ def _batch(
     )
 
 
-def _events(found: Sequence[Entry]) -> tuple[list[Logged], list[Entry], list[Refused]]:
+def _events(
+    found: Sequence[Entry], partition: int, partitions: int
+) -> tuple[list[Logged], list[Entry], list[Refused]]:
     logged: list[Logged] = []
     sound: list[Entry] = []
     poison: list[Refused] = []
@@ -172,7 +177,11 @@ def _events(found: Sequence[Entry]) -> tuple[list[Logged], list[Entry], list[Ref
         except ValidationError as error:
             poison.append(Refused("events", entry, f"no event of this release: {_first(error)}"))
             continue
-        if reason := _ahead(event.timestamp_ms, received_ms) or broken_rule(event, event.timestamp_ms):
+        reason = _ahead(event.timestamp_ms, received_ms) or broken_rule(event, event.timestamp_ms)
+        own = partition_of(event.user_id, partitions)
+        if own != partition:  # its user's keys lie elsewhere, under another consumer's lease
+            reason = f"its user belongs to partition {own}"
+        if reason:
             poison.append(Refused("events", entry, reason))
             continue
         logged.append(Logged(received_ms, event))

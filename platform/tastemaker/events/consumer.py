@@ -9,12 +9,13 @@ history. What spans partitions (posteriors, item totals) is summed up from their
 """
 
 import gc
+import math
 import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import redis
 
@@ -24,9 +25,11 @@ from tastemaker.errors import StateError
 from tastemaker.events.archiver import Archiver
 from tastemaker.events.attribution import Open, Outcome, attribute
 from tastemaker.events.batch import Batch, Refused, is_late, read_batches, read_pending
+from tastemaker.events.drained import is_drained
 from tastemaker.events.effects import Applied, Effects, Rewards
 from tastemaker.events.forgetting import without_erased
 from tastemaker.events.history import NOT_HISTORY, push_commands
+from tastemaker.events.owners import Owners, divided, read_owners
 from tastemaker.events.partitions import PartitionLeases
 from tastemaker.events.progress import Positions
 from tastemaker.events.schema import Event
@@ -37,6 +40,9 @@ from tastemaker.state.lease import LEASE_SECONDS, Command
 
 ARCHIVE_SECONDS = 2.0
 PROJECT_SECONDS = 1.0
+PROJECT_REST = 9.0
+"""How much longer than a projection took the next one waits, at most `PROJECT_SECONDS`."""
+MERGE_SECONDS = 0.25
 
 
 class _Change(NamedTuple):
@@ -91,7 +97,7 @@ class StreamConsumer:
         self._leases = PartitionLeases(client, keys, lease_seconds)
         self._positions = Positions(client, keys)
         self._archiver = Archiver(client, keys, home, rewards.decision_table)
-        self._archive_at = self._project_at = 0.0
+        self._archive_at = self._project_at = self._merge_at = 0.0
 
     def step(self) -> Step:
         """Applies what is new, a bounded amount; archives and projects where it is time.
@@ -109,7 +115,7 @@ class StreamConsumer:
         """Steps until all is applied, archived and projected and no window is open; False when time ran out first."""
         deadline = time.monotonic() + timeout_seconds
         while time.monotonic() < deadline:
-            self._archive_at = self._project_at = 0.0
+            self._archive_at = self._project_at = self._merge_at = 0.0
             step = self.step()
             if step.partitions and not step.projected and is_drained(self._client, self._keys):
                 return True
@@ -144,13 +150,21 @@ class StreamConsumer:
         outcomes = self._apply({p: batch for p, batch in batches.items() if not batch.is_empty})
         archived = projected = 0
         behind = any(batch.behind for batch in batches.values())
-        if time.monotonic() >= self._archive_at:
-            archived = self._archiver.archive(self._positions)
-            self._archive_at = time.monotonic() + ARCHIVE_SECONDS
+        if time.monotonic() >= self._merge_at:
+            self._merge()
+            self._merge_at = time.monotonic() + MERGE_SECONDS
         if time.monotonic() >= self._project_at:
+            began = time.monotonic()
             projected = self._effects.project()
-            pause = 0.0 if projected and not behind else PROJECT_SECONDS  # more of it while there is time
-            self._project_at = time.monotonic() + pause
+            ended = time.monotonic()
+            # Where there is more to do, a share of the time goes to it, and the rest to events.
+            more = projected and not behind
+            self._project_at = ended + min(
+                PROJECT_SECONDS, PROJECT_REST * (ended - began) if more else math.inf
+            )
+        if time.monotonic() >= self._archive_at:
+            self._archive_at = time.monotonic() + ARCHIVE_SECONDS  # on a full disk as well: the rest goes on
+            archived = self._archiver.archive(self._positions)
         return Step(
             len(batches),
             sum(len(batch.events) for batch in batches.values()),
@@ -161,6 +175,13 @@ class StreamConsumer:
             behind,
         )
 
+    def _merge(self) -> None:
+        """Moves on what joins other users, and forgets those who opted out; in commits, so that no record is torn."""
+        progress = self._positions.progress
+        commands = self._effects.join(progress, self._state.history_length)
+        self._positions.commit(commands, {p: progress[p] for p in commands})
+        self._effects.forward(progress)
+
     def _apply(self, batches: Mapping[int, Batch]) -> int:
         """Gives the number of final outcomes."""
         if not batches:
@@ -169,9 +190,21 @@ class StreamConsumer:
         windows_ms = self._rewards.windows_ms()  # after reading: a decision's experiment is there before it
         pending = read_pending(self._client, self._keys, batches)
         touching = {p: self._touching(batch) for p, batch in batches.items()}
-        applied = self._effects.apply({p: [e for _, e in found] for p, found in touching.items() if found})
+        events = {p: [event for _, event in found] for p, found in touching.items() if found}
+        owners = read_owners(
+            self._client, self._keys, {p: [event.user_id for event in found] for p, found in events.items()}
+        )
+        applied = self._effects.apply(events, owners)
         changes = {
-            p: self._change(p, batch, pending[p], windows_ms, touching[p], applied.get(p, Applied([], {})))
+            p: self._change(
+                p,
+                batch,
+                pending[p],
+                windows_ms,
+                touching[p],
+                applied.get(p, Applied([], {})),
+                owners.get(p, {}),
+            )
             for p, batch in batches.items()
         }
         after = {p: batch.progress for p, batch in batches.items()}
@@ -191,6 +224,7 @@ class StreamConsumer:
         windows_ms: Mapping[tuple[str, str], int],
         touching: Sequence[tuple[int, Event]],
         applied: Applied,
+        owners: Owners,
     ) -> _Change:
         attributed = attribute(batch.decisions, batch.events, pending, batch.due, windows_ms)
         unapplied = [
@@ -199,7 +233,7 @@ class StreamConsumer:
         commands = [
             *attributed.commands(self._keys, partition),
             *self._rewards.commands(partition, attributed.outcomes),
-            *self._history_commands(event for _, event in touching),
+            *self._history_commands(divided([event for _, event in touching], owners)[0]),
             *applied.commands,
             *(one.letter(self._keys, partition) for one in (*batch.poison, *unapplied)),
             *(one.removal(self._keys, partition) for one in (*batch.poison, *batch.forgotten)),
@@ -268,27 +302,3 @@ def no_search_for_cycles() -> Iterator[None]:
     finally:
         if was_on:
             gc.enable()
-
-
-def is_drained(client: redis.Redis, keys: Keys) -> bool:
-    """Whether every event and decision is applied and archived, and no attribution window is open.
-
-    Any process may ask, such as one that waits for an experiment's last rewards.
-    """
-    with state_errors("look at the streams"):
-        pipe: Any = client.pipeline(transaction=False)
-        for p in range(keys.partitions):
-            pipe.xlen(keys.events(p))
-            pipe.xlen(keys.decisions(p))
-            pipe.zcard(keys.closing(p))
-        return not any(pipe.execute())
-
-
-def await_drained(client: redis.Redis, keys: Keys, timeout_seconds: float, poll_seconds: float = 0.1) -> bool:
-    """Waits while another process's consumer works; False when time ran out first."""
-    deadline = time.monotonic() + timeout_seconds
-    while not is_drained(client, keys):
-        if time.monotonic() > deadline:
-            return False
-        time.sleep(poll_seconds)
-    return True

@@ -10,6 +10,7 @@ import pyarrow as pa
 
 from tastemaker.events.attribution import Outcome
 from tastemaker.events.log import Entry
+from tastemaker.events.owners import Owners
 from tastemaker.events.schema import Event
 from tastemaker.state.lease import Command
 
@@ -43,8 +44,19 @@ class Applied(NamedTuple):
 class Effects(Protocol):
     """Who keeps state of users and items: `features.stream.StreamFeatures`."""
 
-    def apply(self, events: Mapping[int, Sequence[Event]]) -> dict[int, Applied]:
-        """What live events write, by partition. It reads state; the commit writes it, or the step starts anew."""
+    def apply(
+        self, events: Mapping[int, Sequence[Event]], owners: Mapping[int, Owners]
+    ) -> dict[int, Applied]:
+        """What live events write, by partition. It reads state; the commit writes it, or the step starts anew.
+
+        `owners` says by partition whom events count for, where that is special.
+        """
+
+    def join(self, partitions: Iterable[int], history_length: int) -> dict[int, list[Command]]:
+        """What merges of users and opting out write to held partitions, a bounded amount, for a commit of each."""
+
+    def forward(self, partitions: Iterable[int]) -> int:
+        """Brings on what such commits have sent to other partitions; gives how much."""
 
     def project(self) -> int:
         """Brings catalogue-wide state up to date, a bounded amount; gives how much was."""

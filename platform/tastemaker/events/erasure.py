@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import Any
 
+import msgpack
 import redis
 from redis.asyncio import Redis as AsyncRedis
 
@@ -98,16 +99,55 @@ def erase_online(
         )
         try:
             return {
-                "records": int(client.delete(keys.user(user_id), keys.history(user_id))),  # type: ignore[arg-type]
+                "records": _delete(client, keys.user(user_id), keys.history(user_id), keys.profile(user_id)),
                 "lists": int(cache.delete(keys.stored_list(user_id), keys.cached_lists(user_id))),  # type: ignore[arg-type]
                 "assignments": _erase_assignments(client, keys, user_id),
-                "marks": int(client.srem(keys.changed_users(partition), user_id)),  # type: ignore[arg-type]
+                "marks": _erase_marks(client, keys, user_id),
+                "merges": _erase_moving(client, keys, user_id),
                 "events": _erase_entries(client, keys.events(partition), user_id),
                 "decisions": _erase_entries(client, keys.decisions(partition), user_id),
                 "dead letters": _erase_entries(client, keys.dead_letters(partition), user_id),
             }
         finally:
             client.eval(_RELEASE, 1, lease, token)
+
+
+def _delete(client: redis.Redis, *names: str) -> int:
+    return int(client.delete(*names))  # type: ignore[arg-type]
+
+
+def _erase_marks(client: redis.Redis, keys: Keys, user_id: str) -> int:
+    p = keys.partition(user_id)
+    marks = (
+        keys.changed_users(p),
+        keys.changed_profiles(p),
+        keys.moving(p),
+        keys.forgetting(p),
+        keys.interests(p),
+    )
+    pipe: Any = client.pipeline(transaction=False)
+    for key in marks:
+        pipe.srem(key, user_id)
+    pipe.hdel(keys.consent(p), user_id)
+    return sum(pipe.execute())
+
+
+def _erase_moving(client: redis.Redis, keys: Keys, user_id: str) -> int:
+    """The alias, and what is on its way to or from the user; see `features.merging`."""
+    p = keys.partition(user_id)
+    pipe: Any = client.pipeline(transaction=False)
+    pipe.hdel(keys.aliases(p), user_id)
+    pipe.execute_command("XRANGE", keys.outbox(p), "-", "+", NEVER_DECODE=True)
+    pipe.execute_command("LRANGE", keys.inbox(p), 0, -1, NEVER_DECODE=True)
+    aliases, sent, received = pipe.execute()
+    theirs = [entry_id for entry_id, fields in sent if fields[b"user"].decode() == user_id]
+    parcels = [parcel for parcel in received if msgpack.unpackb(parcel)[0] == user_id]
+    for entry_id in theirs:
+        pipe.xdel(keys.outbox(p), entry_id)
+    for parcel in parcels:
+        pipe.lrem(keys.inbox(p), 0, parcel)
+    pipe.execute()
+    return int(aliases) + len(theirs) + len(parcels)
 
 
 def _erase_assignments(client: redis.Redis, keys: Keys, user_id: str) -> int:

@@ -29,7 +29,8 @@ class Decision:
     `propensity` is that of the variant, `propensities` of all of the experiment's variants in order. Arrays
     over the slate run from rank 1 on. `slot_propensity` is the probability of each item in its slot given
     those above it and the filters; empty where `slot_propensity_kind` is none. `eligible_hash` names the set
-    that was chosen from.
+    that was chosen from. A share of the answers keep the ranker's `features` of the slate, item by item in the
+    order of `feature_names`.
     """
 
     decision_id: str
@@ -59,6 +60,8 @@ class Decision:
     rungs: Sequence[str] = ()
     context: Mapping[str, str] = field(default_factory=dict)
     timings_ms: Mapping[str, float] = field(default_factory=dict)
+    feature_names: Sequence[str] = ()
+    features: Sequence[float] = ()
 
 
 _STRINGS, _MAP = pa.list_(pa.string()), pa.map_
@@ -73,6 +76,7 @@ _COLUMNS: dict[str, Any] = {
     "slot_propensity_kind": pa.string(), "eligible_hash": pa.string(), "seed": pa.int64(),
     "cached_from": pa.string(), "feature_age_ms": pa.int64(), "rungs": _STRINGS,
     "context": _MAP(pa.string(), pa.string()), "timings_ms": _MAP(pa.string(), pa.float64()),
+    "feature_names": _STRINGS, "features": pa.list_(pa.float32()),
 }  # fmt: skip
 DECISION_SCHEMA = pa.schema(list(_COLUMNS.items()), metadata={"schema": str(SCHEMA)})
 """Columns of the Parquet days; `received_ms` is when the log took the record, by the log's clock."""

@@ -4,8 +4,7 @@ One pass over the log writes the buckets, one pass over them replays it, each bu
 through the days and read and write every user's state for each day, costs a read and a write of a record per user and
 day; and all states at once need not fit into memory either.
 
-A row is an event; or, without `event_id`, an item of an imported history; or, without `item_id`, a user whom the online
-state knows.
+A row is an event; or, without `event_id`, a user whom the online state knows.
 """
 
 import zlib
@@ -19,6 +18,7 @@ import numpy as np
 import pyarrow as pa
 
 from tastemaker.events.archive import EVENT_SCHEMA
+from tastemaker.features.countries import countries_of
 from tastemaker.types import Int64
 
 BUCKET_SCHEMA: Final = pa.schema(
@@ -35,8 +35,12 @@ BUCKET_SCHEMA: Final = pa.schema(
             "sequence",
         )
     ]
+    + [pa.field("country", pa.string()), pa.field("personal", pa.bool_())]
 )
-"""Columns of a bucket; what a row has none of is null."""
+"""Columns of a bucket; what a row has none of is null. `country` is what is kept of an event's context.
+
+`personal` is false where an event counts for its item and not for its user, see `replay_owners`.
+"""
 _ROWS_A_BUCKET: Final = 500_000
 _MOST_FILES: Final = 256
 
@@ -73,6 +77,8 @@ class Buckets:
         """Adds rows; columns that `table` lacks are null."""
         if not len(table):
             return
+        if "context" in table.column_names:
+            table = table.append_column("country", countries_of(table["context"]))
         table = pa.concat_tables([BUCKET_SCHEMA.empty_table(), table], promote_options="default")
         bucket_E = self._bucket_of(table["user_id"])
         order_E = np.argsort(bucket_E, kind="stable")

@@ -19,6 +19,7 @@ from tastemaker.data.schema import Column
 from tastemaker.features.ragged import ranges
 from tastemaker.features.ranking_data import Bag
 from tastemaker.features.recency import recency_weights
+from tastemaker.features.rows import placed, spliced
 from tastemaker.types import Float32, Int32, Int64
 
 pc: Any = pyarrow.compute  # its stubs know neither list arrays nor chunked ones
@@ -106,6 +107,23 @@ class ItemColumns:
             year_I,
             schema.year_rows(year_I),
             (pc.fill_null(category, -1).to_numpy() + 1).astype(np.int32),
+        )
+
+    def with_rows(self, rows_W: Int32 | Int64, items: "ItemColumns") -> "ItemColumns":
+        """The columns with others at `rows_W`, ascending: in place of rows that are there, or next behind the last.
+
+        Costs copies of arrays; only `items` were looked at one by one.
+        """
+        offsets_I1, tags_V = spliced(
+            self.tag_offsets_I1, self.tags_V, rows_W, items.tag_offsets_I1, items.tags_V
+        )
+        return ItemColumns(
+            self.schema,
+            offsets_I1,
+            tags_V,
+            placed(self.year_I, rows_W, items.year_I),
+            placed(self.year_row_I, rows_W, items.year_row_I),
+            placed(self.category_row_I, rows_W, items.category_row_I),
         )
 
     def item_bags(self, rows_B: Int32 | Int64) -> dict[str, Bag]:

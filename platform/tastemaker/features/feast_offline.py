@@ -22,9 +22,12 @@ from tastemaker.features.feast_repo import TIME, WRITTEN, offline_file
 from tastemaker.features.feast_rows import FeastRows
 from tastemaker.features.records import scan_totals, scan_users
 from tastemaker.features.user_state import UserState
-from tastemaker.features.view_rows import attribute_rows, item_rows, user_rows
+from tastemaker.features.view_rows import attribute_rows, content_rows, item_rows, profile_rows, user_rows
 from tastemaker.features.views import VIEWS, View, ViewRows, join_key
+from tastemaker.state.connection import scan_keys
 from tastemaker.state.keys import Keys
+from tastemaker.users.profile import Profile
+from tastemaker.users.profiles import read_parts
 
 _KINDS: Mapping[str, pa.DataType] = {"float64": pa.float64(), "int64": pa.int64(), "string": pa.string()}
 _TIME: pa.DataType = pa.timestamp("us", "UTC")
@@ -37,7 +40,7 @@ def materialize(batches: Iterable[Batch], rows: FeastRows, folder: Path, now_ms:
     """Writes rows online, and to the offline files in place of what they had; gives how many each view has.
 
     Args:
-        batches: What `user_batches`, `item_batches` and `attribute_batches` give; no id twice in a view.
+        batches: What `user_batches`, `profile_batches`, `item_batches` and `catalogue_batches` give; no id twice in a view.
         rows: Of the catalogue.
         folder: Of its Feast repo.
         now_ms: When this is.
@@ -72,12 +75,23 @@ def item_batches(client: redis.Redis, keys: Keys) -> Iterator[Batch]:
             yield new, item_rows(Counters.decode([totals[item_id] for item_id in new]))
 
 
-def attribute_batches(items: pa.Table, said_ms: int) -> Iterator[Batch]:
-    """Rows of what a catalogue says of its items; see `attribute_rows`."""
+def profile_batches(client: redis.Redis, keys: Keys) -> Iterator[Batch]:
+    """Rows of all users of whom something was told."""
+    for found in scan_keys(client, keys.every_profile, _BATCH):
+        names = [key.decode() for key in found]
+        ids = [(name, name.partition("}:profile:")[2]) for name in names]
+        kept = read_parts(client, keys, [user_id for name, user_id in ids if keys.profile(user_id) == name])
+        profiles = {user_id: Profile.decode(parts) for user_id, parts in kept.items() if parts}
+        if profiles:
+            yield list(profiles), [profile_rows(list(profiles.values()))]
+
+
+def catalogue_batches(items: pa.Table, said_ms: int, space: str) -> Iterator[Batch]:
+    """Rows of what a catalogue says of its items; see `attribute_rows` and `content_rows`."""
     for begin in range(0, len(items), _BATCH):
         part = items.slice(begin, _BATCH)
         item_ids: Any = part[Column.ITEM_ID].to_pylist()
-        yield item_ids, [attribute_rows(part, said_ms)]
+        yield item_ids, [attribute_rows(part, said_ms), content_rows(part, said_ms, space)]
 
 
 class OfflineFiles:

@@ -2,6 +2,7 @@
 
     feature_store.yaml    where registry and online store are; holds the store's password, mode 0600
     definitions.py        hands Feast what `views` defines
+    rankers.json          what each released ranker reads: a feature service of its own
     registry.db           what was applied
     offline/VIEW.parquet  what `feast_offline` wrote
 
@@ -20,13 +21,16 @@ import yaml
 
 from tastemaker.errors import DataError, MissingExtraError, UsageError
 from tastemaker.features.feast_format import project_of
+from tastemaker.features.ranker_services import RankerService, service_name
 from tastemaker.features.views import ENTITIES, SERVICE, VIEWS, View, join_key, views_of
-from tastemaker.home import Home, write_bytes
+from tastemaker.home import Home, write_bytes, write_json
+from tastemaker.state.layout import SCHEMES, ClusterUrl, is_cluster
 from tastemaker.types import catalogue_name
 
 TIME, WRITTEN = "event_timestamp", "created"
 """Columns of the offline files: the time that a row is of, and when it was written."""
 APPLY_MEND: Final = "run `tastemaker features apply`"
+_RANKERS: Final = "rankers.json"
 _DEFINITIONS = '''"""Entities, views and the service of this catalogue, as `tastemaker.features.views` defines them."""
 
 from pathlib import Path
@@ -62,13 +66,16 @@ def require_repo(folder: Path) -> None:
         raise DataError(f"no Feast repo at {folder}", mend=APPLY_MEND)
 
 
-def write_repo(folder: Path, catalogue: str, url: str) -> None:
+def write_repo(
+    folder: Path, catalogue: str, url: str, rankers: Mapping[str, RankerService] | None = None
+) -> None:
     """Writes the repo's files, the offline ones aside, in place of earlier ones.
 
     Args:
         folder: Made where it is not there.
         catalogue: Whose project it is.
         url: Of the role `state.url`, password included.
+        rankers: By bundle id, what released rankers read.
 
     Raises:
         UsageError: Feast cannot be told such a URL.
@@ -80,6 +87,7 @@ def write_repo(folder: Path, catalogue: str, url: str) -> None:
         "registry": {"registry_type": "file", "path": "registry.db", "cache_ttl_seconds": 60},
         "online_store": {
             "type": "redis",
+            "redis_type": "redis_cluster" if is_cluster(url) else "redis",
             "connection_string": connection_string(url),
             "full_scan_for_deletion": False,  # it matches keys by their end, and so those of other projects
         },
@@ -90,6 +98,9 @@ def write_repo(folder: Path, catalogue: str, url: str) -> None:
     write_bytes(file, yaml.safe_dump(store, sort_keys=False).encode())
     file.chmod(0o600)
     write_bytes(folder / "definitions.py", _DEFINITIONS.encode())
+    write_json(
+        folder / _RANKERS, {id_: service.model_dump(mode="json") for id_, service in (rankers or {}).items()}
+    )
 
 
 def connection_string(url: str) -> str:
@@ -101,17 +112,29 @@ def connection_string(url: str) -> str:
     >>> connection_string("rediss://:p%40,$x@host:7000/2")
     'host:7000,db=2,ssl=true,password="p@\\u002c\\u0024x"'
 
+    Of a cluster, all nodes that the URL names:
+
+    >>> connection_string("redis+cluster://a:7000,b")
+    'a:7000,b:6379'
+
     Raises:
         UsageError: The URL names a socket or an IPv6 address.
     """
     parts = urlsplit(url)
-    if parts.scheme not in ("redis", "rediss") or not parts.hostname or ":" in parts.hostname:
+    scheme = SCHEMES.get(parts.scheme, parts.scheme)
+    if is_cluster(url):
+        nodes, database = ClusterUrl.of(url).nodes, None
+    else:
+        nodes, database = ((parts.hostname or "", parts.port or 6379),), parts.path.strip("/") or 0
+    if scheme not in ("redis", "rediss") or not all(host and ":" not in host for host, _ in nodes):
         raise UsageError(
-            "state.url for Feast", value=f"{parts.scheme}://{parts.hostname}", limit="redis:// or rediss:// and a host's name",
-            mend="name the host by a name or an IPv4 address",
+            "state.url for Feast", value=f"{parts.scheme}://{', '.join(host for host, _ in nodes)}",
+            limit="redis:// or rediss:// and a host's name", mend="name the host by a name or an IPv4 address",
         )  # fmt: skip
-    options = [f"{parts.hostname}:{parts.port or 6379}", f"db={parts.path.strip('/') or 0}"]
-    if parts.scheme == "rediss":
+    options = [f"{host}:{port}" for host, port in nodes]
+    if database is not None:
+        options.append(f"db={database}")
+    if scheme == "rediss":
         options.append("ssl=true")
     for name, text in (("username", parts.username), ("password", parts.password)):
         if text:
@@ -121,13 +144,18 @@ def connection_string(url: str) -> str:
 
 
 def apply_repo(folder: Path) -> list[str]:
-    """Registers what `views` defines in the repo's registry; gives the names of the views.
+    """Registers what `views` and the released rankers define in the repo's registry; gives the names of the views.
+
+    Services of rankers that are released no more go.
 
     Raises:
         MissingExtraError: Feast is not installed.
     """
-    objects = feast_objects(folder)
-    open_store(folder).apply(list(objects.values()))
+    objects, store = feast_objects(folder), open_store(folder)
+    store.apply(list(objects.values()))
+    for service in store.list_feature_services():
+        if service.name not in objects:
+            store.delete_feature_service(service.name)
     return [view.name for view in VIEWS]
 
 
@@ -143,7 +171,7 @@ def open_store(folder: Path) -> Any:
 
 
 def feast_objects(folder: Path) -> dict[str, Any]:
-    """Feast's objects by name: entities, sources, views and the service.
+    """Feast's objects by name: entities, sources, views and services.
 
     Raises:
         MissingExtraError: Feast is not installed.
@@ -160,7 +188,22 @@ def feast_objects(folder: Path) -> dict[str, Any]:
     service = feast.FeatureService(
         name=SERVICE, features=list(views.values()), description="what the ranker may read"
     )
-    return {**entities, **views, SERVICE: service}
+    return {**entities, **views, SERVICE: service, **_ranker_services(feast, views, folder)}
+
+
+def _ranker_services(feast: Any, views: Mapping[str, Any], folder: Path) -> dict[str, Any]:
+    """One service for each released ranker that reads anything of the views."""
+    file = folder / _RANKERS
+    listed: dict[str, Any] = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
+    rankers = {id_: RankerService.parse(tree, str(file)) for id_, tree in listed.items()}
+    return {
+        service_name(bundle_id): feast.FeatureService(
+            name=service_name(bundle_id), features=[views[name] for name in ranker.views],
+            description=f"what the ranker of bundle {bundle_id}, recipe {ranker.recipe}, reads",
+        )
+        for bundle_id, ranker in rankers.items()
+        if ranker.views
+    }  # fmt: skip
 
 
 def _feature_view(feast: Any, view: View, entity: Any, folder: Path) -> Any:

@@ -12,7 +12,7 @@ import redis
 
 from tastemaker.features import feast_format
 from tastemaker.features.views import Entity, View, ViewRows
-from tastemaker.state.connection import state_errors
+from tastemaker.state.connection import scan_keys, state_errors
 
 _BATCH: Final = 500
 _SCAN: Final = 2000
@@ -79,21 +79,11 @@ class FeastRows:
     def ids(self, entity: Entity) -> Iterator[list[str]]:
         """Ids of all entities that have rows, some at a time, each once, by a scan of the whole server."""
         pattern = feast_format.key_prefix(entity) + b"*" + self._project.encode()
-        client: Any = self._client  # its stubs do not know `execute_command`
-        cursor, seen = 0, set[bytes]()
-        while True:
-            with state_errors("scan for Feast's rows"):
-                cursor, keys = client.execute_command(
-                    "SCAN", cursor, "MATCH", pattern, "COUNT", _SCAN, NEVER_DECODE=True
-                )
-            new = set(keys) - seen  # a scan may give a key twice
-            seen |= new
-            found = [feast_format.id_of(entity, key, self._project) for key in sorted(new)]
+        for keys in scan_keys(self._client, pattern, _SCAN):
+            found = [feast_format.id_of(entity, key, self._project) for key in keys]
             yield [
                 entity_id for entity_id in found if entity_id is not None
             ]  # the pattern matches longer names too
-            if not cursor:
-                return
 
     def _keys(self, entity: Entity, ids: Sequence[str]) -> list[bytes]:
         return [feast_format.row_key(entity, entity_id, self._project) for entity_id in ids]

@@ -2,19 +2,25 @@
 
 A refresh reads the totals and swaps in a new snapshot as a whole: who holds one goes on with values of one version.
 
-Shape letters: I catalogue, N changed items, F numbers of a view.
+Shape letters: I catalogue, K candidates, N changed items, F numbers of a view.
 """
 
-from collections.abc import Mapping, Sequence
+import threading
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any, Self
 
 import numpy as np
+import pyarrow as pa
 import redis
 
+from tastemaker.data.schema import Column
 from tastemaker.features.counters import Counters
 from tastemaker.features.records import scan_totals
-from tastemaker.features.view_rows import item_rows
+from tastemaker.features.rows import placed
+from tastemaker.features.view_rows import attribute_rows, item_rows
 from tastemaker.features.views import ViewRows
+from tastemaker.state.connection import state_errors
 from tastemaker.state.keys import Keys
 from tastemaker.types import Float64, Int32, Int64
 
@@ -22,73 +28,158 @@ NO_CATEGORY = 0
 
 
 @dataclass(frozen=True)
-class ItemSnapshot:
-    """Items' features at one version; row i of each view is item_index i. Immutable.
+class ItemFacts:
+    """What the catalogue says of its items; row i is item_index i. Immutable.
 
     `category_I` is the place of each item's category by `categories`, 0 where it has none; `index` gives the item_index of
     an id.
     """
 
-    version: int
-    counters: ViewRows
-    popularity: ViewRows
     attributes: ViewRows
     category_I: Int32
     categories: Mapping[str, int]
     index: Mapping[str, int]
 
-    def __len__(self) -> int:
-        return len(self.category_I)
-
-
-class ItemStore:
-    """Keeps the newest snapshot. One thread refreshes, any may read `snapshot`.
-
-    Args:
-        item_ids: Of the bundle, in order of item_index.
-        attributes: Row i of item_index i.
-    """
-
-    def __init__(self, item_ids: Sequence[str], attributes: ViewRows) -> None:
+    @classmethod
+    def of(cls, item_ids: Sequence[str], attributes: ViewRows) -> Self:
+        """Those of some items; row i of `attributes` is of the i-th."""
         assert len(item_ids) == len(attributes), "one row for each item"
         names = attributes.texts["item_category"]
         categories = {name: place for place, name in enumerate(sorted({*names} - {""}), 1)}
-        counters, popularity = item_rows(Counters.zeros(len(item_ids)))
-        self.snapshot = ItemSnapshot(
-            version=0,
-            counters=counters,
-            popularity=popularity,
-            attributes=attributes,
-            category_I=np.array([categories.get(name, NO_CATEGORY) for name in names], np.int32),
-            categories=categories,
-            index={item_id: i for i, item_id in enumerate(item_ids)},
+        category_I = np.array([categories.get(name, NO_CATEGORY) for name in names], np.int32)
+        return cls(attributes, category_I, categories, {item_id: i for i, item_id in enumerate(item_ids)})
+
+    @classmethod
+    def from_items(cls, items: pa.Table) -> Self:
+        """Those of a catalogue's table, or a bundle's: row i is item_index i."""
+        item_ids: list[Any] = items[Column.ITEM_ID].to_pylist()
+        return cls.of(item_ids, attribute_rows(items, said_ms=0))
+
+    def with_items(self, rows_W: Int32, items: pa.Table) -> Self:
+        """The facts with others at `rows_W`, ascending: in place of rows that are there, or next behind the last."""
+        said: list[str] = list(self.attributes.texts["item_category"])
+        said += [""] * (int(rows_W.max(initial=-1)) + 1 - len(said))
+        new = attribute_rows(items, said_ms=0)
+        categories, index = dict(self.categories), dict(self.index)
+        category_W = np.empty(len(rows_W), np.int32)
+        item_ids: list[Any] = items[Column.ITEM_ID].to_pylist()
+        for w, (row, item_id, name) in enumerate(
+            zip(rows_W.tolist(), item_ids, new.texts["item_category"], strict=True)
+        ):
+            said[row], index[item_id] = name, row
+            category_W[w] = categories.setdefault(name, len(categories) + 1) if name else NO_CATEGORY
+        value_IF = placed(self.attributes.value_NF, rows_W, new.value_NF)
+        attributes = ViewRows(self.attributes.view, value_IF, {"item_category": said})
+        return type(self)(attributes, placed(self.category_I, rows_W, category_W), categories, index)
+
+    def __len__(self) -> int:
+        return len(self.category_I)
+
+    def category(self, item_id: str) -> str:
+        """An item's category; empty where it has none or the item is unknown."""
+        i = self.index.get(item_id)
+        return "" if i is None else self.attributes.texts["item_category"][i]
+
+
+@dataclass(frozen=True)
+class CandidateRows:
+    """What is known of the K candidates of a request: row k of each view is of `item_index[k]`, which is among `facts`."""
+
+    facts: ItemFacts
+    item_index: Int32
+    counters: ViewRows
+    popularity: ViewRows
+
+    def __len__(self) -> int:
+        return len(self.item_index)
+
+
+@dataclass(frozen=True)
+class ItemSnapshot:
+    """Items' features at one version; row i of each view is item_index i. Immutable."""
+
+    version: int
+    facts: ItemFacts
+    counters: ViewRows
+    popularity: ViewRows
+
+    def __len__(self) -> int:
+        return len(self.facts)
+
+    def of(self, item_index: Int32) -> CandidateRows:
+        """The rows of some items."""
+        return CandidateRows(
+            self.facts, item_index, _taken(self.counters, item_index), _taken(self.popularity, item_index)
         )
-        self._read_I: Int64 = np.zeros(len(item_ids), np.int64)
+
+
+class ItemStore:
+    """Keeps the newest snapshot. One thread refreshes, another may write facts, any may read `snapshot`."""
+
+    def __init__(self, facts: ItemFacts) -> None:
+        counters, popularity = item_rows(Counters.zeros(len(facts)))
+        self.snapshot = ItemSnapshot(0, facts, counters, popularity)
+        self._read_I: Int64 = np.zeros(len(facts), np.int64)
+        self._totals_version: str | None = None
+        self._lock = threading.Lock()
+
+    def write(self, rows_W: Int32, items: pa.Table) -> None:
+        """Swaps in a snapshot with other facts at `rows_W`, see `ItemFacts.with_items`; counters of new items follow."""
+        with self._lock:
+            old = self.snapshot
+            facts = old.facts.with_items(rows_W, items)
+            num_new = len(facts) - len(old)
+            if num_new:
+                counters, popularity = item_rows(Counters.zeros(num_new))
+                old = replace(
+                    old,
+                    counters=_joined(old.counters, counters.value_NF),
+                    popularity=_joined(old.popularity, popularity.value_NF),
+                )
+                self._read_I = np.concatenate([self._read_I, np.zeros(num_new, np.int64)])
+                self._totals_version = None
+            self.snapshot = replace(old, version=old.version + 1, facts=facts)
 
     def refresh(self, client: redis.Redis, keys: Keys) -> int:
         """Reads the totals and swaps in a snapshot of the next version where any differ; gives how many did.
 
-        Items that the bundle does not have are passed over; of those that have no totals any more nothing is known. Only
-        records that are not as last read are decoded.
+        Items that the facts do not name are passed over; of those that have no totals any more nothing is known. Where no
+        total was written since the last time, one small read tells; of the others, only what changed is decoded.
 
         Raises:
             StateError: Redis/Valkey cannot be reached. The snapshot stays what it was.
             CompatibilityError: A record is of another layout.
         """
-        index = self.snapshot.index
+        version = _totals_version(client, keys)
+        if version is not None and version == self._totals_version:
+            return 0
+        facts = self.snapshot.facts
+        num_changed = self.take(scan_totals(client, keys))
+        with self._lock:
+            if facts is self.snapshot.facts:  # else items have come whose totals were not looked for
+                self._totals_version = version
+        return num_changed
+
+    def take(self, parts: Iterable[Mapping[str, bytes]]) -> int:
+        """The same from all totals, given some at a time by item id."""
+        changed = self._changed(parts)
+        with self._lock:
+            if changed:
+                self._swap(changed)
+        return len(changed)
+
+    def _changed(self, parts: Iterable[Mapping[str, bytes]]) -> dict[int, bytes | None]:
+        index = self.snapshot.facts.index
         changed: dict[int, bytes | None] = {}
         gone = set(np.flatnonzero(self._read_I).tolist())
-        for totals in scan_totals(client, keys):
+        for totals in parts:
             for item_id, record in totals.items():
                 i = index.get(item_id)
                 if i is not None:
                     gone.discard(i)
                     if self._read_I[i] != hash(record):
                         changed[i] = record
-        changed |= dict.fromkeys(gone)
-        if changed:
-            self._swap(changed)
-        return len(changed)
+        return changed | dict.fromkeys(gone)
 
     def _swap(self, changed: Mapping[int, bytes | None]) -> None:
         index_N = np.array(list(changed))
@@ -103,7 +194,22 @@ class ItemStore:
         self._read_I[index_N] = [hash(record) if record else 0 for record in changed.values()]
 
 
+def _totals_version(client: redis.Redis, keys: Keys) -> str | None:
+    """Another text after every write of totals; None where none was written yet."""
+    with state_errors("read the items' version"):
+        found: Any = client.hget(keys.item_totals_guard, "version")
+    return None if found is None else str(found)
+
+
 def _with(rows: ViewRows, index_N: Int64, value_NF: Float64) -> ViewRows:
     value_IF = rows.value_NF.copy()
     value_IF[index_N] = value_NF
     return replace(rows, value_NF=value_IF)
+
+
+def _joined(rows: ViewRows, value_NF: Float64) -> ViewRows:
+    return replace(rows, value_NF=np.concatenate([rows.value_NF, value_NF]))
+
+
+def _taken(rows: ViewRows, item_index: Int32) -> ViewRows:
+    return ViewRows(rows.view, rows.value_NF[item_index], {})

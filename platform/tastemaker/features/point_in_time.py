@@ -20,7 +20,7 @@ import pyarrow as pa
 from tastemaker.features.counters import ROWS, WEIGHT, WINDOWS_MS, event_weight, row_of
 from tastemaker.features.known_sums import Amounts, at
 from tastemaker.features.replay import touching
-from tastemaker.features.scan import last_known, running_max, starts_of
+from tastemaker.features.scan import LastKnown, running_max, starts_of
 from tastemaker.features.user_state import (
     AFFINITY_WINDOW_MS,
     FORGIVING,
@@ -158,7 +158,7 @@ def _by_record(
             record_E[e], events.received_E[e], time_E, running_max(first_E, time_E),
             events.row_E[e], events.weight_E[e], other_E[e],
         )  # fmt: skip
-        place_Q = last_known(log.record_E, log.received_E, record_Q[q], moment_Q[q])
+        place_Q = LastKnown(log.record_E, log.received_E)(record_Q[q], moment_Q[q])
         known_Q = np.where(place_Q < 0, 0, at(log.newest_E, place_Q))
         found.append(columns_of(log, _Asked(record_Q[q], moment_Q[q], known_Q, other_Q[q])))
     back_Q = np.argsort(order_Q, kind="stable")
@@ -211,7 +211,7 @@ def _refused(log: _Log, asked: _Asked, num_items: int) -> Bool:
     refuses_E = np.isin(log.row_E[some_E], _REFUSALS)
     opinion_E = running_max(starts_of(key_E), 2 * log.time_E[some_E] + refuses_E)
     key_Q = asked.record_Q * num_items + asked.other_Q
-    place_Q = last_known(key_E, log.received_E[some_E], key_Q, asked.moment_Q)
+    place_Q = LastKnown(key_E, log.received_E[some_E])(key_Q, asked.moment_Q)
     refused_Q: Bool = (place_Q >= 0) & (at(opinion_E, place_Q) % 2 == 1)
     return refused_Q
 

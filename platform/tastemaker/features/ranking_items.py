@@ -16,21 +16,28 @@ from tastemaker.types import Float32, Int32, Int64
 
 @dataclass(frozen=True)
 class RankingItems:
-    """The columns of a catalogue, as the ranker sees them."""
+    """The columns of a catalogue, as the ranker sees them.
+
+    How rare tags are is counted in the first `num_counted` items, those that the fit saw; unset: in all.
+    """
 
     columns: ItemColumns
+    num_counted: int | None = None
 
     @cached_property
     def _tag_weights(self) -> Float32:
         """Inverse document frequency, each item's to unit length; an item without rare tags has zeros."""
-        weight_T = np.log(
-            len(self.columns)
-            / np.maximum(np.bincount(self.columns.tags_V, minlength=self.columns.schema.num_tags), 1)
-        )
+        num = len(self.columns) if self.num_counted is None else self.num_counted
+        counted_V = self.columns.tags_V[: self.columns.tag_offsets_I1[num]]
+        weight_T = np.log(num / np.maximum(np.bincount(counted_V, minlength=self.columns.schema.num_tags), 1))
         weight_V = weight_T[self.columns.tags_V]
         item_V = np.repeat(np.arange(len(self.columns)), np.diff(self.columns.tag_offsets_I1))
         length_I = np.sqrt(np.bincount(item_V, weight_V**2, len(self.columns)))
         return (weight_V / np.maximum(length_I[item_V], 1e-6)).astype(np.float32)
+
+    def prepare(self) -> None:
+        """Does now what else the first request would wait for."""
+        _ = self._tag_weights
 
     def tag_affinity(self, rows_K: Int32, history_L: Int32, weight_L: Float32) -> Float32:
         """Cosine (K,) between each item's tags and the weighted tags of the history, by inverse document frequency.

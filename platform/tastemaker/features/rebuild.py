@@ -8,7 +8,6 @@ Each user and each item is replaced in one script, under the fences of the held 
 leaves some of them as they were, which is sound state too, and is run again.
 """
 
-import itertools
 import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -22,6 +21,8 @@ import pyarrow.parquet as pq
 import redis
 
 from tastemaker.config import StateSettings
+from tastemaker.data.imported_events import num_imported_rows
+from tastemaker.data.item_archive import ItemArchive, restore_items
 from tastemaker.errors import DataError, StateError
 from tastemaker.events.archive import EVENT_SCHEMA, parts_of, read_batches
 from tastemaker.events.consumer import no_search_for_cycles
@@ -30,9 +31,10 @@ from tastemaker.events.progress import Progress
 from tastemaker.events.standstill import Standstill
 from tastemaker.features.buckets import Buckets
 from tastemaker.features.categories import Categories
-from tastemaker.features.replay import ItemsReplay, UserReplay, replay_users, touching
-from tastemaker.features.replay_sources import imported_histories, known_users, unarchived, without_erased
-from tastemaker.features.totals import ItemTotals
+from tastemaker.features.replay import CountersReplay, UserReplay, replay_users, touching
+from tastemaker.features.replay_owners import restored_owners, settle
+from tastemaker.features.replay_sources import imported_first, known_users, unarchived, without_erased
+from tastemaker.features.totals import ItemTotals, empty_rankings
 from tastemaker.features.user_state import Category
 from tastemaker.home import Home
 from tastemaker.state.connection import state_errors
@@ -40,7 +42,6 @@ from tastemaker.state.keys import Keys
 from tastemaker.state.lease import Command, queue_commit
 from tastemaker.terminal import progress
 
-_READ: Final = 4_000
 _USERS_A_COMMIT: Final = 500
 _ITEMS_A_COMMIT: Final = 2_000
 _COMPACTION_SECONDS: Final = 600.0
@@ -48,7 +49,7 @@ _COMPACTION_SECONDS: Final = 600.0
 
 @dataclass(frozen=True, slots=True)
 class Rebuilt:
-    """What a rebuild did: live events replayed, users and counters of items that there are now, and that went.
+    """What a rebuild did: imported and live events replayed, users and counters of items that there are now, and that went.
 
     An item has counters in each partition that knows it.
     """
@@ -64,7 +65,8 @@ class Rebuilt:
 def rebuild(client: redis.Redis, keys: Keys, home: Home, settings: StateSettings) -> Rebuilt:
     """Replaces users' records and histories, items' counters, totals and rankings by those of the log.
 
-    That is the imported interactions, as far as histories go, and the live events that were not late. The log lies on
+    Merged users are one, and what their users opted out of counts for items alone. Aliases and profiles come back where the
+    server has lost them. The log is the imported events, as if they had come in time and before all others, and the live ones that were not late. The log lies on
     disk meanwhile, sorted by user, under the home's `run`; about half a million events are held at a time.
 
     Args:
@@ -88,17 +90,21 @@ class _Rebuild:
     ) -> None:
         self._client, self._keys, self._home, self._settings = client, keys, home, settings
         self._still = still
-        self._category = Categories(home, keys.catalogue)
+        self._category = Categories(home, client, keys)
         self._progress = self._offsets()
 
     def run(self) -> Rebuilt:
         started = time.monotonic()
+        restore_items(self._client, self._keys, ItemArchive(self._home, self._keys.catalogue).read())
         self._category.refresh()
+        settle(self._client, self._keys, self._settings.history_length, self._commit)
+        self._owners = restored_owners(self._client, self._keys, self._home)
         done = Rebuilt()
         with self._sorted_log() as (buckets, num_rows), progress("replay the log", num_rows) as advance:
             for partition in range(self._keys.partitions):
                 done = self._partition(partition, buckets, advance, done)
-        remake_totals(self._client, self._keys, self._category, self._still.hold)
+        trend_window = self._settings.trend_window
+        remake_totals(self._client, self._keys, self._category, self._still.hold, trend_window)
         return _plus(done, seconds=time.monotonic() - started)
 
     def _offsets(self) -> dict[int, str]:
@@ -124,7 +130,8 @@ class _Rebuild:
         try:
             with undisturbed(days, _COMPACTION_SECONDS):
                 parts = parts_of(days)
-                num_rows = sum(pq.read_metadata(part).num_rows for part in parts)
+                num_rows = num_imported_rows(self._home, self._keys.catalogue)
+                num_rows += sum(pq.read_metadata(part).num_rows for part in parts)
                 buckets = Buckets(folder, self._keys.partitions, num_rows)
                 with buckets, progress("sort the log by user", num_rows) as advance:
                     for table in self._rows(parts, advance):
@@ -138,27 +145,29 @@ class _Rebuild:
 
     def _rows(self, parts: Sequence[Path], advance: Callable[[int], None]) -> Iterator[pa.Table]:
         yield from known_users(self._client, self._keys)
-        yield from imported_histories(self._home, self._keys.catalogue)
+        for table in imported_first(self._home, self._keys.catalogue):
+            yield self._owners.of(table)
+            advance(len(table))
         wanted = touching(self._settings.late_days)
         for part in parts:
             for table in read_batches(part, EVENT_SCHEMA):
-                yield table.filter(wanted)
+                yield self._owners.of(table.filter(wanted))
                 advance(len(table))
         for partition, text in self._progress.items():
             at = Progress.decode(text)
             for table in unarchived(self._client, self._keys.events(partition), at):
-                yield table.filter(wanted)
+                yield self._owners.of(table.filter(wanted))
 
     def _partition(
         self, partition: int, buckets: Buckets, advance: Callable[[int], None], done: Rebuilt
     ) -> Rebuilt:
-        items = ItemsReplay()
+        items, local = CountersReplay.of_items(), CountersReplay.by_country()
         with state_errors("read the erasures"):
             erased: Any = self._client.hgetall(self._keys.erased(partition))
         for whole in buckets.of(partition):
             table = without_erased(whole, erased)
             for users in replay_users(
-                table, items, self._category, self._settings.history_length, _USERS_A_COMMIT
+                table, (items, local), self._category, self._settings.history_length, _USERS_A_COMMIT
             ):
                 commands = [command for user in users for command in self._user_commands(user)]
                 self._commit(partition, [*commands, self._marked(partition, users)])
@@ -166,7 +175,10 @@ class _Rebuild:
                 num_events = sum(user.num_events for user in users)
                 advance(num_events)
                 done = _plus(done, events=num_events, users=with_state, dropped_users=len(users) - with_state)
-        return self._items(partition, items, done)
+        keys = self._keys
+        gone = self._replace(partition, keys.item_counters(partition), keys.changed_items(partition), items)
+        self._replace(partition, keys.local_counters(partition), keys.changed_local(partition), local)
+        return _plus(done, item_counters=len(items.place), dropped_counters=gone)
 
     def _user_commands(self, user: UserReplay) -> list[Command]:
         record, history = self._keys.user(user.user_id), self._keys.history(user.user_id)
@@ -179,18 +191,18 @@ class _Rebuild:
     def _marked(self, partition: int, users: Sequence[UserReplay]) -> Command:
         return ("SADD", self._keys.changed_users(partition), *(user.user_id for user in users))
 
-    def _items(self, partition: int, items: ItemsReplay, done: Rebuilt) -> Rebuilt:
-        records, marks = self._keys.item_counters(partition), self._keys.changed_items(partition)
-        for found in items.encoded(_ITEMS_A_COMMIT):
+    def _replace(self, partition: int, records: str, marks: str, replayed: CountersReplay) -> int:
+        """Puts the replayed counters in place of those that are there; gives how many went."""
+        for found in replayed.encoded(_ITEMS_A_COMMIT):
             fields = [word for pair in found.items() for word in pair]
             self._commit(partition, [("HSET", records, *fields), ("SADD", marks, *found)])
         with state_errors("read items"):
             known: Any = self._client.hkeys(records)
-        gone = [item_id for item_id in known if item_id not in items.place]
+        gone = [name for name in known if name not in replayed.place]
         for start in range(0, len(gone), _ITEMS_A_COMMIT):
             some = gone[start : start + _ITEMS_A_COMMIT]
             self._commit(partition, [("HDEL", records, *some), ("SADD", marks, *some)])
-        return _plus(done, item_counters=len(items.place), dropped_counters=len(gone))
+        return len(gone)
 
     def _commit(self, partition: int, commands: Sequence[Command]) -> None:
         self._still.hold()
@@ -203,18 +215,12 @@ class _Rebuild:
             raise StateError("a stream consumer has taken a partition", mend="stop it and run this again")
 
 
-def remake_totals(client: redis.Redis, keys: Keys, category: Category, hold: Callable[[], None]) -> None:
-    """Makes all items' totals and rankings anew; until that is done, rankings lack items.
-
-    A ranking is emptied first: it keeps its best alone, and would not let go of items that lost what they had.
-    """
-    with state_errors("remake item totals"):
-        for ranking in client.scan_iter(match=keys.ranking("*"), count=_READ):
-            client.delete(ranking)
-        known = client.hscan_iter(keys.item_totals, count=_READ, no_values=True)
-        while some := list(itertools.islice(known, _READ)):
-            client.sadd(keys.changed_items(0), *some)
-    totals = ItemTotals(client, keys, category)
+def remake_totals(
+    client: redis.Redis, keys: Keys, category: Category, hold: Callable[[], None], trend_window: str
+) -> None:
+    """Makes all items' totals and rankings anew; until that is done, rankings lack items."""
+    empty_rankings(client, keys)
+    totals = ItemTotals(client, keys, category, trend_window)
     with progress("make item totals") as advance:
         while made := totals.project():
             advance(made)

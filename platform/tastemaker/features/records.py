@@ -6,7 +6,7 @@ from typing import Any, Final
 import redis
 
 from tastemaker.features.user_state import UserState
-from tastemaker.state.connection import state_errors
+from tastemaker.state.connection import scan_keys, state_errors
 from tastemaker.state.keys import Keys
 
 _SCAN: Final = 2000
@@ -46,18 +46,9 @@ def read_totals(client: redis.Redis, keys: Keys, item_ids: Sequence[str]) -> dic
 
 def scan_users(client: redis.Redis, keys: Keys) -> Iterator[dict[str, bytes]]:
     """The records of all users as kept, some at a time, each once; by a scan of the whole server."""
-    seen: set[str] = set()
-    cursor = 0
-    while True:
-        with state_errors("scan for users"):
-            reply: Any = client.scan(cursor, match=keys.every_user, count=_SCAN)
-        cursor, found = reply
-        new = {keys.user_of(key) for key in found} - seen  # a scan may give a key twice
-        seen |= new
-        records = read_users(client, keys, sorted(new))
+    for found in scan_keys(client, keys.every_user, _SCAN):
+        records = read_users(client, keys, [keys.user_of(key.decode()) for key in found])
         yield {user_id: record for user_id, record in records.items() if record is not None}
-        if not cursor:
-            return
 
 
 def scan_totals(client: redis.Redis, keys: Keys) -> Iterator[dict[str, bytes]]:

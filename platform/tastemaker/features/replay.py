@@ -7,8 +7,8 @@ Shape letters: E rows of a bucket.
 """
 
 import itertools
-from collections.abc import Iterator, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 import pyarrow as pa
@@ -17,12 +17,13 @@ import pyarrow.compute as pc
 from tastemaker.events.history import NOT_HISTORY
 from tastemaker.events.schema import Event
 from tastemaker.features.counters import Counters
+from tastemaker.features.countries import CONTEXT_COUNTRY, count_weights, local_name
 from tastemaker.features.user_state import Category, UserState, after, count_events
 from tastemaker.types import Int64
 
 _DAY_MS = 86_400_000
 _event = Event.__pydantic_validator__.validate_python
-_FIELDS = ("event_id", "user_id", "item_id", "kind", "timestamp_ms", "value")
+_FIELDS = ("event_id", "user_id", "item_id", "kind", "timestamp_ms", "value", "country", "personal")
 
 
 def touching(late_days: int) -> pc.Expression:
@@ -46,43 +47,65 @@ class UserReplay(NamedTuple):
 
 
 class _Rows(NamedTuple):
-    """A user's rows of a bucket: events in the order of the stream, items taken before and by them."""
+    """A user's rows of a bucket: events in the order of the stream, those that count for the user, and what was taken by them."""
 
     user_id: str
     events: list[Event]
+    own: list[Event]
     taken: list[str]
 
 
-class ItemsReplay:
-    """Counters of the items of one partition, over its buckets. `place` is each item's among them."""
+class CountersReplay:
+    """Counters of one partition, over its buckets. `place` is each record's among them, by name.
 
-    def __init__(self) -> None:
+    Args:
+        name_of: Which record an event counts in; empty for none.
+        count: Adds events to counters, each with its record.
+    """
+
+    def __init__(
+        self,
+        name_of: Callable[[Event], str],
+        count: Callable[[Counters, Sequence[tuple[int, Event]]], Counters],
+    ) -> None:
         self.place: dict[str, int] = {}
+        self._name_of, self._count = name_of, count
         self._counters = Counters.zeros(0)
+
+    @classmethod
+    def of_items(cls) -> Self:
+        """What users did with each item."""
+        return cls(lambda event: event.item_id, count_events)
+
+    @classmethod
+    def by_country(cls) -> Self:
+        """What each item weighs in each country; see `countries`."""
+        return cls(local_name, count_weights)
 
     def add(self, events: Sequence[Event]) -> None:
         """Counts some more events."""
-        if not events:
+        named = [(name, event) for event in events if (name := self._name_of(event))]
+        if not named:
             return
-        rows = [(self.place.setdefault(event.item_id, len(self.place)), event) for event in events]
+        rows = [(self.place.setdefault(name, len(self.place)), event) for name, event in named]
         touched, new_row = np.unique([row for row, _ in rows], return_inverse=True)
         self._grow(len(self.place))
         some = Counters(self._counters.value_NKW[touched], self._counters.last_ms_N[touched])
-        some = count_events(some, [(int(n), event) for n, (_, event) in zip(new_row, rows, strict=True)])
+        some = self._count(some, [(int(n), event) for n, (_, event) in zip(new_row, rows, strict=True)])
         self._counters.value_NKW[touched], self._counters.last_ms_N[touched] = some.value_NKW, some.last_ms_N
 
     def encoded(self, batch: int) -> Iterator[dict[str, bytes]]:
         """All records, at most `batch` at a time."""
-        item_ids = list(self.place)
-        for start in range(0, len(item_ids), batch):
-            rows = slice(start, min(start + batch, len(item_ids)))
+        names = list(self.place)
+        for start in range(0, len(names), batch):
+            rows = slice(start, min(start + batch, len(names)))
             some = Counters(self._counters.value_NKW[rows], self._counters.last_ms_N[rows])
-            yield dict(zip(item_ids[rows], some.encode(), strict=True))
+            yield dict(zip(names[rows], some.encode(), strict=True))
 
-    def _grow(self, num_items: int) -> None:
+    def _grow(self, num_records: int) -> None:
         """Makes room, twice as much as needed, since each growth copies all."""
-        if num_items > len(self._counters):
-            zeros = Counters.zeros(2 * num_items - len(self._counters))
+        if num_records > len(self._counters):
+            zeros = Counters.zeros(2 * num_records - len(self._counters))
             self._counters = Counters(
                 np.concatenate([self._counters.value_NKW, zeros.value_NKW]),
                 np.concatenate([self._counters.last_ms_N, zeros.last_ms_N]),
@@ -90,13 +113,17 @@ class ItemsReplay:
 
 
 def replay_users(
-    table: pa.Table, items: ItemsReplay, category: Category, history_length: int, batch: int
+    table: pa.Table,
+    counted: Sequence[CountersReplay],
+    category: Category,
+    history_length: int,
+    batch: int,
 ) -> Iterator[list[UserReplay]]:
-    """The users of a bucket, at most `batch` at a time; their events are added to `items`.
+    """The users of a bucket, at most `batch` at a time; their events are added to `counted`.
 
     Args:
         table: Of `buckets.BUCKET_SCHEMA`: all rows of its users.
-        items: Of the partition.
+        counted: Counters of the partition.
         category: Of items.
         history_length: How many of the newest items a history keeps.
         batch: Users.
@@ -105,15 +132,14 @@ def replay_users(
     for first in range(0, len(starts) - 1, batch):
         some = starts[first : first + batch + 1]
         users = list(_users(table.slice(some[0], some[-1] - some[0]), some - some[0]))
-        items.add([event for user in users for event in user.events])
+        for counters in counted:
+            counters.add([event for user in users for event in user.events])
         yield _replayed(users, category, history_length)
 
 
 def _replayed(users: Sequence[_Rows], category: Category, history_length: int) -> list[UserReplay]:
-    active = [n for n, user in enumerate(users) if user.events]
-    states = (
-        after([UserState() for _ in active], [users[n].events for n in active], category) if active else []
-    )
+    active = [n for n, user in enumerate(users) if user.own]
+    states = after([UserState() for _ in active], [users[n].own for n in active], category) if active else []
     records = dict(zip(active, (state.encode() for state in states), strict=True))
     return [
         UserReplay(user.user_id, len(user.events), records.get(n), _newest(user.taken, history_length))
@@ -156,11 +182,16 @@ def _users(table: pa.Table, starts: Int64) -> Iterator[_Rows]:
     rows = list(zip(*columns, strict=True))
     for start, end in itertools.pairwise(bounds):
         events: list[Event] = []
+        own: list[Event] = []
         taken: list[str] = []
         for row in rows[start:end]:
             event_id, _, item_id, kind, *_ = row
             if event_id is not None:
-                events.append(_event(dict(zip(_FIELDS, row, strict=True))))
-            if item_id is not None and kind not in NOT_HISTORY:
-                taken.append(item_id)
-        yield _Rows(rows[start][1], events, taken)
+                fields = dict(zip(_FIELDS, row, strict=True))
+                is_personal = fields.pop("personal") is not False
+                context = {CONTEXT_COUNTRY: country} if (country := fields.pop("country")) else None
+                events.append(_event(fields | {"context": context}))
+                if is_personal:
+                    own.append(events[-1])
+                    taken += [item_id] if kind not in NOT_HISTORY else []
+        yield _Rows(rows[start][1], events, own, taken)

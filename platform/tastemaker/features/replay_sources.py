@@ -11,18 +11,16 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import redis
 
-from tastemaker.data.schema import imported_folder, read_dataset
+from tastemaker.data.imported_events import imported_events
 from tastemaker.events.archive import event_table
 from tastemaker.events.erasure import user_hash
 from tastemaker.events.log import entries, queue_range
 from tastemaker.events.progress import Progress
-from tastemaker.features.buckets import BUCKET_SCHEMA
 from tastemaker.home import Home
 from tastemaker.state.connection import state_errors
 from tastemaker.state.keys import Keys
 
 _READ: Final = 4_000
-_ROWS: Final = 1_000_000
 
 
 def without_erased(table: pa.Table, erased: Mapping[str, str]) -> pa.Table:
@@ -64,20 +62,9 @@ def known_users(client: redis.Redis, keys: Keys) -> Iterator[pa.Table]:
                 yield pa.table({"user_id": pa.array(users, pa.string())})
 
 
-def imported_histories(home: Home, catalogue: str) -> Iterator[pa.Table]:
-    """Rows of `BUCKET_SCHEMA` with the imported items of users, as before all events; none without an import."""
-    if not (imported_folder(home, catalogue) / "interactions.parquet").exists():
-        return
-    dataset = read_dataset(home, catalogue)
-    user_ids, item_ids = pa.array(dataset.user_ids), pa.array(dataset.item_ids)
-    for start in range(0, len(dataset), _ROWS):
-        rows = slice(start, start + _ROWS)
-        user_index: Any = pa.array(dataset.user_index[rows])
-        item_index: Any = pa.array(dataset.item_index[rows])
-        columns: dict[str, Any] = {
-            "user_id": user_ids.take(user_index),
-            "item_id": item_ids.take(item_index),
-            "received_ms": pa.array([-1] * len(user_index), pa.int64()),
-            "sequence": pa.array(range(start, start + len(user_index)), pa.int64()),
-        }
-        yield pa.table(columns).cast(pa.schema([BUCKET_SCHEMA.field(name) for name in columns]))
+def imported_first(home: Home, catalogue: str) -> Iterator[pa.Table]:
+    """Imported events as `imported_events` gives them, but received before all live ones."""
+    for table in imported_events(home, catalogue):
+        received = pa.array([-1] * len(table), pa.int64())
+        place = table.column_names.index("received_ms")
+        yield table.set_column(place, "received_ms", received)

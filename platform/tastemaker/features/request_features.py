@@ -1,5 +1,6 @@
-"""The features of one user's candidates, from the user's record and the items' columns: counts, rates and crosses.
+"""The features of one user's candidates, from the user's record and the items' rows: counts, rates and crosses.
 
+The one arithmetic for serving, training and checks of what was served: who has the record and the rows has the features.
 All are as of the moment of the request. Counts and weights enter as log(1 + x), and what is unknown is 0.
 
 Shape letters: K candidates, F features, C categories.
@@ -10,10 +11,10 @@ from typing import Final
 
 import numpy as np
 
-from tastemaker.features.item_store import NO_CATEGORY, ItemSnapshot
+from tastemaker.features.item_store import NO_CATEGORY, CandidateRows, ItemFacts
 from tastemaker.features.user_state import UserState
 from tastemaker.features.view_rows import user_rows
-from tastemaker.features.views import VIEW, ViewRows
+from tastemaker.features.views import VIEW
 from tastemaker.types import Float32, Float64, Int32, Int64
 
 _DAY_MS: Final = 86_400_000.0
@@ -39,10 +40,14 @@ CROSSES: Final = (
     "taste_weight", "taste_share", "taste_strongest", "novelty", "session_share", "in_session", "times_shown",
     "refused", "taste_times_popularity", "popularity_among_candidates",
 )  # fmt: skip
-REQUEST_FEATURES: Final = (
-    *_ITEM_COUNTS, *_ITEM_RATES, *_ITEM_OTHERS, *_USER_COUNTS, *_USER_RATES, *_USER_OTHERS, *CROSSES,
-)  # fmt: skip
+_ITEM_FEATURES: Final = (*_ITEM_COUNTS, *_ITEM_RATES, *_ITEM_OTHERS)
+_USER_FEATURES: Final = (*_USER_COUNTS, *_USER_RATES, *_USER_OTHERS)
+REQUEST_FEATURES: Final = (*_ITEM_FEATURES, *_USER_FEATURES, *CROSSES)
 """Names in the order of the columns."""
+GROUPS: Final[Mapping[str, tuple[str, ...]]] = {
+    "item": _ITEM_FEATURES, "user": _USER_FEATURES, "cross": CROSSES, "all": REQUEST_FEATURES,
+}  # fmt: skip
+"""What stands for several features where they are named."""
 
 
 def _places(view: str, names: Sequence[str]) -> Int64:
@@ -57,29 +62,46 @@ _WEEK_AND_MONTH_F: Final = _places("item_popularity", ("trend_7d", "popularity_3
 _CREATED_AND_PRICE_F: Final = _places("item_attributes", ("item_created_ms", "item_price"))
 
 
-def features_for(state: UserState, items: ItemSnapshot, rows_K: Int32, now_ms: int) -> Float32:
+def chosen(names: Sequence[str]) -> tuple[str, ...]:
+    """The features that are named, alone or by `GROUPS`, each once and in the order of `REQUEST_FEATURES`.
+
+    >>> chosen(["refused", "item_price"])
+    ('item_price', 'refused')
+
+    Raises:
+        ValueError: A name is neither a feature's nor a group's.
+    """
+    wanted: set[str] = set()
+    for name in names:
+        if name not in GROUPS and name not in REQUEST_FEATURES:
+            raise ValueError(
+                f"{name!r} is no feature of a request; known are {', '.join(GROUPS)} and {', '.join(REQUEST_FEATURES)}"
+            )
+        wanted |= {*GROUPS.get(name, (name,))}
+    return tuple(name for name in REQUEST_FEATURES if name in wanted)
+
+
+def features_for(state: UserState, candidates: CandidateRows, now_ms: int) -> Float32:
     """The `REQUEST_FEATURES` (K, F) of a user's candidates.
 
     Args:
         state: Of the user.
-        items: All of one version.
-        rows_K: The candidates' item_index.
+        candidates: What is known of them, all of one version.
         now_ms: The moment of the request.
     """
-    week_K, month_K = _taken(items.popularity, rows_K).at(now_ms)[:, _WEEK_AND_MONTH_F].T
+    week_K, month_K = candidates.popularity.at(now_ms)[:, _WEEK_AND_MONTH_F].T
     parts = [
-        _of_items(items, rows_K, week_K, month_K, now_ms),
-        np.broadcast_to(
-            _of_user(state, now_ms), (len(rows_K), len(_USER_COUNTS + _USER_RATES + _USER_OTHERS))
-        ),
-        _crosses(state, items, rows_K, month_K, now_ms),
+        _of_items(candidates, week_K, month_K, now_ms),
+        np.broadcast_to(_of_user(state, now_ms), (len(candidates), len(_USER_FEATURES))),
+        _crosses(state, candidates, month_K, now_ms),
     ]
     return np.concatenate(parts, axis=1, dtype=np.float32)
 
 
-def _of_items(items: ItemSnapshot, rows_K: Int32, week_K: Float64, month_K: Float64, now_ms: int) -> Float64:
-    value_KF = _taken(items.counters, rows_K).at(now_ms)
-    created_K, price_K = items.attributes.value_NF[rows_K][:, _CREATED_AND_PRICE_F].T
+def _of_items(candidates: CandidateRows, week_K: Float64, month_K: Float64, now_ms: int) -> Float64:
+    value_KF = candidates.counters.at(now_ms)
+    attributes = candidates.facts.attributes.value_NF[candidates.item_index]
+    created_K, price_K = attributes[:, _CREATED_AND_PRICE_F].T
     others = [
         # By day in the week over by day in the month: 0 where both are alike, and where there is nothing.
         np.log((week_K / 7 + 1e-3) / (month_K / 30 + 1e-3)),
@@ -99,8 +121,9 @@ def _of_user(state: UserState, now_ms: int) -> Float64:
     return np.concatenate([np.log1p(value_F[_USER_COUNTS_F]), value_F[_USER_RATES_F], others])
 
 
-def _crosses(state: UserState, items: ItemSnapshot, rows_K: Int32, month_K: Float64, now_ms: int) -> Float64:
+def _crosses(state: UserState, candidates: CandidateRows, month_K: Float64, now_ms: int) -> Float64:
     """The `CROSSES` (K, F)."""
+    items, rows_K = candidates.facts, candidates.item_index
     category_K = items.category_I[rows_K]
     taste_C = _by_category(items, state.tastes(now_ms))
     weight_K = taste_C[category_K]
@@ -125,8 +148,8 @@ def _crosses(state: UserState, items: ItemSnapshot, rows_K: Int32, month_K: Floa
     return np.stack(columns, axis=1)
 
 
-def _by_category(items: ItemSnapshot, weights: Mapping[str, float]) -> Float64:
-    """Weights (C,) in the order of the snapshot's categories; those that it does not know are left out."""
+def _by_category(items: ItemFacts, weights: Mapping[str, float]) -> Float64:
+    """Weights (C,) in the order of the facts' categories; those that it does not know are left out."""
     weight_C = np.zeros(len(items.categories) + 1)
     for name, weight in weights.items():
         weight_C[items.categories.get(name, NO_CATEGORY)] = weight
@@ -134,13 +157,9 @@ def _by_category(items: ItemSnapshot, weights: Mapping[str, float]) -> Float64:
     return weight_C
 
 
-def _by_item(items: ItemSnapshot, rows_K: Int32, values: Mapping[str, float]) -> Float64:
+def _by_item(items: ItemFacts, rows_K: Int32, values: Mapping[str, float]) -> Float64:
     """Each candidate's value (K,) by item id; 0 where it has none."""
     if not values:
         return np.zeros(len(rows_K))
     of_row = {items.index.get(item_id): value for item_id, value in values.items()}
     return np.array([of_row.get(row, 0.0) for row in rows_K.tolist()])
-
-
-def _taken(rows: ViewRows, rows_K: Int32) -> ViewRows:
-    return ViewRows(rows.view, rows.value_NF[rows_K], {})

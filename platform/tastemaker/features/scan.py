@@ -5,7 +5,7 @@ moment. That recurrence is associative, so that all of them are found in log2(lo
 1990]. All factors are at most 1 and all amounts positive: nothing overflows or cancels, whatever the span of time. Prefix
 sums of amounts scaled up to one common moment would, within days for a window of an hour.
 
-Shape letters: E events, Q examples, W windows.
+Shape letters: E events, Q questions, W windows.
 """
 
 import numpy as np
@@ -56,28 +56,37 @@ def starts_of(key_E: Int64) -> Bool:
     return np.append(np.ones(min(1, len(key_E)), bool), key_E[1:] != key_E[:-1])
 
 
-def last_known(key_E: Int64, received_E: Int64, key_Q: Int64, moment_Q: Int64) -> Int64:
-    """The place of the last event of a key that was received before a moment; -1 for none.
+class LastKnown:
+    """Finds the last event of a key that was received before a moment.
 
-    >>> last_known(np.array([1, 1, 2]), np.array([5, 8, 6]), np.array([1, 1, 2]), np.array([8, 9, 6])).tolist()
+    >>> last = LastKnown(np.array([1, 1, 2]), np.array([5, 8, 6]))
+    >>> last(np.array([1, 1, 2]), np.array([8, 9, 6])).tolist()
     [0, 1, -1]
 
     Args:
         key_E: Of the events, sorted.
         received_E: When each was received, sorted within a key.
-        key_Q: What is asked.
-        moment_Q: As of when.
     """
-    is_event = np.repeat([1, 0], [len(key_E), len(key_Q)])
-    moments, keys = np.concatenate([received_E, moment_Q]), np.concatenate([key_E, key_Q])
-    order = np.lexsort((is_event, moments, keys))  # of the same moment, what is asked comes first
-    place = np.empty(len(order), np.int64)
-    place[order] = np.cumsum(is_event[order]) - 1
-    place_Q = place[len(key_E) :]
-    if not len(key_E):
-        return place_Q
-    found: Int64 = np.where((place_Q >= 0) & (key_E[place_Q] == key_Q), place_Q, -1)
-    return found
+
+    def __init__(self, key_E: Int64, received_E: Int64) -> None:
+        self._key_E = key_E
+        self._received, rank_E = np.unique(received_E, return_inverse=True)
+        self._place_E = key_E * (len(self._received) + 1) + rank_E
+
+    def __call__(self, key_Q: Int64, moment_Q: Int64 | int) -> Int64:
+        """The place of each among the events; -1 for none.
+
+        Args:
+            key_Q: What is asked.
+            moment_Q: As of when.
+        """
+        rank_Q = np.searchsorted(self._received, moment_Q)
+        wanted_Q = key_Q * (len(self._received) + 1) + rank_Q
+        place_Q = np.searchsorted(self._place_E, wanted_Q).astype(np.int64) - 1
+        if not len(self._key_E):
+            return place_Q
+        found: Int64 = np.where((place_Q >= 0) & (self._key_E[place_Q] == key_Q), place_Q, -1)
+        return found
 
 
 def _longest(first_E: Bool) -> int:

@@ -6,7 +6,7 @@ taken items, which is a list of its own (`events.history`).
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final, NamedTuple, Self, TypeVar
 
@@ -16,19 +16,30 @@ import numpy as np
 from tastemaker.errors import CompatibilityError
 from tastemaker.events.schema import Event
 from tastemaker.features.counters import WEIGHT, Counters, event_weight, row_of
+from tastemaker.types import EVENT_WEIGHTS
 
-SCHEMA: Final = 1
+SCHEMA: Final = 2
 AFFINITY_WINDOW_MS: Final = 10 * 86_400_000.0
 """Taste loses a tenth a day: exp(-0.1 * days)."""
 SHOWN_WINDOW_MS: Final = 7 * 86_400_000.0
 SESSION_GAP_MS: Final = 30 * 60_000
 """Silence after which a session has ended."""
 MOST_CATEGORIES, MOST_SESSION, MOST_REFUSED, MOST_SHOWN = 64, 50, 500, 200
+REFUSAL_WEIGHTS: Final[Mapping[str, float]] = {"skip": -0.25, "dislike": -0.75, "hide": -1.0}
+"""What says that an item was not wanted, and how much; `counters.event_weight` has what was."""
 REFUSING: Final = frozenset({"dislike", "hide"})
 FORGIVING: Final = frozenset({"like", "purchase"})
 T = TypeVar("T")
 Category = Callable[[str], str]
 """The category of an item; empty where it has none or the item is unknown."""
+
+
+class Signal(NamedTuple):
+    """What an event said of an item: its weight, below 0 where the item was not wanted."""
+
+    at_ms: int
+    item_id: str
+    weight: float
 
 
 class Shown(NamedTuple):
@@ -48,11 +59,15 @@ _NONE: Final = (-1, False)
 
 @dataclass(slots=True)
 class UserState:
-    """A user's record. `affinity` is as of the time of `counters`, which hold one record."""
+    """A user's record. `affinity` is as of the time of `counters`, which hold one record.
+
+    `taken` are the newest items that the user took, `declined` the newest that were not wanted, both oldest first.
+    """
 
     counters: Counters = field(default_factory=lambda: Counters.zeros(1))
     affinity: dict[str, float] = field(default_factory=dict)
-    taken: list[tuple[int, str]] = field(default_factory=list)
+    taken: list[Signal] = field(default_factory=list)
+    declined: list[Signal] = field(default_factory=list)
     opinions: dict[str, tuple[int, bool]] = field(default_factory=dict)
     shown: dict[str, Shown] = field(default_factory=dict)
 
@@ -63,14 +78,11 @@ class UserState:
 
     def session(self, now_ms: int) -> list[str]:
         """Items taken in the session that goes on, oldest first; none after `SESSION_GAP_MS` of silence."""
-        items: list[str] = []
-        after = now_ms
-        for at, item_id in reversed(self.taken):
-            if after - at > SESSION_GAP_MS:
-                break
-            items.append(item_id)
-            after = at
-        return items[::-1]
+        return [signal.item_id for signal in _going_on(self.taken, now_ms)]
+
+    def signals(self, now_ms: int) -> list[Signal]:
+        """What was taken and what was not wanted in the session that goes on, oldest first."""
+        return _going_on(sorted(self.taken + self.declined), now_ms)
 
     def refused(self) -> list[str]:
         """Items that the user disliked or hid, and did not like or buy later."""
@@ -90,6 +102,7 @@ class UserState:
             counters,
             {name: mine.get(name, 0.0) + others.get(name, 0.0) for name in mine | others},
             self.taken + other.taken,
+            self.declined + other.declined,
             {
                 item_id: max(self.opinions.get(item_id, _NONE), other.opinions.get(item_id, _NONE))
                 for item_id in self.opinions | other.opinions
@@ -104,13 +117,15 @@ class UserState:
 
     def encode(self) -> bytes:
         """The record as kept."""
-        parts = (self.affinity, self.taken, self.opinions, self.shown)
+        parts = (self.affinity, self.taken, self.declined, self.opinions, self.shown)
         packed: bytes = msgpack.packb((SCHEMA, self.counters.encode()[0], *parts))
         return packed
 
     @classmethod
     def decode(cls, record: bytes | None) -> Self:
         """What `encode` gave; None is a user of whom nothing is known.
+
+        Records of schema 1, which had no weights, are read as if each item taken had been clicked.
 
         Raises:
             CompatibilityError: It is no record, or one of a newer release.
@@ -121,13 +136,18 @@ class UserState:
             schema, *parts = msgpack.unpackb(record)
         except (ValueError, TypeError, msgpack.UnpackException) as error:
             raise _foreign(record[:8]) from error
-        if schema != SCHEMA:
+        if schema == 1:
+            counters, affinity, taken, opinions, shown = parts
+            taken, declined = [(at, item_id, EVENT_WEIGHTS["click"]) for at, item_id in taken], []
+        elif schema == SCHEMA:
+            counters, affinity, taken, declined, opinions, shown = parts
+        else:
             raise _foreign(schema)
-        counters, affinity, taken, opinions, shown = parts
         return cls(
             Counters.decode([counters]),
             affinity,
-            [(at, item_id) for at, item_id in taken],
+            [Signal(*kept) for kept in taken],
+            [Signal(*kept) for kept in declined],
             {item_id: (at, refuses) for item_id, (at, refuses) in opinions.items()},
             {item_id: Shown(*kept) for item_id, kept in shown.items()},
         )
@@ -190,8 +210,10 @@ def _apply(state: UserState, event: Event, category: Category) -> None:
     if event.kind in REFUSING or event.kind in FORGIVING:
         opinion = (at, event.kind in REFUSING)
         state.opinions[item_id] = max(opinion, state.opinions.get(item_id, opinion))
-    if (weight := event_weight(event.kind, event.value)) > 0:
-        state.taken.append((at, item_id))
+    if event.kind in REFUSAL_WEIGHTS:
+        state.declined.append(Signal(at, item_id, REFUSAL_WEIGHTS[event.kind]))
+    elif (weight := event_weight(event.kind, event.value)) > 0:
+        state.taken.append(Signal(at, item_id, weight))
         if name := category(item_id):
             faded = weight * _left(state.last_ms - at, AFFINITY_WINDOW_MS)
             state.affinity[name] = state.affinity.get(name, 0.0) + faded
@@ -200,9 +222,19 @@ def _apply(state: UserState, event: Event, category: Category) -> None:
 def _cut(state: UserState) -> None:
     """Keeps each part within its limit: the strongest tastes, the newest of the rest."""
     state.taken = sorted(state.taken)[-MOST_SESSION:]
+    state.declined = sorted(state.declined)[-MOST_SESSION:]
     state.affinity = _most(state.affinity, MOST_CATEGORIES, lambda value: value)
     state.opinions = _most(state.opinions, MOST_REFUSED, lambda opinion: opinion[0])
     state.shown = _most(state.shown, MOST_SHOWN, lambda shown: shown.last_ms)
+
+
+def _going_on(signals: Sequence[Signal], now_ms: int) -> list[Signal]:
+    """The newest of them with no silence of `SESSION_GAP_MS` between two, or between the last and now."""
+    after_ms, first = now_ms, len(signals)
+    while first and after_ms - signals[first - 1].at_ms <= SESSION_GAP_MS:
+        first -= 1
+        after_ms = signals[first].at_ms
+    return list(signals[first:])
 
 
 def _left(elapsed_ms: float, window_ms: float) -> float:
@@ -224,6 +256,6 @@ def _foreign(found: object) -> CompatibilityError:
     return CompatibilityError(
         "a user's record",
         value=found,
-        limit=f"schema {SCHEMA}",
+        limit=f"schema 1 or {SCHEMA}",
         mend="rebuild it with `tastemaker features rebuild`",
     )

@@ -5,6 +5,7 @@ The same for serving, for Feast's rows and for training: whoever has the record 
 Shape letters: N records, F numbers of a view, K rows of a record, W windows.
 """
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -12,10 +13,12 @@ import numpy as np
 import pyarrow as pa
 
 from tastemaker.data.schema import Column
+from tastemaker.features.content import texts_of
 from tastemaker.features.counters import ROWS, WEIGHT, WINDOWS_MS, Counters, row_of
 from tastemaker.features.user_state import UserState
 from tastemaker.features.views import COUNT_WINDOWS, MOST_TASTES, RATES, VIEW, View, ViewRows
 from tastemaker.types import Float64
+from tastemaker.users.profile import Profile, age_at
 
 PRICE = "price"
 _WINDOW = {window: w for w, window in enumerate(WINDOWS_MS)}
@@ -58,6 +61,31 @@ def attribute_rows(items: pa.Table, said_ms: int) -> ViewRows:
     value_NF = np.stack([np.full(len(items), float(said_ms)), created, _numbers(items, PRICE)], axis=1)
     categories: Any = items[Column.CATEGORY].to_pylist()
     return _filled(VIEW["item_attributes"], value_NF, {"item_category": categories})
+
+
+def content_rows(items: pa.Table, said_ms: int, space: str) -> ViewRows:
+    """Rows of `item_content`, one an item of a catalogue that was read at `said_ms`; `space` is empty where there is none.
+
+    Items of one text have one hash: it is what their vectors are kept by, not the vectors themselves.
+    """
+    hashes = [hashlib.sha256(text.encode()).hexdigest() if text else "" for text in texts_of(items)]
+    texts = {"content_sha256": hashes, "content_space": [space] * len(items)}
+    return _filled(VIEW["item_content"], np.full((len(items), 1), float(said_ms)), texts)
+
+
+def profile_rows(profiles: Sequence[Profile]) -> ViewRows:
+    """Rows of `user_profile`, one a profile."""
+    value_NF = [
+        [
+            profile.updated_ms,
+            np.nan if (age := age_at(profile.demographics, profile.updated_ms)) is None else age,
+            *((np.nan, np.nan) if profile.location is None else (profile.location.lat, profile.location.lon)),
+        ]
+        for profile in profiles
+    ]
+    view = VIEW["user_profile"]
+    genders = {"user_gender": [profile.demographics.gender or "" for profile in profiles]}
+    return _filled(view, np.array(value_NF, np.float64).reshape(len(profiles), len(view.numbers)), genders)
 
 
 def _counter_rows(view: View, counters: Counters) -> ViewRows:

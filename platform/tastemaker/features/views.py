@@ -46,7 +46,7 @@ class Feature:
 class View:
     """Features that are written together. The first is the time in ms of which the others are.
 
-    `pushed` ones follow the event stream; others change with the catalogue's items.
+    `pushed` ones follow the event stream; others change with the catalogue's items and with profiles.
     """
 
     name: str
@@ -172,6 +172,17 @@ VIEWS: Final = (
             Feature("session_last_item", "newest item taken", "string"),
         ),
     ),
+    View(
+        "user_profile", "user", "what was told of a user",
+        (
+            Feature("profile_last_ms", "when it was last told, ms", "int64"),
+            Feature("user_age", "age then, in years", "int64"),
+            Feature("user_gender", "gender, in the customer's words", "string"),
+            Feature("user_lat", "where the user is at home, degrees north"),
+            Feature("user_lon", "the same, degrees east"),
+        ),
+        pushed=False,
+    ),
     View("item_counters", "item", "what users did with an item, by kind and window", _counted("item")),
     View(
         "item_popularity", "item", "sums of the weights of an item's events",
@@ -190,6 +201,15 @@ VIEWS: Final = (
             Feature("item_category", "category", "string"),
             Feature("item_created_ms", "when the item came to be, ms", "int64"),
             Feature("item_price", "price, in the catalogue's currency"),
+        ),
+        pushed=False,
+    ),
+    View(
+        "item_content", "item", "which text of an item is encoded, and by what",
+        (
+            Feature("content_last_ms", "when the catalogue said it, ms", "int64"),
+            Feature("content_sha256", "SHA-256 of title and description as they are encoded", "string"),
+            Feature("content_space", "fingerprint of the champion's content space", "string"),
         ),
         pushed=False,
     ),

@@ -2,20 +2,24 @@
 
 Serves whoever has no history, and is the baseline that every model must beat.
 
-Shape letters: N interactions, I catalogue, S segments.
+Segments are of items, such as a tag; groups are of those who took them, such as an age band or a device.
+
+Shape letters: N interactions, I catalogue, S segments, G groups.
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Self
+from typing import Any, Final, Self
 
 import numpy as np
 from pydantic import Field
 
 from tastemaker.config import Strict
 from tastemaker.errors import CompatibilityError
-from tastemaker.types import Float32, Int32, Int64
+from tastemaker.types import Float32, Float64, Int32, Int64
 
 _DAY_MS = 86_400_000.0
+SEPARATOR: Final = "|"
+"""Between several values of one key of a context."""
 
 
 class PopularityConfig(Strict):
@@ -27,26 +31,44 @@ class PopularityConfig(Strict):
     )
     as_of_ms: int = Field(0, ge=0, description="time to which trending was decayed: the newest interaction")
     segments: tuple[str, ...] = Field((), description="names of segments, key=value of a request's context")
+    groups: tuple[str, ...] = Field((), description="names of groups, key=value of a request's context")
 
 
 class Popularity:
-    """Counts per item, of all time and decayed to `as_of_ms`, with each segment's items."""
+    """Counts per item, of all time and decayed to `as_of_ms`, with each segment's items and each group's shares.
+
+    `group_GI` are shares of the largest in 0..1, as `popular_groups` fits them; unset where the config names no groups.
+    """
 
     def __init__(
-        self, config: PopularityConfig, counts_I: Float32, trending_I: Float32, members_SI: np.ndarray
+        self,
+        config: PopularityConfig,
+        counts_I: Float32,
+        trending_I: Float32,
+        members_SI: np.ndarray,
+        group_GI: Float32 | None = None,
     ) -> None:
-        expected = (config.num_items,), (config.num_items,), (len(config.segments), config.num_items)
-        if (counts_I.shape, trending_I.shape, members_SI.shape) != expected:
+        num_items = config.num_items
+        group_GI = np.zeros((0, num_items), np.float32) if group_GI is None else group_GI
+        expected = (
+            (num_items,),
+            (num_items,),
+            (len(config.segments), num_items),
+            (len(config.groups), num_items),
+        )
+        shapes = counts_I.shape, trending_I.shape, members_SI.shape, group_GI.shape
+        if shapes != expected:
             raise CompatibilityError(
-                "popularity counts", value=(counts_I.shape, trending_I.shape, members_SI.shape),
-                limit=expected,
+                "popularity counts", value=shapes, limit=expected,
                 mend="use the counts that were fitted with this config",
             )  # fmt: skip
         self.config = config
         self.counts_I: Float32 = counts_I.astype(np.float32, copy=False)
         self.trending_I: Float32 = trending_I.astype(np.float32, copy=False)
         self.members_SI = members_SI.astype(bool, copy=False)
+        self.group_GI: Float32 = group_GI.astype(np.float32, copy=False)
         self._row = {name: row for row, name in enumerate(config.segments)}
+        self._group_row = {name: row for row, name in enumerate(config.groups)}
         self._popular_I = _unit(self.counts_I)
         self._lately_I: Float32 = (_unit(self.trending_I) + self._popular_I) * np.float32(0.5)
 
@@ -64,22 +86,50 @@ class Popularity:
     def in_context(self, context: Mapping[str, str]) -> Float32:
         """Trending scores (I,), raised by 1 for items in a segment that the context names.
 
-        Names of no known segment are ignored.
+        Where it names groups, half of the score is what is popular among them, before it is raised. Names of no known
+        segment or group are ignored; a value may name several, as in `comedy|drama`.
         """
-        rows = [self._row[name] for key, value in context.items() if (name := f"{key}={value}") in self._row]
-        if not rows:
-            return self._lately_I
-        raised_I: Float32 = self._lately_I + self.members_SI[rows].any(axis=0).astype(np.float32)
-        return raised_I
+        names = [f"{key}={value}" for key, values in context.items() for value in values.split(SEPARATOR)]
+        score_I = self._lately_I
+        if groups := [self._group_row[name] for name in names if name in self._group_row]:
+            score_I = ((score_I + self.group_GI[groups].mean(axis=0)) * 0.5).astype(np.float32)
+        if rows := [self._row[name] for name in names if name in self._row]:
+            score_I = score_I + self.members_SI[rows].any(axis=0).astype(np.float32)
+        return score_I
+
+    def with_groups(self, names: Sequence[str], group_GI: Float32) -> "Popularity":
+        """The same with these groups in place of its own."""
+        config = self.config.model_copy(update={"groups": tuple(names)})
+        return type(self)(config, self.counts_I, self.trending_I, self.members_SI, group_GI)
+
+    def padded(self, num_items: int) -> "Popularity":
+        """The same with further items, the last the newest, that nobody took and that are in no segment.
+
+        Where nobody took anything the order is that of newness, see `newest_first`, and goes on with them.
+        """
+        num_more = num_items - self.config.num_items
+        counts, trending = (np.pad(count_I, (0, num_more)) for count_I in (self.counts_I, self.trending_I))
+        if not self.counts_I.any():
+            trending[self.config.num_items :] = trending.max(initial=0) + 1 + np.arange(num_more)
+        config = self.config.model_copy(update={"num_items": num_items})
+        members, groups = (np.pad(rows, ((0, 0), (0, num_more))) for rows in (self.members_SI, self.group_GI))
+        return type(self)(config, counts, trending, members, groups)
 
     def config_dict(self) -> dict[str, Any]:
         """What `from_state` needs beside the tensors; JSON."""
         return self.config.model_dump(mode="json")
 
     def tensors(self) -> dict[str, np.ndarray]:
-        """Counts, decayed counts and segment membership (0 or 1)."""
+        """Counts, decayed counts, segment membership (0 or 1), and groups' shares where there are groups."""
         members = self.members_SI.astype(np.uint8)
-        return {"counts": self.counts_I, "trending": self.trending_I, "members": members}
+        found: dict[str, np.ndarray] = {
+            "counts": self.counts_I,
+            "trending": self.trending_I,
+            "members": members,
+        }
+        if self.config.groups:
+            found["groups"] = self.group_GI
+        return found
 
     @classmethod
     def from_state(cls, config: Mapping[str, Any], tensors: Mapping[str, np.ndarray]) -> Self:
@@ -89,7 +139,7 @@ class Popularity:
             CompatibilityError: Config and counts are of different catalogues.
         """
         parsed = PopularityConfig.parse(config, "popularity model")
-        return cls(parsed, tensors["counts"], tensors["trending"], tensors["members"])
+        return cls(parsed, tensors["counts"], tensors["trending"], tensors["members"], tensors.get("groups"))
 
 
 def _unit(count_I: Float32) -> Float32:
@@ -98,12 +148,35 @@ def _unit(count_I: Float32) -> Float32:
     return share_I
 
 
+def newest_first(
+    created_at_ms: Float64,
+    *,
+    tags: Sequence[Sequence[str]] | None = None,
+    categories: Sequence[str | None] | None = None,
+) -> Popularity:
+    """The order of a catalogue from which nothing was taken: the newest items first, those of unknown age last.
+
+    Args:
+        created_at_ms: When each item came to be, (I,); NaN where unknown.
+        tags: See `fit_popularity`.
+        categories: See `fit_popularity`.
+    """
+    nobody = np.empty(0, np.int32), np.empty(0, np.int64)
+    empty = fit_popularity(*nobody, len(created_at_ms), tags=tags, categories=categories)
+    known_I = ~np.isnan(created_at_ms)
+    place_I = np.zeros(len(created_at_ms), np.float32)
+    _, place_I[known_I] = np.unique(created_at_ms[known_I], return_inverse=True)
+    place_I[known_I] += 1
+    return Popularity(empty.config, empty.counts_I, place_I, empty.members_SI)
+
+
 def fit_popularity(
     item_index: Int32,
     timestamp_ms: Int64,
     num_items: int,
     *,
     tags: Sequence[Sequence[str]] | None = None,
+    categories: Sequence[str | None] | None = None,
     trend_half_life_days: float = 30.0,
 ) -> Popularity:
     """Popularity of N interactions.
@@ -113,18 +186,22 @@ def fit_popularity(
         timestamp_ms: When, (N,); trending is as of the newest of them.
         num_items: Items of the catalogue.
         tags: Tags per item; each tag becomes the segment `tag=…`.
+        categories: The category of each item; each becomes the segment `category=…`.
         trend_half_life_days: See `PopularityConfig`.
     """
     as_of_ms = int(timestamp_ms.max(initial=0))
     decay_N = np.exp2((timestamp_ms - as_of_ms) / (trend_half_life_days * _DAY_MS))
-    names = sorted({tag for item_tags in tags or () for tag in item_tags})
+    named = [[f"tag={tag}" for tag in item_tags] for item_tags in tags or [()] * num_items]
+    for item, category in enumerate(categories or ()):
+        named[item] += [f"category={category}"] if category else []
+    names = sorted({name for own in named for name in own})
     row = {name: at for at, name in enumerate(names)}
     members_SI = np.zeros((len(names), num_items), bool)
-    for item, item_tags in enumerate(tags or ()):
-        members_SI[[row[tag] for tag in item_tags], item] = True
+    for item, own in enumerate(named):
+        members_SI[[row[name] for name in own], item] = True
     config = PopularityConfig(
         num_items=num_items, trend_half_life_days=trend_half_life_days, as_of_ms=as_of_ms,
-        segments=tuple(f"tag={name}" for name in names),
+        segments=tuple(names),
     )  # fmt: skip
     return Popularity(
         config,

@@ -240,3 +240,18 @@ class TwoTower(QueryEncoder):
         """The part of `tensors` that only the item side reads."""
         query = self.query_tensors().keys()
         return {name: value for name, value in self.tensors().items() if name not in query}
+
+
+class NewItemTower(TwoTower):
+    """The item tower for items that came after the fit: its table of items is cut to the row of unknown ones."""
+
+    @classmethod
+    def from_state(cls, config: Mapping[str, Any], tensors: Mapping[str, np.ndarray]) -> Self:
+        """Of the whole two-tower's `config_dict` and `tensors`, see `QueryEncoder.from_state`."""
+        name = f"tables.embedding_bags.{ITEM_IDS}.weight"
+        unknown_1D = tensors[name][UNKNOWN_ROW : UNKNOWN_ROW + 1]
+        if ITEM_ROWS not in tensors:  # the release before had a row for each item, and none for unknown ones
+            unknown_1D = np.zeros_like(unknown_1D)
+        specs = [spec | {"num_rows": 1} if spec["name"] == ITEM_IDS else spec for spec in config["specs"]]
+        cut = {**tensors, name: unknown_1D.copy(), ITEM_ROWS: np.zeros(1, np.int64)}
+        return super().from_state({**config, "specs": specs}, cut)

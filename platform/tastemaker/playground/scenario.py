@@ -15,7 +15,7 @@ _DEFINITIONS: dict[str, dict[str, Any]] = {
         "allocation": _FIXED,
     },
     "planted": {
-        "hypothesis": "a bundle whose ranker was never trained gets fewer clicks",
+        "hypothesis": "a bundle whose ranker goes against its sources gets fewer clicks",
         "aliases": ("champion", "planted"),
         "allocation": _FIXED,
     },

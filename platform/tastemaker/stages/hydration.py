@@ -1,19 +1,22 @@
 """Gives candidates the features that the ranker reads: what the sources said, what the item is, how it fits the history.
 
-All is computed from the bundle's own columns and the query; nothing is looked up elsewhere. Counters are as of the fit.
+What the fit knew comes from the bundle's own columns, what happened since from `RequestFeatures`, where the config names
+any: in serving those of the newest records, in training and offline those that were known at the request's moment.
 
 Shape letters: K candidates, S sources, F features, L history, I catalogue, D dimension, T tags, V values.
 """
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Protocol
 
 import numpy as np
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from tastemaker.config import Strict
 from tastemaker.features.columns import share_of_history
 from tastemaker.features.ranking_items import RankingItems
+from tastemaker.features.request_features import REQUEST_FEATURES, chosen
 from tastemaker.models.popularity import Popularity
 from tastemaker.stages.retrieval import z_scores
 from tastemaker.types import Candidates, Float32, Int32, Query
@@ -25,12 +28,29 @@ HISTORY_FEATURES = (
 )  # fmt: skip
 
 
+class RequestFeatures(Protocol):
+    """Gives the features of `features.request_features` for the candidates of a query."""
+
+    def __call__(self, query: Query, item_index: Int32) -> Float32:
+        """All of `REQUEST_FEATURES` (K, F), as of the query's moment; candidates by their item_index."""
+        ...
+
+
 class HydrationConfig(Strict):
-    """How much of the history the features see."""
+    """How much of the history the features see, and what else they tell of the request."""
 
     half_life: float = Field(5.0, gt=0, description="items back in the history where weight is half")
     recent: int = Field(5, ge=1, description="newest items that a candidate's vector is compared with")
     max_history: int = Field(200, ge=1, description="newest items of the history that are read at all")
+    request_features: tuple[str, ...] = Field(
+        (), description="what of users' records and items' counters is read: item, user, cross, all, or names"
+    )
+
+    @field_validator("request_features")
+    @classmethod
+    def _known(cls, names: tuple[str, ...]) -> tuple[str, ...]:
+        chosen(names)
+        return names
 
 
 class Hydration:
@@ -41,7 +61,8 @@ class Hydration:
         popularity: Counters as of the fit of the sources that propose the candidates.
         vectors_ID: Unit vectors of the items, by which they are compared.
         source_names: Sources in the order of the candidates' score columns.
-        config: How much of the history counts.
+        config: How much of the history counts, and which request features.
+        request_features: Gives them; needed where the config names any.
     """
 
     def __init__(
@@ -51,9 +72,14 @@ class Hydration:
         vectors_ID: Float32,
         source_names: Sequence[str],
         config: HydrationConfig | None = None,
+        request_features: RequestFeatures | None = None,
     ) -> None:
         self.config = config or HydrationConfig()
-        self.feature_names = feature_names(source_names)
+        wanted = chosen(self.config.request_features)
+        assert request_features is not None or not wanted, "request features need someone who gives them"
+        self.feature_names = feature_names(source_names, wanted)
+        self._request_features = request_features
+        self._wanted_F = np.array([REQUEST_FEATURES.index(name) for name in wanted], np.int64)
         self._items, self._vectors_ID = items, vectors_ID
         self._count_I = np.log1p(popularity.counts_I).astype(np.float32)
         self._trending_I = np.log1p(popularity.trending_I).astype(np.float32)
@@ -68,17 +94,16 @@ class Hydration:
     def _features(self, query: Query, found: Candidates) -> Float32:
         rows_K = found.item_index
         history_L = query.history_L[-self.config.max_history :]
-        return np.concatenate(
-            [
-                np.nan_to_num(z_scores(found.source_score_KS)),
-                log_ranks(found.source_score_KS),
-                self._count_I[rows_K][:, None],
-                self._trending_I[rows_K][:, None],
-                self._against_history(rows_K, history_L),
-            ],
-            axis=1,
-            dtype=np.float32,
-        )
+        parts = [
+            np.nan_to_num(z_scores(found.source_score_KS)),
+            log_ranks(found.source_score_KS),
+            self._count_I[rows_K][:, None],
+            self._trending_I[rows_K][:, None],
+            self._against_history(rows_K, history_L),
+        ]
+        if self._request_features is not None and len(self._wanted_F):
+            parts.append(self._request_features(query, rows_K)[:, self._wanted_F])
+        return np.concatenate(parts, axis=1, dtype=np.float32)
 
     def _against_history(self, rows_K: Int32, history_L: Int32) -> Float32:
         """The `HISTORY_FEATURES` (K, 8); zeros where there is no history."""
@@ -99,10 +124,15 @@ class Hydration:
         return out_KF
 
 
-def feature_names(source_names: Sequence[str]) -> tuple[str, ...]:
-    """Names of the features in order; a bundle's ranker keeps them and refuses others."""
+def feature_names(source_names: Sequence[str], request_features: Sequence[str] = ()) -> tuple[str, ...]:
+    """Names of the features in order; a bundle's ranker keeps them and refuses others.
+
+    Args:
+        source_names: Of the pipeline, in order.
+        request_features: As the config names them.
+    """
     sources = [f"{name}_z" for name in source_names] + [f"{name}_log_rank" for name in source_names]
-    return (*sources, *ITEM_FEATURES, *HISTORY_FEATURES)
+    return (*sources, *ITEM_FEATURES, *HISTORY_FEATURES, *chosen(request_features))
 
 
 def log_ranks(score_KS: Float32) -> Float32:

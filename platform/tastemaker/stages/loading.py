@@ -3,20 +3,35 @@
 Shape letters: I catalogue, D dimension.
 """
 
+from collections.abc import Callable, Iterable, Sequence
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Final
 
+import numpy as np
+import pyarrow as pa
+
+from tastemaker.data.schema import Column
 from tastemaker.errors import CompatibilityError
 from tastemaker.features.columns import FeatureSchema, ItemColumns
+from tastemaker.features.content import ContentSpace, is_heavy
+from tastemaker.features.item_store import ItemFacts, ItemStore
 from tastemaker.features.ranking_items import RankingItems
+from tastemaker.features.served_features import ServedFeatures
+from tastemaker.features.trending import Trending, TrendingRows
+from tastemaker.index.extended import ExtendedIndex
 from tastemaker.models.als import Als
 from tastemaker.models.calibration import Calibration
 from tastemaker.models.dlrm import Dlrm
 from tastemaker.models.item_item import ItemItem
 from tastemaker.models.popularity import Popularity
-from tastemaker.models.two_tower import QueryEncoder
+from tastemaker.models.two_tower import NewItemTower, QueryEncoder
+from tastemaker.stages.bundle_rows import BundleHistories, WithinBundle
+from tastemaker.stages.content import CONTENT_INDEX, ContentSource
+from tastemaker.stages.exploring import Exploration, FreshSource, bundle_pool
 from tastemaker.stages.hydration import Hydration, feature_names
-from tastemaker.stages.pipeline import PipelineConfig
+from tastemaker.stages.live_items import LiveItems
+from tastemaker.stages.overlay import Overlay
+from tastemaker.stages.pipeline import Part, Pipeline, PipelineConfig
 from tastemaker.stages.ranking import Ranking
 from tastemaker.stages.reranking import Reranking, RerankingItems
 from tastemaker.stages.retrieval import (
@@ -27,56 +42,160 @@ from tastemaker.stages.retrieval import (
     Source,
     TwoTowerSource,
 )
-from tastemaker.types import Float32
+from tastemaker.stages.session import QueryVectors, SessionVectors
+from tastemaker.stages.trending import TrendingSource
+from tastemaker.types import Float32, Float64, Int32
 
 if TYPE_CHECKING:
     from tastemaker.bundle.reader import Bundle
     from tastemaker.bundle.writer import BundleWriter
+    from tastemaker.index.faiss_index import VectorIndex
 
-SOURCES = ("two_tower", "ease", "knn", "als", "popular")
-"""Sources that a bundle can hold. Each lies in files of its own name, `popular` in those of `popularity`."""
+SOURCES = ("two_tower", "ease", "knn", "als", "content", "popular", "trending")
+"""Sources that a bundle can hold. Each lies in files of its own name, `popular` and `trending` in those of `popularity`."""
+
+ContentOf = Callable[[str, int, Sequence[str]], Float32]
+"""From a space's fingerprint and length, and ids of items, to their vectors (N, D); zeros where none is known yet."""
+STORE: Final = "store"
+"""Name, among what parts share, of the `ItemStore`."""
 
 
 class BundleParts:
-    """The stages of a bundle, each made when asked for; what several need is read once."""
+    """The stages of a bundle, each made when asked for; what several need is read once.
 
-    def __init__(self, bundle: "Bundle") -> None:
-        self._bundle = bundle
+    Args:
+        bundle: Opened.
+        trending: See `Pipeline.from_bundle`.
+        live: What the bundle's items have become since; unset, they are as published.
+        well_known: Ids of put items that need no traffic of their own any more.
+        content_of: Looks new items' content vectors up, where a heavy encoder makes them; unset, it is run here.
+    """
+
+    def __init__(
+        self,
+        bundle: "Bundle",
+        trending: Callable[[], Trending | None] | None = None,
+        live: LiveItems | None = None,
+        well_known: Callable[[], Iterable[str]] = tuple,
+        content_of: ContentOf | None = None,
+    ) -> None:
+        self._bundle, self._trending, self._live = bundle, trending, live
+        self._well_known, self._content_of = well_known, content_of
+        self._models: dict[str, Any] = {}
         self.config = PipelineConfig.parse(
             bundle.json("pipeline.json"), f"pipeline.json of bundle {bundle.bundle_id}"
+        )
+
+    def with_items(self, live: LiveItems) -> "BundleParts":
+        """The same models over items that have changed."""
+        grown = BundleParts(self._bundle, self._trending, live, self._well_known, self._content_of)
+        grown._models = self._models
+        return grown
+
+    @property
+    def columns(self) -> ItemColumns:
+        """What models read of the items."""
+        return self._items.columns
+
+    @property
+    def vectors(self) -> Float32:
+        """The item tower's unit vectors (I, D)."""
+        return self._vectors
+
+    @property
+    def content_vectors(self) -> Float32 | None:
+        """Content vectors (I, D) of the items; None where no source reads them."""
+        return self._bundle.index(CONTENT_INDEX).vectors() if "content" in self._source_names else None
+
+    def encode(self, items: pa.Table) -> Float32:
+        """Vectors (W, D) of new items by the item tower, which has no row of their own for them; by content without one."""
+        if not self._bundle.has("two_tower.json"):
+            return self.encode_content(items)
+        tower: NewItemTower = self._once("new items", lambda: self._bundle.towers("two_tower", NewItemTower))
+        return tower.encode_items(ItemColumns.from_items(items, self._schema))
+
+    def encode_content(self, items: pa.Table) -> Float32:
+        """Content vectors (W, D) of new items."""
+        space: ContentSpace = self._once("content", lambda: self._bundle.model("content", ContentSpace))
+        if self._content_of is None or not is_heavy(space.config):
+            return space.encode(items)
+        item_ids: list[Any] = items[Column.ITEM_ID].to_pylist()
+        return self._content_of(space.fingerprint, space.dim, item_ids)
+
+    def write_facts(self, rows_W: Int32, items: pa.Table) -> None:
+        """Puts what the catalogue says of items into the store that the ranker reads, where it reads one."""
+        if STORE in self._models:
+            self._models[STORE].write(rows_W, items)
+
+    def pipeline(
+        self,
+        parts: frozenset[Part],
+        store_of: Callable[[ItemFacts], ItemStore] = ItemStore,
+        overlay: Overlay | None = None,
+    ) -> Pipeline:
+        """The stages that `parts` need, see `Pipeline.from_bundle`; `overlay` is that of the items, where they are live."""
+        ranks = "rank" in parts and self.config.ranker
+        return Pipeline(
+            self.config,
+            retrieval=self.retrieval() if "retrieve" in parts else None,
+            hydration=self.hydration(store_of) if ranks else None,
+            ranking=self.ranking() if ranks else None,
+            reranking=self.reranking() if "rerank" in parts else None,
+            overlay=overlay,
         )
 
     def retrieval(self) -> Retrieval:
         """All sources that the config names."""
         sources = {name: self._source(name) for name in self._source_names}
-        return Retrieval(sources, self.config.retrieval)
+        return Retrieval(sources, self.config.retrieval, self._popularity.counts_I, self._fresh())
 
-    def hydration(self) -> Hydration:
-        """Features as of the fit of this bundle's sources."""
-        return Hydration(
-            self._items, self._popularity, self._vectors, self._source_names, self.config.hydration
-        )
+    def hydration(self, store_of: Callable[[ItemFacts], ItemStore] = ItemStore) -> Hydration:
+        """Features as of the fit of this bundle's sources, and of the request.
+
+        Args:
+            store_of: See `Pipeline.from_bundle`.
+        """
+        parts = (self._items, self._popularity, self._vectors, self._source_names, self.config.hydration)
+        if not self.config.hydration.request_features:
+            return Hydration(*parts)
+        items = self._bundle.table("items.parquet")
+        store = self._once(STORE, lambda: store_of(ItemFacts.from_items(items)))
+        return Hydration(*parts, ServedFeatures(store))
 
     def ranking(self) -> Ranking:
         """The DLRM with its calibration."""
-        model = self._bundle.model("ranker", Dlrm)
+        model = self._once("ranker", lambda: self._bundle.model("ranker", Dlrm))
         calibration = Calibration.from_state(self._bundle.json("calibration.json"))
-        names = feature_names(self._source_names)
+        names = feature_names(self._source_names, self.config.hydration.request_features)
         return Ranking(model, calibration, self._items, names, self.config.ranking)
 
     def reranking(self) -> Reranking:
         """The soft rules."""
-        return Reranking(reranking_items(self._items.columns, self._vectors), self.config.reranking)
+        items = reranking_items(self._items.columns, self._vectors)
+        exploration = Exploration(len(self._source_names), self.config.exploration)
+        return Reranking(items, self.config.reranking, self._row_of, exploration)
 
     def _source(self, name: str) -> Source:
         if name == "two_tower":
-            return TwoTowerSource(name, self._bundle.towers(name, QueryEncoder), self._bundle.index())
+            heeding = SessionVectors(
+                self._query_encoder(name), self._vectors, self._row_of, self.config.retrieval.session
+            )
+            return TwoTowerSource(name, heeding, self.index())
+        if name == "content":
+            index = self._bundle.index(CONTENT_INDEX)
+            vectors_ID = None if self._live is None else self._live.content_ID
+            grown = index if vectors_ID is None else self._grown(index, vectors_ID)
+            return ContentSource(name, grown, self._row_of, self.config.retrieval.content)
         if name == "popular":
             return PopularSource(name, self._popularity)
+        if name == "trending":
+            rows = None if self._trending is None else TrendingRows(self._row_of, self._trending)
+            return TrendingSource(name, self._popularity, rows)
         if name == "als":
-            return AlsSource(name, self._bundle.model(name, Als))
+            return self._within(AlsSource(name, self._once(name, lambda: self._bundle.model(name, Als))))
         if name in ("ease", "knn"):
-            return ItemItemSource(name, self._bundle.model(name, ItemItem))
+            model = self._once(name, lambda: self._bundle.model(name, ItemItem))
+            return self._within(ItemItemSource(name, model))
         raise CompatibilityError(
             "source in pipeline.json",
             value=name,
@@ -84,23 +203,80 @@ class BundleParts:
             mend="publish the bundle again",
         )
 
+    def _fresh(self) -> Source:
+        items, config = self._bundle.table("items.parquet"), self.config.exploration
+        pool = self._once("pool", lambda: bundle_pool(self._counts, _created_ms(items), config))
+        overlay = Overlay.none(len(items)) if self._live is None else self._live.overlay
+        return FreshSource(overlay.num_bundle, overlay.num_items, pool, config, self._known_rows)
+
+    def _known_rows(self) -> list[int]:
+        return [row for item_id in self._well_known() if (row := self._row_of(item_id)) is not None]
+
+    @property
+    def _counts(self) -> Float32:
+        return self._popularity.counts_I[: len(self._bundle.item_ids)]
+
+    def _query_encoder(self, name: str) -> QueryVectors:
+        encoder: QueryEncoder = self._once(name, lambda: self._bundle.towers(name, QueryEncoder))
+        if self._live is None:
+            return encoder
+        return BundleHistories(encoder, self._vectors, self._live.overlay.num_bundle)
+
+    def index(self) -> "VectorIndex":
+        """The items by the item tower's vectors."""
+        return self._grown(self._bundle.index(), self._vectors)
+
+    def _within(self, source: Source) -> Source:
+        return source if self._live is None else WithinBundle(source, self._live.overlay.num_bundle)
+
+    def _grown(self, index: "VectorIndex", vectors_ID: Float32) -> "VectorIndex":
+        return index if len(vectors_ID) == index.num_items else ExtendedIndex(index, vectors_ID)
+
+    def _once(self, name: str, make: Callable[[], Any]) -> Any:
+        """A model, shared by all that grow from these parts."""
+        if name not in self._models:
+            self._models[name] = make()
+        return self._models[name]
+
+    def _row_of(self, item_id: str) -> int | None:
+        if self._live is None:
+            return self._bundle.index_of(item_id)
+        row = self._live.row_of(item_id)  # which may be of an item that came after these
+        return row if row is not None and row < self._live.overlay.num_items else None
+
     @cached_property
     def _source_names(self) -> tuple[str, ...]:
         return tuple(source.name for source in self.config.retrieval.sources)
 
     @cached_property
     def _items(self) -> RankingItems:
-        schema = FeatureSchema.parse(self._bundle.json("features.json"), "features.json")
-        return RankingItems(ItemColumns.from_items(self._bundle.table("items.parquet"), schema))
+        if self._live is None:
+            return RankingItems(ItemColumns.from_items(self._bundle.table("items.parquet"), self._schema))
+        items = RankingItems(self._live.columns, self._live.overlay.num_bundle)
+        items.prepare()
+        return items
+
+    @cached_property
+    def _schema(self) -> FeatureSchema:
+        return FeatureSchema.parse(self._bundle.json("features.json"), "features.json")
 
     @cached_property
     def _popularity(self) -> Popularity:
-        return self._bundle.model("popularity", Popularity)
+        fitted: Popularity = self._once("popularity", lambda: self._bundle.model("popularity", Popularity))
+        return fitted if self._live is None else fitted.padded(self._live.overlay.num_items)
 
     @property
     def _vectors(self) -> Float32:
-        """The item tower's unit vectors (I, D), in the index's own memory."""
-        return self._bundle.index().vectors()
+        """The item tower's unit vectors (I, D), in the index's own memory while nothing was added."""
+        return self._bundle.index().vectors() if self._live is None else self._live.vectors_ID
+
+
+def _created_ms(items: pa.Table) -> Float64:
+    """When each item came to be (I,), NaN where that is unknown."""
+    if Column.CREATED_AT_MS not in items.column_names:
+        return np.full(len(items), np.nan)
+    moments: Any = items[Column.CREATED_AT_MS].cast(pa.float64())
+    return np.asarray(moments.to_numpy(), np.float64)
 
 
 def reranking_items(columns: ItemColumns, vectors_ID: Float32) -> RerankingItems:

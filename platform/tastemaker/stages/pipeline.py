@@ -4,15 +4,19 @@ Serving and offline evaluation run this same object. A graph that spreads the st
 each; `finish` stands behind every answer, whichever stages ran.
 """
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Literal, Self, TypeVar
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Literal, TypeVar
 
 from pydantic import Field
 
 from tastemaker.config import Strict
 from tastemaker.errors import ServingError
+from tastemaker.features.item_store import ItemFacts, ItemStore
+from tastemaker.features.trending import Trending
+from tastemaker.stages.exploring import ExplorationConfig
 from tastemaker.stages.filtering import hard_filter
 from tastemaker.stages.hydration import Hydration, HydrationConfig
+from tastemaker.stages.overlay import Overlay
 from tastemaker.stages.ranking import Ranking, RankingConfig
 from tastemaker.stages.reranking import Reranking, RerankingConfig
 from tastemaker.stages.retrieval import Retrieval, RetrievalConfig
@@ -32,7 +36,13 @@ class PipelineConfig(Strict):
     retrieval: RetrievalConfig = Field(description="which sources propose how many candidates")
     hydration: HydrationConfig = Field(default_factory=HydrationConfig, description="what features see")
     ranking: RankingConfig = Field(default_factory=RankingConfig, description="what the ranker's tables see")
+    ranker: bool = Field(
+        True, description="whether there is a ranker; without one candidates keep the order of retrieval"
+    )
     reranking: RerankingConfig = Field(default_factory=RerankingConfig, description="soft rules")
+    exploration: ExplorationConfig = Field(
+        default_factory=ExplorationConfig, description="traffic of items that few have seen, in serving alone"
+    )
 
 
 class Pipeline:
@@ -46,8 +56,9 @@ class Pipeline:
         hydration: Hydration | None = None,
         ranking: Ranking | None = None,
         reranking: Reranking | None = None,
+        overlay: Overlay | None = None,
     ) -> None:
-        self.config = config
+        self.config, self.overlay = config, overlay
         self._retrieval, self._hydration, self._ranking, self._reranking = (
             retrieval,
             hydration,
@@ -55,9 +66,21 @@ class Pipeline:
             reranking,
         )
 
-    @classmethod
-    def from_bundle(cls, bundle: "Bundle", parts: frozenset[Part] = ALL_PARTS) -> Self:
-        """The stages of a bundle that `parts` need; nothing else of it is read.
+    @staticmethod
+    def from_bundle(
+        bundle: "Bundle",
+        parts: frozenset[Part] = ALL_PARTS,
+        store_of: Callable[[ItemFacts], ItemStore] = ItemStore,
+        trending: Callable[[], Trending | None] | None = None,
+    ) -> "Pipeline":
+        """The stages of a bundle that `parts` need; nothing else of it is read. Its items stay as published, see `live`.
+
+        Args:
+            bundle: Opened.
+            parts: What this process runs.
+            store_of: Makes the store of what is known of the items now, where the ranker reads that. By default nothing
+                is, but what the bundle says.
+            trending: Gives what trends now, or None for what the bundle knows of it. Unset, the bundle alone says.
 
         Raises:
             BundleError: A file that they need is missing.
@@ -65,14 +88,7 @@ class Pipeline:
         """
         from tastemaker.stages.loading import BundleParts
 
-        loaded = BundleParts(bundle)
-        return cls(
-            loaded.config,
-            retrieval=loaded.retrieval() if "retrieve" in parts else None,
-            hydration=loaded.hydration() if "rank" in parts else None,
-            ranking=loaded.ranking() if "rank" in parts else None,
-            reranking=loaded.reranking() if "rerank" in parts else None,
-        )
+        return BundleParts(bundle, trending).pipeline(parts, store_of)
 
     @property
     def source_names(self) -> tuple[str, ...]:
@@ -81,20 +97,24 @@ class Pipeline:
 
     def retrieve(self, queries: Sequence[Query]) -> list[Candidates]:
         """Candidates of each query, best merged score first."""
-        return _loaded(self._retrieval, "retrieve")(queries)
+        return _loaded(self._retrieval, "retrieve")(self._fit(queries))
 
     def rank(self, queries: Sequence[Query], candidates: Sequence[Candidates]) -> list[Candidates]:
-        """The candidates with features and probabilities, best first."""
+        """The candidates with features and probabilities, best first; as they are where the config has no ranker."""
+        queries, candidates = self._fit(queries), self._known(candidates)
+        if not self.config.ranker:
+            return list(candidates)
         hydrated = _loaded(self._hydration, "rank")(queries, candidates)
         return _loaded(self._ranking, "rank")(queries, hydrated)
 
     def rerank(self, queries: Sequence[Query], candidates: Sequence[Candidates]) -> list[Candidates]:
         """The candidates in the order that the soft rules give."""
-        return _loaded(self._reranking, "rerank")(queries, candidates)
+        return _loaded(self._reranking, "rerank")(self._fit(queries), self._known(candidates))
 
     def finish(self, queries: Sequence[Query], candidates: Sequence[Candidates]) -> list[Candidates]:
         """What may be shown, cut to each query's k. Every answer passes here."""
-        return [hard_filter(query, found) for query, found in zip(queries, candidates, strict=True)]
+        found = zip(self._fit(queries), self._known(candidates), strict=True)
+        return [hard_filter(query, mine) for query, mine in found]
 
     def recommend(self, queries: Sequence[Query], until: Part = "rerank") -> list[Candidates]:
         """The answer to each query by the stages up to and with `until`."""
@@ -104,6 +124,13 @@ class Pipeline:
         if until == "rerank":
             candidates = self.rerank(queries, candidates)
         return self.finish(queries, candidates)
+
+    def _fit(self, queries: Sequence[Query]) -> Sequence[Query]:
+        """Whatever process made a query: it is in rows that there are here, and forbids what was deleted."""
+        return queries if self.overlay is None else [self.overlay.fit(query) for query in queries]
+
+    def _known(self, candidates: Sequence[Candidates]) -> Sequence[Candidates]:
+        return candidates if self.overlay is None else [self.overlay.known(found) for found in candidates]
 
 
 def _loaded(stage: T | None, part: Part) -> T:

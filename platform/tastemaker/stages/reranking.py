@@ -1,7 +1,7 @@
-"""Soft rules on the ranked list: variety by maximal marginal relevance and a cap per category.
+"""Soft rules on the ranked list: impression fatigue, variety by maximal marginal relevance, a cap per category, luck.
 
-The result is a permutation of the input: nothing is added or lost, the first few stay as ranked, and what a rule defers
-comes later. Hard rules are `filtering`'s.
+The result is a permutation of the input: nothing is added or lost, and what a rule defers comes later. Fatigue may move
+any candidate; the first few of what it leaves stay, whatever the other rules say. Hard rules are `filtering`'s.
 
 Shape letters: K candidates, M head that is reordered, I catalogue, D dimension.
 """
@@ -14,6 +14,8 @@ from pydantic import Field
 
 from tastemaker.config import Strict
 from tastemaker.errors import CompatibilityError
+from tastemaker.stages.exploring import Exploration
+from tastemaker.stages.fatigue import FatigueConfig, RowOf, fatigue
 from tastemaker.types import Candidates, Float32, Int32, Query
 
 
@@ -40,7 +42,10 @@ class CategoryCapConfig(Strict):
 class RerankingConfig(Strict):
     """Which soft rules apply."""
 
-    keep_top: int = Field(3, ge=0, description="first candidates that stay as ranked")
+    keep_top: int = Field(3, ge=0, description="first candidates that variety and cap leave in place")
+    fatigue: FatigueConfig | None = Field(
+        default_factory=FatigueConfig, description="what was shown often sinks; null switches it off"
+    )
     mmr: MmrConfig | None = Field(default_factory=MmrConfig, description="variety; null switches it off")
     category_cap: CategoryCapConfig | None = Field(
         default_factory=CategoryCapConfig, description="cap per category; null switches it off"
@@ -64,30 +69,63 @@ class RerankingItems:
 
 
 class Reranking:
-    """Reorders ranked candidates by the soft rules. Thread-safe."""
+    """Reorders ranked candidates by the soft rules. Thread-safe.
 
-    def __init__(self, items: RerankingItems, config: RerankingConfig | None = None) -> None:
-        self.items, self.config = items, config or RerankingConfig()
+    Args:
+        items: Of the catalogue.
+        config: Which rules apply.
+        row_of: Finds the items that a user's record names; unset, records are not read.
+        exploration: Has the last word; unset, nothing is explored.
+    """
+
+    def __init__(
+        self,
+        items: RerankingItems,
+        config: RerankingConfig | None = None,
+        row_of: RowOf | None = None,
+        exploration: Exploration | None = None,
+    ) -> None:
+        self.items, self.config, self._row_of = items, config or RerankingConfig(), row_of
+        self._exploration = exploration
 
     def __call__(self, queries: Sequence[Query], candidates: Sequence[Candidates]) -> list[Candidates]:
         """Each query's candidates (best first) in their new order. Scores stay with their items."""
-        return [self._one(query, ranked) for query, ranked in zip(queries, candidates, strict=True)]
+        slates = [self._one(query, ranked) for query, ranked in zip(queries, candidates, strict=True)]
+        if self._exploration is None:
+            return slates
+        return [self._exploration(query, slate) for query, slate in zip(queries, slates, strict=True)]
 
     def _one(self, query: Query, ranked: Candidates) -> Candidates:
-        if len(ranked) <= max(self.config.keep_top, 1):
+        if len(ranked) <= 1:
+            return ranked
+        ranked, relevance_K = self._fatigued(query, ranked)
+        if len(ranked) <= self.config.keep_top:
             return ranked
         order_K = np.arange(len(ranked))
         if self.config.mmr is not None:
-            order_K = self._diversify(ranked, self.config.mmr)
+            order_K = self._diversify(ranked, relevance_K, self.config.mmr)
         if self.config.category_cap is not None:
             order_K = self._cap(ranked, order_K, query.k, self.config.category_cap)
         return ranked.take(order_K)
 
-    def _diversify(self, ranked: Candidates, mmr: MmrConfig) -> np.ndarray:
+    def _fatigued(self, query: Query, ranked: Candidates) -> tuple[Candidates, Float32]:
+        """The candidates by relevance less fatigue, and that (K,)."""
+        num_head = len(ranked) if self.config.mmr is None else self.config.mmr.head
+        relevance_K = relevance(ranked.score, num_head)
+        if self.config.fatigue is None or self._row_of is None:
+            return ranked, relevance_K
+        cost_K = fatigue(query, ranked.item_index, self._row_of, self.config.fatigue)
+        if cost_K is None:
+            return ranked, relevance_K
+        left_K: Float32 = (relevance_K - cost_K).astype(np.float32)
+        order_K = np.argsort(-left_K, kind="stable")
+        return ranked.take(order_K), left_K[order_K]
+
+    def _diversify(self, ranked: Candidates, relevance_K: Float32, mmr: MmrConfig) -> np.ndarray:
         num_head = min(mmr.head, len(ranked))
         vectors_MD = self.items.vectors_ID[ranked.item_index[:num_head]]
-        relevance_M = relevance(ranked.score[:num_head])
-        head_M = mmr_order(relevance_M, vectors_MD @ vectors_MD.T, mmr.weight, self.config.keep_top)
+        similarity_MM = vectors_MD @ vectors_MD.T
+        head_M = mmr_order(relevance_K[:num_head], similarity_MM, mmr.weight, self.config.keep_top)
         return np.concatenate([head_M, np.arange(num_head, len(ranked))])
 
     def _cap(self, ranked: Candidates, order_K: np.ndarray, k: int, cap: CategoryCapConfig) -> np.ndarray:
@@ -103,21 +141,22 @@ class Reranking:
         return np.concatenate([*pages, left])
 
 
-def relevance(score_M: Float32) -> Float32:
-    """Scores as relevance in 0..1: log-odds of probabilities, scaled from worst to best; all 1 where they are equal.
+def relevance(score_K: Float32, num_head: int) -> Float32:
+    """Scores (best first) as relevance: log-odds of probabilities, scaled so that the head goes from 1 to 0.
 
-    Probabilities of clicks crowd near 0, and their differences with them; log-odds spread them as the ranker saw them.
+    Later candidates lie below 0. Where the head's scores are equal it is 1 for them, and 0 for later candidates. The
+    probabilities of clicks crowd near 0, and their differences with them; log-odds spread them as the ranker saw them.
     Scores that leave 0..1 are no probabilities (retrieval's are not) and are scaled as they are.
     """
-    value_M = score_M.astype(np.float64)
-    if value_M.min() >= 0 and value_M.max() <= 1:
-        p_M = np.clip(value_M, 1e-9, 1 - 1e-9)
-        value_M = np.log(p_M) - np.log1p(-p_M)
-    low, high = float(value_M.min()), float(value_M.max())
+    value_K = score_K.astype(np.float64)
+    if value_K.min() >= 0 and value_K.max() <= 1:
+        p_K = np.clip(value_K, 1e-9, 1 - 1e-9)
+        value_K = np.log(p_K) - np.log1p(-p_K)
+    low, high = float(value_K[:num_head].min()), float(value_K[:num_head].max())
     if high - low < 1e-12:
-        return np.ones(len(score_M), np.float32)
-    scaled_M: Float32 = ((value_M - low) / (high - low)).astype(np.float32)
-    return scaled_M
+        return (value_K >= low).astype(np.float32)
+    scaled_K: Float32 = ((value_K - low) / (high - low)).astype(np.float32)
+    return scaled_K
 
 
 def mmr_order(relevance_M: Float32, similarity_MM: Float32, weight: float, keep_top: int) -> np.ndarray:

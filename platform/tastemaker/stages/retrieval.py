@@ -18,12 +18,14 @@ from tastemaker.errors import CompatibilityError, ConfigError
 from tastemaker.models.als import Als
 from tastemaker.models.item_item import ItemItem
 from tastemaker.models.popularity import Popularity
+from tastemaker.stages.cold_start import ColdStart, ColdStartConfig
+from tastemaker.stages.session import QueryVectors, SessionConfig
 from tastemaker.types import Bool, Candidates, Float32, Int32, Query, UInt32
 
 if TYPE_CHECKING:
     from tastemaker.index.faiss_index import VectorIndex
 
-MAX_SOURCES = 32  # bits of a source mask
+MAX_SOURCES = 31  # bits of a source mask, less that of exploration
 
 
 class SourceConfig(Strict):
@@ -34,6 +36,13 @@ class SourceConfig(Strict):
     weight: float = Field(1.0, ge=0, description="weight of its z-score in the merged score")
 
 
+class ContentSourceConfig(Strict):
+    """How a history without a record counts, whose items have order but neither weight nor time."""
+
+    half_life: float = Field(5.0, gt=0, description="items back in the history where weight is half")
+    max_history: int = Field(50, ge=1, description="newest items of the history that count")
+
+
 class RetrievalConfig(Strict):
     """Which sources are asked, and how many candidates go on."""
 
@@ -42,6 +51,15 @@ class RetrievalConfig(Strict):
     )
     num_candidates: int = Field(
         300, ge=1, description="most candidates that go on; more where the request asks for more"
+    )
+    session: SessionConfig = Field(
+        default_factory=SessionConfig, description="how the session under way moves the user's vector"
+    )
+    content: ContentSourceConfig = Field(
+        default_factory=ContentSourceConfig, description="what the source `content` reads of a history"
+    )
+    cold_start: ColdStartConfig = Field(
+        default_factory=ColdStartConfig, description="what content counts for items that few have taken"
     )
 
     @field_validator("sources")
@@ -160,14 +178,6 @@ class PopularSource(Source):
         return _AskedScores(queries, score_BI, np.ones(len(queries), bool))
 
 
-class QueryVectors(Protocol):
-    """Makes a vector of a request, in the space of an index."""
-
-    def encode_queries(self, queries: Sequence[Query]) -> Float32:
-        """Vectors (B, D)."""
-        ...
-
-
 class TwoTowerSource(Source):
     """Items whose vectors, by the item tower, are nearest to the history's, by the query tower."""
 
@@ -178,19 +188,25 @@ class TwoTowerSource(Source):
     def ask(self, queries: Sequence[Query]) -> Asked:
         """See `Source.ask`."""
         vector_BD = self._encoder.encode_queries(queries)
-        return _AskedIndex(queries, vector_BD, self._index, self._vectors_ID)
+        return AskedIndex(queries, vector_BD, _has_history(queries), self._index, self._vectors_ID)
 
 
-class _AskedIndex:
-    """Vectors of the queries and the index to search."""
+class AskedIndex:
+    """Vectors of the queries and the index to search; `known_B` says which queries have one."""
 
     def __init__(
-        self, queries: Sequence[Query], vector_BD: Float32, index: "VectorIndex", vectors_ID: Float32
+        self,
+        queries: Sequence[Query],
+        vector_BD: Float32,
+        known_B: Bool,
+        index: "VectorIndex",
+        vectors_ID: Float32,
     ) -> None:
-        self._queries, self._vector_BD, self._index, self._vectors_ID = queries, vector_BD, index, vectors_ID
-        self._known_B = _has_history(queries)
+        self._queries, self._vector_BD, self._known_B = queries, vector_BD, known_B
+        self._index, self._vectors_ID = index, vectors_ID
 
     def propose(self, k: int) -> tuple[Int32, Float32]:
+        """See `Asked.propose`."""
         allowed = [query.allowed for query in self._queries]
         found = self._index.search(self._vector_BD, k, allowed, [forbidden(query) for query in self._queries])
         rows, scores = found
@@ -198,6 +214,7 @@ class _AskedIndex:
         return rows, scores
 
     def score(self, items: Sequence[Int32]) -> list[Float32]:
+        """See `Asked.score`."""
         return [
             self._vectors_ID[rows] @ vector if known else np.full(len(rows), np.nan, np.float32)
             for rows, vector, known in zip(items, self._vector_BD, self._known_B, strict=True)
@@ -217,9 +234,22 @@ class AlsSource(Source):
 
 
 class Retrieval:
-    """Asks all configured sources and merges what they propose."""
+    """Asks all configured sources and merges what they propose.
 
-    def __init__(self, sources: Mapping[str, Source], config: RetrievalConfig) -> None:
+    Args:
+        sources: By name; those that the config does not name are left out.
+        config: Which, and how they count.
+        interactions_I: How many have taken each item; unset, sources count alike for all items.
+        fresh: Proposes beside all others, with the next mask bit and without scores; what it proposes goes on in any case.
+    """
+
+    def __init__(
+        self,
+        sources: Mapping[str, Source],
+        config: RetrievalConfig,
+        interactions_I: Float32 | None = None,
+        fresh: Source | None = None,
+    ) -> None:
         missing = [source.name for source in config.sources if source.name not in sources]
         if missing:
             raise CompatibilityError(
@@ -233,7 +263,9 @@ class Retrieval:
                 "retrieval sources", value=[source.name for source in config.sources],
                 limit="at least one that answers without a history", mend="add the popularity source",
             )  # fmt: skip
+        self._fresh = fresh
         self._weight_S: Float32 = np.array([source.weight for source in config.sources], np.float32)
+        self._cold_start = ColdStart(config.cold_start, self.source_names, interactions_I)
 
     @property
     def source_names(self) -> tuple[str, ...]:
@@ -243,8 +275,9 @@ class Retrieval:
     def __call__(self, queries: Sequence[Query]) -> list[Candidates]:
         """Candidates of each query, best merged score first, none that a hard rule forbids.
 
-        The merged score is the sum over sources of weight times z-score within the request. A query
-        without history gets what sources that need none propose.
+        The merged score is the sum over sources of weight times z-score within the request, the weights shared between
+        content and collaborative sources by how many have taken the item. A query without history gets what sources
+        that need none propose.
         """
         if not queries:
             return []
@@ -254,6 +287,8 @@ class Retrieval:
             ask.propose(max(source.quota, most_k))[0]
             for ask, source in zip(asked, self.config.sources, strict=True)
         ]
+        if self._fresh is not None:
+            proposed.append(self._fresh.propose(queries, most_k)[0])
         merged = [self._merge(query, [rows_BK[b] for rows_BK in proposed]) for b, query in enumerate(queries)]
         scored = [ask.score([rows for rows, _ in merged]) for ask in asked]
         return [
@@ -264,16 +299,20 @@ class Retrieval:
     def _merge(self, query: Query, proposed: Sequence[Int32]) -> tuple[Int32, UInt32]:
         """What each source proposed up to its quota, whatever k other requests of the batch have."""
         quotas = [max(source.quota, query.k) for source in self.config.sources]
-        return _union([rows[:quota] for rows, quota in zip(proposed, quotas, strict=True)])
+        within = [rows[:quota] for rows, quota in zip(proposed, quotas, strict=False)]
+        return _union([*within, *proposed[len(quotas) :]])
 
     def _candidates(self, query: Query, rows: Int32, mask: UInt32, score_KS: Float32) -> Candidates:
         answers_S = ~np.isnan(score_KS).all(axis=0)
         weight_S: Float32 = np.where(answers_S, self._weight_S, np.float32(0)).astype(np.float32)
         if not weight_S.any():  # only sources that weigh nothing beside others have answered
             weight_S = np.where(answers_S, np.float32(1), np.float32(0)).astype(np.float32)
-        score_K = np.nan_to_num(z_scores(score_KS)) @ weight_S
-        found = Candidates(rows, score_K.astype(np.float32), mask, score_KS)
-        return found.sorted().take(np.arange(min(len(rows), max(self.config.num_candidates, query.k))))
+        weight_KS = self._cold_start.weights(weight_S, rows)
+        score_K = (np.nan_to_num(z_scores(score_KS)) * weight_KS).sum(axis=1)
+        found = Candidates(rows, score_K.astype(np.float32), mask, score_KS).sorted()
+        goes_on_K = np.arange(len(rows)) < max(self.config.num_candidates, query.k)
+        goes_on_K |= found.source_mask >> np.uint32(len(self.sources)) > 0
+        return found.take(goes_on_K)
 
 
 def _union(proposed: Sequence[Int32]) -> tuple[Int32, UInt32]:

@@ -1,7 +1,8 @@
-"""Connections to Redis/Valkey: by URL, or to the embedded server of a home."""
+"""Connections to Redis/Valkey: by URL, of one server or of a cluster, or to the embedded server of a home."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any, cast
 from urllib.parse import quote, urlsplit, urlunsplit
 
 import redis
@@ -11,7 +12,10 @@ from redis.asyncio import Redis as AsyncRedis
 from tastemaker.config import Settings
 from tastemaker.errors import StateError
 from tastemaker.home import Home
+from tastemaker.state.cluster import Cluster
+from tastemaker.state.cluster_async import AsyncCluster
 from tastemaker.state.keys import Keys
+from tastemaker.state.layout import is_cluster
 from tastemaker.state.server import EmbeddedValkey
 
 _TIMEOUT_SECONDS = 5.0
@@ -36,17 +40,57 @@ def state_errors(doing: str) -> Iterator[None]:
 
 
 def connect(url: str, timeout_seconds: float = _TIMEOUT_SECONDS) -> redis.Redis:
-    """A client whose replies are text. It connects at its first command."""
-    return redis.Redis.from_url(
-        url, decode_responses=True, socket_timeout=timeout_seconds, socket_connect_timeout=timeout_seconds
-    )
+    """A client whose replies are text. It connects at its first command.
+
+    A cluster's URL is `redis+cluster://host:port,host:port`, with some of its nodes, or `rediss+cluster://`. Its client
+    has the same commands; those of a pipeline go to all nodes at once.
+    """
+    settings: dict[str, Any] = {
+        "decode_responses": True,
+        "socket_timeout": timeout_seconds,
+        "socket_connect_timeout": timeout_seconds,
+    }
+    if is_cluster(url):
+        return cast(redis.Redis, Cluster(url, **settings))
+    return redis.Redis.from_url(url, **settings)
 
 
 def connect_async(url: str, timeout_seconds: float = _TIMEOUT_SECONDS, *, text: bool = True) -> AsyncRedis:
     """The same as `connect` for asyncio, its replies bytes unless `text`; close it with `aclose`."""
-    return redis.asyncio.Redis.from_url(
-        url, decode_responses=text, socket_timeout=timeout_seconds, socket_connect_timeout=timeout_seconds
-    )
+    settings: dict[str, Any] = {
+        "decode_responses": text,
+        "socket_timeout": timeout_seconds,
+        "socket_connect_timeout": timeout_seconds,
+    }
+    if is_cluster(url):
+        return cast(AsyncRedis, AsyncCluster(url, **settings))
+    return redis.asyncio.Redis.from_url(url, **settings)
+
+
+def nodes_of(client: redis.Redis) -> list[redis.Redis]:
+    """The servers behind a client: of a cluster all primaries."""
+    return client.nodes() if isinstance(client, Cluster) else [client]
+
+
+def scan_keys(client: redis.Redis, pattern: str | bytes, count: int) -> Iterator[list[bytes]]:
+    """Keys that match a pattern, about `count` at a time, each once; by a scan of every server.
+
+    Raises:
+        StateError: Redis/Valkey cannot be reached.
+    """
+    seen: set[bytes] = set()
+    with state_errors("scan for keys"):
+        nodes: list[Any] = nodes_of(client)
+    for node in nodes:
+        cursor = None
+        while cursor != 0:
+            with state_errors("scan for keys"):
+                cursor, found = node.execute_command(
+                    "SCAN", cursor or 0, "MATCH", pattern, "COUNT", count, NEVER_DECODE=True
+                )
+            new = set(found) - seen  # a scan may give a key twice
+            seen |= new
+            yield sorted(new)
 
 
 def url_of(settings: Settings, home: Home) -> str:

@@ -162,6 +162,14 @@ class Keys:
         """Set of item ids whose counters here have changed since the totals were made."""
         return self._in(partition, "changed-items")
 
+    def local_counters(self, partition: int) -> str:
+        """Hash: country and item -> what it weighs there by this partition's users, see `features.countries`."""
+        return self._in(partition, "items-by-country")
+
+    def changed_local(self, partition: int) -> str:
+        """Set of names in `local_counters` that have changed since they were ranked."""
+        return self._in(partition, "changed-by-country")
+
     @property
     def item_totals(self) -> str:
         """Hash: item_id -> counters over all partitions."""
@@ -169,7 +177,7 @@ class Keys:
 
     @property
     def item_totals_guard(self) -> str:
-        """Hash: `fence` of the lease under which the item totals and the rankings were last written."""
+        """Hash: `fence` of the lease of who last wrote totals and rankings; the totals' `version`, the `trend_window`."""
         return self._shared("items:guard")
 
     @property
@@ -177,9 +185,38 @@ class Keys:
         """Set of item ids whose totals have changed since they were projected."""
         return self._shared("changed-totals")
 
+    @property
+    def put_items(self) -> str:
+        """Hash: item id -> what was put, as JSON; empty where it was deleted. See `state.items`."""
+        return self._shared("items:put")
+
+    @property
+    def put_order(self) -> str:
+        """Sorted set: ids of all items that were ever put, by the place at which each first came, from 0."""
+        return self._shared("items:order")
+
+    @property
+    def put_changes(self) -> str:
+        """Sorted set: ids of put and deleted items by the epoch of their newest change."""
+        return self._shared("items:changes")
+
+    def item_vectors(self, space: str) -> str:
+        """Hash: id of a put item -> its vector in a space, by the space's fingerprint."""
+        return self._shared(f"items:vectors:{space}")
+
+    @property
+    def put_head(self) -> str:
+        """Hash: the `epoch` of the newest change, and the `lineage` that epochs and places belong to."""
+        return self._shared("items:head")
+
     def ranking(self, name: str) -> str:
         """Sorted set of item ids: what is `trending` or `popular`, globally or in a category or country."""
         return self._shared(f"ranking:{name}")
+
+    @property
+    def rankings(self) -> str:
+        """Set of the names of all rankings that there are or were."""
+        return self._shared("rankings")
 
     def erased(self, partition: int) -> str:
         """Hash: SHA-256 of an erased user's id -> when, in ms; what is older than that of this user is not applied."""
@@ -189,6 +226,56 @@ class Keys:
     def erasures(self) -> str:
         """Hash: receipt -> the user id that is to be erased; gone when it is done."""
         return self._shared("erasures")
+
+    def profile(self, user_id: str) -> str:
+        """Hash: what a user or the customer said of the user, by part, see `users.profile`."""
+        return self._in(self.partition(user_id), f"profile:{user_id}")
+
+    @property
+    def every_profile(self) -> str:
+        """What a scan for all users' profiles matches, and keys of users whose id looks like one."""
+        return f"tm:{{{self.catalogue}:*}}:profile:*"
+
+    def changed_profiles(self, partition: int) -> str:
+        """Set of user ids whose profile has changed since it was archived."""
+        return self._in(partition, "changed-profiles")
+
+    def interests(self, partition: int) -> str:
+        """Set of user ids whose free text is to be encoded."""
+        return self._in(partition, "interests")
+
+    def consent(self, partition: int) -> str:
+        """Hash: user id -> time in ms up to which events do not count for the user, see `events.owners`."""
+        return self._in(partition, "consent")
+
+    def forgetting(self, partition: int) -> str:
+        """Set of user ids whose record and history are to go, as those of users who opted out."""
+        return self._in(partition, "forgetting")
+
+    def aliases(self, partition: int) -> str:
+        """Hash: user id -> the user that it was merged into."""
+        return self._in(partition, "aliases")
+
+    def moving(self, partition: int) -> str:
+        """Set of user ids that were merged and whose past is still kept under them."""
+        return self._in(partition, "moving")
+
+    def outbox(self, partition: int) -> str:
+        """Stream of what counts for users whom others of this partition were merged into, see `features.merging`."""
+        return self._in(partition, "outbox")
+
+    def inbox(self, partition: int) -> str:
+        """List of what came here from outboxes and is to join its user, oldest first."""
+        return self._in(partition, "inbox")
+
+    def received(self, partition: int) -> str:
+        """Hash: partition -> id of the newest entry of its outbox that came here."""
+        return self._in(partition, "received")
+
+    @property
+    def merge_requests(self) -> str:
+        """Stream of merges that were asked for and are not admitted yet."""
+        return self._shared("merge-requests")
 
     def dead_letters(self, partition: int) -> str:
         """Stream of log entries that could not be applied, each with its reason."""

@@ -1,4 +1,4 @@
-"""How the training benchmark's parts measure and what they find: turns of contenders, medians and spreads, targets."""
+"""How benchmarks measure and what they find: turns of contenders, medians and spreads, targets."""
 
 import statistics
 from collections.abc import Callable, Sequence

@@ -1,0 +1,95 @@
+"""An index with further vectors behind its own, which are few and scored one by one. Not for building indexes.
+
+Shape letters: B requests, I catalogue, N further items, D dimension, K results.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from tastemaker.index.faiss_index import Allowed, VectorIndex
+from tastemaker.types import Bool, Float32, Int32, Int64
+
+
+class GrowingVectors:
+    """A matrix that rows are added to. Views that were given before stay as they were. One thread adds.
+
+    Adding writes behind all earlier views and copies nothing, but for the first time and when room runs out; writing over a
+    row copies the whole.
+    """
+
+    def __init__(self, vector_ID: Float32) -> None:
+        self.vectors = vector_ID
+        """All rows so far (I, D)."""
+        self._buffer = vector_ID
+
+    def write(self, rows_W: Int32 | Int64, vector_WD: Float32) -> Float32:
+        """All rows with others at `rows_W`: in place of those that are there, or next behind the last."""
+        num, needed = len(self.vectors), max(len(self.vectors), int(rows_W.max(initial=-1)) + 1)
+        if needed > len(self._buffer) or (rows_W < num).any():
+            spare = needed // 8 + 1024
+            buffer = np.zeros((needed + spare, self.vectors.shape[1]), np.float32)
+            buffer[:num] = self.vectors
+            self._buffer = buffer
+        self._buffer[rows_W] = vector_WD
+        self.vectors = self._buffer[:needed]
+        return self.vectors
+
+
+class ExtendedIndex:
+    """A `VectorIndex` of another one's items and of more behind them.
+
+    Args:
+        index: Of the first items.
+        vectors_ID: Of all items; those of the first are the index's.
+    """
+
+    def __init__(self, index: VectorIndex, vectors_ID: Float32) -> None:
+        self._index, self._vectors_ID = index, vectors_ID
+        self._first = index.num_items
+
+    @property
+    def num_items(self) -> int:
+        """Rows, which are item_index 0 to num_items - 1."""
+        return len(self._vectors_ID)
+
+    @property
+    def dim(self) -> int:
+        """Length of a vector."""
+        return self._index.dim
+
+    def vectors(self) -> Float32:
+        """All vectors (I, D), read-only."""
+        return self._vectors_ID
+
+    def search(
+        self, queries_BD: Float32, k: int, allowed: Allowed = None, exclude: Sequence[Int32] | None = None
+    ) -> tuple[Int32, Float32]:
+        """See `FaissIndex.search`; the further items are scored exactly."""
+        masks = _each(allowed, len(queries_BD))
+        assert all(mask is None or len(mask) == self.num_items for mask in masks), "masks of all items"
+        first = [None if mask is None else mask[: self._first] for mask in masks]
+        rows_BK, score_BK = self._index.search(queries_BD, k, first, exclude)
+        more_BN = queries_BD @ self._vectors_ID[self._first :].T
+        for b, mask in enumerate(masks):
+            more_BN[b, self._forbidden(mask, None if exclude is None else exclude[b])] = -np.inf
+        more_N = np.arange(self._first, self.num_items, dtype=np.int32)
+        rows_BM = np.concatenate([rows_BK, np.broadcast_to(more_N, more_BN.shape)], axis=1)
+        score_BM = np.concatenate([score_BK, more_BN], axis=1, dtype=np.float32)
+        rows_BM = np.where(np.isneginf(score_BM), -1, rows_BM)
+        best_BK = np.lexsort((rows_BM, -score_BM), axis=1)[:, :k]
+        return np.take_along_axis(rows_BM, best_BK, 1), np.take_along_axis(score_BM, best_BK, 1)
+
+    def _forbidden(self, mask: Bool | None, exclude: Int32 | None) -> Bool:
+        forbidden_N = np.zeros(self.num_items - self._first, bool)
+        if mask is not None:
+            forbidden_N |= ~mask[self._first :]
+        if exclude is not None:
+            forbidden_N[exclude[exclude >= self._first] - self._first] = True
+        return forbidden_N
+
+
+def _each(allowed: Allowed, num: int) -> Sequence[Bool | None]:
+    if allowed is None or (isinstance(allowed, np.ndarray) and allowed.ndim == 1):
+        return [allowed] * num
+    return list(allowed)

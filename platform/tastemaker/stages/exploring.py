@@ -1,0 +1,143 @@
+"""Showing items that little is known of: some requests get one of them in a slot that is not among the first.
+
+Serving alone explores, where a query says so; its luck is a function of the query's seed, so that the log can tell it
+again. Offline evaluation asks for no luck and gets none.
+
+Shape letters: B requests, K candidates, I catalogue, P pool.
+"""
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from pydantic import Field
+
+from tastemaker.config import Strict
+from tastemaker.stages.overlay import FRESH
+from tastemaker.stages.retrieval import Asked, Source, top_allowed
+from tastemaker.types import Bool, Candidates, Float32, Int32, Query
+
+_DRAW, _CHOICE = 0, 1
+"""What a seed is drawn for."""
+
+
+class ExplorationConfig(Strict):
+    """How much traffic goes to items that few have seen."""
+
+    share: float = Field(0.05, ge=0, le=1, description="of requests that get one such item")
+    first_slot: int = Field(3, ge=0, description="slot, from 0, before which none is shown")
+    num_proposed: int = Field(10, ge=1, le=1000, description="items that a request draws from the pool")
+    pool: int = Field(500, ge=1, description="most items that are drawn from, newest first")
+    max_interactions: int = Field(
+        10, ge=0, description="of an item of the bundle; who has more is known already"
+    )
+
+
+def explores(query: Query, config: ExplorationConfig) -> bool:
+    """Whether a query gets an item of the pool: where it lets that happen, for a stated share of seeds."""
+    return query.explore and bool(np.random.default_rng([query.seed, _DRAW]).random() < config.share)
+
+
+def bundle_pool(counts_I: Float32, created_ms_I: np.ndarray, config: ExplorationConfig) -> Int32:
+    """Rows (P,) of a bundle's items that few have taken: newest first, then those that fewest took.
+
+    Args:
+        counts_I: Interactions.
+        created_ms_I: When each came to be, NaN where that is unknown; such items come last.
+        config: How many, and who is known.
+    """
+    rows = np.flatnonzero(counts_I <= config.max_interactions)
+    age = -np.nan_to_num(created_ms_I[rows], nan=-np.inf)
+    order = np.lexsort((rows, counts_I[rows], age))
+    return rows[order][: config.pool].astype(np.int32)
+
+
+class FreshSource(Source):
+    """Items of the pool, some drawn for each exploring query: of those that were put since the bundle, else of its own.
+
+    Args:
+        num_bundle: Items of the bundle; later ones were put.
+        num_items: Rows in all.
+        pool: Of the bundle's own items.
+        config: How much is explored.
+        well_known: Rows of put items that were shown often enough.
+    """
+
+    name = FRESH
+    needs_history = False
+
+    def __init__(
+        self,
+        num_bundle: int,
+        num_items: int,
+        pool: Int32,
+        config: ExplorationConfig,
+        well_known: Callable[[], Iterable[int]] = tuple,
+    ) -> None:
+        self._put = np.arange(max(num_bundle, num_items - config.pool), num_items, dtype=np.int32)
+        self._pool, self._num_items, self._config = pool, num_items, config
+        self._well_known = well_known
+
+    def ask(self, queries: Sequence[Query]) -> Asked:
+        """See `Source.ask`."""
+        return _AskedFresh([self._drawn(query) for query in queries])
+
+    def _drawn(self, query: Query) -> Int32:
+        if not explores(query, self._config):
+            return np.empty(0, np.int32)
+        luck = np.random.default_rng([query.seed, _CHOICE])
+        drawn = np.empty(0, np.int32)
+        for rows in (np.setdiff1d(self._put, list(self._well_known())), self._pool):
+            shuffled_I = np.full(self._num_items, -np.inf, np.float32)
+            shuffled_I[rows] = luck.random(len(rows))
+            drawn, _ = top_allowed(shuffled_I, query, self._config.num_proposed)
+            if len(drawn):
+                break
+        return drawn
+
+
+class _AskedFresh:
+    def __init__(self, drawn: Sequence[Int32]) -> None:
+        self._drawn = drawn
+
+    def propose(self, k: int) -> tuple[Int32, Float32]:
+        rows_BK = np.full((len(self._drawn), k), -1, np.int32)
+        for b, rows in enumerate(self._drawn):
+            rows_BK[b, : len(rows)] = rows[:k]
+        return rows_BK, np.where(rows_BK < 0, -np.inf, 0).astype(np.float32)
+
+    def score(self, items: Sequence[Int32]) -> list[Float32]:
+        return [np.full(len(rows), np.nan, np.float32) for rows in items]
+
+
+@dataclass(frozen=True)
+class Exploration:
+    """Gives one slot of an exploring query's slate to an item of the pool."""
+
+    bit: int
+    config: ExplorationConfig
+
+    def __call__(self, query: Query, slate: Candidates) -> Candidates:
+        """The candidates (best first) with one of the drawn moved up into a slot; a permutation.
+
+        Item and slot are drawn evenly; `propensity` is the probability of that item in that slot, and NaN elsewhere. Nothing
+        moves where the drawn are among the first k already, or the list is too short.
+        """
+        first, k = self.config.first_slot, min(query.k, len(slate))
+        at = np.flatnonzero(self.is_fresh(slate))
+        at = at[at >= k]
+        if first >= k or not len(at) or not explores(query, self.config):
+            return slate
+        luck = np.random.default_rng([query.seed, _CHOICE])
+        chosen, slot = int(luck.choice(at)), int(luck.integers(first, k))
+        order = np.concatenate(
+            [np.arange(slot), [chosen], np.delete(np.arange(slot, len(slate)), chosen - slot)]
+        )
+        propensity = np.full(len(slate), np.nan, np.float32)
+        propensity[slot] = self.config.share / (len(at) * (k - first))
+        return replace(slate.take(order), propensity=propensity)
+
+    def is_fresh(self, slate: Candidates) -> Bool:
+        """Which candidates (K,) were drawn from the pool."""
+        fresh_K: Bool = (slate.source_mask >> np.uint32(self.bit) & np.uint32(1)).astype(bool)
+        return fresh_K

@@ -1,0 +1,113 @@
+"""The stages of a bundle, kept up with what is put into its catalogue and taken out of it: what serving runs.
+
+A change makes a new pipeline over the same models; who holds the one before goes on with it.
+"""
+
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from tastemaker.features.columns import ItemColumns
+from tastemaker.features.item_store import ItemFacts, ItemStore
+from tastemaker.features.trending import Trending
+from tastemaker.stages.live_items import LiveItems, LiveVectors
+from tastemaker.stages.loading import BundleParts, ContentOf
+from tastemaker.stages.overlay import Overlay, OverlayRows
+from tastemaker.stages.pipeline import ALL_PARTS, Part, Pipeline
+from tastemaker.state.items import ItemChanges
+from tastemaker.types import Float32, Int32
+
+if TYPE_CHECKING:
+    from tastemaker.bundle.reader import Bundle
+
+
+class LiveStages:
+    """The newest pipeline of a bundle. One thread takes changes; any may run `pipeline`.
+
+    Args:
+        bundle: Opened.
+        parts: What this process runs.
+        store_of: See `Pipeline.from_bundle`.
+        trending: See `Pipeline.from_bundle`.
+        well_known: Ids of put items that need no traffic of their own any more.
+        content_of: See `BundleParts`.
+    """
+
+    def __init__(
+        self,
+        bundle: "Bundle",
+        parts: frozenset[Part] = ALL_PARTS,
+        store_of: Callable[[ItemFacts], ItemStore] = ItemStore,
+        trending: Callable[[], Trending | None] | None = None,
+        well_known: Callable[[], Iterable[str]] = tuple,
+        content_of: ContentOf | None = None,
+    ) -> None:
+        self._bundle, self._parts = bundle, parts
+        self._store_of, self._trending = store_of, trending
+        self._well_known, self._content_of = well_known, content_of
+        self._published = self._as_published()
+        self._growth: _Growth | None = None
+        self._use(self._published, Overlay.none(len(bundle.item_ids)))
+
+    def take(self, changes: ItemChanges) -> None:
+        """Makes the next pipeline; changes that begin anew replace all earlier ones.
+
+        Raises:
+            MissingExtraError: New items need an encoder that is not installed.
+        """
+        if not changes:
+            return
+        if changes.restarted and self._growth is not None:
+            self._published = self._as_published()
+            self._published.pipeline(self._parts, self._store_of)  # what grows must be there before it does
+        if changes.restarted or self._growth is None:
+            rows = OverlayRows(len(self._bundle.item_ids), self._bundle.index_of)
+            self._growth = _Growth(self._published, rows, with_content="retrieve" in self._parts)
+        live = self._growth.after(changes)
+        self._use(self._published.with_items(live), live.overlay)
+
+    def _as_published(self) -> BundleParts:
+        return BundleParts(
+            self._bundle, self._trending, well_known=self._well_known, content_of=self._content_of
+        )
+
+    def similar(self, item_index: int, k: int) -> tuple[Int32, Float32]:
+        """The at most k items most alike, best first, with their similarity; none to a row that is unknown here."""
+        overlay, index = self._nearest
+        if item_index >= index.num_items:
+            return np.empty(0, np.int32), np.empty(0, np.float32)
+        vector_1D = index.vectors()[item_index : item_index + 1]
+        others = np.append(overlay.deleted, np.int32(item_index))
+        rows_BK, score_BK = index.search(vector_1D, k, exclude=[others])
+        return rows_BK[0], score_BK[0]
+
+    def _use(self, parts: BundleParts, overlay: Overlay) -> None:
+        self.pipeline: Pipeline = parts.pipeline(self._parts, self._store_of, overlay)
+        if "retrieve" in self._parts:
+            self._nearest = overlay, parts.index()
+
+
+class _Growth:
+    """What grows behind a bundle's own items."""
+
+    def __init__(self, published: BundleParts, rows: OverlayRows, *, with_content: bool) -> None:
+        self._published, self._rows = published, rows
+        self._columns = published.columns
+        self._vectors = LiveVectors(published.vectors, published.encode)
+        content_ID = published.content_vectors if with_content else None
+        self._content = None if content_ID is None else LiveVectors(content_ID, published.encode_content)
+
+    def after(self, changes: ItemChanges) -> LiveItems:
+        step = self._rows.take(changes)
+        if len(step.rows_W):
+            written = ItemColumns.from_items(step.items, self._columns.schema)
+            self._columns = self._columns.with_rows(step.rows_W, written)
+            self._published.write_facts(step.rows_W, step.items)
+        return LiveItems(
+            step.overlay,
+            self._rows.row_of,
+            self._columns,
+            self._vectors.after(step),
+            None if self._content is None else self._content.after(step),
+        )

@@ -1,0 +1,1 @@
+"""What is known of users beside their events: profiles, consent, and which ids are one user."""

@@ -1,0 +1,80 @@
+"""Encodes put items for the content spaces of live bundles, where the encoder is too heavy for the graph's processes."""
+
+import itertools
+from typing import Final
+
+import redis
+
+from tastemaker.bundle.reader import Bundle
+from tastemaker.bundle.store import BundleStore
+from tastemaker.config import Settings
+from tastemaker.data.item_rows import table_of
+from tastemaker.features.content import ContentSpace, is_heavy
+from tastemaker.home import Home
+from tastemaker.registry.live import read_live
+from tastemaker.state.item_vectors import without_vectors, write_vectors
+from tastemaker.state.items import PutItems
+from tastemaker.state.keys import Keys
+
+AT_ONCE: Final = 256
+
+
+class ContentVectors:
+    """Keeps up with the catalogue. For one thread.
+
+    Args:
+        settings: Where bundles are.
+        home: The same.
+        client: Of the role `state.url`.
+        keys: Of the catalogue.
+    """
+
+    def __init__(self, settings: Settings, home: Home, client: redis.Redis, keys: Keys) -> None:
+        self._store, self._home = BundleStore.of(settings, home), home
+        self._client, self._keys = client, keys
+        self._put = PutItems(client, keys)
+        self._spaces: dict[str, ContentSpace | None] = {}
+        self._seen: dict[str, dict[str, str]] = {}
+
+    def encode(self) -> int:
+        """Encodes those of some items that have no vector of their newest row yet, for one space; gives how many were seen.
+
+        Raises:
+            UsageError: Another process is at it.
+            StateError: Redis/Valkey cannot be reached.
+            BundleError: A live bundle cannot be read.
+            MissingExtraError: Its encoder is not installed here.
+        """
+        with self._home.lock("vectors"):
+            spaces = self._live_spaces()
+            if spaces and self._put.poll().restarted:
+                self._seen = {}
+            return next((num for space in spaces if (num := self._some(space))), 0)
+
+    def _some(self, space: ContentSpace) -> int:
+        seen = self._seen.setdefault(space.fingerprint, {})
+        rows = ((i, row) for i, row in self._put.rows.items() if row is not None and seen.get(i) != row)
+        block = dict(itertools.islice(rows, AT_ONCE))
+        wanted = without_vectors(self._client, self._keys, space.fingerprint, block)
+        if wanted:
+            vectors = space.encode(table_of(wanted))
+            write_vectors(self._client, self._keys, space.fingerprint, wanted, vectors)
+        seen |= block
+        return len(block)
+
+    def _live_spaces(self) -> list[ContentSpace]:
+        live = read_live(self._client, self._keys)
+        versions = {version.sha256: version for version in live.aliases.values()} if live else {}
+        self._spaces = {sha256: space for sha256, space in self._spaces.items() if sha256 in versions}
+        for sha256, version in versions.items():
+            if sha256 not in self._spaces:
+                self._spaces[sha256] = _heavy_space(Bundle.open(self._store, version.ref))
+        return [space for space in self._spaces.values() if space is not None]
+
+
+def _heavy_space(bundle: Bundle) -> ContentSpace | None:
+    """The bundle's content space, where the graph's processes do not encode in it themselves."""
+    if not bundle.has("content.json"):
+        return None
+    space: ContentSpace = bundle.model("content", ContentSpace)
+    return space if is_heavy(space.config) else None

@@ -1,0 +1,58 @@
+"""The content part of a bundle: the space that items are encoded in, and the vectors of the catalogue.
+
+Shape letters: I catalogue, D dimension.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import pyarrow as pa
+
+from tastemaker.bundle.writer import BundleWriter
+from tastemaker.data.schema import Dataset
+from tastemaker.features.content import ContentConfig, ContentSpace
+from tastemaker.home import Home
+from tastemaker.index.faiss_index import FaissIndex
+from tastemaker.stages.content import CONTENT_INDEX, CONTENT_SPACE, ContentSource
+from tastemaker.stages.retrieval import ContentSourceConfig, Source
+from tastemaker_training.artifacts import load_model, load_tensors, save_model, save_tensors
+
+CONTENT_TENSORS = f"{CONTENT_SPACE}.safetensors"
+"""Of a bundle: what the space learned, of which indexes of content vectors are made."""
+_VECTORS = "vectors.safetensors"
+_CACHE = "checkpoints/content"
+
+
+@dataclass(frozen=True)
+class Content:
+    """A space with the index of the items' vectors in it."""
+
+    space: ContentSpace
+    index: FaissIndex
+
+    @classmethod
+    def load(cls, folder: Path) -> "Content":
+        """What `fit_content` wrote."""
+        vectors_ID = load_tensors(folder / _VECTORS)["vectors"]
+        return cls(load_model(folder, CONTENT_SPACE, ContentSpace), FaissIndex.build(vectors_ID))
+
+    def source(self, dataset: Dataset, config: ContentSourceConfig) -> Source:
+        """The source `content`."""
+        row = {item_id: i for i, item_id in enumerate(dataset.item_ids)}
+        return ContentSource("content", self.index, row.get, config)
+
+    def add_to(self, writer: BundleWriter) -> None:
+        """Adds space and vectors."""
+        writer.add_model(CONTENT_SPACE, self.space)
+        writer.add_index(CONTENT_INDEX, self.index, CONTENT_TENSORS)
+
+
+def fit_content(items: pa.Table, config: ContentConfig, home: Home, folder: Path) -> None:
+    """Fits the space on the catalogue and encodes it, what was not encoded by an earlier training, into `folder`.
+
+    Raises:
+        MissingExtraError: The encoder is not installed.
+    """
+    space = ContentSpace.fit(items, config)
+    save_model(folder, CONTENT_SPACE, space)
+    save_tensors(folder / _VECTORS, {"vectors": space.encode(items, home / _CACHE)})

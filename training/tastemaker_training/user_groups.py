@@ -1,0 +1,52 @@
+"""Which group each interaction is of: its user's age band and gender by the profiles, and the device that it came from."""
+
+import time
+from collections.abc import Sequence
+
+import numpy as np
+
+from tastemaker.data.splits import Histories
+from tastemaker.features.context import DEVICE
+from tastemaker.home import Home
+from tastemaker.models.popular_groups import GroupsConfig, fit_groups
+from tastemaker.models.popularity import Popularity
+from tastemaker.types import DEVICES
+from tastemaker.users.archive import profiles_of, read_profiles
+from tastemaker.users.profile import DEMOGRAPHIC, Demographics, demographic_group
+
+
+def demographic_groups(home: Home, catalogue: str, user_ids: Sequence[str]) -> list[str | None]:
+    """The demographic group of each user, as of now; None where the profile tells of none, or the user opted out.
+
+    Raises:
+        DataError: The archived profiles cannot be read.
+    """
+    now_ms = time.time_ns() // 1_000_000
+    table = read_profiles(home, catalogue).select(["user_id", "demographics", "personalise"])
+    known = {
+        user_id: demographic_group(Demographics.model_validate_json(parts["demographics"]), now_ms)
+        for user_id, parts in profiles_of(table)
+        if "demographics" in parts and parts.get("personalise") != "false"
+    }
+    return [known.get(user_id) for user_id in user_ids]
+
+
+def with_groups(
+    popularity: Popularity, histories: Histories, group_U: Sequence[str | None], config: GroupsConfig
+) -> Popularity:
+    """The popularity with that among users of each group, of the users and of the devices in the histories."""
+    user_N = np.repeat(np.arange(len(histories)), histories.lengths)
+    by_user = [f"{DEMOGRAPHIC}={group}" if group else None for group in group_U]
+    device_U = [None, *(f"{DEVICE}={name}" for name in DEVICES)]
+    rows_N = histories.device_row
+    by_device = [] if rows_N is None else [device_U[row] for row in rows_N.tolist()]
+    names: list[str] = []
+    shares = []
+    for group_N in ([by_user[user] for user in user_N.tolist()], by_device):
+        if any(group_N):
+            found, share_GI = fit_groups(
+                histories.item_index, user_N, group_N, popularity.config.num_items, config
+            )
+            names += found
+            shares.append(share_GI)
+    return popularity.with_groups(names, np.concatenate(shares)) if names else popularity
