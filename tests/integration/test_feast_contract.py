@@ -26,7 +26,7 @@ from tastemaker.features.records import read_user
 from tastemaker.features.view_rows import attribute_rows, user_rows
 from tastemaker.features.views import SERVICE, VIEW, VIEWS, Entity, ViewRows, join_key, views_of
 from tastemaker.state.server import EmbeddedValkey
-from tastemaker.users.profiles import restore_profile
+from tastemaker.users.profiles import restore_profiles
 
 DAY_MS = 86_400_000
 ITEM_IDS = ["a", "b", "ü, ünicode"]
@@ -252,8 +252,7 @@ def test_offline_files_are_what_feast_reads_back(shop: Any, repo: Path):
         "location": '{"lat":52.5,"lon":13.4}',
         "updated_ms": f"{NOW_MS}",
     }
-    for user_id in USERS:
-        restore_profile(shop.client, shop.keys, user_id, told, NOW_MS)
+    restore_profiles(shop.client, shop.keys, dict.fromkeys(USERS, told))
     totals = counters_of(ITEM_EVENTS, ITEM_IDS)
     shop.client.delete(shop.keys.item_totals)
     write_items(shop.client, shop.keys, dict(zip(ITEM_IDS, totals.encode(), strict=True)))
