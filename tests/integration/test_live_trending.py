@@ -1,11 +1,12 @@
 """What a process knows of what trends, on a real Valkey: read anew, trusted where enough happened, kept while state is away."""
 
+import time
 from typing import Any
 
 import numpy as np
 import pytest
 import redis
-from streams import NOW_MS, event, make_consumer, send, until
+from streams import event, make_consumer, send, until
 
 from tastemaker import telemetry
 from tastemaker.config import TrendingSettings
@@ -76,9 +77,8 @@ def test_while_state_is_away_the_last_snapshot_stays_and_ages(
         raise redis.ConnectionError("gone")
 
     monkeypatch.setattr(client, "pipeline", gone)
-    monkeypatch.setattr(
-        "tastemaker_services.live_trending.time.time_ns", lambda: (NOW_MS + 120_000) * 1_000_000
-    )
+    later_ns = time.time_ns() + 120_000_000_000
+    monkeypatch.setattr("tastemaker_services.live_trending.time.time_ns", lambda: later_ns)
     live.refresh()
     assert live.current() is found
     assert telemetry.TRENDING_AGE.labels(state.keys.catalogue)._value.get() > 60

@@ -168,7 +168,7 @@ def test_a_decision_comes_back_from_the_stream_and_from_parquet(tmp_path: Path) 
         bundle="b", experiment="e", variant="a", epoch=3, propensity=0.25, propensities=[0.25, 0.75],
         item_ids=["ü", "x"], scores=[1.5, 0.5], source_masks=[1, 6], slot_propensity=[0.5, 1.0],
         slot_propensity_kind="exact", seed=7, rungs=["cached"], context={"device": "tv"},
-        timings_ms={"rank": 1.5},
+        timings_ms={"rank": 1.5}, feature_names=["in_session"], features=[0.0, 1.0],
     )  # fmt: skip
     assert decode_decision(encode_decision(one)) == one
     write_days(tmp_path, decision_table([Entry("9-0", encode_decision(one))]))
