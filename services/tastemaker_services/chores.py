@@ -7,6 +7,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable
+from typing import TypeVar
 
 from tastemaker import telemetry
 from tastemaker.bundle.store import BundleStore
@@ -36,6 +37,7 @@ SETTLED_MS = 60_000
 PROJECT_SECONDS = 5.0
 """At a time: under steady traffic there is always a changed user, and an erasure must not wait for the last."""
 log = logging.getLogger(__name__)
+T = TypeVar("T")
 
 
 class Chores:
@@ -67,10 +69,11 @@ class Chores:
     def _run(self) -> None:
         while not self._stopped.wait(EVERY_SECONDS):
             for chore in (
-                self.archive_items,
-                self.encode_items,
                 self.erase,
+                self.archive_items,
                 self.merge,
+                self.encode_items,
+                self.encode_interests,
                 self.keep_profiles,
                 self.project,
                 self.compact,
@@ -84,12 +87,22 @@ class Chores:
 
     def encode_items(self) -> None:
         """Makes content vectors of what was put, where live bundles need an encoder that the graph does not run."""
+        self._encode(self._content.encode)
+
+    def encode_interests(self) -> None:
+        """Encodes what users said of their interests."""
+        until = time.monotonic() + PROJECT_SECONDS
+        while self._encode(self._interests.work) and time.monotonic() < until:
+            pass
+
+    def _encode(self, work: Callable[[], T]) -> T | None:
         try:
-            self._content.encode()
+            return work()
         except MissingExtraError as error:
             if not self._warned:
-                log.warning("put items are found by their content only after the next training: %s", error)
+                log.warning("what was put is found by its content only after the next training: %s", error)
             self._warned = True
+            return None
 
     def erase(self) -> None:
         """Erases the users for whom it was requested."""
@@ -108,12 +121,6 @@ class Chores:
         """Writes changed profiles to the disk."""
         until = time.monotonic() + PROJECT_SECONDS
         while archive_profiles(self._client, self._keys, self._home) and time.monotonic() < until:
-            pass
-
-    def encode(self) -> None:
-        """Encodes what users said of their interests."""
-        until = time.monotonic() + PROJECT_SECONDS
-        while self._interests.work() and time.monotonic() < until:
             pass
 
     def project(self) -> None:

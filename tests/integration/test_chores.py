@@ -1,5 +1,6 @@
 """What is done beside the streams, chore by chore, on a real Valkey."""
 
+import time
 from collections.abc import Iterator
 
 import pytest
@@ -50,3 +51,22 @@ def test_marks_wait_until_there_is_a_repo_to_read_rows_by(settings: Settings, cl
     write_repo(repo_folder(home, "default"), "default", url_of(settings, home))
     chores.project()
     assert num_pending(client, keys) == {"user": 0, "item": 0}
+
+
+def test_every_chore_is_taken_in_turn(
+    settings: Settings, client: redis.Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    chores = {name for name, found in vars(Chores).items() if callable(found) and not name.startswith("_")}
+    chores -= {"start", "stop"}
+    done: set[str] = set()
+    monkeypatch.setattr("tastemaker_services.chores.EVERY_SECONDS", 0.01)
+    for name in chores:
+        monkeypatch.setattr(Chores, name, lambda _, name=name: done.add(name))
+    running = Chores(settings, Home.open(settings.home))
+    running.start()
+    deadline = time.monotonic() + 10
+    while done != chores and time.monotonic() < deadline:
+        time.sleep(0.01)
+    running.stop()
+    assert done == chores
+    assert "encode_interests" in chores
