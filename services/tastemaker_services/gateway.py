@@ -1,15 +1,14 @@
 """One request's way through the graph: user, variant, pinned bundle, stages under deadlines, fallbacks.
 
-A list answered lately is answered again as long as nothing happened since, see `cache`. A stage that fails or is late
-is replaced by the next rung: no rerank -> retrieval order -> the list answered last, or else the one computed ahead ->
-what trends in the context. Whatever a rung gives passes the hard filter. HTTP is `api`'s matter, the graph's parts are `graph`'s.
+A list answered lately is answered again as long as nothing happened since, see `cache`; what stands in for a stage that
+fails or is late, `ladder` decides. HTTP is `api`'s matter, the graph's parts are `graph`'s.
 """
 
 import asyncio
 import time
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, replace
-from typing import Any, Protocol
+from dataclasses import replace
+from typing import Any
 
 import numpy as np
 
@@ -24,7 +23,8 @@ from tastemaker_services.cache import Lists
 from tastemaker_services.calls import StageError
 from tastemaker_services.decisions import DecisionLog
 from tastemaker_services.face import BundleFace
-from tastemaker_services.lately import Found, Lately
+from tastemaker_services.ladder import Ladder, Stages
+from tastemaker_services.lately import Lately
 from tastemaker_services.pins import CHAMPION, Pin
 from tastemaker_services.problems import Problem
 from tastemaker_services.queries import query_of
@@ -35,24 +35,6 @@ from tastemaker_services.users import User
 WARM_UP_SECONDS = 20.0
 _SEED_DIGITS = 15
 """Of the request's id: what luck decides can be told from the log."""
-
-
-class Call(Protocol):
-    """One call to a stage: `calls.StageCalls` in practice."""
-
-    def __call__(self, call: Any, timeout_seconds: float) -> Awaitable[Any]:
-        """The stage's answer; StageError where there is none in time."""
-        ...
-
-
-@dataclass(frozen=True, slots=True)
-class Stages:
-    """The graph behind the gateway. A call is (manifest hash, query) and, after retrieval, candidates."""
-
-    retrieve: Call
-    rank: Call
-    rerank: Call
-    similar: Call
 
 
 class Gateway:
@@ -84,7 +66,8 @@ class Gateway:
         self._settings, self._shares = settings, shares(settings.gateway.budget_ms)
         self._catalogue = settings.catalogue
         self._read_user, self._assign, self._pin = read_user, assign, pin
-        self._stages, self._decisions, self._read_stored = stages, decisions, read_stored
+        self._stages, self._decisions = stages, decisions
+        self._ladder = Ladder(stages, read_stored, settings.catalogue)
         self._lately = Lately(lists, settings.catalogue)
 
     async def recommend(self, request: RecommendationRequest, origin: Origin) -> dict[str, Any]:
@@ -106,7 +89,7 @@ class Gateway:
         slate = found.again(run, pin.face, query)
         if slate is None:
             until = str((assignment.policy or {}).get("until", "rerank")) if assignment else "rerank"
-            slate = await self._answer(run, pin.face, query, until, found)
+            slate = await self._ladder.answer(run, pin.face, query, until, found)
             self._lately.keep(run, query, found.asked, slate)
         run.end()
         self._log(run, pin, query, slate=slate, assignment=assignment, origin=origin, now_ms=now_ms)
@@ -134,7 +117,7 @@ class Gateway:
             nearest = unsourced(found, len(pin.face.source_names))
             candidates, reason = pin.face.finish(query, nearest), "like the item"
         except StageError:
-            candidates, reason = self._trending(run, pin.face, query), "popular now"
+            candidates, reason = self._ladder.trending(run, pin.face, query), "popular now"
         run.end()
         return self._body(run, pin, items_of(pin.face, candidates, reason))
 
@@ -200,71 +183,6 @@ class Gateway:
         keep = keeps_features(run.request_id, self._settings.gateway.features_share)
         seed = int(run.request_id[:_SEED_DIGITS], 16)
         return replace(query, keep_features=keep, seed=seed, explore=origin == "live")
-
-    async def _answer(self, run: Run, face: BundleFace, query: Query, until: str, found: Found) -> Candidates:
-        best = await self._ladder(run, face, query, until, found)
-        if unknown := len(best) - len(face.overlay.known(best)):
-            telemetry.UNKNOWN_ROWS.labels(self._catalogue).inc(unknown)
-        slate = face.finish(query, best)
-        if len(slate) or "trending" in run.degraded:
-            return slate
-        return self._trending(run, face, query)
-
-    async def _ladder(self, run: Run, face: BundleFace, query: Query, until: str, found: Found) -> Candidates:
-        retrieved = await self._stage(run, "retrieve", face, query)
-        if retrieved is None:
-            return await self._without_stages(run, face, query, found)
-        if until == "retrieve":
-            return retrieved
-        ranked = await self._stage(run, "rank", face, query, retrieved)
-        if ranked is None:
-            run.fall_to("retrieval-order")
-            return retrieved
-        if until == "rank":
-            return ranked
-        reranked = await self._stage(run, "rerank", face, query, ranked)
-        if reranked is None:
-            run.fall_to("no-rerank")
-            return ranked
-        return reranked
-
-    async def _without_stages(self, run: Run, face: BundleFace, query: Query, found: Found) -> Candidates:
-        slate = found.rung(run, face, query)
-        if slate is None and found.is_personal:
-            slate = await self._stored(run, face, query)
-        return self._trending(run, face, query) if slate is None else slate
-
-    async def _stored(self, run: Run, face: BundleFace, query: Query) -> Candidates | None:
-        """The list that this very bundle computed ahead for the user; None where the rules leave nothing of it."""
-        try:
-            async with asyncio.timeout(run.left_seconds("rank")):
-                stored = await self._read_stored(query.user_id)
-        except (StateError, TimeoutError):
-            return None
-        if stored is None or stored.bundle_id != face.bundle_id:
-            return None
-        rows_K, _ = face.rows(stored.item_ids)
-        score_K = np.linspace(1, 0, len(rows_K), dtype=np.float32)
-        slate = face.finish(query, unsourced((rows_K, score_K), len(face.source_names)))
-        if not len(slate):
-            return None
-        run.fall_to("cached")
-        return slate
-
-    def _trending(self, run: Run, face: BundleFace, query: Query) -> Candidates:
-        run.fall_to("trending")
-        return face.trending(query)
-
-    async def _stage(
-        self, run: Run, name: str, face: BundleFace, query: Query, *candidates: Candidates
-    ) -> Candidates | None:
-        call: Call = getattr(self._stages, name)
-        try:
-            with run.stage(name):
-                answer: Candidates = await call((face.sha256, query, *candidates), run.left_seconds(name))
-                return answer
-        except StageError:
-            return None
 
     def _log(
         self,

@@ -32,8 +32,9 @@ from tastemaker_services.cache import ResultCache
 from tastemaker_services.calls import Send, StageCalls
 from tastemaker_services.decisions import DecisionLog
 from tastemaker_services.face import BundleFace
-from tastemaker_services.gateway import Gateway, Stages
+from tastemaker_services.gateway import Gateway
 from tastemaker_services.intake import Intake, Taken
+from tastemaker_services.ladder import Stages
 from tastemaker_services.live_trending import LiveTrending
 from tastemaker_services.pins import Pins
 from tastemaker_services.profiles import Profiles

@@ -24,7 +24,8 @@ from tastemaker_services.cache import Lists
 from tastemaker_services.calls import StageError
 from tastemaker_services.decisions import DecisionLog
 from tastemaker_services.face import BundleFace
-from tastemaker_services.gateway import Gateway, Stages
+from tastemaker_services.gateway import Gateway
+from tastemaker_services.ladder import Stages
 from tastemaker_services.pins import Pin
 from tastemaker_services.rules import ItemRules
 from tastemaker_services.schema import RecommendationRequest
