@@ -9,7 +9,7 @@ LINKS := $(foreach folder,$(PIP_FIND_LINKS),--find-links $(folder))
 PYTEST := $(BIN)/python -m pytest
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-slow lint format bench-quality bench-training bench-scaling bench-features wheel wheel-test clean
+.PHONY: help install demo test test-slow lint format bench-quality bench-reranking bench-training bench-scaling bench-features bench-retrieval bench-ann bench-serving bench-swap chaos wheel wheel-test clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -46,11 +46,29 @@ format: install  ## let ruff mend what it can
 bench-quality: install  ## offline quality over three seeds, beside its targets
 	$(BIN)/python benchmarks/quality.py $(ARGS)
 
+bench-reranking: install  ## what each reranking stage costs and gains, and MMR and DPP beside plain loops (FULL=1: more turns)
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/reranking.py $(ARGS)
+
 bench-training: install  ## sharded training beside plain jobs: speed, memory, checkpoints, input (FULL=1: more turns)
 	$(BIN)/python benchmarks/training.py $(ARGS)
 
 bench-features: install  ## reading, writing, streaming and rebuilding features (FULL=1: more turns)
 	$(BIN)/python benchmarks/features.py $(ARGS)
+
+bench-serving: install  ## latency and throughput of both graphs at 1M items, about 20 minutes (FULL=1: more turns)
+	$(BIN)/python benchmarks/serving.py $(ARGS)
+
+bench-swap: install  ## promotions and rollbacks under load at 1M items, about 8 minutes
+	$(BIN)/python benchmarks/serving_swap.py $(ARGS)
+
+chaos: install  ## kill, freeze, slow and corrupt each part under load, about 15 minutes; needs the right to mount a tmpfs
+	$(BIN)/python benchmarks/chaos.py $(ARGS)
+
+bench-ann: install  ## recall, time and memory of every kind of index (20 minutes; FULL=1: 10M items too)
+	$(BIN)/python benchmarks/ann.py $(ARGS)
+
+bench-retrieval: install  ## each source of candidates and the whole stage over a million items
+	$(BIN)/python benchmarks/retrieval.py $(ARGS)
 
 bench-scaling: install  ## the paper plan of docs/scaling.md, held against a small run
 	$(BIN)/python benchmarks/scaling.py $(ARGS)

@@ -11,7 +11,20 @@ from typing import Annotated, Any
 import typer
 
 from tastemaker import __version__, context
-from tastemaker.commands import bundles, catalogues, data, demo, experiments, features, home, users
+from tastemaker.commands import (
+    bundles,
+    catalogues,
+    data,
+    demo,
+    editorial,
+    experiments,
+    features,
+    home,
+    indexes,
+    rules,
+    users,
+    versions,
+)
 from tastemaker.errors import TastemakerError, UsageError
 from tastemaker.terminal import errors
 
@@ -50,7 +63,7 @@ def root(
         context.use(load_settings(config, flags={"home": home and str(home), "catalogue": catalogue}))
 
 
-for _part in (home, catalogues, data, users, bundles, experiments, features, demo):
+for _part in (home, catalogues, data, users, bundles, versions, experiments, features, indexes, editorial, rules, demo):
     app.registered_commands += _part.app.registered_commands
     app.registered_groups += _part.app.registered_groups
 

@@ -7,14 +7,24 @@ import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SecretStr,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 from tastemaker.errors import ConfigError, UsageError
 
 ENV_PREFIX = "TASTEMAKER_"
+_NOT_SETTINGS = frozenset({"TASTEMAKER_CONFIG", "TASTEMAKER_DEBUG", "TASTEMAKER_API_KEY"})
+"""Variables that say something else; the last is the client's."""
 
 
 class Strict(BaseModel):
@@ -55,8 +65,9 @@ def _fields_at(cls: type[BaseModel], path: tuple[int | str, ...]) -> list[str]:
     model: Any = cls
     for part in path:
         field = getattr(model, "model_fields", {}).get(part)
-        if field is not None and hasattr(field.annotation, "model_fields"):
-            model = field.annotation
+        if field is not None:
+            kinds = (field.annotation, *get_args(field.annotation))  # of `X | None` it is X's
+            model = next((kind for kind in kinds if hasattr(kind, "model_fields")), model)
     return list(model.model_fields)
 
 
@@ -122,12 +133,48 @@ class ApiKey(Strict):
 
 
 class BudgetSettings(Strict):
-    """A stage's share of the deadline, in milliseconds."""
+    """A stage's share of the deadline, in milliseconds: what it takes at p99, and 5 for the way to its process and back."""
 
     history: float = Field(10.0, gt=0, description="reading the user's history and assignment")
-    retrieve: float = Field(35.0, gt=0, description="user encoding, all sources, merge")
-    rank: float = Field(40.0, gt=0, description="hydration and ranking")
-    rerank: float = Field(10.0, gt=0, description="reranking and final filter")
+    retrieve: float = Field(20.0, gt=0, description="user encoding 5, all sources and their merge 10")
+    rank: float = Field(55.0, gt=0, description="hydration 20, ranking 30")
+    rerank: float = Field(10.0, gt=0, description="reranking and final filter 5")
+
+
+class BreakerSettings(Strict):
+    """When a part that does not answer is left alone."""
+
+    calls: int = Field(20, ge=1, le=10_000, description="newest calls of a part that are looked at")
+    least_calls: int = Field(
+        10, ge=1, description="fewer of them say nothing; what a dead part costs, in requests"
+    )
+    window_seconds: float = Field(10.0, gt=0, description="older calls are forgotten")
+    failure_share: float = Field(
+        0.5, gt=0, le=1, description="share of them that failed or were late, from which on it is left alone"
+    )
+    retry_seconds: float = Field(1.0, gt=0, description="between two requests that try it again")
+
+    @model_validator(mode="after")
+    def _enough(self) -> Self:
+        if self.least_calls > self.calls:
+            raise ValueError(f"least_calls of at most calls, which is {self.calls}")
+        return self
+
+
+class SheddingSettings(Strict):
+    """What one gateway's process takes on at once. See `tastemaker_services.shedding`."""
+
+    max_in_flight: int = Field(
+        256, ge=1, le=1000, description="requests under way in all; beyond, 429 with Retry-After"
+    )
+    first_limit: int = Field(
+        64, ge=1, description="requests that use stages at once, as first taken; then what is measured"
+    )
+    least_limit: int = Field(8, ge=1, description="that many may always: less would leave the stages idle")
+    batch_share: float = Field(0.6, gt=0, le=1, description="part of both that priority batch may fill")
+    background_share: float = Field(
+        0.3, gt=0, le=1, description="part of both that simulated and replayed requests may fill"
+    )
 
 
 class GatewaySettings(Strict):
@@ -140,18 +187,122 @@ class GatewaySettings(Strict):
     )
     deadline_ms: float = Field(100.0, gt=0, le=60_000, description="time that a request has")
     budget_ms: BudgetSettings = Field(default_factory=BudgetSettings, description="each stage's share")
+    breakers: BreakerSettings = Field(
+        default_factory=BreakerSettings, description="when a part is left alone"
+    )
+    shedding: SheddingSettings = Field(
+        default_factory=SheddingSettings, description="what is taken on at once"
+    )
+    drain_seconds: float = Field(
+        0.0, ge=0, le=600, description="from /readyz saying no to the listener's end: time for load balancers"
+    )
     max_k: int = Field(200, ge=1, le=1000, description="longest list that may be asked for")
     max_batch: int = Field(1000, ge=1, le=10_000, description="most events in one POST")
     features_share: float = Field(
         0.01, ge=0, le=1, description="share of answers whose features the decision log keeps, to check them"
     )
     keys: tuple[ApiKey, ...] = Field((), description="API keys; without any, loopback only")
+    cors_origins: tuple[Annotated[str, Field(pattern=r"^https?://[^/*\s]+$")], ...] = Field(
+        (),
+        description="sites whose pages may call /v1 from a browser, like https://shop.example; give them a key of scope ingest",
+    )
 
 
 class CacheSettings(Strict):
     """Lists that were answered lately."""
 
     seconds: int = Field(3600, ge=0, description="how long a list may be answered again; 0 switches it off")
+    page_seconds: int = Field(
+        1800, ge=0, description="how long a paged list can be read on; 0 switches paging off"
+    )
+    page_items: int = Field(200, ge=1, le=1000, description="most items of a paged list")
+
+
+class ReplicaSettings(Strict):
+    """How many processes of one deployment there are, and what each takes on."""
+
+    replicas: int = Field(1, ge=1, le=1000, description="processes, at least: one does on a laptop")
+    max_replicas: int | None = Field(
+        None, ge=1, le=1000, description="processes, at most, as the load asks; empty keeps `replicas`"
+    )
+    target_ongoing_requests: float = Field(
+        0.7, gt=0, description="of one process on average; more make it two. A stage works on one message at a time:"
+        " its number is the share of time that it is busy, and .7 leaves room for what comes at once"
+    )  # fmt: skip
+    upscale_delay_seconds: float = Field(
+        10.0,
+        ge=0,
+        description="the load must last so long: a process takes longer to start than a peak to pass",
+    )
+    downscale_delay_seconds: float = Field(
+        300.0, ge=0, description="quiet must last so long: bundles that were loaded are dear"
+    )
+    max_ongoing_requests: int = Field(
+        16,
+        ge=1,
+        description="messages in one process; each gateway sends one for each, others wait in the gateways",
+    )
+    max_queued_requests: int = Field(
+        64,
+        ge=-1,
+        description="messages of one gateway that wait for a process; beyond, the next rung answers; -1: any number",
+    )
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Self:
+        if self.max_replicas is not None and self.max_replicas < self.replicas:
+            raise ValueError(f"max_replicas of at least replicas, which is {self.replicas}")
+        return self
+
+
+def _gateway_replicas() -> ReplicaSettings:
+    return ReplicaSettings(target_ongoing_requests=20.0, max_ongoing_requests=1000, max_queued_requests=-1)
+
+
+class ServingSettings(Strict):
+    """How the stages lie in processes."""
+
+    graph: Literal["spread", "fused"] = Field(
+        "spread", description="a process for each stage, or all stages in the gateway's own"
+    )
+    index_device: Literal["cpu", "cuda"] = Field(
+        "cpu",
+        description="where retrievers search; cuda needs the extra gpu and indexes of kind flat or ivf-flat",
+    )
+    threads: int = Field(
+        2, ge=1, le=64, description="requests that a fused gateway's stages work on at once, and each source"
+    )
+    batch: int = Field(
+        16, ge=1, le=256, description="most calls that travel to a stage together; 1 sends each alone"
+    )
+    source_ms: float = Field(
+        30.0,
+        gt=0,
+        le=60_000,
+        description="a source of candidates that takes longer is missing from the answer",
+    )
+    keep_champion_seconds: float = Field(
+        3600.0, ge=0, description="the champion before is held so long: a rollback then loads nothing"
+    )
+    shadow_share: float = Field(
+        1.0,
+        ge=0,
+        le=1,
+        description="share of requests that the alias shadow, where it is set, answers as well",
+    )
+    shadow_in_flight: int = Field(
+        1, ge=1, le=64, description="of one gateway's requests, those that the shadow answers at once"
+    )
+    gateway: ReplicaSettings = Field(
+        default_factory=_gateway_replicas,
+        description="it answers many at once and mostly waits; its own bound is gateway.shedding, with 429, so that"
+        " Serve's (503) is never met",
+    )
+    retriever: ReplicaSettings = Field(default_factory=ReplicaSettings, description="proposes candidates")
+    ranker: ReplicaSettings = Field(
+        default_factory=ReplicaSettings, description="the dearest stage: give it the most processes"
+    )
+    reranker: ReplicaSettings = Field(default_factory=ReplicaSettings, description="orders the slate")
 
 
 class TrendingSettings(Strict):
@@ -198,6 +349,7 @@ class Settings(Strict):
     storage: StorageSettings = Field(default_factory=StorageSettings, description="bundles")
     gateway: GatewaySettings = Field(default_factory=GatewaySettings, description="HTTP")
     cache: CacheSettings = Field(default_factory=CacheSettings, description="result cache")
+    serving: ServingSettings = Field(default_factory=ServingSettings, description="the graph")
     trending: TrendingSettings = Field(default_factory=TrendingSettings, description="what trends now")
     ray: RaySettings = Field(default_factory=RaySettings, description="Ray")
     training: TrainingSettings = Field(default_factory=TrainingSettings, description="ranks")
@@ -285,7 +437,7 @@ def read_yaml(file: Path) -> dict[str, Any]:
 def _from_environment(environment: Mapping[str, str]) -> list[tuple[str, Any, str]]:
     found = []
     for name, text in sorted(environment.items()):
-        if not name.startswith(ENV_PREFIX) or name in ("TASTEMAKER_CONFIG", "TASTEMAKER_DEBUG"):
+        if not name.startswith(ENV_PREFIX) or name in _NOT_SETTINGS:
             continue
         key = name.removeprefix(ENV_PREFIX).lower().replace("__", ".")
         value: Any = yaml.safe_load(text) if text.strip() else text

@@ -11,13 +11,15 @@ LATENCY_BUCKETS = (
 )  # fmt: skip
 
 STAGES = frozenset({"history", "retrieve", "rank", "rerank", "total"})
-OUTCOMES = frozenset({"ok", "degraded", "invalid", "error", "unauthorized"})
+OUTCOMES = frozenset({"ok", "degraded", "invalid", "error", "unauthorized", "refused"})
 RUNGS = frozenset(
     {
         "no-rerank", "retrieval-order", "base-vector", "cached", "trending", "popular", "no-history",
-        "no-experiment", "champion", "no-record",
+        "no-experiment", "champion", "no-record", "no-source", "no-policy", "no-cursor",
     }
 )  # fmt: skip
+
+REFUSALS = frozenset({"corrupt", "incompatible", "unreadable", "empty", "not-finite", "slow"})
 
 REQUESTS = Counter(
     "tastemaker_gateway_requests", "Answered requests", ["catalogue", "route", "outcome"]
@@ -27,6 +29,29 @@ STAGE_SECONDS = Histogram(
     buckets=LATENCY_BUCKETS,
 )  # fmt: skip
 RUNGS_USED = Counter("tastemaker_gateway_rungs", "Fallbacks used", ["catalogue", "rung"])
+FORCED = Gauge(
+    "tastemaker_gateway_forced", "1 where a gateway holds its answers to a rung by the kill switch", ["catalogue", "rung"],
+    multiprocess_mode="livemax",
+)  # fmt: skip
+BREAKER_STATE = Gauge(
+    "tastemaker_gateway_breaker_state", "Of a part's circuit breaker: 0 closed, 1 half-open, 2 open; the worst gateway's",
+    ["catalogue", "part"], multiprocess_mode="livemax",
+)  # fmt: skip
+BREAKER_OPENED = Counter(
+    "tastemaker_gateway_breaker_opened", "Times that a part's circuit breaker opened", ["catalogue", "part"]
+)
+IN_FLIGHT = Gauge(
+    "tastemaker_gateway_in_flight", "Requests under way: http ones, recommendations, those of them that use stages", ["catalogue", "kind"],
+    multiprocess_mode="livesum",
+)  # fmt: skip
+LOAD_LIMIT = Gauge(
+    "tastemaker_gateway_load_limit", "Requests that may use stages at once", ["catalogue"],
+    multiprocess_mode="livesum",
+)  # fmt: skip
+SHED = Counter(
+    "tastemaker_gateway_shed", "Requests that got less than the whole graph because of load: which rung, or refused",
+    ["catalogue", "priority", "rung"],
+)  # fmt: skip
 CACHE = Counter(
     "tastemaker_gateway_cached_lists", "Lists answered lately: hit, outdated, miss, unread, not-kept",
     ["catalogue", "outcome"],
@@ -94,6 +119,10 @@ CATALOGUE_ITEMS = Counter(
     "tastemaker_catalogue_items", "Rows put or deleted by outcome: accepted, unchanged, rejected, deleted",
     ["catalogue", "outcome"],
 )  # fmt: skip
+SOURCES = Counter(
+    "tastemaker_retrieval_sources", "Calls to sources of candidates: ok, late, failed",
+    ["catalogue", "source", "outcome"],
+)  # fmt: skip
 UNKNOWN_ROWS = Counter(
     "tastemaker_catalogue_unknown_rows", "Candidates that a process dropped, not knowing them yet", ["catalogue"]
 )  # fmt: skip
@@ -101,7 +130,25 @@ BUNDLE_GENERATION = Gauge(
     "tastemaker_bundle_live_generation", "Generation of the live aliases", ["catalogue"],
     multiprocess_mode="mostrecent",
 )  # fmt: skip
-BUNDLE_REFUSED = Counter("tastemaker_bundle_refused", "Bundles that serving refused", ["catalogue"])
+BUNDLE_REFUSED = Counter(
+    "tastemaker_bundle_refused", "Bundles that serving refused, by reason", ["catalogue", "reason"]
+)
+BUNDLE_LOAD_SECONDS = Histogram(
+    "tastemaker_bundle_load_seconds", "From opening a bundle to its first tried answers, in one process",
+    ["catalogue"], buckets=(0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0, 300.0),
+)  # fmt: skip
+SHADOW = Counter(
+    "tastemaker_shadow_requests", "Requests for the shadow version: answered, failed, dropped",
+    ["catalogue", "outcome"],
+)  # fmt: skip
+SHADOW_OVERLAP = Histogram(
+    "tastemaker_shadow_overlap_ratio", "Share of the shown slate that the shadow's has too", ["catalogue"],
+    buckets=(0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.999),
+)  # fmt: skip
+SHADOW_SECONDS = Histogram(
+    "tastemaker_shadow_latency_seconds", "Time of the shadow's stages", ["catalogue"],
+    buckets=LATENCY_BUCKETS,
+)  # fmt: skip
 
 
 def bounded(value: str, known: frozenset[str]) -> str:

@@ -74,7 +74,9 @@ class Query:
     see `features.user_state`; None where it could not be read. `interest_D` is what a new user said of themselves, as a vector
     of the bundle's content space. `keep_features` asks for the features in the answer.
     `lineage` is what rows behind the bundle's belong to, see `stages.overlay`; empty where there are none. `explore` lets
-    items through that little is known of, by the luck of `seed`.
+    items through that little is known of, by the luck of `seed`. `long_term_only` leaves out what sessions do to the user's
+    vector. `policy` is what the variant changes about the stages, as
+    `stages.policy.StagePolicy.dump` gives it; empty where it changes nothing.
     """
 
     history_L: Int32
@@ -92,6 +94,8 @@ class Query:
     keep_features: bool = False
     lineage: str = ""
     explore: bool = False
+    long_term_only: bool = False
+    policy: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +103,9 @@ class Candidates:
     """What crosses stages for one request: a struct of arrays, best first once a stage has ordered it.
 
     `source_mask` has bit s set where source s proposed the candidate; `source_score_KS` is NaN where source s has no
-    score for it. `features_KF` comes with hydration, `propensity_K` with exploration.
+    score for it. `features_KF` comes with hydration, `propensity_K` with exploration. `because` is the item of the history
+    that speaks most for a candidate, -1 where none does; see `stages.because`. `missing_sources` has the bits of those that
+    did not answer.
     """
 
     item_index: Int32
@@ -108,6 +114,8 @@ class Candidates:
     source_score_KS: Float32
     features_KF: Float32 | None = None
     propensity: Float32 | None = None
+    because: Int32 | None = None
+    missing_sources: int = 0
 
     def __post_init__(self) -> None:
         """Own invariant: one length throughout."""
@@ -136,6 +144,8 @@ class Candidates:
             self.source_score_KS[r],
             None if self.features_KF is None else self.features_KF[r],
             None if self.propensity is None else self.propensity[r],
+            None if self.because is None else self.because[r],
+            self.missing_sources,
         )
 
     def with_score(self, score: Float32) -> "Candidates":
@@ -143,7 +153,7 @@ class Candidates:
         return replace(self, score=score.astype(np.float32, copy=False))
 
     def and_then(self, others: "Candidates") -> "Candidates":
-        """These and behind them others, of the same sources; without features and propensities."""
+        """These and behind them others, of the same sources; without features, propensities and reasons."""
         return Candidates(
             np.concatenate([self.item_index, others.item_index]),
             np.concatenate([self.score, others.score]),

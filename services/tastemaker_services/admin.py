@@ -20,6 +20,7 @@ from tastemaker.errors import ServingError, StateError
 from tastemaker.experiments.definition import Experiment
 from tastemaker_services.access import Access
 from tastemaker_services.api import create_api
+from tastemaker_services.gauges import forget_dead_gauges
 from tastemaker_services.problems import Problem
 
 HOST = "127.0.0.1"
@@ -55,7 +56,7 @@ def create_admin(
     def metrics() -> Response:
         """All processes' metrics, summed, as Prometheus reads them."""
         registry = CollectorRegistry()
-        registry.register(_Ours(metrics_folder))
+        registry.register(OurMetrics(metrics_folder))
         return Response(generate_latest(registry), media_type=CONTENT_TYPE_LATEST)
 
     @admin.get("/healthz")
@@ -78,14 +79,15 @@ def create_admin(
     return admin
 
 
-class _Ours:
+class OurMetrics:
     """The sums of our metrics. Ray's own processes keep theirs in the same folder: they inherit its name."""
 
     def __init__(self, folder: Path) -> None:
         self._sums = MultiProcessCollector(None, path=str(folder))  # type: ignore[no-untyped-call]
 
     def collect(self) -> Iterable[Metric]:
-        """Ours, summed over processes."""
+        """Ours, summed over processes; of gauges over those that live."""
+        forget_dead_gauges()
         sums: list[Metric] = list(self._sums.collect())  # type: ignore[no-untyped-call]
         return [metric for metric in sums if metric.name.startswith("tastemaker_")]
 

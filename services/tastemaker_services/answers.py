@@ -13,11 +13,13 @@ import numpy as np
 
 from tastemaker.experiments.assignment import Assignment
 from tastemaker.experiments.decision_log import Decision
-from tastemaker.stages.overlay import FRESH
+from tastemaker.stages.because import NOTHING
+from tastemaker.stages.overlay import FRESH, PINNED
 from tastemaker.types import Candidates, Float32, Int32, Origin, Query
 from tastemaker_services.face import BundleFace
 
 NOT_PERSONAL = "popular now, not personalised"
+FITS, LIKE, FITS_TEXT = "fits the history", "like the item", "fits the words"
 
 
 def items_of(
@@ -36,7 +38,10 @@ def items_of(
             "rank": place + 1,
             "sources": sources,
             "reason": (_reason(sources) if sources else reason) if is_personal else NOT_PERSONAL,
+            "because": None,
         }
+        if is_personal and slate.because is not None and slate.because[place] != NOTHING:
+            item |= _because(item["reason"], face.item_ids[slate.because[place]])
         if explain:
             given = zip(face.source_names, slate.source_score_KS[place].tolist(), strict=True)
             item["source_scores"] = {name: score for name, score in given if np.isfinite(score)}
@@ -44,10 +49,17 @@ def items_of(
     return items
 
 
+def _because(reason: str, item_id: str) -> dict[str, str]:
+    """The reason that names an item of the history; what is popular or new is so without one."""
+    return {"reason": "like what was taken", "because": item_id} if reason == FITS else {}
+
+
 def _reason(sources: Sequence[str]) -> str:
+    if PINNED in sources:
+        return "pinned"
     if list(sources) == [FRESH]:
         return "new here"
-    return "popular now" if set(sources) <= {"popular", "trending"} else "fits the history"
+    return "popular now" if set(sources) <= {"popular", "trending"} else FITS
 
 
 def newest_once(rows_L: Int32) -> Int32:
@@ -87,6 +99,13 @@ def _features(face: BundleFace, slate: Candidates) -> dict[str, Any]:
     return {"feature_names": face.feature_names, "features": slate.features_KF.ravel().tolist()}
 
 
+def _propensities(slate: Candidates) -> dict[str, Any]:
+    """The probability of each slot's item given those above it, where reranking worked it out."""
+    if slate.propensity is None or not len(slate):
+        return {}
+    return {"slot_propensity": slate.propensity.tolist(), "slot_propensity_kind": "exact"}
+
+
 def decision_of(
     *,
     request_id: str,
@@ -114,8 +133,12 @@ def decision_of(
         item_ids=[face.item_ids[row] for row in slate.item_index],
         scores=np.nan_to_num(slate.score).tolist(),
         source_masks=slate.source_mask.tolist(),
+        **_propensities(slate),
         eligible_hash=_rules_hash(face, query),
         seed=query.seed,
+        k=query.k,
+        policy=query.policy,
+        catalogue_epoch=f"{face.overlay.lineage}:{face.overlay.epoch}" if face.overlay.lineage else "",
         rungs=tuple(rungs),
         cached_from=cached_from,
         context=query.context,

@@ -11,43 +11,50 @@ from typing import Any, Protocol
 
 from fastapi import FastAPI, Request, Response
 from starlette.exceptions import HTTPException
+from starlette.middleware.cors import CORSMiddleware
 
 from tastemaker import __version__, telemetry
 from tastemaker.config import GatewaySettings
-from tastemaker.errors import DataError, StateError
+from tastemaker.errors import StateError
 from tastemaker.events.schema import Event, parse_events
-from tastemaker.features.context import LOCAL_TIME, local_time_ms
-from tastemaker.types import ORIGINS, Origin
+from tastemaker.types import MAX_ID_LENGTH, ORIGINS, Origin
 from tastemaker_services.access import ORIGIN_HEADER, origin_of
-from tastemaker_services.bodies import json_response, mapping, parameters, parse, read_body, validate
+from tastemaker_services.bodies import (
+    check_context,
+    json_response,
+    mapping,
+    parameters,
+    parse,
+    query,
+    read_body,
+    validate,
+)
 from tastemaker_services.intake import Taken
 from tastemaker_services.item_routes import ItemRoutes, ItemsBackend
 from tastemaker_services.openapi import body_schema, query_schema
 from tastemaker_services.problems import Problem, invalid
+from tastemaker_services.question_routes import QuestionRoutes, QuestionsBackend
 from tastemaker_services.routing import Routes
 from tastemaker_services.schema import (
     EraseRequest,
+    EraseResponse,
+    ErasureResponse,
     EventsRequest,
     EventsResponse,
     ProblemResponse,
     RecommendationRequest,
     RecommendationResponse,
-    SimilarRequest,
 )
 from tastemaker_services.user_routes import UserRoutes, UsersBackend
 
 Lifespan = Callable[[FastAPI], AbstractAsyncContextManager[None]]
 
 
-class Backend(ItemsBackend, UsersBackend, Protocol):
+class Backend(ItemsBackend, UsersBackend, QuestionsBackend, Protocol):
     """What answers behind the routes."""
 
     async def recommend(self, request: RecommendationRequest, origin: Origin) -> dict[str, Any]:
         """See `gateway.Gateway.recommend`."""
-        ...
-
-    async def similar(self, item_id: str, k: int) -> dict[str, Any]:
-        """See `gateway.Gateway.similar`."""
         ...
 
     async def append(self, events: list[Event]) -> Taken:
@@ -74,9 +81,15 @@ def create_api(
     api = FastAPI(
         title="Tastemaker", version=__version__, lifespan=lifespan,
         docs_url=None, redoc_url=None, openapi_url=None,
-        responses={422: {"model": ProblemResponse}, 401: {"model": ProblemResponse}},
+        responses={status: {"model": ProblemResponse} for status in (401, 422, 429)},
     )  # fmt: skip
+    if settings.cors_origins:
+        api.add_middleware(
+            CORSMiddleware, allow_origins=settings.cors_origins, allow_methods=["GET", "POST"],
+            allow_headers=["authorization", "content-type"], expose_headers=["retry-after"], max_age=3600,
+        )  # fmt: skip
     routes = _Routes(backend, settings, catalogue)
+    listed = ("k", "paged?", "cursor?", "personalise?")
     answers: dict[str, Any] = {"response_model": RecommendationResponse}
     api.add_exception_handler(Problem, _problem)
     api.add_exception_handler(HTTPException, _http_problem)
@@ -84,26 +97,22 @@ def create_api(
     api.post("/v1/recommendations", openapi_extra=body_schema(RecommendationRequest), **answers)(
         routes.recommend
     )
-    api.get("/v1/recommendations", openapi_extra=query_schema("user_id", "k"), **answers)(
+    api.get("/v1/recommendations", openapi_extra=query_schema("user_id", *listed), **answers)(
         routes.recommend_by_query
     )
-    api.get("/v1/recommendations/{user_id:path}", openapi_extra=query_schema("k"), **answers)(
+    api.get("/v1/recommendations/{user_id:path}", openapi_extra=query_schema(*listed), **answers)(
         routes.recommend_by_path
     )
-    api.get("/v1/items/similar", openapi_extra=query_schema("item_id", "k"), **answers)(
-        routes.similar_by_query
-    )
-    api.get("/v1/items/{item_id:path}/similar", openapi_extra=query_schema("k"), **answers)(
-        routes.similar_by_path
-    )
+    QuestionRoutes(backend, settings, catalogue).add_to(api)
     api.post(
         "/v1/events", status_code=202, response_model=EventsResponse, openapi_extra=body_schema(EventsRequest)
     )(routes.events)
     ItemRoutes(backend, settings, catalogue).add_to(api)
     UserRoutes(backend, settings, catalogue).add_to(api)
-    api.delete("/v1/users", status_code=202, openapi_extra=query_schema("user_id"))(routes.erase_by_query)
-    api.delete("/v1/users/{user_id:path}", status_code=202)(routes.erase_by_path)
-    api.get("/v1/erasures/{receipt}")(routes.erasure)
+    noted: dict[str, Any] = {"status_code": 202, "response_model": EraseResponse}
+    api.delete("/v1/users", openapi_extra=query_schema("user_id"), **noted)(routes.erase_by_query)
+    api.delete("/v1/users/{user_id:path}", **noted)(routes.erase_by_path)
+    api.get("/v1/erasures/{receipt}", response_model=ErasureResponse)(routes.erasure)
     api.get("/healthz")(routes.healthz)
     api.get("/readyz")(routes.readyz)
     return api
@@ -125,14 +134,6 @@ class _Routes(Routes):
     async def recommend_by_path(self, request: Request, user_id: str) -> Response:
         """The same by path, for ids that a path can carry."""
         return await self.answer("recommendations", self._recommend(request, {"user_id": user_id}))
-
-    async def similar_by_query(self, request: Request) -> Response:
-        """The items most like one: `?item_id=&k=`."""
-        return await self.answer("similar", self._similar(request, {}))
-
-    async def similar_by_path(self, request: Request, item_id: str) -> Response:
-        """The same by path, for ids that a path can carry."""
-        return await self.answer("similar", self._similar(request, {"item_id": item_id}))
 
     async def events(self, request: Request) -> Response:
         """Takes a batch of events; 202 once they are on disk."""
@@ -170,17 +171,10 @@ class _Routes(Routes):
             asked = validate(RecommendationRequest, parameters(request) | path)
         if asked.k > self.settings.max_k:
             raise invalid("k", f"k is {asked.k}, must be at most {self.settings.max_k}: ask for fewer")
-        _check_local_time(asked)
+        check_context(asked.context)
         if asked.explain and "explain" not in scopes:
             raise Problem(403, "forbidden", "explain needs a key with scope explain", field="explain")
         return await self._backend.recommend(asked, origin)
-
-    async def _similar(self, request: Request, path: dict[str, Any]) -> dict[str, Any]:
-        self.access.scopes(request.headers.get("authorization"), "read")
-        asked = validate(SimilarRequest, parameters(request) | path)
-        if asked.k > self.settings.max_k:
-            raise invalid("k", f"k is {asked.k}, must be at most {self.settings.max_k}: ask for fewer")
-        return await self._backend.similar(asked.item_id, asked.k)
 
     async def _events(self, request: Request) -> dict[str, Any]:
         scopes = self.access.scopes(request.headers.get("authorization"), "ingest")
@@ -207,7 +201,7 @@ class _Routes(Routes):
 
     async def _erase(self, request: Request, path: dict[str, Any]) -> dict[str, Any]:
         self.access.scopes(request.headers.get("authorization"), "erase")
-        asked = validate(EraseRequest, dict(request.query_params) | path)
+        asked = validate(EraseRequest, query(request) | path)
         try:
             receipt = await self._backend.erase(asked.user_id)
         except StateError as error:
@@ -216,7 +210,7 @@ class _Routes(Routes):
 
     async def _erasure(self, request: Request, receipt: str) -> dict[str, Any]:
         self.access.scopes(request.headers.get("authorization"), "erase")
-        found = await self._backend.receipt(receipt)
+        found = await self._backend.receipt(receipt) if len(receipt) <= MAX_ID_LENGTH else None
         if found is None:
             detail = f"receipt {receipt[:60]!r} is none of ours: correct it"
             raise Problem(404, "unknown-receipt", detail, field="receipt")
@@ -230,14 +224,6 @@ class _Routes(Routes):
             telemetry.EVENTS.labels(self.catalogue, kind, "received").inc(number)
         if num_rejected:
             telemetry.EVENTS.labels(self.catalogue, "other", "rejected").inc(num_rejected)
-
-
-def _check_local_time(asked: RecommendationRequest) -> None:
-    if LOCAL_TIME in asked.context:
-        try:
-            local_time_ms(asked.context[LOCAL_TIME])
-        except DataError as error:
-            raise invalid(f"context.{LOCAL_TIME}", f"context.{error}") from error
 
 
 async def _problem(request: Request, error: Exception) -> Response:

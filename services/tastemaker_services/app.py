@@ -10,6 +10,7 @@ import socket
 import threading
 import time
 from contextlib import ExitStack, suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +19,11 @@ import httpx
 from tastemaker.config import Settings
 from tastemaker.errors import PortInUseError, ServingError, TastemakerError
 from tastemaker.home import Home, write_json
+from tastemaker.registry.overview import read_overview
 from tastemaker.runtime import free_port, open_ray, prepare_ray
 from tastemaker.terminal import progress
-from tastemaker_services.access import check_exposure
+from tastemaker_services.access import Access, check_exposure
+from tastemaker_services.draining import drain, forget
 
 READY_SECONDS = 120.0
 WATCH_SECONDS = 2.0
@@ -107,6 +110,8 @@ class Serving:
 
         _quiet_serve()
         gateway = self.settings.gateway
+        forget(self._home)
+        self._stack.callback(forget, self._home)
         self._stack.callback(_shut_serve_down)
         serve.start(
             proxy_location="HeadOnly" if self.settings.ray.address is None else "EveryNode",
@@ -131,10 +136,15 @@ class Serving:
 
     def _start_admin(self) -> None:
         from tastemaker.experiments.definition import ExperimentStore
-        from tastemaker_services.admin import AdminServer, create_admin
+        from tastemaker_services.admin import AdminServer, OurMetrics, create_admin
+        from tastemaker_services.ladder_admin import LadderAdmin
+        from tastemaker_services.versions_admin import add_versions
 
         store = ExperimentStore(self._client, self._keys)
         app = create_admin(self.settings.gateway, self._metrics, store.list)
+        access, metrics = Access(self.settings.gateway.keys), OurMetrics(self._metrics).collect
+        LadderAdmin(self._client, self._keys, access, metrics).add_to(app)
+        add_versions(app, access, partial(read_overview, self._client, self._keys))
         server = AdminServer(app, self.settings.gateway.admin_port)
         self._stack.callback(server.stop)
         server.start()
@@ -154,6 +164,18 @@ class Serving:
         path = self._home / "run" / RUN_FILE
         write_json(path, {"pid": os.getpid(), "url": self.url, "admin_url": self.admin_url})
         self._stack.callback(path.unlink, missing_ok=True)
+        if self.settings.ray.address is None:
+            self._stack.callback(drain, self._home, self.settings.gateway.drain_seconds, self._num_under_way)
+
+    def _num_under_way(self) -> float:
+        from tastemaker_services.admin import OurMetrics
+
+        samples = (sample for metric in OurMetrics(self._metrics).collect() for sample in metric.samples)
+        return sum(
+            sample.value
+            for sample in samples
+            if sample.name == "tastemaker_gateway_in_flight" and sample.labels["kind"] == "http"
+        )
 
 
 def start(settings: Settings, home: Home) -> Serving:

@@ -30,7 +30,7 @@ from tastemaker.types import Candidates, Query
 from tastemaker_services.face import BundleFace
 from tastemaker_services.schema import RecommendationRequest
 
-SCHEMA: Final = 1
+SCHEMA: Final = 2
 MOST_LISTS: Final = 16
 """Of one user; a further question starts anew."""
 MOST_WRITES: Final = 200
@@ -51,8 +51,8 @@ class Kept:
     def encode(self) -> bytes:
         """Bytes to keep; each source's own score is not among them."""
         slate = self.slate
-        columns = (slate.item_index, slate.score, slate.source_mask)
-        parts = [column.tobytes() for column in columns]
+        columns = (slate.item_index, slate.score, slate.source_mask, slate.because)
+        parts = [b"" if column is None else column.tobytes() for column in columns]
         packed: bytes = msgpack.packb((SCHEMA, self.version, self.request_id, self.made_ms, *parts))
         return packed
 
@@ -62,7 +62,7 @@ class Kept:
         if kept is None:
             return None
         try:
-            schema, version, request_id, made_ms, rows, scores, masks = msgpack.unpackb(kept)
+            schema, version, request_id, made_ms, rows, scores, masks, named = msgpack.unpackb(kept)
         except (ValueError, TypeError, msgpack.UnpackException):
             return None
         if schema != SCHEMA:
@@ -70,7 +70,9 @@ class Kept:
         item_index = np.frombuffer(rows, np.int32)
         unknown_KS = np.full((len(item_index), num_sources), np.nan, np.float32)
         score, mask = np.frombuffer(scores, np.float32), np.frombuffer(masks, np.uint32)
-        return cls(version, request_id, made_ms, Candidates(item_index, score, mask, unknown_KS))
+        because = np.frombuffer(named, np.int32) if named else None
+        slate = Candidates(item_index, score, mask, unknown_KS, because=because)
+        return cls(version, request_id, made_ms, slate)
 
 
 class Lists(Protocol):
@@ -153,6 +155,7 @@ def question_of(
         face.sha256,
         face.overlay.lineage,
         variant,
+        query.policy,
         request.k,
         filters,
         sorted(context_class(query.context).items()),

@@ -44,12 +44,13 @@ class StageCalls:
 
     Args:
         send: Carries a message of calls to a replica and gives an answer for each, in order.
+        most: Calls of one message.
     """
 
-    def __init__(self, send: Send) -> None:
+    def __init__(self, send: Send, most: int = MAX_BATCH) -> None:
         self.num_replicas = 1
         """Living replicas of the stage: as many messages are under way at once, since each works on one."""
-        self._send = send
+        self._send, self._most = send, most
         self._waiting: deque[_Waiting] = deque()
         self._in_flight: set[asyncio.Task[None]] = set()
 
@@ -83,7 +84,7 @@ class StageCalls:
 
     def _next_batch(self) -> list[_Waiting]:
         batch: list[_Waiting] = []
-        while self._waiting and len(batch) < MAX_BATCH:
+        while self._waiting and len(batch) < self._most:
             waiting = self._waiting.popleft()
             if not waiting.answer.done():
                 batch.append(waiting)

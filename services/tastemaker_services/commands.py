@@ -7,8 +7,10 @@ import typer
 
 from tastemaker import context
 from tastemaker.terminal import console, print_json, print_table, wait_for_interrupt
+from tastemaker_services import ladder_commands
 
 app = typer.Typer()
+app.add_typer(ladder_commands.app, name="ladder")
 
 
 @app.command("serve")
@@ -53,6 +55,53 @@ def recommend(
     ]
     print_table(f"for {user}, by bundle {answer['bundle']}", ["item", "score", "sources", "reason"], rows)
     return answer
+
+
+@app.command("replay")
+def replay(
+    request_id: Annotated[str, typer.Argument(help="Of a logged answer.")],
+    as_json: Annotated[bool, typer.Option("--json", help="For machines.")] = False,
+) -> dict[str, Any]:
+    """Answer a logged request again, as of its time, and show any difference."""
+    from tastemaker.state.connection import open_keys, open_state
+    from tastemaker_services.replaying import Replayer
+
+    settings, home = context.settings(), context.home()
+    with open_state(settings, home) as client:
+        found = Replayer(settings, home, client, open_keys(client, settings)).replay(request_id)
+    report = {
+        "request_id": found.request_id,
+        "bundle": found.bundle,
+        "user_id": found.user_id,
+        "rungs": list(found.rungs),
+        "same": not found.differing,
+        "slots": [slot._asdict() | {"same": slot.is_same} for slot in found.slots],
+        "notes": found.notes,
+    }
+    if as_json:
+        print_json(report)
+        return report
+    rows = [
+        [
+            slot.rank,
+            slot.logged or "",
+            _score(slot.logged_score),
+            slot.replayed or "",
+            _score(slot.replayed_score),
+            "" if slot.is_same else "differs",
+        ]
+        for slot in found.slots
+    ]
+    columns = ["rank", "logged", "score", "replayed", "score", ""]
+    print_table(f"request {found.request_id} for {found.user_id}, by bundle {found.bundle}", columns, rows)
+    verdict = f"{len(found.differing)} of {len(found.slots)} differ" if found.differing else "no difference"
+    for line in (verdict, *found.notes):
+        console.print(line, markup=False)
+    return report
+
+
+def _score(score: float | None) -> str:
+    return "" if score is None else f"{score:.5f}"
 
 
 def _ask(body: dict[str, Any]) -> dict[str, Any]:

@@ -2,7 +2,9 @@
 
 import logging
 import os
+import sys
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 
 import ray
@@ -25,6 +27,8 @@ BUSY_SECONDS = 0.01
 """The same after a step that had events: the next ones are most likely there already."""
 TROUBLED_SECONDS = 1.0
 NICENESS = 5
+SWITCH_SECONDS = 0.001
+"""How long the writing of Parquet keeps the interpreter from a step, which takes it back after each of its round trips."""
 log = logging.getLogger(__name__)
 
 
@@ -37,13 +41,15 @@ class ConsumerLoop:
         keys = Keys(settings.catalogue, settings.state.partitions)
         rewards = RewardJoiner(client, keys)
         effects = StreamFeatures(client, keys, home, settings.state.trend_window)
-        self._consumer = StreamConsumer(client, keys, home, settings, rewards, effects)
+        self._writer = ThreadPoolExecutor(1, "archive")
+        self._consumer = StreamConsumer(client, keys, home, settings, rewards, effects, writer=self._writer)
         self._stopped = threading.Event()
         self._thread = threading.Thread(target=self._run, daemon=True, name="consumer")
 
     def start(self) -> bool:
         """Starts stepping."""
         forget_dead_gauges()
+        sys.setswitchinterval(SWITCH_SECONDS)
         with suppress(OSError):
             os.nice(NICENESS)  # answers go before what is counted a moment later
         self._thread.start()
@@ -55,6 +61,7 @@ class ConsumerLoop:
         self._thread.join(timeout=10.0)
         with suppress(TastemakerError):
             self._consumer.close()
+        self._writer.shutdown()
         return not self._thread.is_alive()
 
     def _run(self) -> None:

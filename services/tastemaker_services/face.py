@@ -6,7 +6,6 @@ Shape letters: K candidates, S sources, I catalogue.
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from copy import copy
 from dataclasses import replace
-from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -14,14 +13,17 @@ import numpy as np
 from tastemaker.bundle.reader import Bundle
 from tastemaker.features.trending import TRENDING, Trending, TrendingRows
 from tastemaker.models.popularity import Popularity
+from tastemaker.stages.business_rules import Hard, HardRules, hard
 from tastemaker.stages.filtering import hard_filter
-from tastemaker.stages.overlay import FRESH, Overlay, OverlayRows, Step
+from tastemaker.stages.matching import ItemMatcher
+from tastemaker.stages.overlay import FRESH, PINNED, Overlay, OverlayRows, Step
+from tastemaker.stages.policy import hard_rules_of
+from tastemaker.stages.popular import PopularHeads
+from tastemaker.stages.rerankers.config import RerankingConfig
 from tastemaker.state.items import ItemChanges
 from tastemaker.types import Bool, Candidates, Float32, Int32, Query
 from tastemaker_services.rules import ItemRules
 from tastemaker_services.schema import CONTEXT_KEYS, Filters
-
-_CONTEXTS_KEPT = 64
 
 
 class BundleFace:
@@ -39,6 +41,7 @@ class BundleFace:
         trending: Callable[[], Trending | None] | None = None,
         feature_names: Sequence[str] = (),
         content_fingerprint: str | None = None,
+        hard_rules: tuple[Hard, ...] = (),
     ) -> None:
         self.bundle_id, self.sha256 = bundle_id, sha256
         self.item_ids, self.source_names = item_ids, tuple(source_names)
@@ -49,15 +52,11 @@ class BundleFace:
         self.overlay = Overlay.none(len(item_ids))
         """What was put and deleted since, as of this face."""
         self._row_of: Callable[[str], int | None] = {item_id: row for row, item_id in enumerate(item_ids)}.get
-        self._popularity = popularity
-        self._rules = rules
-        segments, groups = (
-            frozenset(name.partition("=")[0] for name in names)
-            for names in (popularity.config.segments, popularity.config.groups)
-        )
-        self._popular_keys = segments | groups
+        self._rules, self._blocks = rules, hard_rules
+        self._hard_rules = self._ruling()
+        segments = frozenset(name.partition("=")[0] for name in popularity.config.segments)
         self.context_keys = CONTEXT_KEYS | segments  # a client says nothing of its user's group
-        self._popular_order = lru_cache(_CONTEXTS_KEPT)(self._order)
+        self._heads = PopularHeads(popularity)
         self._live = None if trending is None else TrendingRows(self.row_of, trending)
         self._trending_now = trending
 
@@ -70,17 +69,22 @@ class BundleFace:
             trending: Gives what trends now; None, or unset, for what the bundle knows of it.
         """
         items = bundle.table("items.parquet")
-        sources = bundle.json("pipeline.json")["retrieval"]["sources"]
+        stages = bundle.json("pipeline.json")
+        sources, popularity = stages["retrieval"]["sources"], bundle.model("popularity", Popularity)
+        reranking = RerankingConfig.parse(
+            stages.get("reranking", {}), f"bundle {bundle.bundle_id}: reranking"
+        )
         return cls(
             bundle_id=bundle.bundle_id,
             sha256=bundle.ref.sha256,
             item_ids=bundle.item_ids,
             source_names=[source["name"] for source in sources],
-            popularity=bundle.model("popularity", Popularity),
-            rules=ItemRules.from_items(items),
+            popularity=popularity,
+            rules=ItemRules.from_items(items, popularity.counts_I),
             feature_names=bundle.json("ranker.json")["dense_features"] if bundle.has("ranker.json") else (),
             trending=trending,
             content_fingerprint=fingerprint_of(bundle),
+            hard_rules=hard(reranking.rules),
         )
 
     def row_of(self, item_id: str) -> int | None:
@@ -94,6 +98,7 @@ class BundleFace:
         face.overlay, face._row_of = step.overlay, row_of
         face.item_ids = _Joined(self.item_ids, self.overlay.num_bundle, step.overlay.new_ids)
         face._rules = self._rules.after(step.rows_W, step.items)
+        face._hard_rules = face._ruling()
         face._live = None if self._trending_now is None else TrendingRows(face.row_of, self._trending_now)
         return face
 
@@ -107,6 +112,22 @@ class BundleFace:
         """Which items (I,) a request with these filters may be shown in its context; None where all may be."""
         return self._rules.allowed(filters, context)
 
+    def ruled(self, query: Query) -> Query:
+        """The query that forbids what the bundle's blocks and filters do, and those of its policy."""
+        return self._hard_rules.applied(query)
+
+    def rules_against(self, query: Query, row: int) -> tuple[Hard, ...]:
+        """The blocks and filters that keep an item from a query."""
+        return self._hard_rules.against(query, row)
+
+    def _ruling(self) -> HardRules:
+        return HardRules(lambda: ItemMatcher(self._rules.traits, self.row_of), self._blocks, hard_rules_of)
+
+    def broken_rules(self, row: int, filters: Filters, context: Mapping[str, str]) -> list[str]:
+        """Names of the rules of the catalogue and of a request that keep an item from it."""
+        deleted = ["deleted"] if self.overlay.deleted_I[row] else []
+        return deleted + self._rules.broken(row, filters, context)
+
     def finish(self, query: Query, found: Candidates) -> Candidates:
         """What of an answer may be shown: items that are known here, not deleted and that no hard rule forbids."""
         return hard_filter(self.overlay.fit(query), self.overlay.known(found))
@@ -118,32 +139,27 @@ class BundleFace:
         """
         live = self._live.listed([query.context]) if self._live else None
         if live is None:
-            return self._popular(query)
+            return self.popular(query)
         trending = self.finish(query, self._listed(*live[0], TRENDING))
         if len(trending) == query.k:
             return trending
         exclude = np.concatenate([query.exclude, trending.item_index])
-        rest = self._popular(replace(query, exclude=exclude, k=query.k - len(trending)))
+        rest = self.popular(replace(query, exclude=exclude, k=query.k - len(trending)))
         lowest = trending.score.min(initial=1)
         return trending.and_then(rest.with_score(lowest * rest.score / max(rest.score.max(initial=1), 1)))
 
-    def _popular(self, query: Query) -> Candidates:
-        known = {k: v for k, v in query.context.items() if k in self._popular_keys}
-        order_I, score_I = self._popular_order(tuple(sorted(known.items())))
-        # Few are forbidden: a short head of the list is enough, the whole of it always is.
-        head = 2 * query.k + len(query.history_L) + len(query.exclude)
-        best = self.finish(query, self._listed(order_I[:head], score_I[order_I[:head]], "popular"))
-        if len(best) < query.k and head < len(order_I):
-            best = self.finish(query, self._listed(order_I, score_I[order_I], "popular"))
-        return best
+    def knows_trends(self) -> bool:
+        """Whether anything is known of what trends now."""
+        return self._trending_now is not None and self._trending_now() is not None
+
+    def popular(self, query: Query) -> Candidates:
+        """The best `query.k` of what is popular by the bundle in the query's context, under its hard rules."""
+        found = self._heads.best(self.overlay.fit(query), query.k)
+        return self.finish(query, self._listed(*found, "popular"))
 
     def sources_of(self, mask: int) -> list[str]:
         """Names of the sources in a `source_mask`."""
-        return [name for bit, name in enumerate((*self.source_names, FRESH)) if mask >> bit & 1]
-
-    def _order(self, context: tuple[tuple[str, str], ...]) -> tuple[Int32, np.ndarray]:
-        score_I = self._popularity.in_context(dict(context))
-        return np.lexsort((np.arange(len(score_I)), -score_I)).astype(np.int32), score_I
+        return [name for bit, name in enumerate((*self.source_names, FRESH, PINNED)) if mask >> bit & 1]
 
     def _listed(self, rows_K: Int32, score_K: Float32, source: str) -> Candidates:
         bit = self.source_names.index(source) if source in self.source_names else None

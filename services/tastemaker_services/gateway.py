@@ -4,35 +4,51 @@ A list answered lately is answered again as long as nothing happened since, see 
 fails or is late, `ladder` decides. HTTP is `api`'s matter, the graph's parts are `graph`'s.
 """
 
-import asyncio
+import math
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import replace
-from typing import Any
-
-import numpy as np
+from functools import partial
+from typing import Any, Final, TypeVar
 
 from tastemaker import telemetry
 from tastemaker.config import Settings
 from tastemaker.errors import StateError
 from tastemaker.experiments.assignment import Assignment
+from tastemaker.features.user_state import UserState
+from tastemaker.registry.live import CHAMPION
+from tastemaker.stages.policy import beside, policy_of
 from tastemaker.state.lists import StoredList
 from tastemaker.types import Candidates, Origin, Query
-from tastemaker_services.answers import decision_of, items_of, keeps_features, unsourced
+from tastemaker.users.profile import Profile
+from tastemaker_services.answers import FITS, decision_of, items_of, keeps_features, unsourced
+from tastemaker_services.breakers import Breakers
 from tastemaker_services.cache import Lists
 from tastemaker_services.calls import StageError
 from tastemaker_services.decisions import DecisionLog
+from tastemaker_services.details import add_details
 from tastemaker_services.face import BundleFace
-from tastemaker_services.ladder import Ladder, Stages
+from tastemaker_services.ladder import Call, Ladder, Stages
 from tastemaker_services.lately import Lately
-from tastemaker_services.pins import CHAMPION, Pin
+from tastemaker_services.loop_lag import LoopLag
+from tastemaker_services.pages import Pages, rules_of
+from tastemaker_services.paging import Paging
+from tastemaker_services.pins import Pin
+from tastemaker_services.policies import policy_for
 from tastemaker_services.problems import Problem
-from tastemaker_services.queries import query_of
+from tastemaker_services.queries import Question, query_of
 from tastemaker_services.run import Run, shares
-from tastemaker_services.schema import RecommendationRequest
-from tastemaker_services.users import User
+from tastemaker_services.schema import Priority, RecommendationRequest
+from tastemaker_services.shadow import Answered
+from tastemaker_services.shedding import Admitted, Load
+from tastemaker_services.users import User, past_hash
 
-WARM_UP_SECONDS = 20.0
+T = TypeVar("T")
+NOT_PERSONALISED: Final = User([], UserState(), b"", profile=Profile(personalise=False))
+"""Of a request that asks for nothing personal: as one who opted out."""
+NOTHING_FITS: Final = "nothing-fits"
+"""Note on an empty list: filters, exclusions and hard rules together leave no item."""
 _SEED_DIGITS = 15
 """Of the request's id: what luck decides can be told from the log."""
 
@@ -49,6 +65,10 @@ class Gateway:
         decisions: Gets a record of every answer.
         lists: Lists answered lately; None where none are kept.
         read_stored: A user's list that was computed ahead; StateError where it cannot be read.
+        forced: The rung that the kill switch holds answers to; None where it holds none.
+        answered: Gets each request with its slate, once its stages are through.
+        pages: Where long lists are kept that are shown page by page; None where none are.
+        standing: The catalogue's own rules as the text of a policy.
     """
 
     def __init__(
@@ -62,84 +82,129 @@ class Gateway:
         decisions: DecisionLog,
         lists: Lists | None = None,
         read_stored: Callable[[str], Awaitable[StoredList | None]],
+        forced: Callable[[], str | None] = lambda: None,
+        answered: Callable[[Answered], None] = lambda _: None,
+        pages: Pages | None = None,
+        standing: Callable[[], str] = lambda: "",
     ) -> None:
         self._settings, self._shares = settings, shares(settings.gateway.budget_ms)
-        self._catalogue = settings.catalogue
+        lag = LoopLag(settings.gateway.deadline_ms / 1000)
+        self._forced, self._load = forced, Load(settings.gateway.shedding, settings.catalogue, lag)
+        self._breakers = Breakers(settings.gateway.breakers, settings.catalogue)
+        self._catalogue, self._standing = settings.catalogue, standing
         self._read_user, self._assign, self._pin = read_user, assign, pin
+        self._answered, self._paging = answered, Paging(pages, settings.cache.page_items)
         self._stages, self._decisions = stages, decisions
-        self._ladder = Ladder(stages, read_stored, settings.catalogue)
-        self._lately = Lately(lists, settings.catalogue)
+        self._ladder = Ladder(stages, read_stored, settings.catalogue, self._breakers)
+        self._lately = Lately(lists, settings.catalogue, self._breakers)
 
     async def recommend(self, request: RecommendationRequest, origin: Origin) -> dict[str, Any]:
         """The body of the answer.
 
         Raises:
-            Problem: 503 before the first bundle is ready; never for a fault of a part.
+            Problem: 429 where too much is under way, 503 before the first bundle is ready; never for a fault of a part.
         """
-        run = self._run(request.deadline_ms)
+        run = self.run(request.deadline_ms)
+        with self._load.request(request.priority if origin == "live" else "background") as admitted:
+            run.start_at(admitted.rung)
+            body = await self._body(run, request, origin)
+            if (request.deadline_ms or math.inf) >= self._settings.gateway.deadline_ms:
+                admitted.used = run.used  # that a shorter time was too short is its client's doing
+        return body
+
+    async def _body(self, run: Run, request: RecommendationRequest, origin: Origin) -> dict[str, Any]:
+        whole = self._paging.whole(request)
+        if request.cursor is not None:
+            return await self._paging.next(self, run, request, origin)
+        return await self._recommend(run, whole, origin, request.k)
+
+    async def _recommend(
+        self, run: Run, request: RecommendationRequest, origin: Origin, num_shown: int
+    ) -> dict[str, Any]:
+        """The body with the first `num_shown` items of the answer, and a cursor where more are kept."""
         now_ms = time.time_ns() // 1_000_000
         with run.stage("history"):
-            user = await self._user(run, request.user_id)
-            assignment = await self._assignment(run, request.user_id, now_ms, origin)
-            pin, assignment = self._pinned(run, assignment)
-            query = self._query(run, request, user, pin.face, now_ms=now_ms, origin=origin)
+            question = await self.question(run, request, origin, now_ms)
+            user, assignment, pin, query = question
             found = await self._lately.find(
                 run, request, query, pin.face, user=user, assignment=assignment, origin=origin
             )
-        slate = found.again(run, pin.face, query)
+        slate = None if run.forced else found.again(run, pin.face, query)
         if slate is None:
-            until = str((assignment.policy or {}).get("until", "rerank")) if assignment else "rerank"
+            until = policy_of(query.policy).until
             slate = await self._ladder.answer(run, pin.face, query, until, found)
             self._lately.keep(run, query, found.asked, slate)
+        reason = FITS if "cached" in run.degraded else "popular now"
+        cursor = None
+        if len(slate) > num_shown:
+            cursor = await self._paging.first(run, question, request, num_shown, slate, reason)
+            slate = slate.take(range(num_shown))
         run.end()
-        self._log(run, pin, query, slate=slate, assignment=assignment, origin=origin, now_ms=now_ms)
-        reason = "fits the history" if "cached" in run.degraded else "popular now"
+        self.log(run, question, request, slate, origin)
+        again = partial(self.query, run, request, user, now_ms=now_ms, origin=origin)
+        self._answered(Answered(run.request_id, now_ms, origin, pin.face, query, slate, again))
         items = items_of(pin.face, slate, reason, request.explain, is_personal=found.is_personal)
-        return self._body(run, pin, items, assignment)
+        if request.explain:
+            add_details(items, pin.face, slate, run.seen)
+        return self.body(run, pin, items, assignment) | {"next_cursor": cursor}
 
-    async def similar(self, item_id: str, k: int) -> dict[str, Any]:
-        """The items most like `item_id`.
+    async def question(
+        self, run: Run, request: RecommendationRequest, origin: Origin, now_ms: int
+    ) -> Question:
+        """A request in the terms of the bundle that answers it.
+
+        Of a request that is not to be personalised, nothing that is kept of its user is read but the experiment's draw.
 
         Raises:
-            Problem: 404 for an unknown item; 503 before the first bundle is ready.
+            Problem: 503 before the first bundle is ready.
         """
-        run = self._run(None)
-        pin, _ = self._pinned(run, None)
-        rows, unknown = pin.face.rows([item_id])
-        if unknown:
-            detail = f"item_id {item_id[:60]!r} is not in the catalogue: correct it"
-            raise Problem(404, "unknown-item", detail, field="item_id")
-        query = Query(history_L=np.empty(0, np.int32), k=k, exclude=rows)
+        user = await self.reader(run, request.user_id, request.personalise)
+        assignment = await self._assignment(run, request.user_id, now_ms, origin)
+        pin, assignment = self.pinned(run, assignment)
+        policy = policy_for(run, assignment)
+        query = self.query(run, request, user, pin.face, now_ms=now_ms, origin=origin, policy=policy)
+        return Question(user, assignment, pin, query)
+
+    async def nearest(
+        self, run: Run, pin: Pin, query: Query, stage: str, rest: Sequence[Any], reason: str
+    ) -> list[dict[str, Any]]:
+        """Items by one stage's own order under the query's hard rules; what trends, where it does not answer.
+
+        Raises:
+            Problem: 429 where too much is under way.
+        """
         try:
-            with run.stage("retrieve"):
-                call = (pin.face.sha256, int(rows[0]), k)
-                found = await self._stages.similar(call, run.left_seconds("retrieve"))
-            nearest = unsourced(found, len(pin.face.source_names))
-            candidates, reason = pin.face.finish(query, nearest), "like the item"
+            with self._load.request("interactive") as admitted, run.stage("retrieve"):
+                run.start_at(admitted.rung)
+                ask: Call = getattr(self._stages, stage)
+                call = (pin.face.sha256, query, *rest)
+                found = await self._ladder.ask(run, "retrieve", "nearest", ask, call)
+            candidates = pin.face.finish(query, unsourced(found, len(pin.face.source_names)))
         except StageError:
             candidates, reason = self._ladder.trending(run, pin.face, query), "popular now"
-        run.end()
-        return self._body(run, pin, items_of(pin.face, candidates, reason))
+        return items_of(pin.face, candidates, reason)
 
-    async def warm_up(self, face: BundleFace) -> None:
-        """Sends one request through all stages.
+    def admit(self, priority: Priority) -> AbstractContextManager[Admitted]:
+        """Counts a request for as long as it is under way; Problem 429 where too many are."""
+        return self._load.request(priority)
 
-        Raises:
-            StageError: One does not answer.
-        """
-        query = Query(history_L=np.arange(min(3, len(face.item_ids)), dtype=np.int32), k=10)
-        retrieved = await self._stages.retrieve((face.sha256, query), WARM_UP_SECONDS)
-        ranked = await self._stages.rank((face.sha256, query, retrieved), WARM_UP_SECONDS)
-        await self._stages.rerank((face.sha256, query, ranked), WARM_UP_SECONDS)
+    def run(self, deadline_ms: float | None) -> Run:
+        """A request's clock, begun now; None takes the gateway's deadline."""
+        gateway = self._settings.gateway
+        run = Run(self._catalogue, deadline_ms or gateway.deadline_ms, self._shares, gateway.budget_ms)
+        run.forced = self._forced()
+        run.start_at(run.forced)
+        return run
 
-    def _run(self, deadline_ms: float | None) -> Run:
-        return Run(self._catalogue, deadline_ms or self._settings.gateway.deadline_ms, self._shares)
+    async def reader(self, run: Run, user_id: str, personalise: bool) -> User | None:
+        """For whom a list is made: the user as of now, or where it is not to be personal somebody of whom nothing is read."""
+        return await self.user(run, user_id) if personalise else NOT_PERSONALISED
 
-    async def _user(self, run: Run, user_id: str) -> User | None:
+    async def user(self, run: Run, user_id: str) -> User | None:
+        """A user as of now; None where nothing can be read."""
         try:
-            async with asyncio.timeout(run.left_seconds("history")):
-                user = await self._read_user(user_id)
-        except (StateError, TimeoutError):
+            user = await self._read(run, "history", lambda: self._read_user(user_id))
+        except StateError:
             run.fall_to("no-history")
             return None
         if user.state is None:
@@ -148,13 +213,16 @@ class Gateway:
 
     async def _assignment(self, run: Run, unit: str, now_ms: int, origin: Origin) -> Assignment | None:
         try:
-            async with asyncio.timeout(run.left_seconds("history")):
-                return await self._assign(unit, now_ms, origin)
-        except (StateError, TimeoutError):
+            return await self._read(run, "experiment", lambda: self._assign(unit, now_ms, origin))
+        except StateError:
             run.fall_to("no-experiment")
             return None
 
-    def _pinned(self, run: Run, assignment: Assignment | None) -> tuple[Pin, Assignment | None]:
+    async def _read(self, run: Run, part: str, read: Callable[[], Awaitable[T]]) -> T:
+        seconds, fair = run.left_seconds("history"), run.fair_seconds("history")
+        return await self._breakers.read(part, read, seconds, fair)
+
+    def pinned(self, run: Run, assignment: Assignment | None) -> tuple[Pin, Assignment | None]:
         """The bundle to answer from. Where it is not the variant's, the answer is outside the experiment."""
         if assignment is not None:
             pin = self._pin(assignment.alias)
@@ -168,7 +236,7 @@ class Gateway:
             )
         return champion, None
 
-    def _query(
+    def query(
         self,
         run: Run,
         request: RecommendationRequest,
@@ -176,30 +244,36 @@ class Gateway:
         face: BundleFace,
         *,
         now_ms: int,
-        origin: Origin,
+        origin: Origin = "live",
+        policy: str = "",
     ) -> Query:
+        """A request in the rows of a bundle, with luck of its own, under a variant's policy and the catalogue's rules."""
+        policy = beside(policy, self._standing())
         length = self._settings.state.history_length
-        query = query_of(request, user, face, self._catalogue, history_length=length, now_ms=now_ms)
+        query = query_of(
+            request, user, face, self._catalogue, history_length=length, now_ms=now_ms, policy=policy
+        )
         keep = keeps_features(run.request_id, self._settings.gateway.features_share)
         seed = int(run.request_id[:_SEED_DIGITS], 16)
+        keep |= request.explain
         return replace(query, keep_features=keep, seed=seed, explore=origin == "live")
 
-    def _log(
+    def log(
         self,
         run: Run,
-        pin: Pin,
-        query: Query,
-        *,
+        question: Question,
+        request: RecommendationRequest,
         slate: Candidates,
-        assignment: Assignment | None,
         origin: Origin,
-        now_ms: int,
+        **more: Any,
     ) -> None:
+        """Counts an answer for its variant and hands its record on; `more` are further fields of the record."""
+        user, assignment, pin, query = question
         if assignment is not None:
             telemetry.SERVED.labels(self._catalogue, assignment.experiment, assignment.variant).inc()
         decision = decision_of(
             request_id=run.request_id,
-            timestamp_ms=now_ms,
+            timestamp_ms=query.now_ms,
             catalogue=self._catalogue,
             origin=origin,
             face=pin.face,
@@ -210,11 +284,13 @@ class Gateway:
             cached_from=run.cached_from,
             timings_ms=run.timings_ms,
         )
-        self._decisions.put(decision)
+        known = {"request": rules_of(request), "past_hash": past_hash(user), "forced": run.forced}
+        self._decisions.put(replace(decision, **known | more))
 
-    def _body(
+    def body(
         self, run: Run, pin: Pin, items: list[dict[str, Any]], assignment: Assignment | None = None
     ) -> dict[str, Any]:
+        """The body of an answer."""
         return {
             "request_id": run.request_id,
             "items": items,
@@ -223,6 +299,8 @@ class Gateway:
             "bundle": pin.face.bundle_id,
             "bundle_version": pin.version,
             "degraded": run.degraded,
+            "notes": [] if items else [NOTHING_FITS],
+            "forced": run.forced,
             "cached": run.cached_from is not None,
             "cached_from": run.cached_from,
             "timings_ms": run.timings_ms,

@@ -1,6 +1,7 @@
 """Gauges of processes that were killed: prometheus_client's multiprocess mode goes on adding them up."""
 
 import os
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
@@ -15,4 +16,5 @@ def forget_dead_gauges() -> None:
     for file in Path(folder).glob("gauge_live*_*.db"):
         pid = int(file.stem.rpartition("_")[2])
         if not psutil.pid_exists(pid):
-            mark_process_dead(pid, folder)  # type: ignore[no-untyped-call]
+            with suppress(FileNotFoundError):  # another process forgets it as well
+                mark_process_dead(pid, folder)  # type: ignore[no-untyped-call]

@@ -1,6 +1,6 @@
 """The gateway's replica: puts the gateway together with the graph's handles and the state, and serves its routes.
 
-This process imports neither torch nor FAISS: it answers from memory and by calls.
+In a spread graph this process imports neither torch nor FAISS: it answers from memory and by calls.
 """
 
 import asyncio
@@ -22,40 +22,41 @@ from tastemaker.experiments.router import Router
 from tastemaker.home import Home
 from tastemaker.registry.live import LiveVersion
 from tastemaker.state.connection import cache_url_of, connect, connect_async, url_of
-from tastemaker.state.items import PutItems, Written, write_items_async
+from tastemaker.state.items import ItemChanges, PutItems, Written, write_items_async
 from tastemaker.state.keys import Keys
 from tastemaker.state.lists import StoredList, read_list_async
 from tastemaker.types import Origin
 from tastemaker.users.profile import ProfileRow
 from tastemaker_services.api import create_api
 from tastemaker_services.cache import ResultCache
-from tastemaker_services.calls import Send, StageCalls
 from tastemaker_services.decisions import DecisionLog
-from tastemaker_services.face import BundleFace
+from tastemaker_services.draining import is_draining
+from tastemaker_services.explaining import Explainer
+from tastemaker_services.face import BundleFace, LiveFace
+from tastemaker_services.forcing import KillSwitch
 from tastemaker_services.gateway import Gateway
 from tastemaker_services.intake import Intake, Taken
-from tastemaker_services.ladder import Stages
+from tastemaker_services.keeping import Keeper, Turn
+from tastemaker_services.listing import Listing
 from tastemaker_services.live_trending import LiveTrending
+from tastemaker_services.pages import PageStore
 from tastemaker_services.pins import Pins
 from tastemaker_services.profiles import Profiles
+from tastemaker_services.question_schema import ExplainRequest, SearchRequest, SimilarRequest
+from tastemaker_services.quiet import prepare_process
+from tastemaker_services.recorded import Recorder
 from tastemaker_services.schema import RecommendationRequest
+from tastemaker_services.shadow import Answered, Shadow
+from tastemaker_services.spread import Graph, SpreadGraph
+from tastemaker_services.standing import StandingRules
 from tastemaker_services.users import User, read_user
-
-READY_SECONDS = 5.0
-_PLAIN_PICKLE = {"request_serialization": "pickle", "response_serialization": "pickle"}
-"""Between our own processes, under Ray's token; the default, cloudpickle, costs three times as much."""
+from tastemaker_services.warm_up import WarmUp
 
 
 class GatewayReplica:
     """What Serve runs as the ingress."""
 
-    def __init__(
-        self,
-        settings: Settings,
-        retriever: DeploymentHandle,
-        ranker: DeploymentHandle,
-        reranker: DeploymentHandle,
-    ) -> None:
+    def __init__(self, settings: Settings, *stages: DeploymentHandle) -> None:
         self._home = home = Home.open(settings.home)
         self._settings = settings
         self._keys = Keys(settings.catalogue, settings.state.partitions)
@@ -65,36 +66,44 @@ class GatewayReplica:
         self._trending = LiveTrending(connect(url), self._keys, settings.trending)
         self._intake = Intake(self._client, url, self._keys, settings, home)
         self._store = BundleStore.of(settings, home)
-        self._handles = [handle.options(**_PLAIN_PICKLE) for handle in (retriever, ranker, reranker)]
-        retrieval, ranking, reranking = self._handles
-        self._calls = {
-            "retriever": StageCalls(_sender(retrieval.retrieve)),
-            "ranker": StageCalls(_sender(ranking.rank)),
-            "reranker": StageCalls(_sender(reranking.rerank)),
-        }
-        stages = Stages(
-            retrieve=self._calls["retriever"],
-            rank=self._calls["ranker"],
-            rerank=self._calls["reranker"],
-            similar=StageCalls(_sender(retrieval.similar)),
-        )
+        self._graph = _graph(settings, stages)
         self._profiles = Profiles(self._client, self._bytes_client, self._cache_client, self._keys)
         self._decisions = DecisionLog(self._append_decisions, settings.catalogue)
         seconds = settings.cache.seconds
         self._cache = ResultCache(self._cache_client, self._keys, seconds) if seconds else None
+        self._recorder = Recorder(self._client, self._keys)
         router = Router(self._client, self._keys)
+        self._switch = KillSwitch(self._client, self._keys)
+        self._standing = StandingRules(self._client, self._keys)
         self._gateway = Gateway(
             settings,
             read_user=self._read_user,
             assign=router.assign,
             pin=self._pin,
-            stages=stages,
+            stages=self._graph.stages,
             decisions=self._decisions,
+            answered=self._note,
             lists=self._cache,
             read_stored=self._read_stored,
+            forced=self._switch.rung,
+            standing=self._standing.policy,
+            pages=self._pages(),
         )
-        items = PutItems(connect(url), self._keys)
-        self._pins = Pins(self._client, self._keys, self._load, self._gateway.warm_up, items)
+        self._listing = Listing(self._gateway)
+        self._explainer = Explainer(self._gateway, self._graph.stages)
+        self._shadow = Shadow(
+            settings.serving, settings.catalogue, settings.gateway.deadline_ms, pin=self._pin,
+            stages=self._graph.aside, is_busy=lambda: self._num_requests > 0, keep=self._decisions.put,
+        )  # fmt: skip
+        self._num_requests = 0
+        own = connect(url)
+        faces = Keeper(
+            self._load, PutItems(own, self._keys), Turn(own, self._keys), settings.catalogue,
+            settings.serving.keep_champion_seconds,
+        )  # fmt: skip
+        warm_up = WarmUp(self._graph.stages, self._recorder.read, settings.gateway.deadline_ms)
+        self._pins = Pins(self._client, self._keys, faces, warm_up, self._graph.names)
+        prepare_process()
 
     def __serve_build_asgi_app__(self) -> FastAPI:
         """The routes; background work lives as long as the application."""
@@ -113,17 +122,35 @@ class GatewayReplica:
             stack.push_async_callback(asyncio.to_thread, self._trending.stop)
             self._decisions.start()
             stack.push_async_callback(self._decisions.stop)
-            watcher = asyncio.create_task(self._pins.watch(self._count_replicas))
+            await self._switch.start()
+            stack.push_async_callback(self._switch.stop)
+            await self._standing.start()
+            stack.push_async_callback(self._standing.stop)
+            watcher = asyncio.create_task(self._pins.watch(self._follow))
+            stack.push_async_callback(self._pins.leave)
+            stack.push_async_callback(self._shadow.settle)
             stack.callback(watcher.cancel)
             yield
 
     async def recommend(self, request: RecommendationRequest, origin: Origin) -> dict[str, Any]:
         """See `gateway.Gateway`."""
-        return await self._gateway.recommend(request, origin)
+        self._num_requests += 1
+        try:
+            return await self._gateway.recommend(request, origin)
+        finally:
+            self._num_requests -= 1
 
-    async def similar(self, item_id: str, k: int) -> dict[str, Any]:
-        """See `gateway.Gateway`."""
-        return await self._gateway.similar(item_id, k)
+    async def similar(self, request: SimilarRequest) -> dict[str, Any]:
+        """See `listing.Listing`."""
+        return await self._listing.similar(request)
+
+    async def search(self, request: SearchRequest) -> dict[str, Any]:
+        """See `listing.Listing`."""
+        return await self._listing.search(request)
+
+    async def explain(self, request: ExplainRequest, origin: Origin) -> dict[str, Any]:
+        """See `explaining.Explainer`."""
+        return await self._explainer.explain(request, origin)
 
     async def append(self, events: list[Event]) -> Taken:
         """See `intake.Intake`."""
@@ -156,26 +183,38 @@ class GatewayReplica:
         """Every process follows within a second."""
         return await write_items_async(self._client, self._keys, rows)
 
+    def serves_item(self, item_id: str) -> bool:
+        """By what any alias answers from."""
+        return self._pins.serves_item(item_id)
+
     async def why_not_ready(self) -> str | None:
         """What is missing; sends a call through every handle."""
+        if is_draining(self._home):
+            return "the end: it takes no more requests"
         if self._pins.waiting_for is not None:
             return self._pins.waiting_for
-        calls = [asyncio.wait_for(_held(handle), READY_SECONDS) for handle in self._handles]
-        answers = await asyncio.gather(*calls, return_exceptions=True)
-        failed = [
-            str(answer) or type(answer).__name__ for answer in answers if isinstance(answer, BaseException)
-        ]
-        return f"a stage that does not answer: {failed[0]}" if failed else None
+        return await self._graph.why_not_ready()
 
-    def _count_replicas(self) -> None:
-        for stage, calls in self._calls.items():
-            calls.num_replicas = max(1, self._pins.num_replicas.get(stage, 1))
+    async def _follow(self) -> None:
+        self._graph.follow(self._pins.num_replicas)
+        await self._recorder.share()
+
+    def _pages(self) -> PageStore | None:
+        seconds = self._settings.cache.page_seconds
+        return PageStore(self._cache_client, self._keys, seconds) if seconds else None
+
+    def _note(self, answered: Answered) -> None:
+        self._recorder.note(answered.query, answered.face.item_ids)
+        self._shadow.offer(answered)
 
     def _pin(self, alias: str) -> Any:
         return self._pins.get(alias)
 
-    def _load(self, version: LiveVersion) -> BundleFace:
-        return BundleFace.of(Bundle.open(self._store, version.ref), self._trending.current)
+    def _load(self, version: LiveVersion, everything: ItemChanges) -> LiveFace:
+        bundle = Bundle.open(self._store, version.ref, whole=False)
+        live = LiveFace(BundleFace.of(bundle, self._trending.current))
+        live.take(everything)
+        return live
 
     async def _read_stored(self, user_id: str) -> StoredList | None:
         return await read_list_async(self._cache_client, self._keys, user_id)
@@ -187,12 +226,12 @@ class GatewayReplica:
         return await append_decisions_async(self._client, self._keys, decisions, self._settings.state)
 
 
-def _sender(method: Any) -> Send:
-    async def send(calls: list[Any]) -> Any:
-        return await method.remote(calls)
+def _graph(settings: Settings, stages: Sequence[DeploymentHandle]) -> Graph:
+    """What the settings ask for: the stages behind handles, or here."""
+    if settings.serving.graph == "spread":
+        retriever, ranker, reranker = stages
+        return SpreadGraph(retriever, ranker, reranker, settings.serving.batch)
+    # Torch and FAISS come with it, which a spread graph's gateway does not need.
+    from tastemaker_services.fused import FusedGraph
 
-    return send
-
-
-async def _held(handle: DeploymentHandle) -> Any:
-    return await handle.held.remote()
+    return FusedGraph(settings)

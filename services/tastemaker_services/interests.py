@@ -8,10 +8,9 @@ from tastemaker.bundle.store import BundleStore
 from tastemaker.features.content import ContentSpace
 from tastemaker.features.interests import encode_interests, mark_texts
 from tastemaker.home import Home
-from tastemaker.registry.live import read_live
+from tastemaker.registry.live import CHAMPION, read_live
 from tastemaker.state.keys import Keys
 from tastemaker_services.face import fingerprint_of
-from tastemaker_services.pins import CHAMPION
 
 
 class Interests:

@@ -10,12 +10,12 @@ from tastemaker import telemetry
 from tastemaker.config import GatewaySettings, Strict
 from tastemaker.data.item_rows import Item, parse_items
 from tastemaker.errors import StateError
+from tastemaker.ids import Id
 from tastemaker.state.items import MOST_ITEMS, Written
-from tastemaker_services.bodies import mapping, read_body, validate
+from tastemaker_services.bodies import mapping, query, read_body, validate
 from tastemaker_services.openapi import body_schema, query_schema
 from tastemaker_services.problems import Problem, invalid
 from tastemaker_services.routing import Routes
-from tastemaker_services.schema import Id
 
 
 class ItemsRequest(Strict):
@@ -56,7 +56,9 @@ class ItemsResponse(BaseModel):
 class DeletedResponse(BaseModel):
     """What became of a deletion."""
 
-    deleted: int = Field(description="0 where the item was deleted already")
+    deleted: int = Field(
+        description="0 where the item was deleted already, or is in no list: noted all the same, should a bundle bring it"
+    )
 
 
 class ItemsBackend(Protocol):
@@ -64,6 +66,10 @@ class ItemsBackend(Protocol):
 
     async def write_items(self, rows: Mapping[str, str | None]) -> Written:
         """See `state.items.write_items`. StateError where that fails."""
+        ...
+
+    def serves_item(self, item_id: str) -> bool:
+        """Whether an item is in a catalogue that is answered from."""
         ...
 
 
@@ -117,8 +123,11 @@ class ItemRoutes(Routes):
 
     async def _delete(self, request: Request, path: dict[str, Any]) -> dict[str, Any]:
         self.access.scopes(request.headers.get("authorization"), "catalogue")
-        asked = validate(DeleteRequest, dict(request.query_params) | path)
-        deleted = (await self._write({asked.item_id: None})).changed.count(True)
+        asked = validate(DeleteRequest, query(request) | path)
+        written = await self._write({asked.item_id: None})
+        deleted = written.changed.count(True)
+        if written.num_never_put and not self._backend.serves_item(asked.item_id):
+            deleted = 0
         self._count(deleted=deleted)
         return {"deleted": deleted}
 

@@ -1,12 +1,13 @@
 """What a request gets where not every part answers in time: the stages' answer, or the next rung's.
 
-A stage that fails or is late is replaced by the next rung: no rerank -> retrieval order -> the list answered last, or else
-the one computed ahead -> what trends in the context. Whatever a rung gives passes the hard filter.
+A stage that fails, is late, or did so too often lately (`breakers`) is replaced by the next rung: no rerank -> retrieval order ->
+the long-term vector in place of the session's -> the list answered last, or else the one computed ahead -> what trends in the
+context -> what is popular there by the bundle. Under load (`shedding`) and by the kill switch (`forcing`) a request starts at a rung.
+Whatever a rung gives passes the hard filter.
 """
 
-import asyncio
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import numpy as np
@@ -16,6 +17,7 @@ from tastemaker.errors import StateError
 from tastemaker.state.lists import StoredList
 from tastemaker.types import Candidates, Query
 from tastemaker_services.answers import unsourced
+from tastemaker_services.breakers import OWN_LATENESS, Breakers
 from tastemaker_services.calls import StageError
 from tastemaker_services.face import BundleFace
 from tastemaker_services.lately import Found
@@ -30,14 +32,25 @@ class Call(Protocol):
         ...
 
 
+async def _absent(call: Any, timeout_seconds: float) -> Any:
+    del call, timeout_seconds
+    raise StageError("this graph has no such stage")
+
+
 @dataclass(frozen=True, slots=True)
 class Stages:
-    """The graph behind the gateway. A call is (manifest hash, query) and, after retrieval, candidates."""
+    """The graph behind the gateway. A call is (manifest hash, query) and, after retrieval, candidates.
+
+    Beside the stages of an answer stand calls for other questions, see `replicas`; a graph without them does not answer those.
+    """
 
     retrieve: Call
     rank: Call
     rerank: Call
     similar: Call
+    search: Call = _absent
+    say: Call = _absent
+    reorder: Call = _absent
 
 
 class Ladder:
@@ -47,12 +60,18 @@ class Ladder:
         stages: The graph.
         read_stored: A user's list that was computed ahead; StateError where it cannot be read.
         catalogue: For the counts.
+        breakers: Of the parts.
     """
 
     def __init__(
-        self, stages: Stages, read_stored: Callable[[str], Awaitable[StoredList | None]], catalogue: str
+        self,
+        stages: Stages,
+        read_stored: Callable[[str], Awaitable[StoredList | None]],
+        catalogue: str,
+        breakers: Breakers,
     ) -> None:
         self._stages, self._read_stored, self._catalogue = stages, read_stored, catalogue
+        self._breakers = breakers
 
     async def answer(self, run: Run, face: BundleFace, query: Query, until: str, found: Found) -> Candidates:
         """The slate by the stages up to and with `until`, or by the best rung that answers."""
@@ -60,40 +79,102 @@ class Ladder:
         if unknown := len(best) - len(face.overlay.known(best)):
             telemetry.UNKNOWN_ROWS.labels(self._catalogue).inc(unknown)
         slate = face.finish(query, best)
-        if len(slate) or "trending" in run.degraded:
+        if len(slate) or {"trending", "popular"} & {*run.degraded}:
             return slate
         return self.trending(run, face, query)
 
+    def trending(self, run: Run, face: BundleFace, query: Query) -> Candidates:
+        """The lowest rungs, which need no stage: what trends, or where nothing is known of that, what is popular."""
+        if face.knows_trends() and not run.starts_at("popular"):
+            run.fall_to("trending")
+            return face.trending(query)
+        run.fall_to("popular")
+        return face.popular(query)
+
+    async def ask(self, run: Run, clock: str, part: str, stage: Call, call: Any) -> Any:
+        """A stage's answer to `call`.
+
+        Args:
+            run: The request.
+            clock: Whose share of the deadline it has.
+            part: Behind whose breaker it stands.
+            stage: What answers.
+            call: What is asked.
+
+        Raises:
+            StageError: It fails or is late, did so too often lately, or the request may not use stages.
+        """
+        seconds = run.left_seconds(clock)
+        if seconds <= 0:
+            raise StageError("no time is left for the stage")
+        if run.starts_at("cached"):
+            raise StageError("the request may use no stage")
+        breaker = self._breakers[part]
+        if not breaker.allows():
+            raise StageError(f"{part} is not tried for the moment: it did not answer")
+        try:
+            answer = await stage(call, seconds)
+        except StageError:
+            over = -run.left_seconds(clock)
+            if over < 0 or (seconds >= run.fair_seconds(clock) and over <= OWN_LATENESS * seconds):
+                breaker.failed()
+            raise
+        breaker.succeeded()
+        return answer
+
     async def _ladder(self, run: Run, face: BundleFace, query: Query, until: str, found: Found) -> Candidates:
-        retrieved = await self._stage(run, "retrieve", face, query)
+        retrieved = None if run.starts_at("cached") else await self._retrieved(run, face, query)
         if retrieved is None:
             return await self._without_stages(run, face, query, found)
+        if retrieved.missing_sources:
+            run.fall_to("no-source")
         if until == "retrieve":
             return retrieved
-        ranked = await self._stage(run, "rank", face, query, retrieved)
+        ranked = None
+        if not run.starts_at("retrieval-order"):
+            ranked = await self._stage(run, "rank", face, query, retrieved)
         if ranked is None:
             run.fall_to("retrieval-order")
             return retrieved
         if until == "rank":
             return ranked
-        reranked = await self._stage(run, "rerank", face, query, ranked)
+        reranked = None
+        if not run.starts_at("no-rerank"):
+            reranked = await self._stage(run, "rerank", face, query, ranked)
         if reranked is None:
             run.fall_to("no-rerank")
             return ranked
         return reranked
 
+    async def _retrieved(self, run: Run, face: BundleFace, query: Query) -> Candidates | None:
+        """Of the session's vector; where that fails or there is no time for it, of the long-term one."""
+        if not (query.record or len(query.visit_L)):
+            return await self._stage(run, "retrieve", face, query)
+        if not (run.starts_at("base-vector") or run.is_short("retrieve")):
+            found = await self._stage(run, "retrieve", face, query, part="session")
+            if found is not None or run.left_seconds("retrieve") <= 0:
+                return found
+        plain = await self._stage(run, "retrieve", face, replace(query, long_term_only=True))
+        if plain is not None:
+            run.fall_to("base-vector")
+        return plain
+
     async def _without_stages(self, run: Run, face: BundleFace, query: Query, found: Found) -> Candidates:
-        slate = found.rung(run, face, query)
-        if slate is None and found.is_personal:
-            slate = await self._stored(run, face, query)
-        return self.trending(run, face, query) if slate is None else slate
+        slate = None
+        if not run.starts_at("trending"):
+            slate = found.rung(run, face, query)
+            if slate is None and found.is_personal:
+                slate = await self._stored(run, face, query)
+        return self.trending(run, face, query) if slate is None else self._filled(run, face, query, slate)
 
     async def _stored(self, run: Run, face: BundleFace, query: Query) -> Candidates | None:
         """The list that this very bundle computed ahead for the user; None where the rules leave nothing of it."""
+        seconds, fair = run.left_seconds("rank"), run.fair_seconds("history")
         try:
-            async with asyncio.timeout(run.left_seconds("rank")):
-                stored = await self._read_stored(query.user_id)
-        except (StateError, TimeoutError):
+            stored = await self._breakers.read(
+                "stored", lambda: self._read_stored(query.user_id), seconds, fair
+            )
+        except StateError:
             return None
         if stored is None or stored.bundle_id != face.bundle_id:
             return None
@@ -105,18 +186,26 @@ class Ladder:
         run.fall_to("cached")
         return slate
 
-    def trending(self, run: Run, face: BundleFace, query: Query) -> Candidates:
-        """The lowest rung, which needs no stage: what trends, then what is popular."""
-        run.fall_to("trending")
-        return face.trending(query)
+    def _filled(self, run: Run, face: BundleFace, query: Query, slate: Candidates) -> Candidates:
+        """A list of an earlier time, and behind it what trends, in place of what the rules have taken from it since."""
+        if len(slate) >= query.k:
+            return slate
+        exclude = np.concatenate([query.exclude, slate.item_index])
+        rest = self.trending(run, face, replace(query, exclude=exclude, k=query.k - len(slate)))
+        below = slate.score.min() * rest.score / max(rest.score.max(initial=1), 1)
+        return slate.and_then(rest.with_score(below))
 
     async def _stage(
-        self, run: Run, name: str, face: BundleFace, query: Query, *candidates: Candidates
+        self, run: Run, name: str, face: BundleFace, query: Query, *candidates: Candidates, part: str = ""
     ) -> Candidates | None:
-        call: Call = getattr(self._stages, name)
+        """A stage's candidates; None where there are none in time. `part` is another breaker than the stage's."""
+        call = (face.sha256, query, *candidates)
         try:
             with run.stage(name):
-                answer: Candidates = await call((face.sha256, query, *candidates), run.left_seconds(name))
+                answer: Candidates = await self.ask(
+                    run, name, part or name, getattr(self._stages, name), call
+                )
+                run.seen[name] = answer
                 return answer
         except StageError:
             return None

@@ -1,12 +1,13 @@
 """What was answered lately, seen from one request: may it be answered again, and what is kept of this answer."""
 
-import asyncio
 from dataclasses import dataclass
+from functools import partial
 
 from tastemaker import telemetry
 from tastemaker.errors import StateError
 from tastemaker.experiments.assignment import Assignment
 from tastemaker.types import Candidates, Origin, Query
+from tastemaker_services.breakers import Breakers
 from tastemaker_services.cache import Kept, Lists, question_of, version_of
 from tastemaker_services.face import BundleFace
 from tastemaker_services.run import Run
@@ -58,10 +59,11 @@ class Lately:
     Args:
         lists: Where; None where nothing is kept.
         catalogue: For the counts.
+        breakers: Of the parts; a cache that does not answer is not waited for by every request.
     """
 
-    def __init__(self, lists: Lists | None, catalogue: str) -> None:
-        self._lists, self._catalogue = lists, catalogue
+    def __init__(self, lists: Lists | None, catalogue: str, breakers: Breakers) -> None:
+        self._lists, self._catalogue, self._breakers = lists, catalogue, breakers
 
     async def find(
         self,
@@ -85,12 +87,11 @@ class Lately:
             return Found()
         version = version_of(user.version, request) if user else None
         asked = Asked(question_of(request, query, face, assignment), version)
+        read = partial(self._lists.get, query.user_id, asked.question, len(face.source_names), query.now_ms)
         try:
-            async with asyncio.timeout(run.left_seconds("history")):
-                kept = await self._lists.get(
-                    query.user_id, asked.question, len(face.source_names), query.now_ms
-                )
-        except (StateError, TimeoutError):
+            seconds, fair = run.left_seconds("history"), run.fair_seconds("history")
+            kept = await self._breakers.read("cache", read, seconds, fair)
+        except StateError:
             self._count("unread")
             return Found(asked)
         self._count("miss" if kept is None else "hit" if kept.version == asked.version else "outdated")

@@ -28,14 +28,19 @@ def _inlined(node: Any, definitions: Mapping[str, Any]) -> Any:
 
 
 def query_schema(*names: str) -> dict[str, Any]:
-    """A route with these parameters; all but `k` are required."""
-    kinds = {"k": {"type": "integer", "minimum": 1, "default": 10}}
+    """A route with these parameters; all but `k` and those that end in "?" are required."""
+    kinds: dict[str, dict[str, Any]] = {
+        "k": {"type": "integer", "minimum": 1, "default": 10},
+        "personal?": {"type": "number", "minimum": 0, "maximum": 1, "default": 0},
+        "paged?": {"type": "boolean", "default": False},
+        "personalise?": {"type": "boolean", "default": True},
+    }
     return {
         "parameters": [
             {
-                "name": name,
+                "name": name.removesuffix("?"),
                 "in": "query",
-                "required": name != "k",
+                "required": name != "k" and not name.endswith("?"),
                 "schema": kinds.get(name, {"type": "string"}),
             }
             for name in names

@@ -3,13 +3,16 @@
 Not for faults of our own parts, which the ladder of fallbacks hides.
 """
 
+import json
 import reprlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
-from starlette.responses import JSONResponse
+from starlette.responses import Response
+
+from tastemaker.ids import ID_PATTERN, ID_RULE
 
 CONTENT_TYPE = "application/problem+json"
 _REPR = reprlib.Repr()  # of a value of any size and depth
@@ -56,10 +59,11 @@ class Problem(Exception):  # noqa: N818 (the RFC's own word)
             members["errors"] = self.errors
         return members
 
-    def response(self) -> JSONResponse:
+    def response(self) -> Response:
         """The HTTP answer."""
         headers = dict(self.headers) if self.headers else None
-        return JSONResponse(self.body(), self.status, headers, media_type=CONTENT_TYPE)
+        content = json.dumps(self.body(), ensure_ascii=False, separators=(",", ":")).encode(errors="replace")
+        return Response(content, self.status, headers, media_type=CONTENT_TYPE)
 
 
 def invalid(field: str, detail: str) -> Problem:
@@ -79,7 +83,7 @@ def of_validation(error: ValidationError, model: type[BaseModel]) -> Problem:
 
 
 def _path(fault: ErrorDetails) -> str:
-    return ".".join(_printable(part) for part in fault["loc"]) or "body"
+    return ".".join(printable(part) for part in fault["loc"]) or "body"
 
 
 def _sentence(fault: ErrorDetails, model: type[BaseModel]) -> str:
@@ -94,15 +98,17 @@ def _sentence(fault: ErrorDetails, model: type[BaseModel]) -> str:
         case "string_too_long" | "too_long":
             actual = fault["ctx"].get("actual_length") or len(str(fault["input"]))
             return f"{path} has length {actual}, must be at most {fault['ctx']['max_length']}: shorten it"
+        case "string_pattern_mismatch" if fault["ctx"]["pattern"] == ID_PATTERN:
+            return f"{path} is {_shown(fault['input'])}, must be {ID_RULE}: correct it"
         case _:
             return f"{path} is {_shown(fault['input'])}: {fault['msg'][0].lower()}{fault['msg'][1:]}"
 
 
 def _shown(value: Any) -> str:
-    text = _printable(_REPR.repr(value))
+    text = printable(_REPR.repr(value))
     return text if len(text) <= 60 else f"{text[:57]}..."
 
 
-def _printable(value: object) -> str:
+def printable(value: object) -> str:
     """Text that UTF-8 can carry, also where a client sent half a surrogate pair."""
     return str(value)[:120].encode(errors="replace").decode()

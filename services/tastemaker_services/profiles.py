@@ -82,5 +82,9 @@ class Profiles:
         with state_errors("delete lists"):
             pipe: Any = self._cache.pipeline(transaction=False)
             for user_id in user_ids:
-                pipe.delete(self._keys.cached_lists(user_id), self._keys.stored_list(user_id))
+                pipe.delete(
+                    self._keys.cached_lists(user_id),
+                    self._keys.paged_lists(user_id),
+                    self._keys.stored_list(user_id),
+                )
             await pipe.execute()

@@ -3,16 +3,30 @@
 What a new user answered stands in for a past; of a user who opted out neither past nor answers are in the query.
 """
 
+from typing import NamedTuple
+
 import numpy as np
 
 from tastemaker import telemetry
+from tastemaker.experiments.assignment import Assignment
+from tastemaker.features.places import CONTEXT_LOCATION, Place
 from tastemaker.models.popularity import SEPARATOR
 from tastemaker.types import Float32, Query
 from tastemaker.users.profile import DEMOGRAPHIC, Onboarding, Profile, demographic_group
 from tastemaker_services.answers import newest_once
 from tastemaker_services.face import BundleFace, split_context
+from tastemaker_services.pins import Pin
 from tastemaker_services.schema import RecommendationRequest
 from tastemaker_services.users import User
+
+
+class Question(NamedTuple):
+    """A request's user (None where nothing could be read), variant, bundle and query."""
+
+    user: User | None
+    assignment: Assignment | None
+    pin: Pin
+    query: Query
 
 
 def query_of(
@@ -23,6 +37,7 @@ def query_of(
     *,
     history_length: int,
     now_ms: int,
+    policy: str = "",
 ) -> Query:
     """The query of a request.
 
@@ -37,6 +52,7 @@ def query_of(
         catalogue: For the counts.
         history_length: Newest items that the stages see; older ones are excluded all the same.
         now_ms: When the request came.
+        policy: What the variant changes, see `Query`.
     """
     session, unknown_session = face.rows(request.session)
     exclude, unknown_exclude = face.rows(request.exclude)
@@ -52,14 +68,15 @@ def query_of(
     if unknown_keys:
         telemetry.UNKNOWN_CONTEXT.labels(catalogue).inc(unknown_keys)
     visit_L = newest_once(np.concatenate([liked, session]))
+    at_home = _home(profile) if profile.personalise else {}
     if not profile.personalise:
         refused, visit_L = session, session[:0]
     seen_L = newest_once(np.concatenate([past, visit_L]))
-    return Query(
+    query = Query(
         history_L=seen_L[-history_length:],
         k=request.k,
         user_id=request.user_id,
-        context=(_of_profile(profile, now_ms) if is_new else {}) | context,
+        context=(_of_profile(profile, now_ms) if is_new else {}) | at_home | context,
         exclude=np.concatenate([exclude, refused, seen_L[:-history_length]]),
         allowed=face.allowed(request.filters, request.context),
         now_ms=now_ms,
@@ -67,7 +84,9 @@ def query_of(
         record=user.record if user and user.state else None,
         interest_D=_interest(profile, face) if is_new else None,
         lineage=face.overlay.lineage,
+        policy=policy,
     )
+    return face.ruled(query)
 
 
 def _of_profile(profile: Profile, now_ms: int) -> dict[str, str]:
@@ -78,6 +97,12 @@ def _of_profile(profile: Profile, now_ms: int) -> dict[str, str]:
         "tag": SEPARATOR.join(profile.onboarding.tags),
     }
     return {key: value for key, value in found.items() if value}
+
+
+def _home(profile: Profile) -> dict[str, str]:
+    """Where the user is at home, to about a kilometre: where a request comes from that does not say it."""
+    home = profile.location
+    return {} if home is None else {CONTEXT_LOCATION: Place(home.lat, home.lon).coarse().text()}
 
 
 def _interest(profile: Profile, face: BundleFace) -> Float32 | None:

@@ -18,13 +18,16 @@ class Routes:
     def __init__(self, settings: GatewaySettings, catalogue: str) -> None:
         self.settings, self.catalogue = settings, catalogue
         self.access = Access(settings.keys)
+        self._under_way = telemetry.IN_FLIGHT.labels(catalogue, "http")
 
     async def answer(self, route: str, answer: Awaitable[dict[str, Any]], status: int = 200) -> Response:
         """The body that is awaited, or the problem that it ends in, counted under the route's name."""
         try:
-            body = await answer
+            with self._under_way.track_inprogress():
+                body = await answer
         except Problem as problem:
-            outcome = {401: "unauthorized", 403: "unauthorized", 503: "error"}.get(problem.status, "invalid")
+            outcomes = {401: "unauthorized", 403: "unauthorized", 429: "refused", 503: "error"}
+            outcome = outcomes.get(problem.status, "invalid")
             telemetry.REQUESTS.labels(self.catalogue, route, outcome).inc()
             return problem.response()
         outcome = "degraded" if body.get("degraded") else "ok"

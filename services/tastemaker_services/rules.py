@@ -10,58 +10,22 @@ from typing import Any, Final, Self
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute
 
-from tastemaker.data.schema import Column
-from tastemaker.features.rows import placed, spliced
-from tastemaker.types import Bool, Int32, Int64
+from tastemaker.data.schema import ITEM_DETAILS, ITEMS_SCHEMA, Column
+from tastemaker.features.rows import placed
+from tastemaker.features.traits import ItemTraits, WordLists, column_of
+from tastemaker.types import Bool, Float32, Int32
 from tastemaker_services.schema import Filters
 
+pc: Any = pyarrow.compute  # its stubs know neither list arrays nor chunked ones
 COUNTRY: Final = "country"
 """Key of the request's context."""
 _COUNTRIES_KEPT = 16
+_MASKS_KEPT = 32
+"""A byte an item each."""
+_FIELDS: Final = pa.schema([*ITEMS_SCHEMA, *ITEM_DETAILS])
 Words = Sequence[str | None]
-
-
-@dataclass(frozen=True)
-class _Lists:
-    """A list of words for each item, as codes laid end to end. Codes are never taken back."""
-
-    codes: Mapping[str, int]
-    offsets_I1: Int64
-    code_V: Int32
-
-    @classmethod
-    def of(cls, lists: Iterable[Iterable[str | None] | None]) -> Self:
-        return cls({}, np.zeros(1, np.int64), np.empty(0, np.int32)).after(None, lists)
-
-    def after(self, rows_W: Int32 | None, lists: Iterable[Iterable[str | None] | None]) -> Self:
-        codes = dict(self.codes)
-        found = [[codes.setdefault(word, len(codes)) for word in own or () if word] for own in lists]
-        rows = np.arange(len(found)) if rows_W is None else rows_W
-        offsets_W1 = np.concatenate([[0], np.cumsum([len(own) for own in found])]).astype(np.int64)
-        code_V = np.array([code for own in found for code in own], np.int32)
-        return replace(self, codes=codes, **self._spliced(rows, offsets_W1, code_V))
-
-    def _spliced(self, rows_W: Any, offsets_W1: Int64, code_V: Int32) -> dict[str, Any]:
-        offsets, values = spliced(self.offsets_I1, self.code_V, rows_W, offsets_W1, code_V)
-        return {"offsets_I1": offsets, "code_V": values}
-
-    def any_of(self, words: Iterable[str]) -> Bool:
-        """Items (I,) whose list has one of the words."""
-        wanted = [code for word in words if (code := self.codes.get(word)) is not None]
-        hit_V = np.isin(self.code_V, wanted)
-        item_V = np.repeat(np.arange(len(self)), np.diff(self.offsets_I1))
-        mask_I: Bool = np.zeros(len(self), bool)
-        mask_I[item_V[hit_V]] = True
-        return mask_I
-
-    def __len__(self) -> int:
-        return len(self.offsets_I1) - 1
-
-    @property
-    def lengths(self) -> Int64:
-        """Words of each item."""
-        return np.diff(self.offsets_I1)
 
 
 @dataclass(frozen=True)
@@ -71,9 +35,8 @@ class ItemRules:
     An item that names regions is shown only where the request's country is one of them; without a country, nowhere.
     """
 
-    categories: _Lists
-    tags: _Lists
-    regions: _Lists
+    traits: ItemTraits
+    regions: WordLists
     maturity_I: Int32
 
     @classmethod
@@ -86,47 +49,76 @@ class ItemRules:
     ) -> Self:
         """Those of a catalogue's columns; unset ones are unknown."""
         num = len(categories)
-        return cls(
-            _Lists.of([category] for category in categories),
-            _Lists.of(tags),
-            _Lists.of(_regions(regions or [None] * num)),
-            np.array([age or 0 for age in maturity or [None] * num], np.int32),
-        )
+        columns: dict[str, list[Any]] = {
+            Column.TITLE: [""] * num,
+            Column.CATEGORY: [name or "" for name in categories],
+            Column.TAGS: [[tag for tag in own or () if tag] for own in tags],
+            Column.REGIONS: [list(own or ()) for own in regions or [None] * num],
+            Column.MATURITY: list(maturity or [None] * num),
+        }
+        return cls.from_items(pa.table(columns, pa.schema([_FIELDS.field(name) for name in columns])))
 
     @classmethod
-    def from_items(cls, items: pa.Table) -> Self:
-        """Those of a table with the schema of imported items."""
-        details = (_column(items, name) for name in (Column.REGIONS, Column.MATURITY))
-        return cls.of(_given(items, Column.CATEGORY), _given(items, Column.TAGS), *details)
+    def from_items(cls, items: pa.Table, interactions_I: Float32 | None = None) -> Self:
+        """Those of a table with the schema of imported items; see `ItemTraits.from_items`."""
+        none = cls(ItemTraits.from_items(items, interactions_I), WordLists.of([]), np.empty(0, np.int32))
+        return none._with_details(np.arange(items.num_rows, dtype=np.int32), items)
 
     def after(self, rows_W: Int32, items: pa.Table) -> Self:
         """The rules with other items at `rows_W`, ascending: in place of some, or next behind the last."""
         if not len(rows_W):
             return self
-        ages = np.array([age or 0 for age in _given(items, Column.MATURITY)], np.int32)
+        return replace(self, traits=self.traits.after(rows_W, items))._with_details(rows_W, items)
+
+    def _with_details(self, rows_W: Int32, items: pa.Table) -> Self:
+        regions = column_of(items, Column.REGIONS, pa.list_(pa.string()))
+        ages: Any = pc.fill_null(column_of(items, Column.MATURITY, pa.int32()), 0)
         return replace(
             self,
-            categories=self.categories.after(rows_W, [[name] for name in _given(items, Column.CATEGORY)]),
-            tags=self.tags.after(rows_W, _given(items, Column.TAGS)),
-            regions=self.regions.after(rows_W, _regions(_given(items, Column.REGIONS))),
-            maturity_I=placed(self.maturity_I, rows_W, ages),
+            regions=self.regions.after(rows_W, _uppercase(regions)),
+            maturity_I=placed(self.maturity_I, rows_W, ages.to_numpy().astype(np.int32)),
         )
 
     def allowed(self, filters: Filters, context: Mapping[str, str]) -> Bool | None:
-        """Which items (I,) the request may be shown; None where all may be."""
-        masks = []
+        """Which items (I,) the request may be shown, read-only; None where all may be."""
+        country = context.get(COUNTRY, "").upper() if len(self.regions.code_V) else ""
+        asked = frozenset(filters.categories), frozenset(filters.tags), filters.max_maturity
+        return self._allowed(*asked, country)
+
+    @cached_property
+    def _allowed(self) -> Callable[[frozenset[str], frozenset[str], int | None, str], Bool | None]:
+        """The masks asked for lately: one looks at the whole catalogue."""
+
+        @lru_cache(_MASKS_KEPT)
+        def mask(
+            categories: frozenset[str], tags: frozenset[str], max_maturity: int | None, country: str
+        ) -> Bool | None:
+            filters = Filters(categories=tuple(categories), tags=tuple(tags), max_maturity=max_maturity)
+            masks = self._masks(filters, {COUNTRY: country})
+            if not masks:
+                return None
+            allowed_I: Bool = np.logical_and.reduce(list(masks.values()))
+            allowed_I.flags.writeable = False
+            return allowed_I
+
+        return mask
+
+    def broken(self, row: int, filters: Filters, context: Mapping[str, str]) -> list[str]:
+        """Names of those of the rules that keep an item from a request."""
+        return [name for name, allowed_I in self._masks(filters, context).items() if not allowed_I[row]]
+
+    def _masks(self, filters: Filters, context: Mapping[str, str]) -> dict[str, Bool]:
+        """Which items (I,) each rule that says anything lets through."""
+        masks: dict[str, Bool] = {}
         if filters.categories:
-            masks.append(self.categories.any_of(filters.categories))
+            masks["filters.categories"] = self.traits.category.any_of(filters.categories)
         if filters.tags:
-            masks.append(self.tags.any_of(filters.tags))
+            masks["filters.tags"] = self.traits.tags.any_of(filters.tags)
         if filters.max_maturity is not None:
-            masks.append(self.maturity_I <= filters.max_maturity)
+            masks["maturity"] = self.maturity_I <= filters.max_maturity
         if len(self.regions.code_V):
-            masks.append(self._in_country(context.get(COUNTRY, "").upper()))
-        if not masks:
-            return None
-        allowed_I: Bool = np.logical_and.reduce(masks)
-        return allowed_I
+            masks["region"] = self._in_country(context.get(COUNTRY, "").upper())
+        return masks
 
     @cached_property
     def _in_country(self) -> Callable[[str], Bool]:
@@ -140,13 +132,7 @@ class ItemRules:
         return mask
 
 
-def _regions(lists: Iterable[Iterable[str | None] | None]) -> list[list[str]]:
-    return [[region.upper() for region in own or () if region] for own in lists]
-
-
-def _column(items: pa.Table, name: str) -> list[Any] | None:
-    return items[name].to_pylist() if name in items.column_names else None
-
-
-def _given(items: pa.Table, name: str) -> list[Any]:
-    return items[name].to_pylist()
+def _uppercase(lists: Any) -> Any:
+    ends = np.cumsum(pc.fill_null(pc.list_value_length(lists), 0).to_numpy())
+    offsets = pa.array(np.concatenate([[0], ends]), pa.int32())
+    return pa.ListArray.from_arrays(offsets, pc.utf8_upper(lists.flatten()))

@@ -1,16 +1,24 @@
-"""One request under way: its clock, its stages' deadlines, and what happened to it."""
+"""One request under way: its clock, its stages' deadlines, the rungs that it may take, and what happened to it."""
 
+import asyncio
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Awaitable, Iterator, Mapping
 from contextlib import contextmanager
 from itertools import accumulate
+from typing import TypeVar
 from uuid import uuid4
 
 from tastemaker import telemetry
 from tastemaker.config import BudgetSettings
+from tastemaker.errors import StateError
+from tastemaker.state.forced import RUNGS
+from tastemaker.types import Candidates
 
+T = TypeVar("T")
 ANSWER_BY = 0.95
 """Part of the deadline after which no stage is waited for."""
+FAIR_SHARE = 0.5
+"""Part of a stage's p99 in which it should mostly have answered: to be late in less time says nothing of it."""
 
 
 class Run:
@@ -20,17 +28,25 @@ class Run:
         catalogue: For the metrics.
         deadline_ms: Of the whole request.
         shares: See `shares`.
+        budget: See `BudgetSettings`.
     """
 
-    def __init__(self, catalogue: str, deadline_ms: float, shares: Mapping[str, float]) -> None:
-        self._catalogue, self._shares = catalogue, shares
+    def __init__(
+        self, catalogue: str, deadline_ms: float, shares: Mapping[str, float], budget: BudgetSettings
+    ) -> None:
+        self._catalogue, self._shares, self._budget = catalogue, shares, budget
         self._started = time.perf_counter()
         self._deadline_ms = deadline_ms
+        self._floor = -1
         self.request_id = uuid4().hex
         self.degraded: list[str] = []
+        self.forced: str | None = None
+        """The rung of the kill switch."""
         self.cached_from: str | None = None
         """The earlier request whose list is answered again."""
         self.timings_ms: dict[str, float] = {}
+        self.seen: dict[str, Candidates] = {}
+        """What each stage answered."""
 
     def elapsed_ms(self) -> float:
         """Since the start."""
@@ -39,6 +55,42 @@ class Run:
     def left_seconds(self, stage: str) -> float:
         """Until the stage must have answered."""
         return (self._deadline_ms * self._shares[stage] - self.elapsed_ms()) / 1000
+
+    def fair_seconds(self, stage: str) -> float:
+        """The time in which a sound stage mostly answers."""
+        budget_ms: float = getattr(self._budget, stage)
+        return FAIR_SHARE * budget_ms / 1000
+
+    def is_short(self, stage: str) -> bool:
+        """Whether there is less time left than the stage may need."""
+        budget_ms: float = getattr(self._budget, stage)
+        return self.left_seconds(stage) < budget_ms / 1000
+
+    @property
+    def used(self) -> float:
+        """Part of the deadline that has passed."""
+        return self.elapsed_ms() / self._deadline_ms
+
+    def start_at(self, rung: str | None) -> None:
+        """Forbids all rungs above `rung`; None forbids none. A higher one than an earlier call's changes nothing."""
+        if rung is not None:
+            self._floor = max(self._floor, RUNGS.index(rung))
+
+    def starts_at(self, rung: str) -> bool:
+        """Whether the request may not go above `rung`."""
+        return self._floor >= RUNGS.index(rung)
+
+    async def within(self, stage: str, answer: Awaitable[T]) -> T:
+        """What is awaited, if it comes in a stage's time.
+
+        Raises:
+            StateError: It does not.
+        """
+        try:
+            async with asyncio.timeout(self.left_seconds(stage)):
+                return await answer
+        except TimeoutError as error:
+            raise StateError(f"no answer in the time of {stage}") from error
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:

@@ -3,20 +3,23 @@
 Within /v1 keys are only ever added.
 """
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, Field
 
 from tastemaker.config import Strict
+from tastemaker.ids import Id
 from tastemaker.types import MAX_ID_LENGTH
 
 MAX_SESSION = 500
-MAX_EXCLUDE = 5000
-CONTEXT_KEYS = frozenset({"device", "country", "local_time", "page", "language"})
+MAX_EXCLUDE = 10_000
+CONTEXT_KEYS = frozenset({"device", "country", "local_time", "page", "language", "location"})
 """Context keys that every bundle knows; others are known where a bundle has such segments."""
 
-Id = Annotated[str, Field(min_length=1, max_length=MAX_ID_LENGTH)]
+Priority = Literal["interactive", "batch", "background"]
+"""Highest first; the last is of simulated and replayed requests."""
 Text = Annotated[str, Field(max_length=MAX_ID_LENGTH)]
+Cursor = Annotated[str, Field(min_length=1, max_length=64)]
 
 
 class Filters(Strict):
@@ -39,7 +42,7 @@ class RecommendationRequest(Strict):
     context: dict[Text, Text] = Field(
         {},
         max_length=32,
-        description="device, country, local_time (ISO 8601), …; unknown keys are ignored",
+        description="device, country, local_time (ISO 8601), location (52.52,13.41), …; unknown keys are ignored",
     )
     session: tuple[Id, ...] = Field(
         (),
@@ -50,17 +53,29 @@ class RecommendationRequest(Strict):
         (), max_length=MAX_EXCLUDE, description="items that must not be recommended"
     )
     filters: Filters = Field(Filters(), description="hard rules")
-    explain: bool = Field(False, description="add each source's own score to the items; needs scope explain")
+    explain: bool = Field(
+        False,
+        description="add to each item its sources' scores, its rank after each stage and telling features; needs scope explain",
+    )
+    personalise: bool = Field(
+        True,
+        description="false: nothing that is kept of the user is read, nor the session; as for who opted out",
+    )
+    paged: bool = Field(
+        False,
+        description="make a long list once, answer its first k items, and give a cursor to those behind",
+    )
+    cursor: Cursor | None = Field(
+        None,
+        description="`next_cursor` of an earlier answer: the next k items of that list; goes with user_id and k",
+    )
     deadline_ms: float | None = Field(
         None, gt=0, le=60_000, description="time that the answer may take; empty takes the gateway's"
     )
-
-
-class SimilarRequest(Strict):
-    """Parameters of `GET /v1/items/similar`."""
-
-    item_id: Id = Field(description="the customer's own id")
-    k: int = Field(10, ge=1, description="length of the list")
+    priority: Literal["interactive", "batch"] = Field(
+        "interactive",
+        description="batch, for prefetching and mails, gives way first where there is much load",
+    )
 
 
 class EraseRequest(Strict):
@@ -83,7 +98,17 @@ class Recommended(BaseModel):
     rank: int = Field(description="1 is the first")
     sources: list[str] = Field(description="what proposed the item")
     reason: str = Field(description="why, in one phrase")
+    because: str | None = Field(
+        None, description="the item of the user's past or visit that speaks most for this one, where any does"
+    )
     source_scores: dict[str, float] | None = Field(None, description="with `explain` only")
+    ranks: dict[str, int] | None = Field(
+        None, description="with `explain` only: the rank after each stage that answered"
+    )
+    features: dict[str, float] | None = Field(
+        None,
+        description="with `explain` only: of what the ranker read, the values furthest from the list's mean",
+    )
 
 
 class RecommendationResponse(BaseModel):
@@ -96,8 +121,18 @@ class RecommendationResponse(BaseModel):
     bundle: str = Field(description="id of the bundle that answered")
     bundle_version: int = Field(description="its version in the registry")
     degraded: list[str] = Field(description="fallbacks that were used; empty when all went well")
+    notes: list[str] = Field(
+        [],
+        description="what the client should know of the list: nothing-fits where filters, exclusions and rules leave none",
+    )
+    forced: str | None = Field(
+        None, description="the rung that the operators hold all answers to; empty: none"
+    )
     cached: bool = Field(description="the list was made for an earlier request")
     cached_from: str | None = Field(description="that request's id")
+    next_cursor: str | None = Field(
+        None, description="of a paged list: send it for the next items; empty at the end"
+    )
     timings_ms: dict[str, float] = Field(description="time in each stage, and in total")
 
 
@@ -119,6 +154,36 @@ class EventsResponse(BaseModel):
     )
     rejected: int
     rejections: list[Rejection]
+
+
+class EraseResponse(BaseModel):
+    """That an erasure was noted."""
+
+    receipt: str = Field(description="its name")
+    see: str = Field(description="path of what says how far it is")
+
+
+class ErasureResponse(BaseModel):
+    """How far an erasure is; beside `state` and `receipt` only when it is done."""
+
+    state: str = Field(description="under way, or done")
+    receipt: str
+    catalogue: str | None = None
+    user_sha256: str | None = Field(None, description="of the id, which is not kept")
+    done: str | None = Field(None, description="when, UTC")
+    removed: dict[str, int] | None = Field(None, description="number of records by kind")
+    bundles: list[int] | None = Field(None, description="versions that may have learned of the user")
+
+
+class UserResponse(BaseModel):
+    """What is kept of a user."""
+
+    user_id: str
+    profile: dict[str, Any] = Field(description="demographics, location, answers, whether lists are personal")
+    history: list[str] = Field(description="items that were taken, the newest last")
+    merged_into: str | None = Field(None, description="who the user is by now, where that is another")
+    refused: list[str] | None = Field(None, description="items that were disliked or hidden")
+    last_event_ms: int | None = Field(None, description="time of the newest event, ms since 1970 UTC")
 
 
 class ProblemResponse(BaseModel):

@@ -9,13 +9,14 @@ from pydantic import BaseModel, Field
 from tastemaker import telemetry
 from tastemaker.config import GatewaySettings, Strict
 from tastemaker.errors import StateError
+from tastemaker.ids import Id
 from tastemaker.users.profile import ProfileRow
 from tastemaker.users.rows import parse_users
-from tastemaker_services.bodies import mapping, parse, read_body, validate
+from tastemaker_services.bodies import mapping, parse, query, read_body, validate
 from tastemaker_services.openapi import body_schema, query_schema
 from tastemaker_services.problems import Problem, invalid
 from tastemaker_services.routing import Routes
-from tastemaker_services.schema import Id
+from tastemaker_services.schema import UserResponse
 
 
 class UsersBackend(Protocol):
@@ -89,7 +90,8 @@ class UserRoutes(Routes):
         """Registers the routes; to be called before those of erasure, whose paths match more."""
         users, merge = body_schema(UsersRequest), body_schema(MergeRequest)
         api.put("/v1/users", response_model=UsersResponse, openapi_extra=users)(self.put)
-        api.get("/v1/users", openapi_extra=query_schema("user_id"))(self.get)
+        by_query = query_schema("user_id")
+        api.get("/v1/users", response_model=UserResponse, openapi_extra=by_query)(self.get)
         api.post("/v1/users/merge", status_code=202, response_model=MergeResponse, openapi_extra=merge)(
             self.merge
         )
@@ -126,7 +128,7 @@ class UserRoutes(Routes):
 
     async def _get(self, request: Request) -> dict[str, Any]:
         self._may_look(request.headers.get("authorization"))
-        asked = validate(UserRequest, dict(request.query_params))
+        asked = validate(UserRequest, query(request))
         try:
             found = await self._backend.user(asked.user_id)
         except StateError as error:

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 from redis.asyncio import Redis as AsyncRedis
 
 from tastemaker.errors import CompatibilityError
-from tastemaker.features.user_state import UserState
+from tastemaker.features.user_state import UserState, state_in
 from tastemaker.state.connection import state_errors
 from tastemaker.state.keys import Keys
 from tastemaker.users.merges import MOST_HOPS
@@ -31,6 +31,16 @@ class User(NamedTuple):
     def is_new(self) -> bool:
         """Whether nothing is known of what the user did."""
         return not self.history and (self.state is None or not self.state.taken)
+
+
+def past_hash(user: User | None) -> str:
+    """Names what was read of a user's past: history and record; empty where that is nothing."""
+    if user is None or not (user.history or user.record):
+        return ""
+    digest = hashlib.blake2b(user.record, digest_size=8)
+    for item_id in user.history:
+        digest.update(b"\0" + item_id.encode())
+    return digest.hexdigest()
 
 
 class _Kept(NamedTuple):
@@ -85,7 +95,7 @@ def _version(kept: _Kept) -> bytes:
 
 def _decoded(record: bytes | None) -> UserState | None:
     try:
-        return UserState.decode(record)
+        return state_in(record)
     except CompatibilityError:
         return None
 

@@ -219,7 +219,7 @@ def test_parquet_written_twice_is_read_once(state: Any, monkeypatch: pytest.Monk
         raise StateError("killed between writing and trimming")
 
     with monkeypatch.context() as broken:
-        broken.setattr(Archiver, "_commit", crash)
+        broken.setattr(Archiver, "commit", crash)
         with pytest.raises(StateError, match="killed"):
             worker.drain(10)
     assert worker.drain(10)

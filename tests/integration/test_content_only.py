@@ -166,5 +166,5 @@ def test_an_item_that_is_put_later_is_found_by_its_content(shop: Shop):
     live.take(ItemChanges("L", 1, False, ["new"], {"new": text}))
     (found,) = live.pipeline.retrieve([Query(np.array([1, 4, 7], np.int32), k=NUM_ITEMS)])
     assert NUM_ITEMS in found.item_index[: NUM_ITEMS // 3]
-    rows, _ = live.similar(NUM_ITEMS, 6)
+    rows, _ = live.similar(Query(np.empty(0, np.int32), k=6), NUM_ITEMS)
     assert {row % 3 for row in rows.tolist()} == {1}

@@ -39,6 +39,14 @@ def lose(state: Any) -> None:
     )
 
 
+def test_deleting_tells_what_was_never_put(state: Any) -> None:
+    put(state, "a")
+    written = write_items(state.client, state.keys, {"a": None, "imported": None, "b": row("b")})
+    assert (written.changed, written.num_never_put) == ([True, True, True], 1)
+    again = write_items(state.client, state.keys, {"a": None, "imported": None})
+    assert (again.changed, again.num_never_put) == ([False, False], 0)
+
+
 def test_a_reader_gets_what_is_new_alone(state: Any) -> None:
     reader = PutItems(state.client, state.keys)
     assert not reader.poll()

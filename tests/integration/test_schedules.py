@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 from small import NUM_USERS, SmallHome, movielens_folder
@@ -13,6 +14,7 @@ from small import NUM_USERS, SmallHome, movielens_folder
 from tastemaker.bundle.reader import Bundle
 from tastemaker.bundle.store import BundleStore
 from tastemaker.config import Settings
+from tastemaker.data.item_rows import Item
 from tastemaker.data.log import read_log
 from tastemaker.errors import GateRefusedError, UsageError
 from tastemaker.events.archive import encode_part, event_table, new_name, write_days, write_part
@@ -23,6 +25,7 @@ from tastemaker.models.two_tower import QueryEncoder
 from tastemaker.registry.client import Registry
 from tastemaker.stages.pipeline import Pipeline
 from tastemaker.state.connection import open_keys, open_state
+from tastemaker.state.items import write_items
 from tastemaker.state.lists import StoredList
 from tastemaker.types import Query
 from tastemaker.users.archive import PROFILE_SCHEMA, profiles_folder
@@ -192,6 +195,25 @@ def test_lists_of_the_same_log_are_kept_longer_and_not_computed_again(deployment
     code, _, error = deployment.fails("batch", "--k", "0")
     assert code == 2
     assert "1 to 200" in error
+
+
+def test_put_items_are_in_the_lists_and_deleted_ones_are_not(deployment: Deployment) -> None:
+    first = pq.read_table(deployment.json("batch", "--k", "5", "--json")["file"])
+    gone = pc.list_flatten(first["item_ids"]).value_counts().to_pylist()
+    gone = max(gone, key=lambda count: count["counts"])["values"]
+    with open_state(deployment.settings, deployment.opened) as client:
+        keys = open_keys(client, deployment.settings)
+        rows = {f"new-{n}": Item(item_id=f"new-{n}", title="Toy Story").encode() for n in range(20)}
+        write_items(client, keys, rows | {gone: None})
+    done = deployment.json("batch", "--k", "5", "--json")
+    assert done["outcome"] == "written"
+    listed = set(pc.list_flatten(pq.read_table(done["file"])["item_ids"]).to_pylist())
+    assert gone not in listed
+    assert listed & set(rows)
+    assert deployment.json("batch", "--k", "5", "--json")["outcome"] == "up to date"
+    with open_state(deployment.settings, deployment.opened) as client:  # as it was, for the tests behind
+        keys = open_keys(client, deployment.settings)
+        client.delete(keys.put_items, keys.put_order, keys.put_changes, keys.put_head)
 
 
 def test_who_opted_out_is_in_no_list(deployment: Deployment) -> None:

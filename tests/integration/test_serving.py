@@ -15,13 +15,18 @@ import pyarrow.compute as pc
 import pytest
 import scipy.sparse as sp
 import torch
+from bad_requests import JSON, bodies_of_any_kind, seen
 from histories import put_histories
+from hypothesis import given
+from hypothesis import settings as hypothesis_settings
+from hypothesis import strategies as st
 
 from tastemaker import cli, context
 from tastemaker.bundle.manifest import BundleInfo, BundleRef, DatasetInfo
 from tastemaker.bundle.reader import Bundle
 from tastemaker.bundle.store import BundleStore
 from tastemaker.bundle.writer import BundleWriter
+from tastemaker.client import Client, Event, NotFoundError, Retries
 from tastemaker.config import GatewaySettings, Settings
 from tastemaker.data.schema import ITEMS_SCHEMA
 from tastemaker.errors import PortInUseError, ServingError, UsageError
@@ -30,6 +35,7 @@ from tastemaker.events.history import read_history
 from tastemaker.experiments.decision_log import DECISION_SCHEMA
 from tastemaker.experiments.definition import Experiment, ExperimentStore, Fixed, Variant
 from tastemaker.features.columns import FeatureSchema, ItemColumns
+from tastemaker.features.content import ContentConfig, ContentSpace
 from tastemaker.features.records import read_users
 from tastemaker.home import Home
 from tastemaker.index.faiss_index import FaissIndex
@@ -39,6 +45,7 @@ from tastemaker.models.item_item import fit_ease
 from tastemaker.models.popularity import fit_popularity
 from tastemaker.models.two_tower import TwoTower, TwoTowerConfig, two_tower_specs
 from tastemaker.registry.client import Registry
+from tastemaker.stages.content import CONTENT_INDEX
 from tastemaker.stages.hydration import feature_names
 from tastemaker.stages.loading import write_pipeline
 from tastemaker.stages.pipeline import Pipeline, PipelineConfig
@@ -94,6 +101,9 @@ def write_bundle(store: BundleStore, catalogue: str, seed: int) -> BundleRef:
         "index.faiss", FaissIndex.build(two_tower.encode_items(ItemColumns.from_items(table, schema)))
     )
     writer.add_model("ease", fit_ease(sp.csr_matrix(taken, dtype=np.float32), 10.0, half_life=5.0))
+    space = ContentSpace.fit(table, ContentConfig(dim=512))
+    writer.add_model("content", space)
+    writer.add_index(CONTENT_INDEX, FaissIndex.build(space.encode(table)), "content.safetensors")
     writer.add_model("popularity", fit_popularity(item_index, np.arange(len(item_index)), NUM_ITEMS))
     retrieval = {"sources": [{"name": name, "quota": 30} for name in SOURCES], "num_candidates": 40}
     # No luck: served slates are compared with the pipeline's own.
@@ -272,6 +282,30 @@ def test_errors_reach_the_client_as_problems(running: Running) -> None:
     assert response.json()["field"] == "colour"
 
 
+def test_no_bad_request_is_a_fault_of_the_graph(running: Running) -> None:
+    questions = ["/v1/recommendations", "/v1/items/similar", "/v1/search", "/v1/explain"]
+
+    @given(st.sampled_from(questions), bodies_of_any_kind)
+    @hypothesis_settings(max_examples=120, deadline=None)
+    def ask(path: str, body: Any) -> None:
+        if isinstance(body, dict) and "item_id" in body:
+            body = body | {"item_id": "é/3"}
+        seen(running.client.post(path, content=json.dumps(body).encode(), headers=JSON))
+
+    ask()
+    assert running.client.get("/readyz").status_code == 200
+
+
+def test_ten_thousand_exclusions_leave_the_rest_and_contradictions_nothing(running: Running) -> None:
+    excluded = [f"é/{row}" for row in range(50)] + [f"nowhere/{n}" for n in range(9950)]
+    answer = running.recommend("nobody", k=10, exclude=excluded)
+    assert (len(excluded), answer["degraded"], answer["notes"]) == (10_000, [], [])
+    assert set(ids(answer)) == {f"é/{row}" for row in range(50, 60)}
+    noir = {"categories": ["Noir"]}
+    nothing = running.recommend("nobody", filters=noir, exclude=[f"é/{row}" for row in range(2, 60, 3)])
+    assert (nothing["items"], nothing["notes"]) == ([], ["nothing-fits"])
+
+
 def test_a_client_cannot_switch_the_gateways_deadline_off(running: Running) -> None:
     headers = {"x-request-timeout-seconds": "0"}
     response = running.client.post("/v1/recommendations", json={"user_id": "u"}, headers=headers)
@@ -446,6 +480,131 @@ def test_the_command_line_asks_the_running_gateway(
     answer = json.loads(capsys.readouterr().out)
     assert answer == returned
     assert ids(answer) == running.offline(answer["bundle"], [5, 7, 9, 11], k=3, visit=[11])
+
+
+def test_why_an_item_is_shown_is_told_as_it_is_answered(running: Running) -> None:
+    answer = running.recommend("known", k=5)
+
+    def explain(item_id: str) -> dict[str, Any]:
+        asked = {"user_id": "known", "item_id": item_id, "k": 5}
+        told: dict[str, Any] = running.client.get("/v1/explain", params=asked).json()
+        assert told["degraded"] == []
+        return told
+
+    for place, item_id in enumerate(ids(answer), 1):
+        told = explain(item_id)
+        assert (told["verdict"], told["shown_rank"]) == ("shown", place)
+        assert told["features"].keys() >= {"ease_z", *READ}
+    taken = explain("é/7")
+    assert (taken["verdict"], taken["rules"]) == ("hard-rule", ["already-taken"])
+    assert {said["source"] for said in taken["sources"]} == set(SOURCES)
+    others = [explain(f"é/{n}")["verdict"] for n in (0, 20, 59)]
+    assert set(others) <= {"shown", "behind-k", "below-num-candidates", "not-proposed"}
+    assert running.client.get("/v1/explain", params={"user_id": "u", "item_id": "?"}).status_code == 404
+
+
+def test_a_long_list_is_read_page_by_page(running: Running) -> None:
+    answer = running.recommend("known", k=7, paged=True)
+    found = ids(answer)
+    while answer["next_cursor"]:
+        answer = running.recommend("known", k=7, cursor=answer["next_cursor"])
+        found += ids(answer)
+    assert len(found) == len(set(found)) == NUM_ITEMS - 3
+
+
+def test_items_are_found_by_words(running: Running) -> None:
+    answer = running.client.get("/v1/search", params={"q": "the title 7", "k": 3}).json()
+    assert (answer["degraded"], ids(answer)[0], answer["items"][0]["reason"]) == ([], "é/7", "fits the words")
+    asked = {"q": "the title 7", "user_id": "known", "filters": {"categories": ["Comedy"]}, "personal": 0.2}
+    answer = running.client.post("/v1/search", json=asked).json()
+    rows = {int(item_id.removeprefix("é/")) for item_id in ids(answer)}
+    assert len(rows) == 10
+    assert rows <= set(range(1, NUM_ITEMS, 3)) - {7}  # who took é/7
+
+
+def test_the_python_client_reads_every_answer(running: Running) -> None:
+    with Client(running.serving.url, retries=Retries(timeout_seconds=30, attempt_seconds=20)) as client:
+        answer = client.recommend("caller", k=3, context={"device": "tv"}, explain=True)
+        assert [item.rank for item in answer.items] == [1, 2, 3]
+        assert answer.items[0].ranks
+        assert client.explain("caller", answer.items[0].item_id, k=3).item_id == answer.items[0].item_id
+        assert len(client.similar("é/3", k=4).items) == 4
+        assert client.search("Title 7", k=2).items
+        event = Event("caller", "é/3", "like", request_id=answer.request_id, position=0)
+        assert client.send_events([event]).accepted == 1
+        assert client.send_events([event]).duplicate == 1
+        assert client.put_users([{"user_id": "caller", "demographics": {"age": 30}}]).accepted == 1
+        kept = until(lambda: (found := client.user("caller")).history and found, "the like")  # type: ignore[attr-defined]
+        assert (kept.history, kept.profile["demographics"]["age"]) == (["é/3"], 30)
+        assert client.merge_users("guest", "caller").into_user_id == "caller"
+        assert client.put_items([{"item_id": "of a client"}]).accepted == 1
+        assert client.delete_item("of a client").deleted == 1
+        assert client.delete_item("of nobody").deleted == 0
+        receipt = client.erase_user("caller").receipt
+        until(lambda: client.erasure(receipt).state == "done", "the erasure")
+        with pytest.raises(NotFoundError, match="caller"):
+            client.user("caller")
+
+
+def test_a_logged_answer_is_replayed_by_the_command(
+    running: Running, capsys: pytest.CaptureFixture[str]
+) -> None:
+    events = [
+        {"event_id": f"re{n}", "user_id": "replayed", "item_id": f"é/{n}", "kind": "click", "timestamp_ms": now_ms()}
+        for n in (3, 9, 30)
+    ]  # fmt: skip
+    running.client.post("/v1/events", json={"events": events})
+    until(lambda: len(running.recommend("replayed", k=50, origin="simulator")["items"]) == 50, "the clicks")
+    asked: dict[str, Any] = {"k": 8, "session": ["é/12"], "filters": {"categories": ["Drama", "Noir"]}}
+
+    def replayed() -> dict[str, Any] | None:
+        answer = running.recommend("replayed", **asked)
+        before = context.settings()
+        context.use(running.settings)
+        try:
+            until(lambda: logged(running, answer["request_id"]), "the archive")
+            returned: dict[str, Any] = cli.invoke(["replay", answer["request_id"], "--json"])
+        finally:
+            context.use(before)
+        assert [slot["replayed"] for slot in returned["slots"]] == ids(answer)
+        return returned
+
+    report = replayed()
+    assert report is not None
+    assert json.loads(capsys.readouterr().out)["request_id"] == report["request_id"]
+    assert (report["same"], report["notes"]) == (True, [])
+
+
+def logged(running: Running, request_id: str) -> bool:
+    where = pc.field("request_id") == request_id
+    folder = running.home / "decisions" / running.settings.catalogue
+    return len(read_days(folder, DECISION_SCHEMA, "decision_id", where)) > 0
+
+
+def test_the_command_line_holds_all_answers_to_a_rung_and_shows_the_ladder(
+    running: Running, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = context.settings()
+    context.use(running.settings)
+    try:
+        cli.invoke(["ladder", "force", "popular", "--for", "10m"])
+        asked = time.monotonic()
+        answer = until(
+            lambda: (answer := running.recommend("known"))["forced"] == "popular" and answer, "the rung"
+        )
+        assert time.monotonic() - asked < 5  # the promise is a second; the machine may be busy
+        assert (answer["degraded"], answer["cached"]) == (["popular"], False)
+        shown = cli.invoke(["ladder", "show", "--json"])
+        assert shown["forced"]["rung"] == "popular"
+        assert set(shown["gateways"]["breakers"].values()) == {"closed"}
+        assert shown["gateways"]["rungs_used"]["popular"] >= 1
+        cli.invoke(["ladder", "release"])
+        until(lambda: running.recommend("known")["degraded"] == [], "the whole graph again")
+    finally:
+        context.use(before)
+    capsys.readouterr()
+    by_hand = httpx.get(f"{running.serving.admin_url}/admin/v1/ladder", trust_env=False).json()
+    assert by_hand["forced"] is None
 
 
 def test_our_own_listeners_are_on_loopback(running: Running) -> None:

@@ -17,6 +17,7 @@ from tastemaker.experiments.decision_log import Decision
 from tastemaker.features.trending import Trending
 from tastemaker.features.user_state import UserState
 from tastemaker.models.popularity import Popularity, PopularityConfig
+from tastemaker.stages.business_rules import Hard
 from tastemaker.state.lists import StoredList
 from tastemaker.types import Candidates, Float32, Int32, Query
 from tastemaker.users.profile import Profile
@@ -26,9 +27,11 @@ from tastemaker_services.decisions import DecisionLog
 from tastemaker_services.face import BundleFace
 from tastemaker_services.gateway import Gateway
 from tastemaker_services.ladder import Stages
+from tastemaker_services.pages import Pages
 from tastemaker_services.pins import Pin
 from tastemaker_services.rules import ItemRules
 from tastemaker_services.schema import RecommendationRequest
+from tastemaker_services.shadow import Answered
 from tastemaker_services.users import User
 
 NUM_ITEMS = 10
@@ -36,7 +39,11 @@ COUNTS = np.arange(NUM_ITEMS, 0, -1).astype(np.float32)
 SHA = {"champion": "a" * 64, "challenger": "b" * 64}
 
 
-def make_face(alias: str = "champion", trending: Callable[[], Trending | None] | None = None) -> BundleFace:
+def make_face(
+    alias: str = "champion",
+    trending: Callable[[], Trending | None] | None = None,
+    hard_rules: tuple[Hard, ...] = (),
+) -> BundleFace:
     config = PopularityConfig(num_items=NUM_ITEMS, segments=("tag=odd",))
     odd = np.array([[i % 2 for i in range(NUM_ITEMS)]], np.uint8)
     return BundleFace(
@@ -51,6 +58,7 @@ def make_face(alias: str = "champion", trending: Callable[[], Trending | None] |
         ),
         trending=trending,
         feature_names=("row", "minus_row"),
+        hard_rules=hard_rules,
     )
 
 
@@ -73,6 +81,7 @@ class Graph:
         self.faults: dict[str, str] = {}
         self.queries: list[tuple[str, str, Query]] = []
         self.timeouts: dict[str, float] = {}
+        self.missing_sources = 0
 
     def stages(self) -> Stages:
         return Stages(
@@ -89,6 +98,8 @@ class Graph:
             self.timeouts[name] = timeout_seconds
             await self._misbehave(name, timeout_seconds)
             found = candidates(rows)
+            if name == "retrieve":
+                found = replace(found, missing_sources=self.missing_sources)
             kept = query.keep_features and name != "retrieve"
             return replace(found, features_KF=features(rows)) if kept else found
 
@@ -96,8 +107,8 @@ class Graph:
 
     async def _similar(self, call: Any, timeout_seconds: float) -> tuple[Int32, Float32]:
         await self._misbehave("similar", timeout_seconds)
-        _, row, k = call
-        rows = np.array([row, *(r for r in range(NUM_ITEMS) if r != row)][:k], np.int32)
+        _, query, row = call
+        rows = np.array([row, *(r for r in range(NUM_ITEMS) if r != row)][: query.k], np.int32)
         return rows, np.linspace(1, 0, len(rows)).astype(np.float32)
 
     async def _misbehave(self, name: str, timeout_seconds: float) -> None:
@@ -119,9 +130,14 @@ class World:
         self.refused: dict[str, list[str]] = {}
         self.profiles: dict[str, Profile] = {}
         self.lists: Lists | None = None
+        self.pages: Pages | None = None
+        self.users_read: list[str] = []
+        self.answered: Callable[[Answered], None] = lambda _: None
         self.stored: dict[str, StoredList] = {}
         self.assignment: Assignment | None = None
         self.state_is_down = False
+        self.forced: str | None = None
+        self.standing = ""
         self.pins = {alias: Pin(version, make_face(alias)) for version, alias in enumerate(SHA, 1)}
         self.decisions: list[Decision] = []
         self.asked_assignment: list[tuple[str, str]] = []
@@ -130,7 +146,11 @@ class World:
             gateway=GatewaySettings(**{"deadline_ms": 5000.0} | gateway),
         )
 
+    def stages(self) -> Stages:
+        return self.graph.stages()
+
     async def read_user(self, user_id: str) -> User:
+        self.users_read.append(user_id)
         if self.state_is_down:
             raise StateError("cannot read a user")
         history, refused = self.histories.get(user_id, []), self.refused.get(user_id, [])
@@ -160,8 +180,9 @@ class World:
             log = DecisionLog(self.append, "default")
             gateway = Gateway(
                 self.settings, read_user=self.read_user, assign=self.assign, pin=self.pins.get,
-                stages=self.graph.stages(), decisions=log, lists=self.lists,
-                read_stored=self.read_stored,
+                stages=self.stages(), decisions=log, lists=self.lists,
+                read_stored=self.read_stored, forced=lambda: self.forced, standing=lambda: self.standing,
+                answered=lambda one: self.answered(one), pages=self.pages,
             )  # fmt: skip
             log.start()
             try:

@@ -3,6 +3,8 @@
 Item i has tag t{i % 4}; a history of items of a tag is nearest to all items of that tag, new ones included.
 """
 
+from collections.abc import Callable
+
 import numpy as np
 import pyarrow as pa
 import scipy.sparse as sp
@@ -66,6 +68,8 @@ def write_bundle(
     item_ids: list[str] | None = None,
     sources: tuple[str, ...] = SOURCES,
     space: ContentSpace | None = None,
+    retrieval_sources: list[dict[str, object]] | None = None,
+    add_more: Callable[[BundleWriter, Als], None] | None = None,
     **config: object,
 ) -> BundleRef:
     items = items_table(item_ids)
@@ -78,12 +82,13 @@ def write_bundle(
     ease: ItemItem = fit_ease(sp.csr_matrix(taken, dtype=np.float32), 10.0)
     item_index = np.nonzero(taken)[1].astype(np.int32)
     popularity: Popularity = fit_popularity(item_index, np.arange(len(item_index)), num)
-    retrieval = {"sources": [{"name": name, "quota": 15} for name in sources], "num_candidates": 20}
+    named = retrieval_sources or [{"name": name, "quota": 15} for name in sources]
+    retrieval = {"sources": named, "num_candidates": 20}
     parsed = PipelineConfig.parse({"retrieval": retrieval, **config}, "test")
     torch.manual_seed(0)
     ranker = Dlrm(
         DlrmConfig(
-            dense_features=feature_names(sources, parsed.hydration.request_features), num_tags=schema.num_tags, num_years=schema.num_years,
+            dense_features=feature_names(parsed.retrieval.ranked_sources, parsed.hydration.request_features), num_tags=schema.num_tags, num_years=schema.num_years,
             num_categories=schema.num_categories,
         )
     )  # fmt: skip
@@ -93,7 +98,10 @@ def write_bundle(
     writer.add_towers("two_tower", model, is_item=lambda name: "embedding_bags" in name)
     writer.add_index("index.faiss", FaissIndex.build(model.encode_items(columns)))
     writer.add_model("ease", ease)
-    writer.add_model("als", Als(AlsConfig(dim=4), generator.normal(size=(num, 4)).astype(np.float32)))
+    als = Als(AlsConfig(dim=4), generator.normal(size=(num, 4)).astype(np.float32))
+    writer.add_model("als", als)
+    if add_more is not None:
+        add_more(writer, als)
     writer.add_model("popularity", popularity)
     if space is not None:
         writer.add_model("content", space)

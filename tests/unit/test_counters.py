@@ -1,6 +1,8 @@
 """Decayed counts: worked out by hand, and the properties that let stream, rebuild and training share them."""
 
+import functools
 import math
+import struct
 
 import numpy as np
 import pytest
@@ -71,6 +73,38 @@ def test_bytes_give_back_what_went_in(events):
     again = Counters.decode(counters.encode())
     np.testing.assert_array_equal(again.value_NKW, counters.value_NKW)
     np.testing.assert_array_equal(again.last_ms_N, counters.last_ms_N)
+
+
+@given(EVENTS, st.integers(2, 5))
+def test_many_records_are_decoded_as_one_by_one(events, times):
+    """Also among absent ones, and however many there are."""
+    records = [None, *plus(Counters.zeros(4), events).encode(), b""] * times
+    many, alone = Counters.decode(records), [Counters.decode([record]) for record in records]
+    np.testing.assert_array_equal(many.value_NKW, np.concatenate([one.value_NKW for one in alone]))
+    np.testing.assert_array_equal(many.last_ms_N, np.concatenate([one.last_ms_N for one in alone]))
+
+
+@given(st.lists(EVENTS, min_size=1, max_size=4))
+def test_parts_are_folded_as_if_merged_one_after_another(events):
+    parts = [plus(Counters.zeros(4), some) for some in events]
+    folded = Counters.decode([record for part in parts for record in part.encode()]).folded(len(parts))
+    merged = functools.reduce(Counters.merged, parts)
+    np.testing.assert_array_equal(folded.last_ms_N, merged.last_ms_N)
+    np.testing.assert_allclose(folded.value_NKW, merged.value_NKW, rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize("number", [1, 20])
+@pytest.mark.parametrize(
+    ("record", "found"),
+    [
+        (struct.pack("<qH", 5, 1), "10 bytes.*1 rows"),
+        (struct.pack("<qH", 5, 1 << len(ROWS)), "10 bytes.*0 rows"),
+    ],
+)
+def test_one_that_cannot_be_read_is_refused_among_many_as_alone(number, record, found):
+    good = plus(Counters.zeros(1), [(0, 0, 1.0, HOUR)]).encode()
+    with pytest.raises(CompatibilityError, match=found):
+        Counters.decode(good * (number - 1) + [record])
 
 
 def test_absent_records_have_seen_nothing_and_only_used_rows_are_kept():

@@ -134,3 +134,16 @@ def test_the_published_sets_import_whole(home: Home, name: str, ratings: int, us
     rows = {row["title"]: row for row in imported.items.to_pylist()}
     assert rows["Toy Story"]["tags"] == ["Animation", "Children's", "Comedy"]
     assert rows["Toy Story"]["created_at_ms"] == 788_918_400_000  # date -u -d 1995-01-01 +%s000
+
+
+def test_what_an_earlier_release_put_below_events_is_moved_and_a_catalogue_of_that_name_stays(
+    home: Home, tiny: Download
+) -> None:
+    earlier = home / "events" / "downloads" / "a"
+    assert fetch(tiny, home, earlier)
+    (home / "events" / "downloads" / "imported").mkdir()
+    folder = download_folder(home, "a")
+    assert folder == home / "downloads" / "a"
+    assert is_whole(folder)
+    assert [path.name for path in (home / "events" / "downloads").iterdir()] == ["imported"]
+    assert not fetch(tiny, home, folder)

@@ -4,13 +4,15 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
 import pytest
 import scipy.sparse as sp
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from tastemaker.evaluation import metrics
+from tastemaker.features.traits import ItemTraits
 from tastemaker.types import Float64, Int32
 
 NUM_ITEMS, DEPTH, USERS = 40, 12, 60
@@ -222,3 +224,31 @@ def test_calibration_error_is_between_the_bias_and_the_mean_distance(
     error = metrics.expected_calibration_error(probability_N, label_N, num_bins)
     gap_N = probability_N - label_N
     assert abs(gap_N.mean()) - 1e-9 <= error <= np.abs(gap_N).mean() + 1e-9
+
+
+def test_lists_are_as_unlike_as_their_tags_are() -> None:
+    """Tags ab, bc, none: the first pair shares 1 of 3, the others nothing: 1 - (1/3 + 0 + 0) / 3 = 8/9."""
+    tags = [["a", "b"], ["b", "c"], []]
+    items = pa.table({"title": ["x", "y", "z"], "category": ["", "", ""], "tags": tags})
+    alike = metrics.tag_similarity(ItemTraits.from_items(items))
+    lists = np.array([[0, 1, 2], [0, 1, -1], [2, -1, -1]], np.int32)
+    found = metrics.intra_list_diversity(lists, alike)
+    assert found[:2].tolist() == pytest.approx([8 / 9, 2 / 3])
+    assert np.isnan(found[2])
+
+
+@settings(deadline=None)
+@given(st.lists(st.lists(st.sampled_from("abcd"), max_size=4, unique=True), min_size=2, max_size=8))
+def test_similarity_by_tags_is_symmetric_and_in_range(tags: list[list[str]]) -> None:
+    num = len(tags)
+    items = pa.table(
+        {
+            "title": [""] * num,
+            "category": [""] * num,
+            "tags": pa.array(tags, pa.list_(pa.string())),
+        }
+    )
+    alike = metrics.tag_similarity(ItemTraits.from_items(items))(np.arange(num, dtype=np.int32))
+    assert (alike == alike.T).all()
+    assert ((alike >= 0) & (alike <= 1)).all()
+    assert np.diag(alike).tolist() == [1.0 if own else 0.0 for own in tags]

@@ -79,7 +79,10 @@ def reason_of(**changes: Any) -> str:
         ({"context": {"a\ud800": "b"}}, "context.a.*unicode"),
         ({"origin": None}, "origin is None"),
         ({"origin": "Live"}, "origin is 'Live'"),
-        ({"\ud800": "b"}, r".* is '.ud800'.*unicode"),
+        ({"\ud800": "b"}, r"\? is no field of an event"),
+        ({"user_id": "a\nb"}, r"user_id is 'a.nb', must be without control characters"),
+        ({"event_id": "\x7f"}, "event_id is .* must be without control characters"),
+        ({"item_id": "\u2003 "}, "item_id is .* not blank"),
         ({"timestamp_ms": True}, "timestamp_ms is True"),
         (
             {"timestamp_ms": NOW_MS + FUTURE_LIMIT_MS + 1000},

@@ -59,8 +59,10 @@ def test_propensity_is_that_of_the_item_in_its_slot() -> None:
     for seed in range(2800):
         after = stage(query(seed, k=10), before)
         assert after.propensity is not None
-        (slot,) = np.flatnonzero(~np.isnan(after.propensity))
-        assert after.propensity[slot] == pytest.approx(1 / 14)  # 2 items, slots 3 to 9
+        (slot,) = np.flatnonzero(after.item_index[:10] >= 10)
+        # 2 items, slots 3 to 9: that none of the slots before had one, and that this one has this one
+        assert after.propensity[: slot + 1].prod() == pytest.approx(1 / 14)
+        assert (after.propensity[slot + 1 :] == 1).all()
         key = int(slot), int(after.item_index[slot])
         seen[key] = seen.get(key, 0) + 1
     assert seen.keys() == {(slot, item) for slot in range(3, 10) for item in (10, 11)}
@@ -70,7 +72,9 @@ def test_propensity_is_that_of_the_item_in_its_slot() -> None:
 @pytest.mark.parametrize(("fresh", "k"), [([], 10), ([5], 10), ([11], 3)])
 def test_nothing_moves_where_there_is_nothing_to_show(fresh: list[int], k: int) -> None:
     before = slate(12, fresh)
-    assert Exploration(BIT, ALWAYS)(query(1, k), before) is before
+    after = Exploration(BIT, ALWAYS)(query(1, k), before)
+    assert after.item_index.tolist() == before.item_index.tolist()
+    assert after.propensity is None or (after.propensity == 1).all()
 
 
 def test_the_pool_is_newest_first_and_knows_whom_many_took() -> None:

@@ -8,13 +8,11 @@ from records import NOW_MS, event, state_of
 
 from tastemaker.features.user_state import SHOWN_WINDOW_MS, UserState
 from tastemaker.stages.fatigue import FatigueConfig, fatigue
-from tastemaker.stages.reranking import (
-    CategoryCapConfig,
-    MmrConfig,
-    Reranking,
-    RerankingConfig,
-    RerankingItems,
-)
+from tastemaker.stages.rerankers.caps import CategoryCapConfig
+from tastemaker.stages.rerankers.config import RerankingConfig
+from tastemaker.stages.rerankers.mmr import MmrConfig
+from tastemaker.stages.rerankers.seen import RerankingItems
+from tastemaker.stages.reranking import Reranking
 from tastemaker.types import Candidates, Query
 
 NUM_ITEMS = 20

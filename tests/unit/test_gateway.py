@@ -1,6 +1,8 @@
 """One request's way through the gateway: fallbacks, assignment, and what unknown users and items do."""
 
 from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -9,9 +11,11 @@ from gateway_world import NUM_ITEMS, World, items, make_face, variant
 from tastemaker import telemetry
 from tastemaker.config import BudgetSettings
 from tastemaker.errors import StateError
-from tastemaker.experiments.decision_log import Decision
-from tastemaker.types import Query
+from tastemaker.experiments.decision_log import Decision, decode_decision, encode_decision
+from tastemaker.types import Candidates, Query
+from tastemaker_services.listing import Listing
 from tastemaker_services.problems import Problem
+from tastemaker_services.question_schema import SimilarRequest
 from tastemaker_services.schema import Filters
 from tastemaker_services.users import User
 
@@ -42,7 +46,7 @@ def test_the_same_inputs_give_the_same_slate() -> None:
     [
         ("rerank", "no-rerank", ["i2", "i3", "i4"]),  # the ranker's order
         ("rank", "retrieval-order", ["i9", "i8", "i7"]),
-        ("retrieve", "trending", ["i2", "i3", "i4"]),  # the popular list without the history
+        ("retrieve", "popular", ["i2", "i3", "i4"]),  # the popular list without the history
     ],
 )
 def test_a_stage_that_fails_or_is_late_is_replaced_by_the_next_rung(
@@ -70,7 +74,7 @@ def test_a_request_out_of_time_gets_the_popular_list() -> None:
     world = World(deadline_ms=60_000.0)
     world.graph.faults["retrieve"] = "slow"
     answer = world.recommend(deadline_ms=40.0)
-    assert answer["degraded"] == ["trending"]
+    assert answer["degraded"] == ["popular"]
     assert answer["timings_ms"]["total"] < 1000  # 40 ms and the machine's noise, not a part of a minute
 
 
@@ -235,6 +239,21 @@ def test_every_answer_leaves_a_decision_record() -> None:
     assert decision.slot_propensity_kind == "none"
 
 
+def test_the_record_has_the_chance_of_each_slot_that_is_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    world, chances = World(), np.linspace(1, 0.1, 10).astype(np.float32)
+    stages = world.graph.stages()
+
+    async def by_luck(call: Any, timeout_seconds: float) -> Candidates:
+        return replace(await stages.rerank(call, timeout_seconds), propensity=chances)
+
+    monkeypatch.setattr(world, "stages", lambda: replace(stages, rerank=by_luck))
+    world.recommend()  # the list is i5, i0, i1, i2, i3: each that is left keeps its own
+    (decision,) = world.decisions
+    assert decision.slot_propensity_kind == "exact"
+    assert list(decision.slot_propensity) == pytest.approx(chances[[0, 3, 4]].tolist())
+    assert decode_decision(encode_decision(decision)).slot_propensity == list(decision.slot_propensity)
+
+
 def test_a_share_of_the_answers_keep_the_features_of_their_slate() -> None:
     world = World(features_share=1.0)
     world.recommend()
@@ -269,7 +288,7 @@ def test_before_the_first_bundle_the_answer_is_503() -> None:
 
 def test_similar_never_shows_the_item_itself() -> None:
     world = World()
-    answer = world.use(lambda gateway: gateway.similar("i4", 3))
+    answer = world.use(lambda gateway: Listing(gateway).similar(SimilarRequest(item_id="i4", k=3)))
     assert items(answer) == ["i0", "i1"]  # the fake proposes i4 itself first
     assert answer["items"][0]["reason"] == "like the item"
 
@@ -277,14 +296,14 @@ def test_similar_never_shows_the_item_itself() -> None:
 def test_similar_falls_back_to_what_trends() -> None:
     world = World()
     world.graph.faults["similar"] = "raises"
-    answer = world.use(lambda gateway: gateway.similar("i0", 2))
+    answer = world.use(lambda gateway: Listing(gateway).similar(SimilarRequest(item_id="i0", k=2)))
     assert items(answer) == ["i1", "i2"]
-    assert answer["degraded"] == ["trending"]
+    assert answer["degraded"] == ["popular"]
 
 
 def test_similar_to_an_unknown_item_is_404() -> None:
     with pytest.raises(Problem, match="'nowhere' is not in the catalogue") as raised:
-        World().use(lambda gateway: gateway.similar("nowhere", 3))
+        World().use(lambda gateway: Listing(gateway).similar(SimilarRequest(item_id="nowhere", k=3)))
     assert (raised.value.status, raised.value.field) == (404, "item_id")
 
 

@@ -38,8 +38,8 @@ class Recorder:
         self.asked.append((request, origin))
         return {"items": [], "degraded": []}
 
-    async def similar(self, item_id: str, k: int) -> dict[str, Any]:
-        self.asked.append((item_id, k))
+    async def similar(self, request: Any) -> dict[str, Any]:
+        self.asked.append((request.item_id, request.k))
         return {"items": [], "degraded": []}
 
     async def append(self, events: list[Event]) -> Taken:
@@ -404,11 +404,12 @@ def test_openapi_names_every_route_and_body() -> None:
     api = gateway_openapi(GatewaySettings())
     assert set(api["paths"]) >= {
         "/v1/recommendations", "/v1/recommendations/{user_id}", "/v1/items/similar", "/v1/items/{item_id}/similar",
-        "/v1/events", "/healthz", "/readyz",
+        "/v1/events", "/v1/search", "/v1/explain", "/healthz", "/readyz",
     }  # fmt: skip
     body = api["paths"]["/v1/recommendations"]["post"]["requestBody"]["content"]["application/json"]["schema"]
     assert set(body["properties"]) == {
-        "user_id", "k", "context", "session", "exclude", "filters", "explain", "deadline_ms"
+        "user_id", "k", "context", "session", "exclude", "filters", "explain", "personalise", "paged", "cursor",
+        "deadline_ms", "priority",
     }  # fmt: skip
     assert body["properties"]["filters"]["properties"].keys() == {"categories", "tags", "max_maturity"}
     assert "RecommendationResponse" in api["components"]["schemas"]

@@ -178,14 +178,15 @@ def test_when_stages_fail_the_last_list_goes_before_what_trends_under_todays_rul
     world.refused["old"] = ["i5"]
     world.graph.faults["retrieve"] = "raises"
     answer = world.recommend(session=["i8"])
-    assert items(answer) == ["i3"]
-    assert (answer["degraded"], answer["cached"]) == (["cached"], True)
+    assert items(answer) == ["i3", "i4", "i6"]  # what is left of it, and what is popular in place of the rest
+    assert (answer["degraded"], answer["cached"]) == (["cached", "popular"], True)
+    assert answer["items"][0]["score"] > answer["items"][1]["score"]
     assert world.decisions[-1].cached_from == first["request_id"]
-    assert tuple(world.decisions[-1].rungs) == ("cached",)
+    assert tuple(world.decisions[-1].rungs) == ("cached", "popular")
     assert "cached" in telemetry.RUNGS
     world.refused["old"] = ["i5", "i3"]  # nothing of it is left
     answer = world.recommend()
-    assert (items(answer), answer["degraded"]) == (["i4", "i6", "i7"], ["trending"])
+    assert (items(answer), answer["degraded"]) == (["i4", "i6", "i7"], ["popular"])
     assert answer["cached_from"] is None
 
 
@@ -202,10 +203,10 @@ def test_a_list_computed_ahead_goes_before_what_trends_where_this_bundle_made_it
     assert items(answer) == ["i9", "i7", "i6"]  # i1 is the user's history
     assert (answer["degraded"], answer["cached_from"]) == (["cached"], None)
     assert answer["items"][0]["reason"] == "fits the history"
-    assert world.recommend("other")["degraded"] == ["trending"]  # another bundle's
-    assert world.recommend("done", exclude=["i9"])["degraded"] == ["trending"]  # nothing is left of it
+    assert world.recommend("other")["degraded"] == ["popular"]  # another bundle's
+    assert world.recommend("done", exclude=["i9"])["degraded"] == ["popular"]  # nothing is left of it
     world.state_is_down = True
-    assert world.recommend()["degraded"][-1] == "trending"
+    assert world.recommend()["degraded"][-1] == "popular"
 
 
 def test_a_cache_that_is_down_costs_nothing_but_itself() -> None:

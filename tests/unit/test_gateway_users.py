@@ -7,6 +7,7 @@ import pytest
 from gateway_world import COUNTS, NUM_ITEMS, World, items, make_face
 
 from tastemaker.models.popularity import Popularity, PopularityConfig
+from tastemaker.stages.popular import PopularHeads
 from tastemaker.state.lists import StoredList
 from tastemaker.types import Query
 from tastemaker.users.profile import Demographics, Onboarding, Profile
@@ -109,8 +110,7 @@ def test_what_trends_is_what_the_group_takes(world: World) -> None:
     group_GI = np.zeros((1, NUM_ITEMS), np.float32)
     group_GI[0, 8] = 1.0
     face = make_face()
-    face._popularity = Popularity(config, COUNTS, COUNTS, np.zeros((0, NUM_ITEMS), bool), group_GI)
-    face._popular_keys = frozenset({"demographic"})
+    face._heads = PopularHeads(Popularity(config, COUNTS, COUNTS, np.zeros((0, NUM_ITEMS), bool), group_GI))
     world.pins["champion"] = Pin(1, face)
     world.graph.faults = {"retrieve": "raises"}
     world.profiles["new"] = Profile(Demographics(age=30, gender="f"))

@@ -1,21 +1,28 @@
-"""Which bundle versions a replica holds, and when all of them are ready."""
+"""Which bundle versions a process holds, and when all of them are ready."""
 
 from typing import Any
 
 import pytest
 
-from tastemaker.errors import IntegrityError
+from tastemaker import telemetry
+from tastemaker.errors import BundleError, CompatibilityError, IntegrityError
 from tastemaker.registry.live import LiveAliases, LiveVersion
+from tastemaker.registry.reports import Report, gone, living, ready_everywhere
 from tastemaker_services import versions
-from tastemaker_services.versions import Report, Versions, gone, living, ready_everywhere
+from tastemaker_services.rehearsal import EmptyAnswersError
+from tastemaker_services.versions import Versions, refusal_of
 
 NOW_MS = 1_000_000
 BOTH = frozenset({"retriever", "ranker"})
 
 
-def live(**aliases: str) -> LiveAliases:
-    named = {alias: LiveVersion(version=1, uri="manifests/x", sha256=sha) for alias, sha in aliases.items()}
-    return LiveAliases(generation=1, aliases=named)
+def version(sha256: str) -> LiveVersion:
+    return LiveVersion(version=1, uri="manifests/x", sha256=sha256)
+
+
+def live(previous: str | None = None, **aliases: str) -> LiveAliases:
+    named = {alias: version(sha256) for alias, sha256 in aliases.items()}
+    return LiveAliases(generation=1, aliases=named, previous=version(previous) if previous else None)
 
 
 class Clock:
@@ -29,72 +36,104 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     return Clock(monkeypatch)
 
 
-class Loader:
-    def __init__(self) -> None:
-        self.loaded: list[str] = []
-        self.broken: set[str] = set()
-
-    def __call__(self, version: LiveVersion) -> str:
-        self.loaded.append(version.sha256)
-        if version.sha256 in self.broken:
-            raise IntegrityError("items.parquet was changed since it was published")
-        return f"bundle {version.sha256}"
+def load_all(held: Versions[str], now_live: LiveAliases | None) -> list[str]:
+    """Loads and retires as a process does; what it loaded, in order."""
+    loaded = []
+    while (missing := held.missing(now_live)) is not None:
+        held.hold(missing, f"bundle {missing.sha256}")
+        loaded.append(missing.sha256)
+    held.retire(now_live)
+    return loaded
 
 
-def test_what_becomes_live_is_loaded_once() -> None:
-    loader = Loader()
-    held: Versions[str] = Versions(loader, "default")
-    held.refresh(None)
-    assert held.held == []
-    for _ in range(2):
-        held.refresh(live(champion="a", challenger="b", shadow="a"))
-    assert held.held == ["a", "b"]
-    assert loader.loaded == ["a", "b"]
-    assert held.get("a") == "bundle a"
-    assert held.get("c") is None
+def test_what_becomes_live_is_loaded_once_and_the_champion_first() -> None:
+    held: Versions[str] = Versions("default")
+    assert load_all(held, None) == []
+    both = live(challenger="b", champion="c", shadow="b")
+    assert load_all(held, both) == ["c", "b"]
+    assert load_all(held, both) == []
+    assert held.held == ["b", "c"]
+    assert held.get("b") == "bundle b"
+    assert held.get("d") is None
 
 
 def test_what_is_live_no_longer_is_kept_until_drained(clock: Clock) -> None:
-    held: Versions[str] = Versions(Loader(), "default")
-    held.refresh(live(champion="a"))
+    held: Versions[str] = Versions("default")
+    load_all(held, live(champion="a"))
     clock.now = 10.0
-    held.refresh(live(champion="b"))
+    load_all(held, live(champion="b"))
     assert held.held == ["a", "b"]
     clock.now = 69.0
-    held.refresh(live(champion="b"))
+    assert held.retire(live(champion="b")) is False
     assert held.held == ["a", "b"]
     clock.now = 70.0  # 60 s after it was first seen to be unused
-    held.refresh(live(champion="b"))
+    assert held.retire(live(champion="b")) is True
     assert held.held == ["b"]
 
 
 def test_a_rollback_while_draining_keeps_the_version(clock: Clock) -> None:
-    loader = Loader()
-    held: Versions[str] = Versions(loader, "default")
-    held.refresh(live(champion="a"))
-    held.refresh(live(champion="b"))
+    held: Versions[str] = Versions("default")
+    load_all(held, live(champion="a"))
+    load_all(held, live(champion="b"))
     clock.now = 59.0
-    held.refresh(live(champion="a"))
+    load_all(held, live(champion="a"))
     clock.now = 100.0
-    held.refresh(live(champion="a"))
+    assert load_all(held, live(champion="a")) == []
     assert "a" in held.held
-    assert loader.loaded == ["a", "b"]
+
+
+def test_the_champion_before_is_held_for_a_rollback_and_loaded_last_where_it_is_not(clock: Clock) -> None:
+    held: Versions[str] = Versions("default", keep_seconds=1000.0)
+    load_all(held, live(champion="a"))
+    load_all(held, live("a", champion="b"))
+    clock.now = 999.0
+    load_all(held, live("a", champion="b"))
+    assert held.held == ["a", "b"]
+    restarted: Versions[str] = Versions("default", keep_seconds=1000.0)
+    assert load_all(restarted, live("a", champion="b", shadow="c")) == ["b", "c", "a"]
+    clock.now = 1000.0
+    load_all(held, live("a", champion="b"))
+    clock.now = 1060.0
+    load_all(held, live("a", champion="b"))
+    assert held.held == ["b"]
 
 
 def test_a_refused_bundle_says_why_and_is_tried_again_later(clock: Clock) -> None:
-    loader = Loader()
-    loader.broken = {"b"}
-    held: Versions[str] = Versions(loader, "default")
-    held.refresh(live(champion="a", challenger="b"))
-    held.refresh(live(champion="a", challenger="b"))
+    held: Versions[str] = Versions("default")
+    named = live(champion="a", challenger="b")
+    load_all(held, live(champion="a"))
+    before = telemetry.BUNDLE_REFUSED.labels("default", "corrupt")._value.get()
+    held.refuse(version("b"), IntegrityError("items.parquet was changed since it was published"))
+    assert telemetry.BUNDLE_REFUSED.labels("default", "corrupt")._value.get() == before + 1
+    assert held.missing(named) is None
     assert held.held == ["a"]
-    assert loader.loaded == ["a", "b"]
     assert "IntegrityError: items.parquet was changed" in held.refused["b"]
-    loader.broken.clear()
     clock.now = 30.0
-    held.refresh(live(champion="a", challenger="b"))
-    assert held.held == ["a", "b"]
+    assert load_all(held, named) == ["b"]
     assert held.refused == {}
+
+
+def test_a_refused_bundle_that_is_live_no_longer_is_forgotten(clock: Clock) -> None:
+    held: Versions[str] = Versions("default")
+    held.refuse(version("b"), BundleError("b cannot be read"))
+    held.retire(live(champion="a"))
+    assert held.refused == {}
+    assert clock.now == 0
+
+
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [
+        (IntegrityError("changed"), "corrupt"),
+        (CompatibilityError("of another training"), "incompatible"),
+        (BundleError("cannot be read"), "unreadable"),
+        (EmptyAnswersError("nothing"), "empty"),
+        (KeyError("x"), "other"),
+    ],
+)
+def test_refusals_are_of_few_kinds(error: Exception, reason: str) -> None:
+    assert refusal_of(error) == reason
+    assert reason in telemetry.REFUSALS | {"other"}
 
 
 def report(*held: str, at_ms: int = NOW_MS) -> str:
@@ -102,7 +141,11 @@ def report(*held: str, at_ms: int = NOW_MS) -> str:
 
 
 def test_a_report_comes_back_as_it_went() -> None:
-    assert Report.decode(report("a", "b")) == Report(3, ("a", "b"), NOW_MS)
+    whole = Report(3, ("a", "b"), NOW_MS, {"c": "IntegrityError: changed"}, {"champion": 7})
+    assert Report.decode(whole.encode()) == whole
+    assert Report.decode(f'[3, ["a", "b"], {NOW_MS}]') == Report(
+        3, ("a", "b"), NOW_MS
+    )  # of the release before
 
 
 @pytest.mark.parametrize(
@@ -112,6 +155,7 @@ def test_a_report_comes_back_as_it_went() -> None:
         ({"retriever/1": report("a")}, False),  # nobody ranks
         ({"retriever/1": report("a"), "ranker/1": report("b")}, False),
         ({"retriever/1": report("a"), "ranker/1": report("a"), "ranker/2": report("b")}, False),
+        ({"retriever/1": report("a"), "ranker/1": report("a"), "gateway/1": report("b")}, False),
         (
             {
                 "retriever/1": report("a"),

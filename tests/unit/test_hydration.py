@@ -154,13 +154,13 @@ def test_one_query_gives_what_a_batch_gives() -> None:
 
 
 def test_bags_of_candidates_and_history_by_hand() -> None:
-    bags = items().candidate_bags(
-        np.array([2, 3], np.int32), np.array([0, 2], np.int32), np.array([0.25, 0.75], np.float32)
-    )
+    weights = np.array([0.25, 0.75], np.float32)
+    bags = items().item_bags(np.array([2, 3], np.int32))
+    bags |= items().history_bags(np.array([0, 2], np.int32), weights)
     # item 2 has tags 0 and 1, half each; item 3 none
     assert [array.tolist() for array in bags["item_tags"]] == [[0, 1], [2, 0], [0.5, 0.5]]
-    # history: tag 0 from item 0 (.25) and half of item 2 (.375); tag 1 the other half; once per candidate
-    assert [array.tolist() for array in bags["recent_tags"]] == [[0, 1, 0, 1], [2, 2], [0.625, 0.375] * 2]
+    # history: tag 0 from item 0 (.25) and half of item 2 (.375); tag 1 the other half
+    assert [array.tolist() for array in bags["recent_tags"]] == [[0, 1], [2], [0.625, 0.375]]
     assert [array.tolist() for array in bags["item_years"]] == [[3, 0], [1, 1], [1, 1]]
-    assert [array.tolist() for array in bags["recent_years"]] == [[1, 3, 1, 3], [2, 2], [0.25, 0.75] * 2]
-    assert [array.tolist() for array in bags["recent_categories"]] == [[1, 1], [1, 1], [1, 1]]
+    assert [array.tolist() for array in bags["recent_years"]] == [[1, 3], [2], [0.25, 0.75]]
+    assert [array.tolist() for array in bags["recent_categories"]] == [[1], [1], [1]]

@@ -34,18 +34,23 @@ class Kept:
     def __init__(self) -> None:
         self.rows: dict[str, str | None] = {}
         self.broken = False
+        self.imported = {"a/b", "imported"}
 
     async def write_items(self, rows: Mapping[str, str | None]) -> Written:
         if self.broken:
             raise StateError("cannot write items", mend="check that Redis/Valkey is up")
         changed: list[bool | None] = []
+        never_put = sum(row is None and item_id not in self.rows for item_id, row in rows.items())
         for item_id, row in rows.items():
             if item_id not in self.rows and row is not None and len(self.rows) == 3:
                 changed.append(None)
                 continue
             changed.append(self.rows.get(item_id, 0) != row)
             self.rows[item_id] = row
-        return Written(changed)
+        return Written(changed, never_put)
+
+    def serves_item(self, item_id: str) -> bool:
+        return item_id in self.imported
 
 
 def call(method: str, path: str, backend: Kept, key: str | None = None, **request: Any) -> httpx.Response:
@@ -84,7 +89,8 @@ def test_an_item_is_kept_as_it_was_given() -> None:
         (7, "the row is a int, must be an object"),
         ({}, "item_id is missing"),
         ({"item_id": ""}, "item_id is empty"),
-        ({"item_id": "i" * 257}, "item_id is "),
+        ({"item_id": "i" * 257}, "item_id has 257 characters, at most 256"),
+        ({"item_id": "a\u0000b"}, "item_id is 'a.x00b', must be without control characters".replace(".", "\\")),
         ({"item_id": 5}, "item_id is 5: "),
         ({"item_id": "b", "colour": "red"}, "colour is no field of an item"),
         ({"item_id": "b", "price": -1}, "price is -1: "),
@@ -99,7 +105,7 @@ def test_an_item_is_kept_as_it_was_given() -> None:
         ({"item_id": "b", "vectors": {"image": [0] * (MAX_DIM + 1)}}, "vectors.image is "),
         ({"item_id": "b", "vectors": {str(n): [1] for n in range(9)}}, "vectors is "),
         ({"item_id": "b", "created_at_ms": 10**15}, "created_at_ms is "),
-        ({"item_id": "b", "description": "d" * 20_001}, "description is "),
+        ({"item_id": "b", "description": "d" * 20_001}, "description has 20001 characters"),
         ({"item_id": "b", "vectors": {str(n): [0.123456789] * 4096 for n in range(8)}}, "the item takes "),
         ({"item_id": "a"}, "item_id stands already at row 0 of this batch"),
     ],
@@ -155,6 +161,13 @@ def test_deleting_is_idempotent(path: str) -> None:
     assert backend.rows == {"a/b": None}
 
 
+def test_what_nobody_knows_is_not_counted_as_deleted_but_noted() -> None:
+    backend = Kept()
+    assert call("DELETE", "/v1/items/imported", backend).json() == {"deleted": 1}
+    assert call("DELETE", "/v1/items/unheard-of", backend).json() == {"deleted": 0}
+    assert backend.rows == {"imported": None, "unheard-of": None}
+
+
 def test_only_the_scope_catalogue_may_write() -> None:
     for method, path, body in (("PUT", "/v1/items", {"items": [GOOD]}), ("DELETE", "/v1/items/a", None)):
         backend = Kept()
@@ -173,9 +186,10 @@ def test_a_lost_server_is_a_503_that_says_when_to_try_again() -> None:
 
 
 words = st.text(st.characters(codec="utf-8", exclude_categories=["Cs"]), min_size=1, max_size=8)
+ids = st.text(st.characters(codec="utf-8", exclude_categories=["Cs", "Cc", "Z"]), min_size=1, max_size=8)
 items = st.builds(
     Item,
-    item_id=words,
+    item_id=ids,
     title=st.none() | words,
     category=st.none() | words,
     tags=st.lists(words, max_size=3),

@@ -13,9 +13,9 @@ ROOT = Path(__file__).resolve().parents[2]
 ROOTS = {"platform": "tastemaker", "training": "tastemaker_training", "services": "tastemaker_services"}
 # Lowest first. A part may import those before it and its own.
 LAYERS = [
-    {"errors", "types"},
+    {"errors", "types", "ids"},
     {"config", "home", "telemetry", "terminal"},
-    {"context", "runtime"},
+    {"context", "runtime", "client"},
     {"state"},
     {"events"},
     {"users"},

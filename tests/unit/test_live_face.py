@@ -6,6 +6,7 @@ from gateway_world import NUM_ITEMS, SHA, World, candidates, items, make_face
 
 from tastemaker import telemetry
 from tastemaker.data.item_rows import Item
+from tastemaker.features.trending import Ranked, Trending
 from tastemaker.state.items import ItemChanges
 from tastemaker.state.lists import StoredList
 from tastemaker_services.cache import Kept
@@ -98,7 +99,7 @@ def test_a_deleted_item_is_gone_on_every_rung(live: LiveFace, fault: str) -> Non
     world = world_of(live)
     world.graph.faults = {"retrieve": "raises"}
     world.stored["nobody"] = StoredList(SHA["champion"][:12], 0, ["i5", "i1", "i2"])
-    assert items(world.recommend("nobody", k=3)) == ["i1"]
+    assert items(world.recommend("nobody", k=3)) == ["i1", "i0", "i3"]  # filled with what is popular
 
 
 def test_what_the_graph_knows_and_the_gateway_does_not_is_dropped_and_counted(live: LiveFace) -> None:
@@ -155,3 +156,14 @@ def test_queries_say_their_lineage_and_luck_and_only_live_ones_explore(live: Liv
         assert query.explore == (origin == "live")
         assert query.seed == int(answer["request_id"][:15], 16)
         assert world.decisions[-1].seed == query.seed
+
+
+def test_a_put_item_that_trends_is_in_the_rung_without_stages() -> None:
+    ranked = Ranked(("new", "i3"), np.log([2.0, 1.0]))
+    live = LiveFace(make_face(trending=lambda: Trending(0, ranked, {}, 1.0)))
+    live.take(put(1, Item(item_id="new", title="New")))
+    world = world_of(live)
+    world.graph.faults["retrieve"] = "raises"
+    answer = world.recommend("nobody", k=3)
+    assert items(answer)[:2] == ["new", "i3"]
+    assert "trending" in answer["degraded"]

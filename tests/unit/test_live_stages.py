@@ -16,6 +16,7 @@ from tastemaker.state.items import ItemChanges
 from tastemaker.types import Candidates, Query
 
 LIKES_T1 = np.array([1, 5, 9], np.int32)
+NOBODY = np.empty(0, np.int32)
 
 
 def put(epoch: int, *item_ids: str, order: bool = True, tag: str = "t1", **fields: object) -> ItemChanges:
@@ -232,9 +233,9 @@ def test_known_rows_are_looked_for_in_the_bundle_first(live: LiveStages) -> None
     live.take(put(1, "i3", "new"))
     assert live.pipeline.overlay is not None
     assert list(live.pipeline.overlay.new_ids) == ["new"]
-    rows, similarity = live.similar(NUM_ITEMS, 3)
+    rows, similarity = live.similar(Query(NOBODY, k=3), NUM_ITEMS)
     assert all(row % 4 == 1 for row in rows.tolist())
     assert similarity == pytest.approx(1)
     live.take(delete(2, "i1"))
-    assert 1 not in live.similar(5, 20)[0]
-    assert len(live.similar(NUM_ITEMS + 1, 3)[0]) == 0
+    assert 1 not in live.similar(Query(NOBODY, k=20), 5)[0]
+    assert len(live.similar(Query(NOBODY, k=3), NUM_ITEMS + 1)[0]) == 0

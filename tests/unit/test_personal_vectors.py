@@ -1,6 +1,7 @@
 """A user's content vector and session vector: by hand, and that their parts may come one at a time, in any order."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -143,6 +144,13 @@ def test_without_record_or_session_the_long_term_vector_serves():
     np.testing.assert_array_equal(heeding().encode_queries(asked), np.tile(VECTORS[0], (4, 1)))
     here = UserState(taken=[Signal(NOW, "b", 1.0)])
     np.testing.assert_array_equal(heeding(weight=0.0).encode_queries([query(here)]), VECTORS[:1])
+
+
+def test_the_long_term_vector_serves_where_that_alone_is_wanted():
+    asked = query(visit="b")
+    plain, heeded = heeding().encode_queries([replace(asked, long_term_only=True), asked])
+    assert plain.tolist() == VECTORS[0].tolist()
+    assert heeded.tolist() != plain.tolist()
 
 
 def test_the_requests_own_visit_is_a_session_and_only_the_newest_events_count():

@@ -14,10 +14,13 @@ from tastemaker.models.item_item import fit_ease
 from tastemaker.models.popularity import fit_popularity
 from tastemaker.stages.filtering import permitted
 from tastemaker.stages.hydration import Hydration
+from tastemaker.stages.neighbours import ItemItemSource
 from tastemaker.stages.pipeline import Pipeline, PipelineConfig
+from tastemaker.stages.popular import PopularSource
 from tastemaker.stages.ranking import Ranking
-from tastemaker.stages.reranking import Reranking, RerankingItems
-from tastemaker.stages.retrieval import ItemItemSource, PopularSource, Retrieval
+from tastemaker.stages.rerankers.seen import RerankingItems
+from tastemaker.stages.reranking import Reranking
+from tastemaker.stages.retrieval import Retrieval
 from tastemaker.types import Candidates, Query
 
 NUM_ITEMS = 40

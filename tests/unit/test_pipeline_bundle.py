@@ -26,10 +26,13 @@ from tastemaker.models.popularity import Popularity, fit_popularity
 from tastemaker.models.two_tower import TwoTower, TwoTowerConfig, two_tower_specs
 from tastemaker.stages.hydration import Hydration
 from tastemaker.stages.loading import reranking_items, write_pipeline
+from tastemaker.stages.nearest import AlsSource, VectorSource
+from tastemaker.stages.neighbours import ItemItemSource
 from tastemaker.stages.pipeline import Pipeline, PipelineConfig
+from tastemaker.stages.popular import PopularSource
 from tastemaker.stages.ranking import Ranking
 from tastemaker.stages.reranking import Reranking
-from tastemaker.stages.retrieval import AlsSource, ItemItemSource, PopularSource, Retrieval, TwoTowerSource
+from tastemaker.stages.retrieval import Retrieval
 from tastemaker.types import Query
 
 NUM_ITEMS = 30
@@ -87,7 +90,7 @@ def models() -> Models:
     two_tower = TwoTower(config, two_tower_specs(config, schema)).eval()
     index = FaissIndex.build(two_tower.encode_items(columns))
     sources = {
-        "two_tower": TwoTowerSource("two_tower", two_tower, index),
+        "two_tower": VectorSource("two_tower", two_tower, index),
         "ease": ItemItemSource("ease", ease),
         "als": AlsSource("als", als),
         "popular": PopularSource("popular", popularity),

@@ -23,5 +23,5 @@ def test_groups_stand_for_their_features_and_almost_each_needs_some_view():
     assert views("all") == (
         "user_counters", "user_taste", "user_session", "item_counters", "item_popularity", "item_attributes",
     )  # fmt: skip
-    of_the_record = {"times_shown", "refused"}
+    of_the_record = {"times_shown", "refused", *GROUPS["distance"]}
     assert all(views(name) for name in REQUEST_FEATURES if name not in of_the_record)

@@ -1,12 +1,15 @@
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from tastemaker.errors import CompatibilityError, ConfigError
 from tastemaker.features.columns import FeatureSchema, ItemColumns
 from tastemaker.features.ranking_items import RankingItems
 from tastemaker.models.calibration import Calibration
 from tastemaker.models.dlrm import Dlrm, DlrmConfig
+from tastemaker.models.tables import jagged
 from tastemaker.stages.ranking import Ranking, RankingConfig, candidate_bags
 from tastemaker.types import Candidates, Query
 
@@ -113,6 +116,45 @@ def test_bags_of_context_are_those_of_the_request_for_each_candidate() -> None:
         "query_seasons": [1] * 3,
         "query_devices": [0] * 3,
     }
+
+
+@given(
+    num=st.integers(1, 30),
+    history=st.lists(st.integers(0, 39), max_size=15, unique=True),
+    device=st.sampled_from(["", "tv", "mobile"]),
+    context=st.sampled_from([(), ("hours",), ("hours", "weekdays", "seasons", "devices")]),
+    position=st.booleans(),
+    seed=st.integers(0, 1000),
+)
+@settings(max_examples=40, deadline=None)
+def test_looking_the_request_up_once_gives_what_a_bag_for_each_candidate_does(
+    num: int, history: list[int], device: str, context: tuple[str, ...], position: bool, seed: int
+) -> None:
+    random = np.random.default_rng(seed)
+    lengths = random.integers(0, 4, 40)
+    schema = FeatureSchema(num_items=40, tags=("p", "q", "r"), categories=("x",), last_year=1980)
+    columns = ItemColumns(
+        schema, np.concatenate([[0], np.cumsum(lengths)]), random.integers(0, 3, lengths.sum()).astype(np.int32),
+        np.full(40, np.nan, np.float32), random.integers(0, schema.num_years, 40).astype(np.int32),
+        random.integers(0, 2, 40).astype(np.int32),
+    )  # fmt: skip
+    many, config = RankingItems(columns), RankingConfig()
+    sizes = {name: getattr(schema, name) for name in ("num_tags", "num_years", "num_categories")}
+    torch.manual_seed(seed)
+    model = Dlrm(shape(context=context, position=position, **sizes)).eval()
+    rows = random.permutation(40)[:num].astype(np.int32)
+    zeros, features = np.zeros(num, np.float32), random.normal(size=(num, 3)).astype(np.float32)
+    found = Candidates(rows, zeros, np.ones(num, np.uint32), zeros[:, None], features)
+    query = Query(np.array(history, np.int32), now_ms=NOON, context={"device": device})
+    with torch.inference_mode():
+        logits = model(torch.from_numpy(features), jagged(candidate_bags(many, query, found, config)))
+    wanted = found.with_score(Calibration()(logits.numpy()[:, 0]))
+    [ranked] = Ranking(model, Calibration(), many, ("a", "b", "c"), config)([query], [found])
+    assert ranked.score.tolist() == sorted(ranked.score.tolist(), reverse=True)
+    of_item = [
+        dict(zip(slate.item_index.tolist(), slate.score.tolist(), strict=True)) for slate in (ranked, wanted)
+    ]
+    assert of_item[0] == pytest.approx(of_item[1], abs=1e-6)
 
 
 def test_positions_are_rows_up_to_the_last_and_none_when_serving() -> None:

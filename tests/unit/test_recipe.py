@@ -22,10 +22,19 @@ def write(tmp_path, monkeypatch):
 
 
 def test_packaged_recipes_can_be_read_in_both_forms():
-    assert packaged_recipes() == ["content", "movielens", "movielens-challenger", "movielens-features"]
+    assert packaged_recipes() == [
+        "content", "movielens", "movielens-challenger", "movielens-features", "movielens-hybrid",
+    ]  # fmt: skip
     for name in packaged_recipes():
         for quick in (False, True):
             assert read_recipe(name, quick=quick).name == name
+
+
+def test_the_hybrid_weighs_kinds_of_sources_and_ranks_by_those_that_a_training_sees():
+    retrieval = read_recipe("movielens-hybrid").pipeline.retrieval
+    weights = {source.name: source.weight for source in retrieval.sources}
+    assert (weights["two_tower"], weights["als"], weights["trending"]) == (0.5, 0.3, 0.2)
+    assert retrieval.ranked_sources == ("two_tower", "als", "trending", "recent")
 
 
 def test_the_challenger_differs_from_the_champion_in_the_rankers_fit_alone():

@@ -11,9 +11,10 @@ from tastemaker.bundle.writer import BundleWriter
 from tastemaker.config import Settings
 from tastemaker.errors import GateRefusedError, RegistryError, UsageError
 from tastemaker.home import Home
+from tastemaker.index.config import IndexConfig
 from tastemaker.index.faiss_index import FaissIndex
 from tastemaker.registry.client import Registry
-from tastemaker.registry.gates import _recall, paired_difference, promote, run_gates
+from tastemaker.registry.gates import paired_difference, promote, run_gates
 
 # SQLAlchemy 2.1 warns about a loading strategy that MLflow 3.17 uses.
 pytestmark = pytest.mark.filterwarnings("ignore:The ``noload`` loader strategy:DeprecationWarning")
@@ -37,7 +38,7 @@ def write(store, *, ndcg=BASE, users=None, ids=None, fingerprint="f", weight=1.0
     writer = BundleWriter(store, "default")
     writer.add_tensors("item_tower.safetensors", {"w": np.array([weight])})
     writer.add_table("items.parquet", pa.table({"item_id": ids or [f"i{n}" for n in range(50)]}))
-    writer.add_index("index.faiss", FaissIndex.build(VECTORS, kind))
+    writer.add_index("index.faiss", FaissIndex.build(VECTORS, IndexConfig(kind=kind)))
     if ndcg is not None:
         users = users or [f"u{n}" for n in range(len(ndcg))]
         writer.add_table("user_metrics.parquet", pa.table({"user_id": users, "ndcg@10": ndcg}))
@@ -111,13 +112,6 @@ def test_an_item_named_twice_is_refused(store):
 def test_an_approximate_index_may_miss_a_tenth(store):
     result = gates(store, write(store, kind="hnsw"))["index"]
     assert (result.outcome, result.limit) == ("passed", 0.9)
-
-
-def test_recall_counts_results_that_score_as_high_as_the_true_ones():
-    vectors = np.array([[3.0], [2.0], [2.0], [1.0]], np.float32)
-    found = np.array([[0, 2], [0, 3], [0, -1]], np.int32)  # a tie is as good; 1 of 2; 1 of 2
-    queries = np.ones((3, 1), np.float32)
-    assert _recall(queries, vectors, found) == pytest.approx((2 + 1 + 1) / 6, abs=1e-12)
 
 
 def test_the_interval_of_a_paired_difference_covers_the_truth():

@@ -4,16 +4,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tastemaker.errors import CompatibilityError
-from tastemaker.stages.reranking import (
-    CategoryCapConfig,
-    MmrConfig,
-    Reranking,
-    RerankingConfig,
-    RerankingItems,
-    mmr_order,
-    occurrence,
-    relevance,
-)
+from tastemaker.stages.rerankers.caps import CategoryCapConfig, occurrence
+from tastemaker.stages.rerankers.config import RerankingConfig
+from tastemaker.stages.rerankers.mmr import MmrConfig, mmr_order
+from tastemaker.stages.rerankers.relevance import relevance
+from tastemaker.stages.rerankers.seen import RerankingItems
+from tastemaker.stages.reranking import Reranking
 from tastemaker.types import Candidates, Query
 
 NO_HISTORY = np.empty(0, np.int32)
@@ -36,14 +32,15 @@ def test_mmr_by_hand_on_four_items() -> None:
     Second: item 1 .48 - .36 = .12; item 2 .42 - .08 = .34; item 3 .06 - 0 = .06: item 2.
     Third: item 1 .48 - .4 * max(.9, .3) = .12; item 3 .06: item 1. Item 3 is last.
     """
-    similarity = np.array([[1, 0.9, 0.2, 0], [0.9, 1, 0.3, 0], [0.2, 0.3, 1, 0], [0, 0, 0, 1]], np.float32)
-    order = mmr_order(np.array([1, 0.8, 0.7, 0.1], np.float32), similarity, weight=0.6, keep_top=0)
+    similarity = np.array([[1, 0.9, 0.2, 0], [0.9, 1, 0.3, 0], [0.2, 0.3, 1, 0], [0, 0, 0, 1]])
+    vectors = np.linalg.cholesky(similarity).astype(np.float32)  # whose products are these similarities
+    order = mmr_order(np.array([1, 0.8, 0.7, 0.1], np.float32), vectors, weight=0.6, keep_top=0)
     assert order.tolist() == [0, 2, 1, 3]
 
 
 def test_relevance_alone_keeps_the_order() -> None:
     order = mmr_order(
-        np.array([1, 0.8, 0.7], np.float32), np.ones((3, 3), np.float32), weight=1.0, keep_top=0
+        np.array([1, 0.8, 0.7], np.float32), np.ones((3, 1), np.float32), weight=1.0, keep_top=0
     )
     assert order.tolist() == [0, 1, 2]
 

@@ -9,17 +9,11 @@ from tastemaker.index.faiss_index import FaissIndex
 from tastemaker.models.als import Als, AlsConfig
 from tastemaker.models.item_item import ItemItem, ItemItemConfig, fit_ease
 from tastemaker.models.popularity import fit_popularity
-from tastemaker.stages.retrieval import (
-    AlsSource,
-    ItemItemSource,
-    PopularSource,
-    Retrieval,
-    RetrievalConfig,
-    Source,
-    SourceConfig,
-    TwoTowerSource,
-    z_scores,
-)
+from tastemaker.stages.nearest import AlsSource, VectorSource
+from tastemaker.stages.neighbours import ItemItemSource
+from tastemaker.stages.popular import PopularSource
+from tastemaker.stages.retrieval import Retrieval, RetrievalConfig, SourceConfig, z_scores
+from tastemaker.stages.source import Source
 from tastemaker.types import Query
 
 NUM_ITEMS = 40
@@ -54,7 +48,7 @@ def all_sources():
         tags=[["even"] if i % 2 == 0 else [] for i in range(NUM_ITEMS)],
     )
     sources = [
-        TwoTowerSource("two_tower", MeanOfVectors(vectors), FaissIndex.build(vectors)),
+        VectorSource("two_tower", MeanOfVectors(vectors), FaissIndex.build(vectors)),
         ItemItemSource("ease", fit_ease(taken, l2=5.0, half_life=5.0)),
         AlsSource("als", Als(AlsConfig(dim=6), vectors)),
         PopularSource("popular", popularity),

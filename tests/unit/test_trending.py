@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from tastemaker.features.trending import Ranked, Trending, TrendingRows
 from tastemaker.models.popularity import fit_popularity
+from tastemaker.stages.popular import PopularSource
 from tastemaker.stages.trending import TrendingSource
 from tastemaker.types import Query
 
@@ -25,7 +26,7 @@ def trending(prior: float = 10.0, **countries: Ranked) -> Trending:
 
 def source(snapshot: Trending | None) -> TrendingSource:
     rows = TrendingRows({f"i{i}": i for i in range(NUM_ITEMS)}.get, lambda: snapshot)
-    return TrendingSource("trending", POPULARITY, rows)
+    return TrendingSource("trending", PopularSource("popular", POPULARITY), rows)
 
 
 def query(**fields: object) -> Query:
@@ -72,7 +73,7 @@ def test_the_source_proposes_by_country_under_the_hard_rules() -> None:
 
 
 def test_without_a_snapshot_the_bundle_says_what_trends() -> None:
-    for silent in (source(None), TrendingSource("trending", POPULARITY)):
+    for silent in (source(None), TrendingSource("trending", PopularSource("popular", POPULARITY))):
         rows_BK, _ = silent.propose([query(context={"country": "DE"})], 2)
         assert rows_BK.tolist() == [[0, 1]]
     assert not source(None).needs_history

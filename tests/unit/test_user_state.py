@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from tastemaker.errors import CompatibilityError
 from tastemaker.events.schema import Event
 from tastemaker.features.counters import row_of
-from tastemaker.features.user_state import MOST_SESSION, Signal, UserState, after
+from tastemaker.features.user_state import MOST_SESSION, Signal, UserState, after, state_in
 from tastemaker.types import EVENT_KINDS
 
 MINUTE, DAY = 60_000, 86_400_000
@@ -115,6 +115,15 @@ def test_bytes_give_back_what_went_in(given_events):
     assert (again.taken, again.declined, again.opinions, again.shown, again.affinity) == (
         state.taken, state.declined, state.opinions, state.shown, state.affinity,
     )  # fmt: skip
+
+
+def test_a_record_that_is_read_again_is_decoded_once():
+    record = state_of(event("click", "i", 0)).encode()
+    assert state_in(record) is state_in(bytes(bytearray(record)))
+    assert state_in(record).encode() == record
+    assert state_in(None).encode() == UserState().encode()
+    with pytest.raises(CompatibilityError, match="a user's record"):
+        state_in(b"\x91\x07")
 
 
 def test_the_newest_stay_where_there_are_too_many():

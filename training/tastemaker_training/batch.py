@@ -1,11 +1,13 @@
 """Every user's list by the champion's whole pipeline: as a Parquet file, and where serving falls back on it.
 
+Items that were put since the champion was made are in the lists as they are in answers; deleted ones are not.
+
 Shape letters: B users.
 """
 
 import functools
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -23,8 +25,10 @@ from tastemaker.errors import UsageError
 from tastemaker.features.item_store import ItemFacts, ItemStore
 from tastemaker.features.records import read_users, scan_totals
 from tastemaker.home import Home
-from tastemaker.stages.pipeline import Pipeline
+from tastemaker.stages.live import LiveStages
+from tastemaker.stages.overlay import OverlayRows
 from tastemaker.state.connection import cache_url_of, connect, open_keys, open_state
+from tastemaker.state.items import ItemChanges, PutItems
 from tastemaker.state.lists import StoredList, write_lists
 from tastemaker.types import Query, catalogue_name
 from tastemaker_training.user_scoring import (
@@ -76,7 +80,7 @@ def recommend_all(settings: Settings, home: Home, k: int, keep_seconds: int) -> 
         UsageError: `k` is out of range, or another batch is under way in this home.
         RegistryError: The catalogue has no champion.
         DataError: There is no log, nobody in it used an item of the champion, or the file cannot be written.
-        StateError: Redis/Valkey cannot be reached; the file is there then.
+        StateError: Redis/Valkey cannot be reached.
     """
     if not 1 <= k <= settings.gateway.max_k:
         raise UsageError("--k", value=k, limit=f"1 to {settings.gateway.max_k}", mend="correct it")
@@ -85,10 +89,13 @@ def recommend_all(settings: Settings, home: Home, k: int, keep_seconds: int) -> 
         users = ChampionsUsers.of(settings, home)
         dataset, bundle_id = users.dataset.fingerprint, users.bundle.bundle_id
         file = lists_file(home, settings.catalogue, bundle_id)
+        changes = _put_items(settings, home)
         made_from = users.made_from | {"history_length": settings.state.history_length, "k": k}
+        if changes:
+            made_from["put_items"] = [changes.lineage, changes.epoch]
         if not (done := is_made_from(file, made_from)):
             histories, totals = _with_features(settings, home, users)
-            more = {"k": k, "now_ms": time.time_ns() // 1_000_000, "totals": totals}
+            more = {"k": k, "now_ms": time.time_ns() // 1_000_000, "totals": totals, "changes": changes}
             scoring = Scoring(settings, home, users.ref, recommend, more, "recommending", _USERS_OF_A_TASK)
             scoring.write(file, histories, made_from)
         remove_others(file, users.live)
@@ -103,6 +110,14 @@ def recommend_all(settings: Settings, home: Home, k: int, keep_seconds: int) -> 
 def lists_file(home: Home, catalogue: str, bundle_id: str) -> Path:
     """Where a bundle's lists lie."""
     return home / "events" / catalogue_name(catalogue) / "recommendations" / f"{bundle_id}.parquet"
+
+
+def _put_items(settings: Settings, home: Home) -> ItemChanges:
+    """All that was put into the catalogue and taken out of it while it served."""
+    with open_state(settings, home) as client:
+        put = PutItems(client, open_keys(client, settings))
+        put.poll()
+    return put.everything()
 
 
 def _with_features(
@@ -130,11 +145,13 @@ def recommend(
     k: int,
     now_ms: int,
     totals: dict[str, bytes],
+    changes: ItemChanges,
 ) -> pa.Table:
     """The users with lists in place of histories. Runs in Ray's worker processes."""
-    bundle, pipeline, store = _opened(settings, home, ref)
-    if store is not None:
-        store.take([totals])
+    champion = _opened(settings, home, ref)
+    champion.follow(changes)
+    if champion.stores:
+        champion.stores[-1].take([totals])
     histories = [np.asarray(history, np.int32) for history in batch[HISTORY].to_pylist()]
     asked = [
         Query(history, k=k, now_ms=now_ms, record=record)
@@ -144,8 +161,8 @@ def recommend(
     scores: list[list[float]] = []
     for start in range(0, len(asked), _AT_ONCE):
         queries = asked[start : start + _AT_ONCE]
-        for found in pipeline.recommend(queries):
-            items.append([bundle.item_ids[row] for row in found.item_index])
+        for found in champion.stages.pipeline.recommend(queries):
+            items.append([champion.item_ids[row] for row in found.item_index])
             scores.append(found.score.tolist())
     return pa.table(
         {
@@ -156,21 +173,37 @@ def recommend(
     )
 
 
+class _Champion:
+    """A bundle's stages with the items that were put since. `stores` are what the ranker reads of items, the newest last."""
+
+    def __init__(self, bundle: Bundle) -> None:
+        self._bundle = bundle
+        self.stores: list[ItemStore] = []
+        self.stages = LiveStages(bundle, store_of=self._store_of)
+        self.item_ids: Sequence[str] = bundle.item_ids
+        self._known = ("", 0)
+
+    def follow(self, changes: ItemChanges) -> None:
+        """Takes what was put and deleted, all of it, once."""
+        if not changes or self._known == (changes.lineage, changes.epoch):
+            return
+        self.stages.take(changes)
+        rows = OverlayRows(len(self._bundle.item_ids), self._bundle.index_of)
+        self.item_ids = [*self._bundle.item_ids, *rows.take(changes).overlay.new_ids]
+        self._known = (changes.lineage, changes.epoch)
+
+    def _store_of(self, facts: ItemFacts) -> ItemStore:
+        self.stores.append(ItemStore(facts))
+        return self.stores[-1]
+
+
 @functools.cache
-def _opened(settings: Settings, home: Home, ref: BundleRef) -> tuple[Bundle, Pipeline, ItemStore | None]:
-    """The bundle with its pipeline and the store that the ranker reads, if it does; opened once in each process."""
+def _opened(settings: Settings, home: Home, ref: BundleRef) -> _Champion:
+    """The bundle's stages, opened once in each process."""
     import torch
 
     torch.set_num_threads(1)
-    bundle = Bundle.open(BundleStore.of(settings, home), ref)
-    stores: list[ItemStore] = []
-
-    def store_of(facts: ItemFacts) -> ItemStore:
-        stores.append(ItemStore(facts))
-        return stores[0]
-
-    pipeline = Pipeline.from_bundle(bundle, store_of=store_of)
-    return bundle, pipeline, stores[0] if stores else None
+    return _Champion(Bundle.open(BundleStore.of(settings, home), ref))
 
 
 def _lists(file: Path, bundle_id: str) -> Iterator[tuple[str, StoredList]]:

@@ -12,9 +12,12 @@ from tastemaker.bundle.writer import BundleWriter
 from tastemaker.data.schema import Dataset
 from tastemaker.features.content import ContentConfig, ContentSpace
 from tastemaker.home import Home
+from tastemaker.index.building import build_index
+from tastemaker.index.config import IndexConfig
 from tastemaker.index.faiss_index import FaissIndex
 from tastemaker.stages.content import CONTENT_INDEX, CONTENT_SPACE, ContentSource
-from tastemaker.stages.retrieval import ContentSourceConfig, Source
+from tastemaker.stages.retrieval import ContentSourceConfig
+from tastemaker.stages.source import Source
 from tastemaker_training.artifacts import load_model, load_tensors, save_model, save_tensors
 
 CONTENT_TENSORS = f"{CONTENT_SPACE}.safetensors"
@@ -31,10 +34,11 @@ class Content:
     index: FaissIndex
 
     @classmethod
-    def load(cls, folder: Path) -> "Content":
-        """What `fit_content` wrote."""
+    def load(cls, folder: Path, config: IndexConfig) -> "Content":
+        """What `fit_content` wrote, under an index of `config`."""
         vectors_ID = load_tensors(folder / _VECTORS)["vectors"]
-        return cls(load_model(folder, CONTENT_SPACE, ContentSpace), FaissIndex.build(vectors_ID))
+        index = build_index(vectors_ID, config).index
+        return cls(load_model(folder, CONTENT_SPACE, ContentSpace), index)
 
     def source(self, dataset: Dataset, config: ContentSourceConfig) -> Source:
         """The source `content`."""

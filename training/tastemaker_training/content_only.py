@@ -71,7 +71,7 @@ def publish_content(settings: Settings, home: Home, run: Run, dataset: Dataset) 
     writer = BundleWriter(BundleStore.of(settings, home), settings.catalogue)
     writer.add_table("items.parquet", dataset.items)
     writer.add_json("features.json", schema)
-    content = Content.load(folder)
+    content = Content.load(folder, run.recipe.content_index)
     content.add_to(writer)
     writer.add_index(MAIN_INDEX, content.index, CONTENT_TENSORS)  # the same bytes, which are kept once
     writer.add_model("popularity", _popularity(dataset))

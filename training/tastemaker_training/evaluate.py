@@ -13,6 +13,7 @@ import numpy as np
 from tastemaker.data.schema import Dataset
 from tastemaker.data.splits import Split, global_cutoff, leave_last
 from tastemaker.evaluation.offline import Evaluation, Recommend, evaluate, paired_bootstrap
+from tastemaker.features.traits import ItemTraits
 from tastemaker.home import write_json
 from tastemaker.stages.pipeline import Pipeline
 from tastemaker.terminal import console, print_table
@@ -21,7 +22,7 @@ from tastemaker_training.artifacts import load_tensors, save_tensors
 
 BASELINES = ("popularity", "item-kNN", "item-kNN, recency", "ALS", "ALS, recency", "EASE", "EASE, recency")
 TWO_TOWER, BEFORE_RERANKING, PIPELINE = "two-tower", "pipeline before reranking", "pipeline"
-SHOWN = ("recall@10", "ndcg@10", "map@10", "mrr", "recall@50", "coverage", "gini", "novelty")
+SHOWN = ("recall@10", "ndcg@10", "map@10", "mrr", "recall@50", "coverage", "gini", "novelty", "diversity")
 HEADLINE = "ndcg@10"
 _KS = (10, 50)
 _TENSORS, _OVERALL = "evaluations.safetensors", "evaluations.json"
@@ -31,10 +32,11 @@ def evaluate_systems(
     systems: Mapping[str, Recommend], split: Split, dataset: Dataset
 ) -> dict[str, Evaluation]:
     """Each system on the test items, from the histories before them."""
+    traits = ItemTraits.from_items(dataset.items)
     return {
         name: evaluate(
             recommend, split.train_validation, split.test, dataset.num_items, _KS, user_ids=dataset.user_ids,
-            description=f"evaluating {name}",
+            traits=traits, description=f"evaluating {name}",
         )
         for name, recommend in systems.items()
     }  # fmt: skip

@@ -20,7 +20,10 @@ from tastemaker.home import write_json
 from tastemaker.models.als import Als, fit_als
 from tastemaker.models.item_item import ItemItem, fit_ease, fit_item_knn
 from tastemaker.models.popularity import Popularity, PopularityConfig, fit_popularity
-from tastemaker.stages.retrieval import AlsSource, ItemItemSource, PopularSource, Source, top_allowed
+from tastemaker.stages.nearest import AlsSource
+from tastemaker.stages.neighbours import ItemItemSource
+from tastemaker.stages.popular import PopularSource
+from tastemaker.stages.source import Source, top_allowed
 from tastemaker.stages.trending import TrendingSource
 from tastemaker.terminal import progress
 from tastemaker.types import Float32, Int32, Query
@@ -58,12 +61,13 @@ class Memory:
 
     def sources(self) -> dict[str, Source]:
         """Those that a pipeline may name."""
+        popular = PopularSource("popular", self.popularity)
         return {
             "ease": ItemItemSource("ease", self.recent_ease),
             "knn": ItemItemSource("knn", self.recent_item_knn),
             "als": AlsSource("als", self.recent_als),
-            "popular": PopularSource("popular", self.popularity),
-            "trending": TrendingSource("trending", self.popularity),
+            "popular": popular,
+            "trending": TrendingSource("trending", popular),
         }
 
 

@@ -6,6 +6,7 @@ Shape letters: I catalogue, D dimension, H neighbours, B items of one block, K r
 import numpy as np
 
 from tastemaker.errors import TrainingError
+from tastemaker.index.config import IndexConfig, IndexKind
 from tastemaker.index.faiss_index import FaissIndex
 from tastemaker.terminal import track
 from tastemaker.types import Float32, Int32
@@ -31,7 +32,8 @@ def mine_neighbours(vectors_ID: Float32, num_neighbours: int) -> Int32:
         raise TrainingError(
             "items to mine hard negatives from", value=num_items, limit="at least 2", mend="set `hard` to 0"
         )
-    index = FaissIndex.build(vectors_ID, "flat" if num_items <= EXACT_UP_TO else "hnsw")
+    kind: IndexKind = "flat" if num_items <= EXACT_UP_TO else "hnsw"
+    index = FaissIndex.build(vectors_ID, IndexConfig(kind=kind))
     neighbour_IH = np.empty((num_items, min(num_neighbours, num_items - 1)), np.int32)
     for begin in track(range(0, num_items, _ITEMS_AT_ONCE), "mining hard negatives"):
         rows = np.arange(begin, min(begin + _ITEMS_AT_ONCE, num_items), dtype=np.int32)

@@ -94,7 +94,7 @@ def _release(
     writer.add_json("data_profile.json", plain(profile(steps.dataset, refused)))
     writer.add_json("metrics.json", run.offline() | {"released": row})
     writer.add_table("user_metrics.parquet", _user_metrics(steps, evaluation))
-    metrics = {name: row[name] for name in evaluate.SHOWN}
+    metrics = {name: row[name] for name in evaluate.SHOWN if name in row}  # an earlier release measured fewer
     ref = writer.commit(
         BundleInfo(
             dataset=DatasetInfo(

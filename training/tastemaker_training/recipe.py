@@ -19,6 +19,7 @@ from tastemaker.features.content import ContentConfig
 from tastemaker.features.context import ContextTable
 from tastemaker.features.ranking_data import CLICK, Target
 from tastemaker.features.vocabulary import VocabularyConfig
+from tastemaker.index.config import IndexConfig
 from tastemaker.models.als import AlsConfig
 from tastemaker.models.layers import ExpertsConfig
 from tastemaker.models.popular_groups import GroupsConfig
@@ -118,6 +119,12 @@ class Recipe(Strict):
     pipeline: PipelineConfig = Field(description="the stages that serve")
     data_gate: DataGateConfig = Field(
         default_factory=DataGateConfig, description="how much a retrain's data may differ from the champion's"
+    )
+    index: IndexConfig = Field(
+        default_factory=IndexConfig, description="how the item tower's vectors are searched"
+    )
+    content_index: IndexConfig = Field(
+        default_factory=IndexConfig, description="how content vectors are searched"
     )
     tune: TuneConfig = Field(default_factory=TuneConfig, description="how its spaces are searched")
 

@@ -11,7 +11,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from tastemaker.stages.retrieval import forbidden
+from tastemaker.stages.source import forbidden
 from tastemaker.types import Float32, Int32, Query
 from tastemaker_training.sharded_tables import device
 

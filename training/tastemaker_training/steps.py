@@ -21,8 +21,11 @@ from tastemaker.features.impressions import Slots
 from tastemaker.features.item_store import ItemFacts
 from tastemaker.features.known_records import KnownRecords, known_from
 from tastemaker.features.outcomes import Outcomes
+from tastemaker.features.places import Place
 from tastemaker.features.ranking_data import CLICK, Bag, RankingData, require_targets
+from tastemaker.features.request_features import DISTANCE, chosen
 from tastemaker.home import Home
+from tastemaker.index.config import IndexConfig
 from tastemaker.models.calibration import Calibration
 from tastemaker.models.dlrm import Dlrm, DlrmConfig, dlrm_specs
 from tastemaker.models.two_tower import two_tower_specs
@@ -48,7 +51,7 @@ from tastemaker_training.recipe_data import (
     slots_shown,
     split_of,
 )
-from tastemaker_training.user_groups import demographic_groups
+from tastemaker_training.user_groups import demographic_groups, homes_of
 from tastemaker_training.workers import Workers
 
 TWO_TOWER_MODULE, RANKER_MODULE = "tastemaker_training.two_tower", "tastemaker_training.ranker"
@@ -145,8 +148,12 @@ class Steps:
             read["slots"] = fingerprint(slots.pair_P, slots.slot_P)
         if self._state_events is not None:
             read["events"] = events_fingerprint(self._state_events)
+        if self._homes:
+            read["homes"] = sorted(self._homes.items())
         if self._reads_content:
             read["items"] = artifact_name(*content)
+        indexes = {"index": recipe.index, "content_index": recipe.content_index}
+        read |= {name: plain(config) for name, config in indexes.items() if config != IndexConfig()}
         requests = ("requests", sources | read)
         ranker = {"fit": plain(recipe.ranker.fit), "model": plain(self._dlrm_config())}
         return {
@@ -165,7 +172,14 @@ class Steps:
         events = self._state_events
         if events is None:
             return None
-        return KnownRecords(events, known_from(events), ItemFacts.from_items(self.dataset.items))
+        facts = ItemFacts.from_items(self.dataset.items)
+        return KnownRecords(events, known_from(events), facts, self._homes)
+
+    @cached_property
+    def _homes(self) -> dict[str, Place]:
+        """Where users are at home, where the recipe reads how far that is."""
+        read = chosen(self.recipe.pipeline.hydration.request_features)
+        return homes_of(self.home, self.settings.catalogue) if {*DISTANCE} & {*read} else {}
 
     @cached_property
     def _state_events(self) -> pa.Table | None:
@@ -271,7 +285,7 @@ class Steps:
     @cached_property
     def refit(self) -> Fitted:
         """The retrievers fitted on train with validation: those that serve."""
-        return Fitted.load(self.dataset, self.memory, self.two_tower, "refit", self.content)
+        return self._fitted("refit")
 
     def load_ranker(self) -> tuple[Dlrm, Calibration]:
         """The trained ranker and its calibration."""
@@ -286,6 +300,10 @@ class Steps:
     def pipeline_of(self, model: Dlrm, calibration: Calibration) -> Pipeline:
         """The same with another ranker."""
         return self.refit.pipeline(self.recipe.pipeline, model, calibration, self.request_features)
+
+    def _fitted(self, fit: str) -> Fitted:
+        indexes = (self.recipe.index, self.recipe.content_index)
+        return Fitted.load(self.dataset, self.memory, self.two_tower, fit, self.content, indexes)
 
     def _get(self, name: str, make: Callable[[Path], None]) -> Path:
         kind, key = self._keys[name]
@@ -307,7 +325,7 @@ class Steps:
 
     def _requests(self) -> RankingData:
         config, split = self.recipe.pipeline, self.split
-        fitted = Fitted.load(self.dataset, self.memory, self.two_tower, "train", self.content)
+        fitted = self._fitted("train")
         retrieval, items = fitted.retrieval(config), fitted.items
         hydration = fitted.hydration(config, self.request_features)
         users = np.flatnonzero(split.validation.lengths > 0).tolist()
@@ -343,7 +361,7 @@ class Steps:
 
     def _dlrm_config(self) -> DlrmConfig:
         schema = FeatureSchema.fit(self.dataset.items)
-        sources = [source.name for source in self.recipe.pipeline.retrieval.sources]
+        sources = self.recipe.pipeline.retrieval.ranked_sources
         return DlrmConfig(
             dense_features=feature_names(sources, self.recipe.pipeline.hydration.request_features),
             num_tags=schema.num_tags,

@@ -1,4 +1,4 @@
-"""Which group each interaction is of: its user's age band and gender by the profiles, and the device that it came from."""
+"""What profiles tell a training: the group that each interaction is of, by age band, gender and device; where users live."""
 
 import time
 from collections.abc import Sequence
@@ -7,12 +7,13 @@ import numpy as np
 
 from tastemaker.data.splits import Histories
 from tastemaker.features.context import DEVICE
+from tastemaker.features.places import Place
 from tastemaker.home import Home
 from tastemaker.models.popular_groups import GroupsConfig, fit_groups
 from tastemaker.models.popularity import Popularity
 from tastemaker.types import DEVICES
 from tastemaker.users.archive import profiles_of, read_profiles
-from tastemaker.users.profile import DEMOGRAPHIC, Demographics, demographic_group
+from tastemaker.users.profile import DEMOGRAPHIC, Demographics, Location, demographic_group
 
 
 def demographic_groups(home: Home, catalogue: str, user_ids: Sequence[str]) -> list[str | None]:
@@ -29,6 +30,21 @@ def demographic_groups(home: Home, catalogue: str, user_ids: Sequence[str]) -> l
         if "demographics" in parts and parts.get("personalise") != "false"
     }
     return [known.get(user_id) for user_id in user_ids]
+
+
+def homes_of(home: Home, catalogue: str) -> dict[str, Place]:
+    """Where users are at home, as of now and to about a kilometre, as in serving; who opted out is not among them.
+
+    Raises:
+        DataError: The archived profiles cannot be read.
+    """
+    table = read_profiles(home, catalogue).select(["user_id", "location", "personalise"])
+    told = {
+        user_id: Location.model_validate_json(parts["location"])
+        for user_id, parts in profiles_of(table)
+        if "location" in parts and parts.get("personalise") != "false"
+    }
+    return {user_id: Place(place.lat, place.lon).coarse() for user_id, place in told.items()}
 
 
 def with_groups(

@@ -12,6 +12,7 @@ from pydantic import Field, ValidationError
 
 from tastemaker.config import Strict
 from tastemaker.errors import BundleError, CompatibilityError, IntegrityError
+from tastemaker.index.config import IndexConfig, IndexKind, MeasuredIndex
 
 SCHEMA_VERSION = 1
 READABLE_SCHEMAS = frozenset({1})
@@ -59,9 +60,15 @@ class IndexInfo(Strict):
 
     tower: str = Field(description="file whose model made the vectors")
     tower_sha256: str = Field(pattern=_SHA256, description="that file's hash")
-    kind: str = Field(description="flat or hnsw")
+    kind: IndexKind = Field(description="flat, hnsw, ivf-flat or ivf-pq")
     num_items: int = Field(ge=1, description="vectors in it")
     dim: int = Field(ge=1, description="length of a vector")
+    config: IndexConfig | None = Field(
+        None, description="structure, and the efforts it is searched at; the release before wrote none"
+    )
+    measured: MeasuredIndex | None = Field(
+        None, description="what a search found and cost, where it was measured"
+    )
 
 
 class FileInfo(Strict):

@@ -5,20 +5,23 @@ from collections.abc import Mapping
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Protocol, Self, TypeVar
 
+import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
-import safetensors
-import safetensors.numpy
 
-from tastemaker.bundle.manifest import ITEM_TOWER, QUERY_TOWER, BundleRef, Manifest
+from tastemaker.bundle.manifest import ITEM_TOWER, QUERY_TOWER, BundleRef, FileInfo, Manifest
 from tastemaker.bundle.store import BundleStore
+from tastemaker.bundle.tensor_file import tensors_in
+from tastemaker.data.values import values_of
 from tastemaker.errors import BundleError, CompatibilityError, IntegrityError
 
 if TYPE_CHECKING:
     from tastemaker.index.faiss_index import FaissIndex
 
 Array = npt.NDArray[Any]
+_AT_ONCE = 2**20
+_BLOCK_BYTES = 2**22
 M_co = TypeVar("M_co", covariant=True)
 
 
@@ -39,15 +42,19 @@ class Bundle:
     def __init__(self, store: BundleStore, ref: BundleRef, manifest: Manifest) -> None:
         self._store, self.ref, self.manifest = store, ref, manifest
         self._kept: dict[str, Any] = {}
+        self._is_verified = self._on_gpu = False
 
     @classmethod
-    def open(cls, store: BundleStore, ref: BundleRef | str, sha256: str | None = None) -> Self:
+    def open(
+        cls, store: BundleStore, ref: BundleRef | str, sha256: str | None = None, *, whole: bool = True
+    ) -> Self:
         """The bundle that `ref` names, all of it verified.
 
         Args:
             store: Where it lies.
             ref: What publishing returned, or the URI of the manifest.
             sha256: The manifest's hash where `ref` is a URI; unset, the URI's own twelve digits must do.
+            whole: Without it each file is verified when it is read, and no other.
 
         Raises:
             IntegrityError: A file is missing, changed or outside the store.
@@ -58,7 +65,8 @@ class Bundle:
         else:
             found, content = store.get_manifest(ref, sha256)
         bundle = cls(store, found, Manifest.from_bytes(content, found.uri))
-        bundle.verify()
+        if whole:
+            bundle.verify()
         return bundle
 
     def verify(self) -> None:
@@ -67,8 +75,9 @@ class Bundle:
         Raises:
             IntegrityError: A file is missing, changed or outside the store.
         """
-        for name in self.manifest.files:
-            self._read(name)
+        for name, file in self.manifest.files.items():
+            self._store.check(file.sha256, file.size, self._called(name))
+        self._is_verified = True
 
     @property
     def bundle_id(self) -> str:
@@ -85,10 +94,16 @@ class Bundle:
 
     def tensors(self, name: str) -> dict[str, Array]:
         """The arrays of a safetensors file; the caller's own, writable."""
-        content = self._read(name)
+        file = self._file(name)
+        content = np.empty(file.size, np.uint8)
+        with self._store.reading(file.sha256, file.size, self._called(name)) as read:
+            end = 0
+            while block := read(_BLOCK_BYTES):
+                content[end : end + len(block)] = np.frombuffer(block[: file.size - end], np.uint8)
+                end += len(block)
         try:
-            return dict(safetensors.numpy.load(content))
-        except safetensors.SafetensorError as error:
+            return tensors_in(content)
+        except ValueError as error:
             raise self._broken(name) from error
 
     def table(self, name: str) -> pa.Table:
@@ -100,35 +115,65 @@ class Bundle:
             )
         return table
 
+    def search_on_gpu(self) -> None:
+        """Has indexes that are read from now on copied to the GPU."""
+        self._on_gpu = True
+
     def index(self, name: str = "index.faiss") -> "FaissIndex":
         """The index, which holds one vector for each item.
 
+        Its content is checked before it is parsed, by `open` or here, and once more as it is read: it is not held beside
+        the index.
+
         Raises:
+            IntegrityError: It changed since, or is not what its config says.
             CompatibilityError: It holds another number or length of vectors than the manifest says.
         """
         from tastemaker.index.faiss_index import FaissIndex
 
-        index: FaissIndex = self._keep(name, FaissIndex.from_bytes)
-        info = self.manifest.files[name].index
+        file = self._file(name)
+        info = file.index
+        if name not in self._kept:
+            if not self._is_verified:
+                self._store.check(file.sha256, file.size, self._called(name))
+            with self._store.reading(file.sha256, file.size, self._called(name)) as read:
+                found = FaissIndex.read(read, info.config if info else None)
+            self._kept[name] = found.on_gpu() if self._on_gpu else found  # whose content was what the manifest says
+        index: FaissIndex = self._kept[name]
         if info is None or (index.num_items, index.dim) != (info.num_items, info.dim):
             limit = f"({info.num_items}, {info.dim})" if info else "recorded in the manifest"
             raise CompatibilityError(f"size of {name}", value=(index.num_items, index.dim), limit=limit)
         return index
 
     def model(self, name: str, kind: Restorable[M_co]) -> M_co:
-        """The model in `{name}.json` and `{name}.safetensors`, made again by `kind.from_state`."""
-        return kind.from_state(self.json(f"{name}.json"), self.tensors(f"{name}.safetensors"))
+        """The model in `{name}.json` and `{name}.safetensors`, made again by `kind.from_state`.
+
+        Raises:
+            IntegrityError: A weight is not finite.
+        """
+        return kind.from_state(self.json(f"{name}.json"), self._weights(f"{name}.safetensors"))
 
     def towers(self, name: str, kind: Restorable[M_co]) -> M_co:
-        """The model in `{name}.json` and both towers' files, made again by `kind.from_state`."""
-        return kind.from_state(
-            self.json(f"{name}.json"), self.tensors(QUERY_TOWER) | self.tensors(ITEM_TOWER)
-        )
+        """The model in `{name}.json` and both towers' files, made again by `kind.from_state`.
+
+        Raises:
+            IntegrityError: A weight is not finite.
+        """
+        weights = self._weights(QUERY_TOWER) | self._weights(ITEM_TOWER)
+        return kind.from_state(self.json(f"{name}.json"), weights)
+
+    def _weights(self, name: str) -> dict[str, Array]:
+        found = self.tensors(name)
+        for key, array in found.items():
+            if not _is_finite(array):
+                what = f"{key} in {name} of bundle {self.bundle_id} has values that are not finite"
+                raise IntegrityError(what, mend="look at the training run, and publish another bundle")
+        return found
 
     @cached_property
     def item_ids(self) -> list[str]:
         """The customer's ids; item_index is the position here."""
-        return [str(item_id) for item_id in self.table("items.parquet").column("item_id").to_pylist()]
+        return values_of(self.table("items.parquet").column("item_id"))
 
     @cached_property
     def _rows(self) -> dict[str, int]:
@@ -148,13 +193,28 @@ class Bundle:
         return self._kept[name]
 
     def _read(self, name: str) -> bytes:
+        file = self._file(name)
+        return self._store.get(file.sha256, file.size, self._called(name))
+
+    def _file(self, name: str) -> FileInfo:
         file = self.manifest.files.get(name)
         if file is None:
             mend = "publish it with a recipe that trains this part"
             raise BundleError(f"bundle {self.bundle_id} has no file {name}", mend=mend)
-        return self._store.get(file.sha256, file.size, f"{name} of bundle {self.bundle_id}")
+        return file
+
+    def _called(self, name: str) -> str:
+        return f"{name} of bundle {self.bundle_id}"
 
     def _broken(self, name: str) -> IntegrityError:
         return IntegrityError(
             f"{name} of bundle {self.bundle_id} cannot be parsed", mend="publish the bundle again"
         )
+
+
+def _is_finite(array: Array) -> bool:
+    """Whether all values are numbers; looks at a few megabytes at a time, so as to need no second array of that size."""
+    if array.dtype.kind != "f":
+        return True
+    flat = array.reshape(-1)
+    return all(np.isfinite(flat[at : at + _AT_ONCE]).all() for at in range(0, len(flat), _AT_ONCE))

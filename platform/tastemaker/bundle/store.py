@@ -8,7 +8,8 @@
 import hashlib
 import os
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Self
 from uuid import uuid4
@@ -80,6 +81,39 @@ class BundleStore:
             raise _changed(name, f"SHA-256 {found[:12]}", sha256[:12])
         return content
 
+    def check(self, sha256: str, size: int, name: str) -> None:
+        """Raises what `get` would, without holding the blob."""
+        with self.reading(sha256, size, name) as read:
+            while read(_BLOCK_BYTES):
+                pass
+
+    @contextmanager
+    def reading(self, sha256: str, size: int, name: str) -> Iterator[Callable[[int], bytes]]:
+        """Gives a function that reads the next so many bytes of a blob, all of which must be read before the end.
+
+        The hash is that of what was read, and so known at the end: a parser that trusts its input must not be given a
+        blob that `check` has not passed.
+
+        Raises:
+            IntegrityError: Missing, changed, or outside the store.
+        """
+        digest, read_bytes = hashlib.sha256(), 0
+        with self._opened(self._blob(sha256), name) as file:
+
+            def read(num_bytes: int) -> bytes:
+                nonlocal read_bytes
+                block = bytes(file.read(num_bytes))
+                digest.update(block)
+                read_bytes += len(block)
+                return block
+
+            yield read
+            read_bytes += len(file.read(1))
+        if read_bytes != size:
+            raise _changed(name, f"{read_bytes} bytes", f"{size} bytes")
+        if digest.hexdigest() != sha256:
+            raise _changed(name, f"SHA-256 {digest.hexdigest()[:12]}", sha256[:12])
+
     def put_manifest(self, catalogue: str, content: bytes) -> BundleRef:
         """Makes a bundle exist. Every blob that the manifest names must be there already."""
         sha256 = hashlib.sha256(content).hexdigest()
@@ -133,10 +167,16 @@ class BundleStore:
         return f"{self._root}/blobs/sha256/{sha256[:2]}/{sha256}"
 
     def _read(self, path: str, name: str) -> bytes:
+        with self._opened(path, name) as file:
+            return bytes(file.read())
+
+    @contextmanager
+    def _opened(self, path: str, name: str) -> Iterator[Any]:
         if self._local and not Path(path).resolve().is_relative_to(Path(self._root).resolve()):
             raise IntegrityError(f"{name} is a link out of the bundle store", mend="publish the bundle again")
         try:
-            return bytes(self._fs.cat_file(path))
+            with self._fs.open(path, "rb") as file:
+                yield file
         except FileNotFoundError as error:
             what = f"{name} is missing from the bundle store at {self._root}"
             raise IntegrityError(what, mend="publish the bundle again, or correct storage.url") from error

@@ -101,6 +101,31 @@ def map_tensors(path: Path) -> dict[str, Array]:
     return {name: _mapped(path, 8 + length, entry) for name, entry in header.items()}
 
 
+def tensors_in(content: npt.NDArray[np.uint8]) -> dict[str, Array]:
+    """The arrays of a file's bytes: views of them, so that nothing is copied.
+
+    Raises:
+        ValueError: No safetensors file, or truncated.
+    """
+    length = int.from_bytes(content[:8].tobytes(), "little")
+    if not 0 < length <= min(len(content) - 8, _LARGEST_HEADER):
+        raise ValueError(f"a header of {length} bytes in {len(content)}")
+    header = json.loads(content[8 : 8 + length].tobytes())
+    try:
+        header.pop("__metadata__", None)
+        return {name: _view(content[8 + length :], **entry) for name, entry in header.items()}
+    except (KeyError, TypeError, AttributeError) as error:
+        raise ValueError(f"a header that names no tensors: {error}") from error
+
+
+def _view(content: npt.NDArray[np.uint8], dtype: str, shape: list[int], data_offsets: list[int]) -> Array:
+    begin, end = data_offsets
+    if not 0 <= begin <= end <= len(content):
+        raise ValueError(f"a tensor from byte {begin} to {end} of {len(content)}")
+    found = content[begin:end].view(_KINDS[dtype]).reshape(shape)
+    return found if found.flags.aligned else found.copy()
+
+
 def _mapped(path: Path, start: int, entry: Mapping[str, Any]) -> Array:
     kind, shape = _KINDS[entry["dtype"]], tuple(entry["shape"])
     if 0 in shape:

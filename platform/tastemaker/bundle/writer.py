@@ -28,6 +28,7 @@ from tastemaker.bundle.manifest import (
 from tastemaker.bundle.store import BundleStore
 from tastemaker.bundle.tensor_file import can_hold, file_parts
 from tastemaker.errors import BundleError
+from tastemaker.index.config import MeasuredIndex
 from tastemaker.types import catalogue_name
 
 if TYPE_CHECKING:
@@ -59,7 +60,7 @@ class BundleWriter:
     def __init__(self, store: BundleStore, catalogue: str) -> None:
         self._store, self._catalogue = store, catalogue_name(catalogue)
         self._files: dict[str, FileInfo] = {}
-        self._indexes: dict[str, tuple[str, str, int, int]] = {}
+        self._indexes: dict[str, tuple[str, dict[str, Any]]] = {}
 
     def add_json(self, name: str, value: Any) -> None:
         """Adds plain JSON; the same value always gives the same bytes.
@@ -122,10 +123,14 @@ class BundleWriter:
         index: "FaissIndex",
         tower: str = ITEM_TOWER,
         training_id: str | None = None,
+        measured: MeasuredIndex | None = None,
     ) -> None:
-        """Adds an index whose vectors the model in file `tower` made."""
-        self._indexes[name] = (tower, index.kind, index.num_items, index.dim)
-        self._add(name, index.to_bytes(), training_id=training_id)
+        """Adds an index whose vectors the model in file `tower` made, and what was measured of it."""
+        facts = {"kind": index.kind, "num_items": index.num_items, "dim": index.dim}
+        self._indexes[name] = (tower, facts | {"config": index.config, "measured": measured})
+        content = index.to_bytes()
+        sha256, size = self._store.put_parts(lambda: [content])
+        self._keep(name, FileInfo(sha256=sha256, size=size, training_id=training_id))
 
     def commit(self, info: BundleInfo) -> BundleRef:
         """Makes the bundle exist.
@@ -146,13 +151,12 @@ class BundleWriter:
 
     def _complete(self, name: str, file: FileInfo, training_id: str) -> FileInfo:
         if name in self._indexes:
-            tower, kind, num_items, dim = self._indexes[name]
+            tower, facts = self._indexes[name]
             if tower not in self._files:
                 raise BundleError(
                     f"{name} was built with {tower}, which is not in the bundle", mend="add it too"
                 )
-            sha256 = self._files[tower].sha256
-            index = IndexInfo(tower=tower, tower_sha256=sha256, kind=kind, num_items=num_items, dim=dim)
+            index = IndexInfo(tower=tower, tower_sha256=self._files[tower].sha256, **facts)
             file = file.model_copy(update={"index": index})
         if (is_tower(name) or file.index) and file.training_id is None:
             file = file.model_copy(update={"training_id": training_id})

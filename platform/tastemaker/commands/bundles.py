@@ -1,13 +1,18 @@
 """`tastemaker promote`, `rollback`, `bundles`: which version is live."""
 
 import getpass
-from typing import Annotated, Any
+import time
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from tastemaker import context
 from tastemaker.terminal import console, print_json, print_table
 
+if TYPE_CHECKING:
+    from tastemaker.registry.client import Registry
+
+WAIT_SECONDS = 60.0
 app = typer.Typer()
 bundles = typer.Typer(help="Versions of the catalogue's bundle.")
 app.add_typer(bundles, name="bundles")
@@ -73,14 +78,60 @@ def promote(
 
 
 @app.command()
-def rollback(alias: Annotated[str, typer.Argument()] = "champion") -> int:
+def rollback(
+    alias: Annotated[str, typer.Argument()] = "champion",
+    wait: Annotated[
+        bool, typer.Option("--wait/--no-wait", help="Return once every gateway answers from it.")
+    ] = True,
+    as_json: Json = False,
+) -> dict[str, Any]:
     """Point an alias back at the version that it named before."""
+    started = time.monotonic()
     from tastemaker.registry.client import Registry
 
     settings = context.settings()
-    version = Registry(settings, context.home()).rollback(settings.catalogue, alias)
-    console.print(f"{alias} is version {version.number} again", markup=False)
-    return 0
+    registry = Registry(settings, context.home())
+    version = registry.rollback(settings.catalogue, alias).number
+    answered = _answered(registry, alias, version) if wait else None
+    seconds = round(time.monotonic() - started, 2)
+    if as_json:
+        print_json({"alias": alias, "version": version, "answered": answered, "seconds": seconds})
+    elif answered:
+        console.print(
+            f"{alias} is version {version} again: every gateway answers from it after {seconds} s",
+            markup=False,
+        )
+    else:
+        console.print(f"{alias} is version {version} again", markup=False)
+    return {"alias": alias, "version": version, "answered": answered, "seconds": seconds}
+
+
+def _answered(registry: "Registry", alias: str, version: int) -> bool | None:
+    """Whether all gateways answer from a version; None where nothing serves.
+
+    Raises:
+        ServingError: They do not in time.
+    """
+    from tastemaker.errors import ServingError, StateError
+    from tastemaker.registry.live import Watcher
+    from tastemaker.registry.overview import wait_until_answered
+    from tastemaker.state.connection import connect, open_keys, url_of
+
+    settings = context.settings()
+    try:
+        url = url_of(settings, context.home())
+    except StateError:
+        return None
+    with connect(url) as client:
+        keys = open_keys(client, settings)
+        Watcher(registry, client, keys).poll()  # what serves looks only every two seconds
+        answered = wait_until_answered(client, keys, alias, version, WAIT_SECONDS)
+    if answered is False:
+        raise ServingError(
+            f"gateways that answer {alias} from version {version}", value="not all",
+            limit=f"all within {WAIT_SECONDS:.0f} s", mend="see `tastemaker versions`; the alias has moved",
+        )  # fmt: skip
+    return answered
 
 
 def _plain(value: Any) -> dict[str, Any]:

@@ -61,8 +61,15 @@ DOWNLOADS: Final = {
 
 
 def download_folder(home: Home, name: str) -> Path:
-    """Where a data set goes unless told."""
-    return home / "events" / "downloads" / name
+    """Where a data set goes unless told.
+
+    One that an earlier release put below `events/`, where a catalogue called downloads has its own, is moved here.
+    """
+    folder, earlier = home / "downloads" / name, home / "events" / "downloads" / name
+    if _marker(earlier) is not None and not folder.exists():
+        folder.parent.mkdir(mode=0o700, exist_ok=True)
+        earlier.replace(folder)
+    return folder
 
 
 def find_download(name: str) -> Download:

@@ -12,7 +12,8 @@ from pydantic import Field, ValidationError
 
 from tastemaker.config import Strict
 from tastemaker.data.schema import ITEM_DETAILS, Column, items_schema
-from tastemaker.events.rows import Repeating
+from tastemaker.events.row_faults import id_of, shape_fault, value_fault
+from tastemaker.ids import Id
 from tastemaker.types import MAX_ID_LENGTH
 
 MAX_TEXT: Final = 20_000
@@ -20,9 +21,7 @@ MAX_LIST: Final = 300
 MAX_VECTORS, MAX_DIM = 8, 4096
 MAX_ROW_BYTES: Final = 256 * 2**10
 """Of one item as it is kept."""
-_SHOWN: Final = 80
 
-Id = Annotated[str, Field(min_length=1, max_length=MAX_ID_LENGTH)]
 Word = Annotated[str, Field(min_length=1, max_length=MAX_ID_LENGTH)]
 Country = Annotated[str, Field(pattern="^[A-Za-z]{2}$")]
 Number = Annotated[float, Field(allow_inf_nan=False, ge=-1e30, le=1e30)]
@@ -95,48 +94,22 @@ def parse_items(rows: Iterable[Any]) -> tuple[dict[int, Item], list[RejectedItem
         if isinstance(found, Item):
             items[position] = found
         else:
-            rejected.append(RejectedItem(position, _id_of(row), found))
+            rejected.append(RejectedItem(position, id_of(row, "item_id"), found))
     return items, rejected
 
 
 def _item(row: Any) -> Item | str:
     """The item, or why the row is none."""
-    if not isinstance(row, dict):
-        shown = str(row) if isinstance(row, Repeating) else f"a {type(row).__name__}"
-        return f"the row is {_printable(shown)}, must be an object"
-    if unknown := next((key for key in row if key not in Item.model_fields), None):
-        return f"{_printable(unknown)} is no field of an item"
+    if fault := shape_fault(row, Item.model_fields.keys(), "an item"):
+        return fault
     try:
         item = Item.model_validate(row)
     except ValidationError as error:
-        return _reason(error)
+        return value_fault(error)
     size = len(item.encode().encode())
     return (
         item if size <= MAX_ROW_BYTES else f"the item takes {size} bytes, at most {MAX_ROW_BYTES} are allowed"
     )
-
-
-def _reason(error: ValidationError) -> str:
-    first = error.errors(include_url=False, include_context=False)[0]
-    key = _printable(".".join(str(part) for part in first["loc"])) or "a key"
-    match first["type"]:
-        case "missing":
-            return f"{key} is missing"
-        case "extra_forbidden":
-            return f"{key} is no field of an item"
-        case "string_too_short":
-            return f"{key} is empty"
-        case _:
-            return f"{key} is {_printable(repr(first['input'])[:_SHOWN])}: {first['msg']}"
-
-
-def _id_of(row: Any) -> str | None:
-    item_id = row.get("item_id") if isinstance(row, dict) else None
-    return _printable(item_id, MAX_ID_LENGTH) if isinstance(item_id, str) else None
-
-
-def _printable(text: str, longest: int = _SHOWN) -> str:
-    return text[:longest].encode(errors="replace").decode()
 
 
 def table_of(rows: Mapping[str, str | None] | Sequence[tuple[str, str | None]]) -> pa.Table:

@@ -9,6 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from tastemaker.data.schema import INTERACTIONS_SCHEMA, REJECTS_SCHEMA, Column, items_schema
+from tastemaker.ids import CONTROL_RE2
 from tastemaker.types import EVENT_KINDS, MAX_ID_LENGTH, MAX_LOGGED_POSITION, Bool, Float64, Int64, Strings
 
 MAX_RAW_TIME = 1e15  # beyond every clock in milliseconds, and still exact as a float
@@ -96,6 +97,7 @@ def _reasons(raw: RawEvents, timestamp_N: Float64, value_N: Float64 | None, now_
         length = ids.str.len()
         refuse(ids.isna() | (ids.str.strip() == ""), f"{name} is empty")
         refuse(length > MAX_ID_LENGTH, f"{name} is longer than {MAX_ID_LENGTH} characters")
+        refuse(_has_control(ids), f"{name} has control characters")
     refuse(~raw.kind.isin(EVENT_KINDS), f"kind is not one of {', '.join(EVENT_KINDS)}")
     if raw.origin is not None:
         refuse(raw.origin == "simulator", "origin is simulator")
@@ -113,6 +115,13 @@ def _reasons(raw: RawEvents, timestamp_N: Float64, value_N: Float64 | None, now_
     refuse(time_N < 0, "timestamp is negative")
     refuse(time_N > now_ms, "timestamp is in the future")
     return reason_N
+
+
+def _has_control(ids: pd.Series) -> Bool:
+    text: Any = pa.array(ids, pa.string(), from_pandas=True)
+    has: Any = pc.match_substring_regex(text, CONTROL_RE2)
+    has_N: Bool = has.fill_null(False).to_numpy(zero_copy_only=False)
+    return has_N
 
 
 def _is_position(number_N: Float64) -> Bool:
@@ -154,6 +163,7 @@ def check_items(
     reason_N = np.full(len(ids), "", object)
     reason_N[ids.duplicated()] = "duplicate item_id"
     reason_N[ids.str.len() > MAX_ID_LENGTH] = f"item_id is longer than {MAX_ID_LENGTH} characters"
+    reason_N[_has_control(ids)] = "item_id has control characters"
     reason_N[ids.isna() | (ids.str.strip() == "")] = "item_id is empty"
     bad = reason_N != ""
     good = items.filter(pa.array(~bad))

@@ -6,10 +6,11 @@ Per-user metrics take `relevance_BK`: the grade of each slot of a user's list, 0
 Shape letters: B users, K slots (best first), M targets, I catalogue, N predictions.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
+from tastemaker.features.traits import ItemTraits
 from tastemaker.types import Float32, Float64, Int32, Int64
 
 PADDING = -1
@@ -144,6 +145,58 @@ def coverage(ranked_BK: Int32, num_items: int) -> float:
     0.5
     """
     return len(np.unique(ranked_BK[ranked_BK != PADDING])) / num_items
+
+
+def intra_list_diversity(ranked_BK: Int32, similarity: Callable[[Int32], Float64]) -> Float64:
+    """(B,) how unlike a list's items are: 1 - the mean similarity of its pairs; NaN for lists of fewer than two items.
+
+    [Ziegler et al. 2005]'s intra-list similarity, taken from 1.
+
+    Args:
+        ranked_BK: Lists.
+        similarity: Gives those (n, n) of n items; the diagonal does not count.
+
+    >>> alike = np.array([[1, 0.5, 0], [0.5, 1, 0], [0, 0, 1]])
+    >>> lists = np.array([[0, 1, 2], [2, 0, -1]], np.int32)
+    >>> intra_list_diversity(lists, lambda rows: alike[np.ix_(rows, rows)]).round(3).tolist()  # 1 - (.5 + 0 + 0) / 3
+    [0.833, 1.0]
+    """
+    found_B = np.full(len(ranked_BK), np.nan)
+    for row, ranked_K in enumerate(ranked_BK):
+        items = ranked_K[ranked_K != PADDING]
+        if len(items) > 1:
+            alike = similarity(items)[np.triu_indices(len(items), 1)]
+            found_B[row] = 1.0 - float(alike.mean())
+    return found_B
+
+
+def tag_similarity(traits: ItemTraits) -> Callable[[Int32], Float64]:
+    """Similarities (n, n) of items by their tags: shared ones over all that either has [Jaccard 1901], 0 where none has any."""
+
+    def similarity(rows: Int32) -> Float64:
+        code_V, lengths = traits.tags.at(rows)
+        known, column_V = np.unique(code_V, return_inverse=True)
+        has_NG = np.zeros((len(rows), len(known)))
+        has_NG[np.repeat(np.arange(len(rows)), lengths), column_V] = 1.0
+        shared_NN = has_NG @ has_NG.T
+        size_N = has_NG.sum(axis=1)
+        either_NN = size_N[:, None] + size_N - shared_NN
+        alike_NN: Float64 = np.divide(
+            shared_NN, either_NN, out=np.zeros_like(shared_NN), where=either_NN > 0
+        )
+        return alike_NN
+
+    return similarity
+
+
+def num_categories(ranked_BK: Int32, category_I: Int32) -> Float64:
+    """(B,) how many categories a list has; items without one (below 0) have none.
+
+    >>> num_categories(np.array([[0, 1, 2]], np.int32), np.array([4, 4, -1])).tolist()
+    [1.0]
+    """
+    lists = (category_I[ranked_K[ranked_K != PADDING]] for ranked_K in ranked_BK)
+    return np.array([len(np.unique(found[found >= 0])) for found in lists], np.float64)
 
 
 def gini(ranked_BK: Int32, num_items: int) -> float:

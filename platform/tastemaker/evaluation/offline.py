@@ -12,6 +12,7 @@ from tastemaker.data.splits import Histories
 from tastemaker.errors import DataError
 from tastemaker.evaluation import metrics
 from tastemaker.features.context import device_context
+from tastemaker.features.traits import ItemTraits
 from tastemaker.terminal import progress
 from tastemaker.types import Float64, Int32, Query
 
@@ -28,8 +29,8 @@ class Evaluation:
     """What one recommender reached.
 
     `users` are the rows of the users with targets; `per_user` has one value for each of them by metric name:
-    `recall@k`, `ndcg@k`, `map@k`, `hit_rate@k` for every k, `mrr` over lists of the largest k, `novelty` over
-    lists of the smallest k (0 for an empty list). `overall` has `coverage` and `gini`, of the smallest k.
+    `recall@k`, `ndcg@k`, `map@k`, `hit_rate@k` for every k, `mrr` over lists of the largest k, `novelty` and, where the items'
+    traits are given, `diversity` by tags over lists of the smallest k (0 for an empty list). `overall` has `coverage` and `gini`, of the smallest k.
     """
 
     users: Int32
@@ -59,6 +60,7 @@ def evaluate(
     ks: Sequence[int] = (10, 50),
     *,
     user_ids: Sequence[str] | None = None,
+    traits: ItemTraits | None = None,
     description: str = "evaluating",
 ) -> Evaluation:
     """Asks for one list of max(ks) for every user with targets, and scores it.
@@ -73,6 +75,7 @@ def evaluate(
         num_items: Size of the catalogue.
         ks: Depths.
         user_ids: The queries' user ids; empty where unset.
+        traits: Of the items; unset, how unlike the items of a list are is not measured.
         description: Of the progress bar.
 
     Raises:
@@ -92,7 +95,7 @@ def evaluate(
                 if np.isin(items, query.history_L).any():
                     raise DataError("a recommended item is in its user's history", mend="mask seen items")
             advance(len(block))
-    return _score(users, ranked_UK, histories, targets, num_items, ks=sorted(ks))
+    return _score(users, ranked_UK, histories, targets, num_items, ks=sorted(ks), traits=traits)
 
 
 def _query(
@@ -116,6 +119,7 @@ def _score(
     num_items: int,
     *,
     ks: Sequence[int],
+    traits: ItemTraits | None,
 ) -> Evaluation:
     wanted = [np.unique(targets[int(user)]) for user in users]
     size_U = np.array([len(items) for items in wanted])
@@ -131,6 +135,9 @@ def _score(
     used = np.unique(histories.user_index.astype(np.int64) * num_items + histories.item_index) % num_items
     num_users_I = np.bincount(used, minlength=num_items)
     per_user["novelty"] = np.nan_to_num(metrics.novelty(top_UK, num_users_I, len(histories)))
+    if traits is not None:
+        unlike_U = metrics.intra_list_diversity(top_UK, metrics.tag_similarity(traits))
+        per_user["diversity"] = np.nan_to_num(unlike_U)
     overall = {"coverage": metrics.coverage(top_UK, num_items), "gini": metrics.gini(top_UK, num_items)}
     return Evaluation(users, per_user, overall)
 

@@ -13,6 +13,7 @@ import math
 import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Executor, Future
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -22,7 +23,7 @@ import redis
 from tastemaker import telemetry
 from tastemaker.config import Settings
 from tastemaker.errors import StateError
-from tastemaker.events.archiver import Archiver
+from tastemaker.events.archiver import Archiver, AtOnce, Written
 from tastemaker.events.attribution import Open, Outcome, attribute
 from tastemaker.events.batch import Batch, Refused, is_late, read_batches, read_pending
 from tastemaker.events.drained import is_drained
@@ -80,6 +81,7 @@ class StreamConsumer:
         rewards: Gets the rewards.
         effects: Gets the live events.
         lease_seconds: After which others take over from a consumer that stands still.
+        writer: Writes Parquet while steps go on; where it is None, each step waits for it.
     """
 
     def __init__(
@@ -91,12 +93,15 @@ class StreamConsumer:
         rewards: Rewards,
         effects: Effects,
         lease_seconds: float = LEASE_SECONDS,
+        writer: Executor | None = None,
     ) -> None:
         self._client, self._keys, self._state = client, keys, settings.state
         self._rewards, self._effects = rewards, effects
         self._leases = PartitionLeases(client, keys, lease_seconds)
         self._positions = Positions(client, keys)
         self._archiver = Archiver(client, keys, home, rewards.decision_table)
+        self._writer = writer or AtOnce()
+        self._writing: Future[Written] | None = None
         self._archive_at = self._project_at = self._merge_at = 0.0
 
     def step(self) -> Step:
@@ -105,7 +110,7 @@ class StreamConsumer:
         Raises:
             StateError: Redis/Valkey cannot be reached, or another process took a lease meanwhile. Calling
                 again is right in both cases.
-            DataError: Parquet cannot be written, and nothing is trimmed then; or the catalogue's items cannot be read.
+            DataError: Parquet could not be written, and nothing is trimmed then; or the catalogue's items cannot be read.
         """
         fences = self._leases.hold()
         with no_search_for_cycles():
@@ -124,7 +129,18 @@ class StreamConsumer:
         return False
 
     def close(self) -> None:
-        """Gives up the leases."""
+        """Ends the writing under way and gives up the leases.
+
+        Raises:
+            StateError: Redis/Valkey cannot be reached.
+            DataError: Parquet cannot be written; the leases are given up all the same.
+        """
+        try:
+            self._trim()
+        finally:
+            self._release()
+
+    def _release(self) -> None:
         self._positions.forget()
         self._leases.release()
         self._effects.close()
@@ -162,9 +178,11 @@ class StreamConsumer:
             self._project_at = ended + min(
                 PROJECT_SECONDS, PROJECT_REST * (ended - began) if more else math.inf
             )
-        if time.monotonic() >= self._archive_at:
+        if self._writing is None and time.monotonic() >= self._archive_at:
             self._archive_at = time.monotonic() + ARCHIVE_SECONDS  # on a full disk as well: the rest goes on
-            archived = self._archiver.archive(self._positions)
+            self._writing = self._writer.submit(self._archiver.write, dict(self._positions.progress))
+        if self._writing is not None and self._writing.done():
+            archived = self._trim()
         return Step(
             len(batches),
             sum(len(batch.events) for batch in batches.values()),
@@ -174,6 +192,13 @@ class StreamConsumer:
             projected,
             behind,
         )
+
+    def _trim(self) -> int:
+        """Once the writing under way is over, takes what is on disk out of the streams; gives the number of entries."""
+        if self._writing is None:
+            return 0
+        writing, self._writing = self._writing, None
+        return self._archiver.commit(self._positions, writing.result())
 
     def _merge(self) -> None:
         """Moves on what joins other users, and forgets those who opted out; in commits, so that no record is torn."""

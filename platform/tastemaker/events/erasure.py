@@ -97,10 +97,13 @@ def erase_online(
         client.eval(
             _SEIZE, 3, lease, keys.partition_fence(partition), keys.offsets(partition), token, str(_LEASE_MS)
         )
+        client.delete(keys.recorded)  # requests without their users: nobody knows which are whose
         try:
             return {
                 "records": _delete(client, keys.user(user_id), keys.history(user_id), keys.profile(user_id)),
-                "lists": int(cache.delete(keys.stored_list(user_id), keys.cached_lists(user_id))),  # type: ignore[arg-type]
+                "lists": _delete(
+                    cache, keys.stored_list(user_id), keys.cached_lists(user_id), keys.paged_lists(user_id)
+                ),
                 "assignments": _erase_assignments(client, keys, user_id),
                 "marks": _erase_marks(client, keys, user_id),
                 "merges": _erase_moving(client, keys, user_id),

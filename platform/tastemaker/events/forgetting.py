@@ -1,11 +1,13 @@
 """What consumers do for erased users: drops events that come late, from a spool or a slow client, and are older.
 
-Not the erasure itself, see `erasure`. Events from after it are those of a user who came back.
+And finds those whose rows were on their way from a stream to a file while both were searched. Not the erasure itself, see
+`erasure`. Events from after it are those of a user who came back.
 """
 
 from collections.abc import Mapping
 from typing import Any
 
+import pyarrow as pa
 import redis
 
 from tastemaker.events.batch import Batch, Refused
@@ -45,3 +47,28 @@ def _without(batch: Batch, erased_ms: Mapping[str, int]) -> Batch:
         entries=[entry for _, entry, is_old in rows if not is_old],
         forgotten=[Refused("events", entry, "its user was erased") for _, entry, is_old in rows if is_old],
     )
+
+
+def erased_meanwhile(client: redis.Redis, keys: Keys, rows: pa.Table) -> list[str]:
+    """Users of rows with `user_id` and `received_ms` who were erased after the log took one of their rows.
+
+    Ask once the rows are in a file. An erasure leaves its mark first, then empties the streams, then searches the files: rows
+    that were read before it emptied the streams, and written after it had searched, are found here. The clock of whoever
+    erases must not lie behind the log's by more than the ms that lie between.
+
+    Raises:
+        StateError: Redis/Valkey cannot be reached.
+    """
+    grouped = rows.group_by("user_id").aggregate([("received_ms", "min")])
+    users: list[Any] = grouped["user_id"].to_pylist()
+    oldest_ms: list[Any] = grouped["received_ms_min"].to_pylist()
+    with state_errors("look for erased users"):
+        pipe: Any = client.pipeline(transaction=False)
+        for user_id in users:
+            pipe.hget(keys.erased(keys.partition(user_id)), user_hash(user_id))
+        marks = pipe.execute()
+    return [
+        user_id
+        for user_id, taken_ms, mark in zip(users, oldest_ms, marks, strict=True)
+        if mark is not None and int(mark) >= taken_ms
+    ]

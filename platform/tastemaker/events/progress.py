@@ -33,7 +33,12 @@ class Progress(NamedTuple):
     @property
     def is_archived(self) -> bool:
         """Whether all that was applied is in Parquet."""
-        return self[:2] == self[2:]
+        return self[:2] == self.archived
+
+    @property
+    def archived(self) -> tuple[str, ...]:
+        """Up to where events and decisions are in Parquet."""
+        return self[2:]
 
 
 class Positions:

@@ -1,14 +1,14 @@
 """What an event is, and which rows of a batch are none, each with its reason. Not for imported tables."""
 
-import reprlib
 from collections.abc import Iterable, Sequence
 from typing import Annotated, Any, NamedTuple
 
 from pydantic import Field, ValidationError
 
 from tastemaker.config import Strict
-from tastemaker.events.rows import Repeating
-from tastemaker.types import EVENT_KINDS, MAX_ID_LENGTH, MAX_LOGGED_POSITION, ORIGINS, EventKind, Origin
+from tastemaker.events.row_faults import id_of, shape_fault, value_fault
+from tastemaker.ids import Id
+from tastemaker.types import MAX_ID_LENGTH, MAX_LOGGED_POSITION, ORIGINS, EventKind, Origin
 
 FUTURE_LIMIT_MS = 5 * 60_000
 """How far a client's clock may run ahead of ours."""
@@ -18,10 +18,6 @@ VALUE_RANGES: dict[str, tuple[float, float]] = {"rating": (-1000.0, 1000.0), "wa
 _ANY_AMOUNT = (0.0, 1e12)
 _NEEDS_VALUE = frozenset({"rating", "watch"})
 
-_REPR = reprlib.Repr()  # whatever a client nests or lengthens, a look at it stays short
-_REPR.maxlevel, _REPR.maxstring, _REPR.maxother = 2, 60, 120
-
-Id = Annotated[str, Field(min_length=1, max_length=MAX_ID_LENGTH)]
 Text = Annotated[str, Field(max_length=MAX_ID_LENGTH)]
 
 
@@ -75,12 +71,12 @@ def parse_events(
     validate = Event.__pydantic_validator__.validate_python
     for position, row in enumerate(rows):
         if reason := _shapeless(row):
-            rejected.append(Rejected(position, _id_of(row), reason))
+            rejected.append(Rejected(position, id_of(row, "event_id"), reason))
             continue
         try:
             event: Event = validate(row)
         except ValidationError as error:
-            rejected.append(Rejected(position, _id_of(row), _reason(error)))
+            rejected.append(Rejected(position, id_of(row, "event_id"), value_fault(error)))
             continue
         reason = (
             _foreign(event, origins)
@@ -120,46 +116,11 @@ def _duplicate(first: int, position: int) -> str | None:
     return None if first == position else f"event_id stands already at row {first} of this batch"
 
 
-def _id_of(row: Any) -> str | None:
-    event_id = row.get("event_id") if isinstance(row, dict) else None
-    return event_id[:MAX_ID_LENGTH].encode(errors="replace").decode() if isinstance(event_id, str) else None
-
-
 def _shapeless(row: Any) -> str | None:
     """Why a row cannot be an event, whatever its fields hold; says so before anyone looks at all of a huge one."""
-    if not isinstance(row, dict):
-        shown = str(row) if isinstance(row, Repeating) else f"a {type(row).__name__}"
-        return f"the row is {shown}, must be an object"
-    if len(row) > len(_FIELDS):
-        return f"{_printable(next(key for key in row if key not in _FIELDS))} is no field of an event"
+    if fault := shape_fault(row, _FIELDS, "an event"):
+        return fault
     context = row.get("context")
     if isinstance(context, dict) and len(context) > MAX_CONTEXT_KEYS:
         return f"context has {len(context)} keys, at most {MAX_CONTEXT_KEYS} are allowed"
     return None
-
-
-def _reason(error: ValidationError) -> str:
-    first = error.errors(include_url=False, include_context=False)[0]
-    key = _printable(".".join(str(part) for part in first["loc"])) or "a key"
-    match first["type"]:
-        case "missing":
-            return f"{key} is missing"
-        case "extra_forbidden":
-            return f"{key} is no field of an event"
-        case "literal_error" if key == "kind":
-            return f"kind is {_short(first['input'])}, must be one of {', '.join(EVENT_KINDS)}"
-        case "string_too_short":
-            return f"{key} is empty"
-        case "string_too_long":
-            return f"{key} has {len(first['input'])} characters, at most {MAX_ID_LENGTH} are allowed"
-        case _:
-            return f"{key} is {_short(first['input'])}: {first['msg']}"
-
-
-def _printable(key: str) -> str:
-    return key[:80].encode(errors="replace").decode()
-
-
-def _short(value: Any) -> str:
-    text = _REPR.repr(value).encode("ascii", "backslashreplace").decode()
-    return text if len(text) <= 60 else f"{text[:57]}..."

@@ -6,7 +6,7 @@ Decisions travel through the partition streams beside the events and end in Parq
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 import pyarrow as pa
 import redis
@@ -20,6 +20,8 @@ from tastemaker.state.keys import Keys
 from tastemaker.types import Origin
 
 SCHEMA = 1
+SHADOW_FAILED: Final = "failed"
+"""Rung of a shadow's answer that did not come."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,7 +32,13 @@ class Decision:
     over the slate run from rank 1 on. `slot_propensity` is the probability of each item in its slot given
     those above it and the filters; empty where `slot_propensity_kind` is none. `eligible_hash` names the set
     that was chosen from. A share of the answers keep the ranker's `features` of the slate, item by item in the
-    order of `feature_names`.
+    order of `feature_names`. `shadow_of` is the request that was answered by another version when this answer was made for
+    comparison: nobody saw it, no reward joins it, and where it says `SHADOW_FAILED` in `rungs` there was none.
+
+    What tells the answer again, see `replay`: `request` is what was asked as JSON, without user and k; `k` how long a list was
+    made; `policy` what the variant changed about the stages; `past_hash` names the history and record that were read, empty
+    where they are nothing; `forced` is the rung of the kill switch, `catalogue_epoch` the lineage and epoch of the put items. Of
+    a page of a longer list `first_position` is where in it the page begins, and `cached_from` the request that the list was made for.
     """
 
     decision_id: str
@@ -62,6 +70,14 @@ class Decision:
     timings_ms: Mapping[str, float] = field(default_factory=dict)
     feature_names: Sequence[str] = ()
     features: Sequence[float] = ()
+    shadow_of: str | None = None
+    request: str = ""
+    past_hash: str = ""
+    policy: str = ""
+    forced: str | None = None
+    catalogue_epoch: str = ""
+    k: int = 0
+    first_position: int = 0
 
 
 _STRINGS, _MAP = pa.list_(pa.string()), pa.map_
@@ -76,7 +92,9 @@ _COLUMNS: dict[str, Any] = {
     "slot_propensity_kind": pa.string(), "eligible_hash": pa.string(), "seed": pa.int64(),
     "cached_from": pa.string(), "feature_age_ms": pa.int64(), "rungs": _STRINGS,
     "context": _MAP(pa.string(), pa.string()), "timings_ms": _MAP(pa.string(), pa.float64()),
-    "feature_names": _STRINGS, "features": pa.list_(pa.float32()),
+    "feature_names": _STRINGS, "features": pa.list_(pa.float32()), "shadow_of": pa.string(),
+    "request": pa.string(), "past_hash": pa.string(), "policy": pa.string(), "forced": pa.string(),
+    "catalogue_epoch": pa.string(), "k": pa.int32(), "first_position": pa.int32(),
 }  # fmt: skip
 DECISION_SCHEMA = pa.schema(list(_COLUMNS.items()), metadata={"schema": str(SCHEMA)})
 """Columns of the Parquet days; `received_ms` is when the log took the record, by the log's clock."""
@@ -129,6 +147,15 @@ def decision_table(entries: Sequence[Entry]) -> pa.Table:
     for name in ("context", "timings_ms"):
         columns[name] = [list(mapping.items()) for mapping in columns[name]]
     return pa.table({name: columns[name] for name in DECISION_SCHEMA.names}, schema=DECISION_SCHEMA)
+
+
+def decisions_in(table: pa.Table) -> list[Decision]:
+    """The decisions of a table with `DECISION_SCHEMA`; what an older release did not log is as if unset."""
+    rows: list[dict[str, Any]] = table.to_pylist()
+    for row in rows:
+        for name in ("context", "timings_ms"):
+            row[name] = dict(row[name] or ())
+    return [Decision(**{name: row[name] for name in _FIELDS if row.get(name) is not None}) for row in rows]
 
 
 def append_decision(client: redis.Redis, keys: Keys, decision: Decision, settings: StateSettings) -> None:

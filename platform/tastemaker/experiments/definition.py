@@ -9,6 +9,7 @@ from pydantic import Field, model_validator
 
 from tastemaker.config import Strict
 from tastemaker.errors import ExperimentError
+from tastemaker.stages.policy import StagePolicy
 from tastemaker.state.connection import state_errors
 from tastemaker.state.keys import Keys
 from tastemaker.types import Origin
@@ -22,7 +23,7 @@ class Variant(Strict):
     name: Name = Field(description="as logged and reported")
     alias: str = Field(min_length=1, description="alias of the bundle that answers")
     policy: dict[str, Any] | None = Field(
-        None, description="stage policy over the bundle's own; empty keeps that"
+        None, description="stage policy over the bundle's own, see `stages.policy`; empty keeps that"
     )
 
 
@@ -106,8 +107,11 @@ class ExperimentStore:
         """Keeps and thereby starts an experiment.
 
         Raises:
+            ConfigError: A variant's policy has an unknown key or a wrong value.
             ExperimentError: Its name is taken, or another runs in its layer for its origin.
         """
+        for variant in experiment.variants:
+            StagePolicy.of(variant.policy, f"policy of variant {variant.name}")
         with state_errors(f"create experiment {experiment.name}"):
             self._client.transaction(lambda pipe: self._put_new(pipe, experiment), self._keys.experiments)
 

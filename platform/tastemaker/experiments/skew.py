@@ -22,6 +22,7 @@ from tastemaker.experiments.decision_log import DECISION_SCHEMA
 from tastemaker.features.item_store import ItemFacts
 from tastemaker.features.known_events import concerning, state_events
 from tastemaker.features.known_records import KnownRecords
+from tastemaker.features.places import Place, place_of
 from tastemaker.features.request_features import REQUEST_FEATURES
 from tastemaker.home import Home
 from tastemaker.types import Float64
@@ -36,7 +37,7 @@ _MOST_MOMENTS: Final = 50
 AMONG_CANDIDATES: Final = "popularity_among_candidates"
 _SKIPPED_RUNGS: Final = frozenset({"no-record", "no-history"})
 _COLUMNS: Final = (
-    "decision_id", "timestamp_ms", "received_ms", "user_id", "item_ids", "rungs", "feature_names", "features"
+    "decision_id", "timestamp_ms", "received_ms", "user_id", "item_ids", "rungs", "feature_names", "features", "context",
 )  # fmt: skip
 _READ: Final = pa.schema([DECISION_SCHEMA.field(name) for name in _COLUMNS])
 
@@ -71,6 +72,7 @@ class _Answer(NamedTuple):
     item_ids: list[str]
     value_KF: Float64
     names: list[str]
+    place: Place | None
 
 
 def measure_skew(home: Home, catalogue: str, late_days: int, since_ms: int, until_ms: int) -> Skew:
@@ -132,7 +134,9 @@ def _decoded(table: pa.Table) -> Iterator[_Answer | None]:
             yield None
             continue
         value_KF = values.reshape(len(item_ids), len(names))
-        yield _Answer(columns["user_id"][n] or "", columns["timestamp_ms"][n], item_ids, value_KF, names)
+        place = place_of(dict(columns["context"][n] or ()))
+        at_ms = columns["timestamp_ms"][n]
+        yield _Answer(columns["user_id"][n] or "", at_ms, item_ids, value_KF, names, place)
 
 
 def _known(
@@ -152,7 +156,11 @@ def _compared(known: KnownRecords, facts: ItemFacts, answer: _Answer, here_K: An
     first, last = answer.at_ms - LAG_MS, answer.at_ms + LAG_MS
     moments = [first, *known.changes(answer.user_id, first, last)[-_MOST_MOMENTS:], last]
     value_MKF = np.array(
-        [known.features(answer.user_id, item_index, moment, answer.at_ms) for moment in moments], np.float64
+        [
+            known.features(answer.user_id, item_index, moment, answer.at_ms, answer.place)
+            for moment in moments
+        ],
+        np.float64,
     )
     low_KF, high_KF = value_MKF.min(axis=0), value_MKF.max(axis=0)
     found = {}

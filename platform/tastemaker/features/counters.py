@@ -5,7 +5,7 @@ Cormode et al. 2009]: an event counts fully when it happens and a third of that 
 with the time that it is of. The sum is linear, so events may come late, in any order and in any batches, and the sums
 of two partitions add up to that of both. Not for exact counts within a window.
 
-Shape letters: N records, E events, K rows of a record, W windows.
+Shape letters: N records, E events, K rows of a record, W windows, P parts.
 """
 
 import struct
@@ -32,6 +32,10 @@ _ROW: Final = {name: row for row, name in enumerate(ROWS)}
 _WINDOW_W: Final = np.array(list(WINDOWS_MS.values()))
 _HEAD: Final = struct.Struct("<qH")
 _BITS: Final = tuple(1 << row for row in range(len(ROWS)))
+_HEADS: Final = np.dtype([("last_ms", "<i8"), ("mask", "<u2")])
+"""The same as `_HEAD`, of many records."""
+_MANY: Final = 8
+"""From here on records are decoded all at once: ten times as fast for a thousand, and slower for one."""
 _ROW_BYTES: Final = 8 * len(WINDOWS_MS)
 
 
@@ -101,6 +105,15 @@ class Counters:
             last_ms_N,
         )
 
+    def folded(self, num_parts: int) -> "Counters":
+        """Sums of records that lie in parts of equal length, one after another: each record with those at its place."""
+        last_ms_PN = self.last_ms_N.reshape(num_parts, -1)
+        last_ms_N = last_ms_PN.max(axis=0)
+        value_PNKW = self.at(np.tile(last_ms_N, num_parts)).reshape(
+            *last_ms_PN.shape, *self.value_NKW.shape[1:]
+        )
+        return Counters(value_PNKW.sum(axis=0), last_ms_N)
+
     def at(self, now_ms: int | Int64) -> Float64:
         """The counts (N, K, W) as of a moment not before the newest event."""
         found: Float64 = self.value_NKW * decay(np.asarray(now_ms - self.last_ms_N))[:, None, :]
@@ -122,6 +135,8 @@ class Counters:
         Raises:
             CompatibilityError: A record is cut short, or of another layout.
         """
+        if len(records) >= _MANY and (parts := _decode_many(records)) is not None:
+            return cls(*parts)
         found = cls.zeros(len(records))
         for n, record in enumerate(records):
             if record:
@@ -136,6 +151,28 @@ class Counters:
                 if rows:
                     found.value_NKW[n, rows] = np.frombuffer(record, offset=_HEAD.size).reshape(len(rows), -1)
         return found
+
+
+def _decode_many(records: Sequence[bytes | None]) -> tuple[Float64, Int64] | None:
+    """Values and times of records; None where one cannot be read."""
+    there = [n for n, record in enumerate(records) if record]
+    kept = [record for record in records if record]
+    found = Counters.zeros(len(records))
+    if not kept:
+        return found.value_NKW, found.last_ms_N
+    sizes = np.array(list(map(len, kept)))
+    if sizes.min() < _HEAD.size:
+        return None
+    heads = np.frombuffer(b"".join([record[: _HEAD.size] for record in kept]), _HEADS)
+    mask = heads["mask"].astype(np.int64)
+    used_NK = np.zeros((len(records), len(ROWS)), np.bool_)
+    used_NK[there] = mask[:, None] & np.array(_BITS) != 0
+    if (mask >> len(ROWS)).any() or (sizes != _HEAD.size + _ROW_BYTES * used_NK[there].sum(axis=1)).any():
+        return None
+    found.last_ms_N[there] = heads["last_ms"]
+    rows = np.frombuffer(b"".join([record[_HEAD.size :] for record in kept]), "<f8")
+    found.value_NKW[used_NK] = rows.reshape(-1, len(WINDOWS_MS))
+    return found.value_NKW, found.last_ms_N
 
 
 def row_of(name: str) -> int:

@@ -15,7 +15,9 @@ import pyarrow as pa
 import redis
 
 from tastemaker.data.schema import Column
+from tastemaker.data.values import values_of
 from tastemaker.features.counters import Counters
+from tastemaker.features.places import Places
 from tastemaker.features.records import scan_totals
 from tastemaker.features.rows import placed
 from tastemaker.features.view_rows import attribute_rows, item_rows
@@ -39,21 +41,23 @@ class ItemFacts:
     category_I: Int32
     categories: Mapping[str, int]
     index: Mapping[str, int]
+    places: Places
 
     @classmethod
-    def of(cls, item_ids: Sequence[str], attributes: ViewRows) -> Self:
-        """Those of some items; row i of `attributes` is of the i-th."""
+    def of(cls, item_ids: Sequence[str], attributes: ViewRows, places: Places | None = None) -> Self:
+        """Those of some items; row i of `attributes` is of the i-th. Where they are is unknown where `places` is unset."""
         assert len(item_ids) == len(attributes), "one row for each item"
         names = attributes.texts["item_category"]
         categories = {name: place for place, name in enumerate(sorted({*names} - {""}), 1)}
         category_I = np.array([categories.get(name, NO_CATEGORY) for name in names], np.int32)
-        return cls(attributes, category_I, categories, {item_id: i for i, item_id in enumerate(item_ids)})
+        index = {item_id: i for i, item_id in enumerate(item_ids)}
+        return cls(attributes, category_I, categories, index, places or Places.unknown(len(item_ids)))
 
     @classmethod
     def from_items(cls, items: pa.Table) -> Self:
         """Those of a catalogue's table, or a bundle's: row i is item_index i."""
-        item_ids: list[Any] = items[Column.ITEM_ID].to_pylist()
-        return cls.of(item_ids, attribute_rows(items, said_ms=0))
+        item_ids: list[Any] = values_of(items[Column.ITEM_ID])
+        return cls.of(item_ids, attribute_rows(items, said_ms=0), Places.from_items(items))
 
     def with_items(self, rows_W: Int32, items: pa.Table) -> Self:
         """The facts with others at `rows_W`, ascending: in place of rows that are there, or next behind the last."""
@@ -70,7 +74,8 @@ class ItemFacts:
             category_W[w] = categories.setdefault(name, len(categories) + 1) if name else NO_CATEGORY
         value_IF = placed(self.attributes.value_NF, rows_W, new.value_NF)
         attributes = ViewRows(self.attributes.view, value_IF, {"item_category": said})
-        return type(self)(attributes, placed(self.category_I, rows_W, category_W), categories, index)
+        category_I = placed(self.category_I, rows_W, category_W)
+        return type(self)(attributes, category_I, categories, index, self.places.after(rows_W, items))
 
     def __len__(self) -> int:
         return len(self.category_I)

@@ -7,18 +7,21 @@ features of a request are then made by the code that serves.
 Shape letters: E events, K candidates.
 """
 
+from collections.abc import Mapping
 from typing import Any, Final
 
 import numpy as np
 import pyarrow as pa
 
+from tastemaker.events.history import NOT_HISTORY
 from tastemaker.events.schema import Event
 from tastemaker.features.counters import ROWS, WEIGHT, WINDOWS_MS, Counters, event_weight, row_of
 from tastemaker.features.item_store import CandidateRows, ItemFacts
 from tastemaker.features.known_sums import Amounts, Sums
+from tastemaker.features.places import Place, place_of
 from tastemaker.features.request_features import features_for
 from tastemaker.features.scan import LastKnown, running_max, starts_of
-from tastemaker.features.user_state import UserState, after
+from tastemaker.features.user_state import Category, UserState, after
 from tastemaker.features.view_rows import item_rows
 from tastemaker.types import Float32, Float64, Int32, Int64, Query
 
@@ -43,20 +46,33 @@ class KnownRecords:
         events: With columns of `archive.EVENT_SCHEMA`, each once, in any order; all of them touch state.
         known_E: From when each is known, in ms.
         facts: Of the items; events of others count for their users alone.
+        homes: Where users are at home: there a request comes from that does not say where.
+        category: Of items, as users' records count them; unset, that of the facts.
     """
 
-    def __init__(self, events: pa.Table, known_E: Int64, facts: ItemFacts) -> None:
-        self._facts = facts
+    def __init__(
+        self,
+        events: pa.Table,
+        known_E: Int64,
+        facts: ItemFacts,
+        homes: Mapping[str, Place] | None = None,
+        category: Category | None = None,
+    ) -> None:
+        self._facts, self._homes, self._category = facts, homes or {}, category or facts.category
         self._items = _KnownItems(events, known_E, facts)
         self._users = _KnownUsers(events, known_E)
 
     def __call__(self, query: Query, item_index: Int32) -> Float32:
         """The `REQUEST_FEATURES` (K, F) of candidates of a query, as of its `now_ms`; the query's record is not read."""
-        return self.features(query.user_id, item_index, query.now_ms, query.now_ms)
+        place = place_of(query.context) or self._homes.get(query.user_id)
+        return self.features(query.user_id, item_index, query.now_ms, query.now_ms, place)
 
-    def features(self, user_id: str, item_index: Int32, moment_ms: int, now_ms: int) -> Float32:
+    def features(
+        self, user_id: str, item_index: Int32, moment_ms: int, now_ms: int, place: Place | None = None
+    ) -> Float32:
         """The `REQUEST_FEATURES` (K, F) by the events that were known before a moment, decayed to `now_ms`."""
-        return features_for(self.user(user_id, moment_ms), self.candidates(item_index, moment_ms), now_ms)
+        user, candidates = self.user(user_id, moment_ms), self.candidates(item_index, moment_ms)
+        return features_for(user, candidates, now_ms, place)
 
     def changes(self, user_id: str, after_ms: int, until_ms: int) -> list[int]:
         """The moments in a span of time before which another event of a user was known, in order."""
@@ -68,7 +84,12 @@ class KnownRecords:
     def user(self, user_id: str, moment_ms: int) -> UserState:
         """A user's record by the events that were known before a moment."""
         events = self._users.events(user_id, moment_ms)
-        return after([UserState()], [events], self._facts.category)[0] if events else UserState()
+        return after([UserState()], [events], self._category)[0] if events else UserState()
+
+    def history(self, user_id: str, moment_ms: int, length: int) -> list[str]:
+        """The newest items that a user took by then, each once, oldest first: as serving reads them."""
+        taken = [e.item_id for e in self._users.events(user_id, moment_ms) if e.kind not in NOT_HISTORY]
+        return list(dict.fromkeys(reversed(taken)))[:length][::-1]
 
     def candidates(self, item_index: Int32, moment_ms: int) -> CandidateRows:
         """Items' rows by the events that were known before a moment."""

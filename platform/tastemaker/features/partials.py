@@ -7,7 +7,7 @@ Shape letters: N records.
 """
 
 import logging
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Final, NamedTuple
 
 import redis
@@ -101,9 +101,7 @@ def _readable(
     return [names[n] for n in keep], [[records[n] for n in keep] for records in parts]
 
 
-def _sum(parts: Iterable[Sequence[Record]]) -> Counters:
-    decoded = [Counters.decode(records) for records in parts]
-    total = decoded[0] if decoded else Counters.zeros(0)
-    for other in decoded[1:]:
-        total = total.merged(other)
-    return total
+def _sum(parts: Sequence[Sequence[Record]]) -> Counters:
+    if not parts:
+        return Counters.zeros(0)
+    return Counters.decode([record for records in parts for record in records]).folded(len(parts))

@@ -6,7 +6,7 @@ from typing import Final
 from pydantic import Field
 
 from tastemaker.config import Strict
-from tastemaker.features.request_features import CROSSES, chosen
+from tastemaker.features.request_features import CROSSES, DISTANCE, chosen
 from tastemaker.features.views import VIEWS
 
 _OF_CROSSES: Final[Mapping[str, tuple[str, ...]]] = {
@@ -21,6 +21,7 @@ _OF_OTHERS: Final[Mapping[str, tuple[str, ...]]] = {
     "item_growth": ("item_popularity",),
     "item_age_days": ("item_attributes",),
     "user_idle_days": ("user_counters",),
+    **dict.fromkeys(DISTANCE, ()),  # of the catalogue and the request
 }
 assert set(_OF_CROSSES) == set(CROSSES), "every cross says what it comes from"
 

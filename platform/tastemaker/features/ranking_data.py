@@ -40,6 +40,11 @@ class Bag(NamedTuple):
         """The bags of all parts, in order."""
         return cls(*(np.concatenate(arrays) for arrays in zip(*parts, strict=True)))
 
+    def times(self, number: int) -> "Bag":
+        """The same bags, `number` times over."""
+        values, lengths, weights = self
+        return Bag(np.tile(values, number), np.tile(lengths, number), np.tile(weights, number))
+
     def kept(self, keep_B: Bool) -> "Bag":
         """The bags where `keep_B` is true."""
         keep_V = np.repeat(keep_B, self.lengths)

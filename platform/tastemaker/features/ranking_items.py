@@ -64,20 +64,24 @@ class RankingItems:
         )
         return distance_K
 
-    def candidate_bags(self, rows_K: Int32, history_L: Int32, weight_L: Float32) -> dict[str, Bag]:
-        """The ranker's bags, one of each feature per candidate: its own, and the history's weighted mean, repeated."""
-        num = len(rows_K)
+    def item_bags(self, rows_K: Int32) -> dict[str, Bag]:
+        """The ranker's bags of the candidates themselves, one of each feature per candidate."""
         at_V, lengths_K = self._tag_positions(rows_K)
         share_V = np.repeat(1.0 / np.maximum(lengths_K, 1), lengths_K).astype(np.float32)
-        at_history_V, lengths_L = self._tag_positions(history_L)
-        share_L = weight_L / np.maximum(lengths_L, 1)
         return {
             "item_tags": Bag(self.columns.tags_V[at_V].astype(np.int64), lengths_K, share_V),
-            "recent_tags": _repeated(self.columns.tags_V[at_history_V], np.repeat(share_L, lengths_L), num),
             "item_years": Bag.singles(self.columns.year_row_I[rows_K]),
-            "recent_years": _repeated(self.columns.year_row_I[history_L], weight_L, num),
             "item_categories": Bag.singles(self.columns.category_row_I[rows_K]),
-            "recent_categories": _repeated(self.columns.category_row_I[history_L], weight_L, num),
+        }
+
+    def history_bags(self, history_L: Int32, weight_L: Float32) -> dict[str, Bag]:
+        """The ranker's bags of a history, one of each feature: the weighted mean of its items."""
+        at_V, lengths_L = self._tag_positions(history_L)
+        share_L = weight_L / np.maximum(lengths_L, 1)
+        return {
+            "recent_tags": _together(self.columns.tags_V[at_V], np.repeat(share_L, lengths_L)),
+            "recent_years": _together(self.columns.year_row_I[history_L], weight_L),
+            "recent_categories": _together(self.columns.category_row_I[history_L], weight_L),
         }
 
     def _tag_positions(self, rows: Int32) -> tuple[Int64, Int64]:
@@ -87,9 +91,8 @@ class RankingItems:
         return ranges(begin, lengths), lengths
 
 
-def _repeated(rows_V: Int32, weight_V: Float32, times: int) -> Bag:
-    """One bag, its equal rows summed, `times` over."""
+def _together(rows_V: Int32, weight_V: Float32) -> Bag:
+    """One bag, its equal rows summed."""
     values, inverse = np.unique(rows_V, return_inverse=True)
     weights = np.bincount(inverse, weight_V, len(values)).astype(np.float32)
-    lengths = np.full(times, len(values), np.int64)
-    return Bag(np.tile(values.astype(np.int64), times), lengths, np.tile(weights, times))
+    return Bag(values.astype(np.int64), np.array([len(values)]), weights)

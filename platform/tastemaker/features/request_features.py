@@ -12,6 +12,7 @@ from typing import Final
 import numpy as np
 
 from tastemaker.features.item_store import NO_CATEGORY, CandidateRows, ItemFacts
+from tastemaker.features.places import Place
 from tastemaker.features.user_state import UserState
 from tastemaker.features.view_rows import user_rows
 from tastemaker.features.views import VIEW
@@ -40,12 +41,13 @@ CROSSES: Final = (
     "taste_weight", "taste_share", "taste_strongest", "novelty", "session_share", "in_session", "times_shown",
     "refused", "taste_times_popularity", "popularity_among_candidates",
 )  # fmt: skip
+DISTANCE: Final = ("log_distance_km", "distance_known")
 _ITEM_FEATURES: Final = (*_ITEM_COUNTS, *_ITEM_RATES, *_ITEM_OTHERS)
 _USER_FEATURES: Final = (*_USER_COUNTS, *_USER_RATES, *_USER_OTHERS)
-REQUEST_FEATURES: Final = (*_ITEM_FEATURES, *_USER_FEATURES, *CROSSES)
+REQUEST_FEATURES: Final = (*_ITEM_FEATURES, *_USER_FEATURES, *CROSSES, *DISTANCE)
 """Names in the order of the columns."""
 GROUPS: Final[Mapping[str, tuple[str, ...]]] = {
-    "item": _ITEM_FEATURES, "user": _USER_FEATURES, "cross": CROSSES, "all": REQUEST_FEATURES,
+    "item": _ITEM_FEATURES, "user": _USER_FEATURES, "cross": CROSSES, "distance": DISTANCE, "all": REQUEST_FEATURES,
 }  # fmt: skip
 """What stands for several features where they are named."""
 
@@ -81,19 +83,23 @@ def chosen(names: Sequence[str]) -> tuple[str, ...]:
     return tuple(name for name in REQUEST_FEATURES if name in wanted)
 
 
-def features_for(state: UserState, candidates: CandidateRows, now_ms: int) -> Float32:
+def features_for(
+    state: UserState, candidates: CandidateRows, now_ms: int, place: Place | None = None
+) -> Float32:
     """The `REQUEST_FEATURES` (K, F) of a user's candidates.
 
     Args:
         state: Of the user.
         candidates: What is known of them, all of one version.
         now_ms: The moment of the request.
+        place: Where it comes from; unset, that is unknown.
     """
     week_K, month_K = candidates.popularity.at(now_ms)[:, _WEEK_AND_MONTH_F].T
     parts = [
         _of_items(candidates, week_K, month_K, now_ms),
         np.broadcast_to(_of_user(state, now_ms), (len(candidates), len(_USER_FEATURES))),
         _crosses(state, candidates, month_K, now_ms),
+        _distances(candidates, place),
     ]
     return np.concatenate(parts, axis=1, dtype=np.float32)
 
@@ -148,6 +154,15 @@ def _crosses(state: UserState, candidates: CandidateRows, month_K: Float64, now_
     return np.stack(columns, axis=1)
 
 
+def _distances(candidates: CandidateRows, place: Place | None) -> Float64:
+    """The `DISTANCE` (K, 2): both 0 where either side's place is unknown, which the second tells from being there."""
+    if place is None:
+        return np.zeros((len(candidates), len(DISTANCE)))
+    km_K = candidates.facts.places.distance_km(place, candidates.item_index)
+    known_K = ~np.isnan(km_K)
+    return np.stack([np.log1p(np.where(known_K, km_K, 0)), known_K], axis=1)
+
+
 def _by_category(items: ItemFacts, weights: Mapping[str, float]) -> Float64:
     """Weights (C,) in the order of the facts' categories; those that it does not know are left out."""
     weight_C = np.zeros(len(items.categories) + 1)
@@ -161,5 +176,12 @@ def _by_item(items: ItemFacts, rows_K: Int32, values: Mapping[str, float]) -> Fl
     """Each candidate's value (K,) by item id; 0 where it has none."""
     if not values:
         return np.zeros(len(rows_K))
-    of_row = {items.index.get(item_id): value for item_id, value in values.items()}
-    return np.array([of_row.get(row, 0.0) for row in rows_K.tolist()])
+    of_row = {
+        row: value for item_id, value in values.items() if (row := items.index.get(item_id)) is not None
+    }
+    if not of_row:
+        return np.zeros(len(rows_K))
+    known_N = np.array(sorted(of_row))
+    value_N = np.array([of_row[row] for row in known_N.tolist()])
+    at_K = np.minimum(np.searchsorted(known_N, rows_K), len(known_N) - 1)
+    return np.where(known_N[at_K] == rows_K, value_N[at_K], 0.0)

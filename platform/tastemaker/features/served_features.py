@@ -1,8 +1,9 @@
 """The features of requests from what is known now: the user's record that a query carries, and the items' newest totals."""
 
 from tastemaker.features.item_store import ItemStore
+from tastemaker.features.places import place_of
 from tastemaker.features.request_features import features_for
-from tastemaker.features.user_state import UserState
+from tastemaker.features.user_state import state_in
 from tastemaker.types import Float32, Int32, Query
 
 
@@ -23,6 +24,7 @@ class ServedFeatures:
 
         Raises:
             CompatibilityError: The query's record is of another layout.
+            DataError: See `place_of`.
         """
         candidates = self.store.snapshot.of(item_index)
-        return features_for(UserState.decode(query.record), candidates, query.now_ms)
+        return features_for(state_in(query.record), candidates, query.now_ms, place_of(query.context))

@@ -8,6 +8,7 @@ taken items, which is a list of its own (`events.history`).
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Final, NamedTuple, Self, TypeVar
 
 import msgpack
@@ -24,6 +25,7 @@ AFFINITY_WINDOW_MS: Final = 10 * 86_400_000.0
 SHOWN_WINDOW_MS: Final = 7 * 86_400_000.0
 SESSION_GAP_MS: Final = 30 * 60_000
 """Silence after which a session has ended."""
+_RECORDS_KEPT: Final = 64
 MOST_CATEGORIES, MOST_SESSION, MOST_REFUSED, MOST_SHOWN = 64, 50, 500, 200
 REFUSAL_WEIGHTS: Final[Mapping[str, float]] = {"skip": -0.25, "dislike": -0.75, "hide": -1.0}
 """What says that an item was not wanted, and how much; `counters.event_weight` has what was."""
@@ -146,11 +148,21 @@ class UserState:
         return cls(
             Counters.decode([counters]),
             affinity,
-            [Signal(*kept) for kept in taken],
-            [Signal(*kept) for kept in declined],
+            [Signal._make(kept) for kept in taken],
+            [Signal._make(kept) for kept in declined],
             {item_id: (at, refuses) for item_id, (at, refuses) in opinions.items()},
-            {item_id: Shown(*kept) for item_id, kept in shown.items()},
+            {item_id: Shown._make(kept) for item_id, kept in shown.items()},
         )
+
+
+@lru_cache(_RECORDS_KEPT)
+def state_in(record: bytes | None) -> UserState:
+    """The state of a record, decoded once for all who ask of a request. Do not change it.
+
+    Raises:
+        CompatibilityError: See `UserState.decode`.
+    """
+    return UserState.decode(record)
 
 
 def after(

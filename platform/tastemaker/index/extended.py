@@ -7,7 +7,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from tastemaker.index.faiss_index import Allowed, VectorIndex
+from tastemaker.index.faiss_index import VectorIndex
+from tastemaker.index.rules import Allowed, of_request
 from tastemaker.types import Bool, Float32, Int32, Int64
 
 
@@ -66,7 +67,7 @@ class ExtendedIndex:
         self, queries_BD: Float32, k: int, allowed: Allowed = None, exclude: Sequence[Int32] | None = None
     ) -> tuple[Int32, Float32]:
         """See `FaissIndex.search`; the further items are scored exactly."""
-        masks = _each(allowed, len(queries_BD))
+        masks = [of_request(allowed, b) for b in range(len(queries_BD))]
         assert all(mask is None or len(mask) == self.num_items for mask in masks), "masks of all items"
         first = [None if mask is None else mask[: self._first] for mask in masks]
         rows_BK, score_BK = self._index.search(queries_BD, k, first, exclude)
@@ -87,9 +88,3 @@ class ExtendedIndex:
         if exclude is not None:
             forbidden_N[exclude[exclude >= self._first] - self._first] = True
         return forbidden_N
-
-
-def _each(allowed: Allowed, num: int) -> Sequence[Bool | None]:
-    if allowed is None or (isinstance(allowed, np.ndarray) and allowed.ndim == 1):
-        return [allowed] * num
-    return list(allowed)

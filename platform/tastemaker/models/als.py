@@ -18,6 +18,8 @@ from tastemaker.errors import CompatibilityError, MissingExtraError
 from tastemaker.features.recency import recency_weights
 from tastemaker.types import Float32, Int32
 
+_BLOCK_ROWS = 65_536
+
 
 class AlsConfig(Strict):
     """How the factors are fitted and how a history is folded in."""
@@ -43,8 +45,7 @@ class Als:
             )  # fmt: skip
         self.config = config
         self.item_factors_ID = np.ascontiguousarray(item_factors_ID, np.float32)
-        factors = self.item_factors_ID.astype(np.float64)
-        self.gram_DD = factors.T @ factors + config.regularization * np.eye(config.dim)
+        self.gram_DD = _gram(self.item_factors_ID) + config.regularization * np.eye(config.dim)
         self._inverse_DD = np.linalg.inv(self.gram_DD)
 
     def fold_in(self, histories: Sequence[Int32]) -> Float32:
@@ -86,6 +87,16 @@ class Als:
             CompatibilityError: The factors have another dimension than the config says.
         """
         return cls(AlsConfig.parse(config, "ALS model"), tensors["item_factors"])
+
+
+def _gram(factors_ID: Float32) -> np.ndarray:
+    """Y'Y (D, D) in double precision, block by block: a copy of millions of factors costs memory."""
+    blocks = (factors_ID[at : at + _BLOCK_ROWS] for at in range(0, len(factors_ID), _BLOCK_ROWS))
+    gram_DD = np.zeros((factors_ID.shape[1], factors_ID.shape[1]))
+    for block_ND in blocks:
+        block = block_ND.astype(np.float64)
+        gram_DD += block.T @ block
+    return gram_DD
 
 
 def fit_als(histories_UI: sp.csr_matrix, config: AlsConfig) -> Als:

@@ -131,11 +131,15 @@ class Dlrm(nn.Module):
             self.wide.bias.data[column] = float(start)
 
     def forward(self, dense_BF: Tensor, bags: Mapping[str, Jagged]) -> Tensor:
-        """Logits (B, T). Features further than 5 deviations from the mean count as 5."""
+        """Logits (B, T). Features further than 5 deviations from the mean count as 5.
+
+        A feature with one bag where there are several candidates has that bag for each of them.
+        """
         dense_BF = ((dense_BF - self.mean_F) / self.scale_F).clamp(-_LARGEST_DEVIATION, _LARGEST_DEVIATION)
         bottom_BD = self.bottom(dense_BF)
         looked_up = self.tables.lookup({feature: bags[feature] for feature in self.features})
-        vectors_BVD = torch.stack([bottom_BD, *(looked_up[name] for name in self._interacting)], dim=1)
+        of_table = (looked_up[name].expand_as(bottom_BD) for name in self._interacting)
+        vectors_BVD = torch.stack([bottom_BD, *of_table], dim=1)
         top_BX = torch.cat([bottom_BD, self.interact(vectors_BVD)], dim=1)
         logit_BT: Tensor = self.top(top_BX) + self.wide(dense_BF)
         return logit_BT + self.slot(looked_up[POSITION]) if self.config.position else logit_BT
@@ -143,7 +147,8 @@ class Dlrm(nn.Module):
     def interact(self, vectors_BVD: Tensor) -> Tensor:
         """Dot products (B, P) of each pair of vectors, in the order (1,0), (2,0), (2,1), (3,0) and so on."""
         dots_BVV = torch.bmm(vectors_BVD, vectors_BVD.transpose(1, 2))
-        return dots_BVV[:, self.pairs_2P[0], self.pairs_2P[1]]
+        at_P = self.pairs_2P[0] * dots_BVV.shape[2] + self.pairs_2P[1]
+        return dots_BVV.flatten(1).index_select(1, at_P)
 
     def config_dict(self) -> dict[str, Any]:
         """What `from_state` needs beside the tensors; JSON."""

@@ -23,6 +23,8 @@ from tastemaker.features.recency import recency_weights
 from tastemaker.types import Float32, Int32
 
 _BLOCK_ROWS = 1024
+_SPARSE_BELOW = 20
+"""Times the weights of a history must be fewer than the items, for it to pay that they are sorted and not laid out."""
 
 
 class ItemItemConfig(Strict):
@@ -63,16 +65,25 @@ class ItemItem:
         """Scores (B, I) of all items for histories that are ordered oldest first; zeros for an empty one."""
         out = np.zeros((len(histories), self.config.num_items), np.float32)
         for row, history in zip(out, histories, strict=True):
-            if len(history):
-                row[:] = self._score(history)
+            items, scores = self.neighbours(history)
+            row[items] = scores
         return out
 
-    def _score(self, history: Int32) -> Float32:
+    def neighbours(self, history: Int32) -> tuple[Int32, Float32]:
+        """The items to which a history gives anything, ascending, and their scores; all others score 0.
+
+        The price is that of the history items' weights, or of the catalogue where these are as many.
+        """
         weight_L = recency_weights(len(history), self.config.half_life)
         begin, end = self._indptr[history], self._indptr[history + 1]
         at = ranges(begin, end - begin)
         value = self._data[at] * np.repeat(weight_L, end - begin)
-        return np.bincount(self._indices[at], value, self.config.num_items).astype(np.float32)
+        if len(at) * _SPARSE_BELOW > self.config.num_items:
+            score_I = np.bincount(self._indices[at], value, self.config.num_items).astype(np.float32)
+            rows = np.flatnonzero(score_I).astype(np.int32)
+            return rows, score_I[rows]
+        rows, place = np.unique(self._indices[at], return_inverse=True)
+        return rows, np.bincount(place, value, len(rows)).astype(np.float32)
 
     def config_dict(self) -> dict[str, Any]:
         """What `from_state` needs beside the tensors; JSON."""

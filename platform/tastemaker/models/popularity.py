@@ -15,6 +15,7 @@ from pydantic import Field
 
 from tastemaker.config import Strict
 from tastemaker.errors import CompatibilityError
+from tastemaker.models.segments import Segments
 from tastemaker.types import Float32, Float64, Int32, Int64
 
 _DAY_MS = 86_400_000.0
@@ -37,6 +38,7 @@ class PopularityConfig(Strict):
 class Popularity:
     """Counts per item, of all time and decayed to `as_of_ms`, with each segment's items and each group's shares.
 
+    `segments` may be a matrix (S, I) of where an item is in a segment.
     `group_GI` are shares of the largest in 0..1, as `popular_groups` fits them; unset where the config names no groups.
     """
 
@@ -45,7 +47,7 @@ class Popularity:
         config: PopularityConfig,
         counts_I: Float32,
         trending_I: Float32,
-        members_SI: np.ndarray,
+        segments: Segments | np.ndarray,
         group_GI: Float32 | None = None,
     ) -> None:
         num_items = config.num_items
@@ -56,7 +58,14 @@ class Popularity:
             (len(config.segments), num_items),
             (len(config.groups), num_items),
         )
-        shapes = counts_I.shape, trending_I.shape, members_SI.shape, group_GI.shape
+        if isinstance(segments, np.ndarray):
+            segments = Segments.from_matrix(segments)
+        shapes = (
+            counts_I.shape,
+            trending_I.shape,
+            (len(segments), segments.num_items),
+            group_GI.shape,
+        )
         if shapes != expected:
             raise CompatibilityError(
                 "popularity counts", value=shapes, limit=expected,
@@ -65,7 +74,7 @@ class Popularity:
         self.config = config
         self.counts_I: Float32 = counts_I.astype(np.float32, copy=False)
         self.trending_I: Float32 = trending_I.astype(np.float32, copy=False)
-        self.members_SI = members_SI.astype(bool, copy=False)
+        self.segments = segments
         self.group_GI: Float32 = group_GI.astype(np.float32, copy=False)
         self._row = {name: row for row, name in enumerate(config.segments)}
         self._group_row = {name: row for row, name in enumerate(config.groups)}
@@ -89,18 +98,37 @@ class Popularity:
         Where it names groups, half of the score is what is popular among them, before it is raised. Names of no known
         segment or group are ignored; a value may name several, as in `comedy|drama`.
         """
-        names = [f"{key}={value}" for key, values in context.items() for value in values.split(SEPARATOR)]
-        score_I = self._lately_I
+        return self.in_class(self.class_of(context))
+
+    def class_of(self, context: Mapping[str, str]) -> tuple[str, ...]:
+        """The known segments and groups that a context names, in order: all that its scores depend on."""
+        named = {f"{key}={value}" for key, values in context.items() for value in values.split(SEPARATOR)}
+        return tuple(sorted(name for name in named if name in self._group_row or name in self._row))
+
+    def in_class(self, names: Sequence[str]) -> Float32:
+        """Scores (I,) in contexts of a class, see `in_context`."""
+        return self._scored(slice(None), names)
+
+    def score(self, rows_K: Int32, context: Mapping[str, str]) -> Float32:
+        """Scores (K,) of some items, see `in_context`, at the price of these alone."""
+        return self._scored(rows_K, self.class_of(context))
+
+    def _scored(self, rows: Int32 | slice, names: Sequence[str]) -> Float32:
+        score_K = self._lately_I[rows]
         if groups := [self._group_row[name] for name in names if name in self._group_row]:
-            score_I = ((score_I + self.group_GI[groups].mean(axis=0)) * 0.5).astype(np.float32)
-        if rows := [self._row[name] for name in names if name in self._row]:
-            score_I = score_I + self.members_SI[rows].any(axis=0).astype(np.float32)
-        return score_I
+            among_K = np.sum([self.group_GI[group][rows] for group in groups], axis=0) / np.float32(
+                len(groups)
+            )
+            score_K = ((score_K + among_K) * np.float32(0.5)).astype(np.float32)
+        if segments := [self._row[name] for name in names if name in self._row]:
+            is_member_K = self.segments.any_of(segments, None if isinstance(rows, slice) else rows)
+            score_K = score_K + is_member_K.astype(np.float32)
+        return score_K
 
     def with_groups(self, names: Sequence[str], group_GI: Float32) -> "Popularity":
         """The same with these groups in place of its own."""
         config = self.config.model_copy(update={"groups": tuple(names)})
-        return type(self)(config, self.counts_I, self.trending_I, self.members_SI, group_GI)
+        return type(self)(config, self.counts_I, self.trending_I, self.segments, group_GI)
 
     def padded(self, num_items: int) -> "Popularity":
         """The same with further items, the last the newest, that nobody took and that are in no segment.
@@ -112,20 +140,20 @@ class Popularity:
         if not self.counts_I.any():
             trending[self.config.num_items :] = trending.max(initial=0) + 1 + np.arange(num_more)
         config = self.config.model_copy(update={"num_items": num_items})
-        members, groups = (np.pad(rows, ((0, 0), (0, num_more))) for rows in (self.members_SI, self.group_GI))
-        return type(self)(config, counts, trending, members, groups)
+        groups = np.pad(self.group_GI, ((0, 0), (0, num_more)))
+        return type(self)(config, counts, trending, self.segments.grown(num_items), groups)
 
     def config_dict(self) -> dict[str, Any]:
         """What `from_state` needs beside the tensors; JSON."""
         return self.config.model_dump(mode="json")
 
     def tensors(self) -> dict[str, np.ndarray]:
-        """Counts, decayed counts, segment membership (0 or 1), and groups' shares where there are groups."""
-        members = self.members_SI.astype(np.uint8)
+        """Counts, decayed counts, the segments' items as lists, and groups' shares where there are groups."""
         found: dict[str, np.ndarray] = {
             "counts": self.counts_I,
             "trending": self.trending_I,
-            "members": members,
+            "segment_offsets": self.segments.offsets_S1,
+            "segment_rows": self.segments.row_V,
         }
         if self.config.groups:
             found["groups"] = self.group_GI
@@ -133,13 +161,19 @@ class Popularity:
 
     @classmethod
     def from_state(cls, config: Mapping[str, Any], tensors: Mapping[str, np.ndarray]) -> Self:
-        """The model that `config_dict` and `tensors` describe.
+        """The model that `config_dict` and `tensors` describe; segments may lie there as a matrix, as they once did.
 
         Raises:
             CompatibilityError: Config and counts are of different catalogues.
         """
         parsed = PopularityConfig.parse(config, "popularity model")
-        return cls(parsed, tensors["counts"], tensors["trending"], tensors["members"], tensors.get("groups"))
+        segments: Segments | np.ndarray
+        if "members" in tensors:
+            segments = tensors["members"]
+        else:
+            offsets, rows = tensors["segment_offsets"], tensors["segment_rows"]
+            segments = Segments(parsed.num_items, offsets, rows)
+        return cls(parsed, tensors["counts"], tensors["trending"], segments, tensors.get("groups"))
 
 
 def _unit(count_I: Float32) -> Float32:
@@ -167,7 +201,7 @@ def newest_first(
     place_I = np.zeros(len(created_at_ms), np.float32)
     _, place_I[known_I] = np.unique(created_at_ms[known_I], return_inverse=True)
     place_I[known_I] += 1
-    return Popularity(empty.config, empty.counts_I, place_I, empty.members_SI)
+    return Popularity(empty.config, empty.counts_I, place_I, empty.segments)
 
 
 def fit_popularity(
@@ -191,14 +225,14 @@ def fit_popularity(
     """
     as_of_ms = int(timestamp_ms.max(initial=0))
     decay_N = np.exp2((timestamp_ms - as_of_ms) / (trend_half_life_days * _DAY_MS))
-    named = [[f"tag={tag}" for tag in item_tags] for item_tags in tags or [()] * num_items]
+    members: dict[str, list[int]] = {}
+    for item, item_tags in enumerate(tags or ()):
+        for tag in item_tags:
+            members.setdefault(f"tag={tag}", []).append(item)
     for item, category in enumerate(categories or ()):
-        named[item] += [f"category={category}"] if category else []
-    names = sorted({name for own in named for name in own})
-    row = {name: at for at, name in enumerate(names)}
-    members_SI = np.zeros((len(names), num_items), bool)
-    for item, own in enumerate(named):
-        members_SI[[row[name] for name in own], item] = True
+        if category:
+            members.setdefault(f"category={category}", []).append(item)
+    names = sorted(members)
     config = PopularityConfig(
         num_items=num_items, trend_half_life_days=trend_half_life_days, as_of_ms=as_of_ms,
         segments=tuple(names),
@@ -207,5 +241,5 @@ def fit_popularity(
         config,
         np.bincount(item_index, minlength=num_items).astype(np.float32),
         np.bincount(item_index, decay_N, num_items).astype(np.float32),
-        members_SI,
+        Segments.of(num_items, [members[name] for name in names]),
     )

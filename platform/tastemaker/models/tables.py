@@ -81,17 +81,24 @@ def init_table(weight: Tensor, spec: TableSpec) -> None:
     nn.init.uniform_(weight, -spec.init_scale, spec.init_scale)
 
 
+def _bags(spec: TableSpec) -> nn.EmbeddingBag:
+    """An empty table; on the device meta it draws nothing, for which torch would import its compiler: seconds, 100 MB."""
+    weight = torch.empty(spec.num_rows, spec.dim)
+    if not weight.is_meta:
+        weight.normal_()
+    return nn.EmbeddingBag(spec.num_rows, spec.dim, mode="sum", _weight=weight)
+
+
 class PlainTables(nn.Module):
     """All tables in this process, as `nn.EmbeddingBag`. Lookups are thread-safe while nobody trains."""
 
     def __init__(self, specs: Sequence[TableSpec]) -> None:
         super().__init__()
         self.specs = tuple(specs)
-        self.embedding_bags = nn.ModuleDict(
-            {spec.name: nn.EmbeddingBag(spec.num_rows, spec.dim, mode="sum") for spec in specs}
-        )
+        self.embedding_bags = nn.ModuleDict({spec.name: _bags(spec) for spec in specs})
         for spec in self.specs:
-            init_table(self.weight(spec.name).data, spec)
+            if not self.weight(spec.name).is_meta:
+                init_table(self.weight(spec.name).data, spec)
         self._table_of = {feature: spec.name for spec in specs for feature in spec.features}
         assert len(self._table_of) == sum(len(spec.features) for spec in specs), "a feature reads one table"
 

@@ -102,7 +102,8 @@ class QueryTower(nn.Module):
         super().__init__()
         self.hidden = nn.Linear(config.dim, config.hidden)
         self.out = nn.Linear(config.hidden, config.dim)
-        nn.init.normal_(self.out.weight, std=1e-3)
+        if not self.out.weight.is_meta:  # where it draws nothing, see `tables`
+            nn.init.normal_(self.out.weight, std=1e-3)
         nn.init.zeros_(self.out.bias)
 
     def forward(self, history_BD: Tensor) -> Tensor:

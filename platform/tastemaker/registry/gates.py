@@ -10,8 +10,9 @@ import pyarrow as pa
 from tastemaker.bundle.reader import Bundle
 from tastemaker.bundle.store import BundleStore
 from tastemaker.errors import BundleError, GateRefusedError, UsageError
+from tastemaker.index.measuring import borders, recall
 from tastemaker.registry.client import Registry, Version, check_alias
-from tastemaker.types import Float32, Float64
+from tastemaker.types import Float64
 
 Outcome = Literal["passed", "refused", "not applicable"]
 
@@ -20,7 +21,7 @@ TOLERATED_LOSS = 0.01
 """Share of the champion's mean that a version may lose for certain."""
 MIN_USERS = 30
 RECALL_AT = 10
-MIN_RECALL = {"flat": 1.0, "hnsw": 0.9}
+MIN_RECALL = {"flat": 1.0, "hnsw": 0.9, "ivf-flat": 0.9, "ivf-pq": 0.9}
 _SAMPLE = 100
 _ROUNDS = 1000
 _ROUNDS_AT_ONCE = 50
@@ -146,19 +147,10 @@ def _index(candidate: Bundle) -> GateResult:
     vectors = index.vectors()
     sample = np.random.default_rng(0).choice(len(vectors), min(_SAMPLE, len(vectors)), replace=False)
     k = min(RECALL_AT, len(vectors))
-    value = _recall(vectors[sample], vectors, index.search(vectors[sample], k)[0])
+    found, _ = index.search(vectors[sample], k)
+    value = recall(found, vectors[sample], vectors, borders(vectors[sample], vectors, k))
     reason = f"{info.kind}, {len(sample)} queries at {k}"
     return GateResult("index", "passed" if value >= limit else "refused", value, limit, reason)
-
-
-def _recall(queries_BD: Float32, vectors_ID: Float32, found_BK: np.ndarray) -> float:
-    """Share of the results that score as high as the true k-th best, but for float32 rounding."""
-    scores_BI = queries_BD @ vectors_ID.T
-    k = found_BK.shape[1]
-    threshold_B = np.partition(scores_BI, -k, axis=1)[:, -k]
-    slack = 1e-5 * float(np.abs(scores_BI).max())
-    good = np.take_along_axis(scores_BI, np.maximum(found_BK, 0), 1) >= threshold_B[:, None] - slack
-    return float((good & (found_BK >= 0)).mean())
 
 
 def _offline(candidate: Bundle, champion: Bundle | None) -> GateResult:

@@ -4,7 +4,7 @@ Replicas import this module and neither mlflow nor `registry.client`.
 """
 
 from collections.abc import Awaitable, Mapping
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, Final, cast
 
 from pydantic import Field, ValidationError
 
@@ -26,6 +26,7 @@ if (now or '') == ARGV[1] then redis.call('SET', KEYS[1], ARGV[2]) return 1 end
 return 0
 """
 _ATTEMPTS = 100
+CHAMPION: Final = "champion"
 
 
 class LiveVersion(Strict):
@@ -46,6 +47,10 @@ class LiveAliases(Strict):
 
     generation: int = Field(ge=1, description="grows by one with every change")
     aliases: dict[str, LiveVersion] = Field(description="alias -> version")
+    previous: LiveVersion | None = Field(
+        None,
+        description="the champion before this one: held for a while, so that a rollback need load nothing",
+    )
 
 
 def write_live(client: "redis.Redis", keys: Keys, aliases: "Mapping[str, Version]") -> LiveAliases:
@@ -64,7 +69,9 @@ def write_live(client: "redis.Redis", keys: Keys, aliases: "Mapping[str, Version
         now = _parse(text, keys)
         if now is not None and now.aliases == wanted:
             return now
-        new = LiveAliases(generation=now.generation + 1 if now else 1, aliases=wanted)
+        new = LiveAliases(
+            generation=now.generation + 1 if now else 1, aliases=wanted, previous=_previous(now, wanted)
+        )
         with state_errors("write the live aliases"):
             if client.eval(_SWAP, 1, keys.live, text or "", new.model_dump_json()):
                 return new
@@ -105,6 +112,14 @@ class Watcher:
             StateError: See `write_live`.
         """
         return write_live(self._client, self._keys, self._registry.aliases(self._keys.catalogue))
+
+
+def _previous(now: LiveAliases | None, wanted: Mapping[str, LiveVersion]) -> LiveVersion | None:
+    """The champion before, once `wanted` are live."""
+    if now is None:
+        return None
+    champion = now.aliases.get(CHAMPION)
+    return now.previous if champion is None or champion == wanted.get(CHAMPION) else champion
 
 
 def _parse(text: Any, keys: Keys) -> LiveAliases | None:

@@ -8,8 +8,8 @@ from dataclasses import replace
 
 import numpy as np
 
-from tastemaker.stages.retrieval import Asked, Source
 from tastemaker.stages.session import QueryVectors
+from tastemaker.stages.source import Asked, Source
 from tastemaker.types import Float32, Int32, Query
 
 

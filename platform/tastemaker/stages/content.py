@@ -15,8 +15,10 @@ import numpy as np
 from tastemaker.features.content.words import unit
 from tastemaker.features.recency import recency_weights
 from tastemaker.features.user_state import AFFINITY_WINDOW_MS
-from tastemaker.stages.retrieval import Asked, AskedIndex, ContentSourceConfig, Source
+from tastemaker.stages.nearest import AskedIndex
+from tastemaker.stages.retrieval import ContentSourceConfig
 from tastemaker.stages.signals import RowOf, taken
+from tastemaker.stages.source import Asked, Source
 from tastemaker.types import Bool, Float32, Float64, Int64, Query
 
 if TYPE_CHECKING:
@@ -47,9 +49,13 @@ class ContentSource(Source):
 
     def ask(self, queries: Sequence[Query]) -> Asked:
         """See `Source.ask`."""
-        vector_BD = unit(np.stack([self._user_vector(query) for query in queries]))
+        vector_BD = self.user_vectors(queries)
         known_B: Bool = np.any(vector_BD, axis=1)
         return AskedIndex(queries, vector_BD, known_B, self._index, self._vectors_ID)
+
+    def user_vectors(self, queries: Sequence[Query]) -> Float32:
+        """The users' unit vectors (B, D); zeros of one of whom nothing is known."""
+        return unit(np.stack([self._user_vector(query) for query in queries]))
 
     def _user_vector(self, query: Query) -> Float32:
         signals = taken(query, self._row_of) if query.record else None

@@ -14,8 +14,8 @@ from pydantic import Field
 
 from tastemaker.config import Strict
 from tastemaker.stages.overlay import FRESH
-from tastemaker.stages.retrieval import Asked, Source, top_allowed
-from tastemaker.types import Bool, Candidates, Float32, Int32, Query
+from tastemaker.stages.source import Asked, Source, best_allowed, filled
+from tastemaker.types import Bool, Candidates, Float32, Float64, Int32, Query
 
 _DRAW, _CHOICE = 0, 1
 """What a seed is drawn for."""
@@ -65,6 +65,7 @@ class FreshSource(Source):
 
     name = FRESH
     needs_history = False
+    is_light = True
 
     def __init__(
         self,
@@ -75,7 +76,7 @@ class FreshSource(Source):
         well_known: Callable[[], Iterable[int]] = tuple,
     ) -> None:
         self._put = np.arange(max(num_bundle, num_items - config.pool), num_items, dtype=np.int32)
-        self._pool, self._num_items, self._config = pool, num_items, config
+        self._pool, self._config = pool, config
         self._well_known = well_known
 
     def ask(self, queries: Sequence[Query]) -> Asked:
@@ -88,9 +89,8 @@ class FreshSource(Source):
         luck = np.random.default_rng([query.seed, _CHOICE])
         drawn = np.empty(0, np.int32)
         for rows in (np.setdiff1d(self._put, list(self._well_known())), self._pool):
-            shuffled_I = np.full(self._num_items, -np.inf, np.float32)
-            shuffled_I[rows] = luck.random(len(rows))
-            drawn, _ = top_allowed(shuffled_I, query, self._config.num_proposed)
+            shuffled = luck.random(len(rows)).astype(np.float32)
+            drawn, _ = best_allowed(rows, shuffled, query, self._config.num_proposed)
             if len(drawn):
                 break
         return drawn
@@ -101,10 +101,7 @@ class _AskedFresh:
         self._drawn = drawn
 
     def propose(self, k: int) -> tuple[Int32, Float32]:
-        rows_BK = np.full((len(self._drawn), k), -1, np.int32)
-        for b, rows in enumerate(self._drawn):
-            rows_BK[b, : len(rows)] = rows[:k]
-        return rows_BK, np.where(rows_BK < 0, -np.inf, 0).astype(np.float32)
+        return filled([(rows[:k], np.zeros(min(len(rows), k), np.float32)) for rows in self._drawn], k)
 
     def score(self, items: Sequence[Int32]) -> list[Float32]:
         return [np.full(len(rows), np.nan, np.float32) for rows in items]
@@ -120,22 +117,41 @@ class Exploration:
     def __call__(self, query: Query, slate: Candidates) -> Candidates:
         """The candidates (best first) with one of the drawn moved up into a slot; a permutation.
 
-        Item and slot are drawn evenly; `propensity` is the probability of that item in that slot, and NaN elsewhere. Nothing
-        moves where the drawn are among the first k already, or the list is too short.
+        Item and slot are drawn evenly. Nothing moves where the drawn are among the first k already, or the list is too
+        short. `propensity` is the probability of each place's item given those before it and what was drawn from the pool,
+        times what it was before; of a request that does not explore it supposes that there was something to show.
         """
         first, k = self.config.first_slot, min(query.k, len(slate))
+        if not query.explore or not self.config.share or first >= k:
+            return slate
+        chance_S = self._chance(k - first)
+        if not explores(query, self.config):
+            return self._by_chance(slate, first, 1.0 - chance_S)
         at = np.flatnonzero(self.is_fresh(slate))
         at = at[at >= k]
-        if first >= k or not len(at) or not explores(query, self.config):
-            return slate
+        if not len(at):
+            return self._by_chance(slate, first, np.ones(0))
         luck = np.random.default_rng([query.seed, _CHOICE])
         chosen, slot = int(luck.choice(at)), int(luck.integers(first, k))
         order = np.concatenate(
             [np.arange(slot), [chosen], np.delete(np.arange(slot, len(slate)), chosen - slot)]
         )
-        propensity = np.full(len(slate), np.nan, np.float32)
-        propensity[slot] = self.config.share / (len(at) * (k - first))
-        return replace(slate.take(order), propensity=propensity)
+        moved = self._by_chance(slate.take(order), first, 1.0 - chance_S[: slot - first])
+        assert moved.propensity is not None, "exploring gives propensities"
+        moved.propensity[slot] = chance_S[slot - first] / len(at)
+        return moved
+
+    def _chance(self, num: int) -> Float64:
+        """The probability (num,) that a slot has the explored item, given that none before has."""
+        each = self.config.share / num
+        chance_S: Float64 = each / (1.0 - each * np.arange(num, dtype=np.float64))
+        return chance_S
+
+    def _by_chance(self, slate: Candidates, first: int, factor_S: Float64) -> Candidates:
+        usual = np.ones(len(slate), np.float32) if slate.propensity is None else slate.propensity
+        propensity_K = usual.copy()
+        propensity_K[first : first + len(factor_S)] *= factor_S.astype(np.float32)
+        return replace(slate, propensity=propensity_K)
 
     def is_fresh(self, slate: Candidates) -> Bool:
         """Which candidates (K,) were drawn from the pool."""

@@ -6,17 +6,13 @@ and the item rises again.
 Shape letters: K candidates.
 """
 
-from collections.abc import Callable
-
 import numpy as np
 from pydantic import Field
 
 from tastemaker.config import Strict
-from tastemaker.features.user_state import UserState
+from tastemaker.features.user_state import state_in
+from tastemaker.stages.signals import RowOf
 from tastemaker.types import Float64, Int32, Query
-
-RowOf = Callable[[str], int | None]
-"""The row of an item; None where it is unknown."""
 
 
 class FatigueConfig(Strict):
@@ -47,7 +43,7 @@ def fatigue(query: Query, item_index: Int32, row_of: RowOf, config: FatigueConfi
         return None
     costs = {
         row: cost
-        for item_id, shown in UserState.decode(query.record).shown.items()
+        for item_id, shown in state_in(query.record).shown.items()
         if (cost := config.strength * (shown.at(query.now_ms) - config.free)) > 0
         and (row := row_of(item_id)) is not None
     }

@@ -43,7 +43,7 @@ class HydrationConfig(Strict):
     recent: int = Field(5, ge=1, description="newest items that a candidate's vector is compared with")
     max_history: int = Field(200, ge=1, description="newest items of the history that are read at all")
     request_features: tuple[str, ...] = Field(
-        (), description="what of users' records and items' counters is read: item, user, cross, all, or names"
+        (), description="what of users' records and items' counters is read: item, user, cross, distance, all, or names"
     )
 
     @field_validator("request_features")
@@ -63,6 +63,7 @@ class Hydration:
         source_names: Sources in the order of the candidates' score columns.
         config: How much of the history counts, and which request features.
         request_features: Gives them; needed where the config names any.
+        ranked: Those of the sources whose scores are features; unset, all.
     """
 
     def __init__(
@@ -73,11 +74,14 @@ class Hydration:
         source_names: Sequence[str],
         config: HydrationConfig | None = None,
         request_features: RequestFeatures | None = None,
+        ranked: Sequence[str] | None = None,
     ) -> None:
         self.config = config or HydrationConfig()
         wanted = chosen(self.config.request_features)
         assert request_features is not None or not wanted, "request features need someone who gives them"
-        self.feature_names = feature_names(source_names, wanted)
+        ranked = source_names if ranked is None else ranked
+        self.feature_names = feature_names(ranked, wanted)
+        self._ranked_S = np.array([source_names.index(name) for name in ranked], np.int64)
         self._request_features = request_features
         self._wanted_F = np.array([REQUEST_FEATURES.index(name) for name in wanted], np.int64)
         self._items, self._vectors_ID = items, vectors_ID
@@ -94,9 +98,10 @@ class Hydration:
     def _features(self, query: Query, found: Candidates) -> Float32:
         rows_K = found.item_index
         history_L = query.history_L[-self.config.max_history :]
+        score_KS = found.source_score_KS[:, self._ranked_S]
         parts = [
-            np.nan_to_num(z_scores(found.source_score_KS)),
-            log_ranks(found.source_score_KS),
+            np.nan_to_num(z_scores(score_KS)),
+            log_ranks(score_KS),
             self._count_I[rows_K][:, None],
             self._trending_I[rows_K][:, None],
             self._against_history(rows_K, history_L),

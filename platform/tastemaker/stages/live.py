@@ -8,15 +8,20 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from tastemaker.errors import CompatibilityError
 from tastemaker.features.columns import ItemColumns
 from tastemaker.features.item_store import ItemFacts, ItemStore
 from tastemaker.features.trending import Trending
+from tastemaker.stages.asking import Asking
+from tastemaker.stages.editorial import EditorialList
 from tastemaker.stages.live_items import LiveItems, LiveVectors
 from tastemaker.stages.loading import BundleParts, ContentOf
 from tastemaker.stages.overlay import Overlay, OverlayRows
 from tastemaker.stages.pipeline import ALL_PARTS, Part, Pipeline
+from tastemaker.stages.source import forbidden
+from tastemaker.stages.text_search import TextSearch
 from tastemaker.state.items import ItemChanges
-from tastemaker.types import Float32, Int32
+from tastemaker.types import Float32, Int32, Query
 
 if TYPE_CHECKING:
     from tastemaker.bundle.reader import Bundle
@@ -32,6 +37,8 @@ class LiveStages:
         trending: See `Pipeline.from_bundle`.
         well_known: Ids of put items that need no traffic of their own any more.
         content_of: See `BundleParts`.
+        asking: How sources are asked; unset, in turn.
+        editorial: See `BundleParts`.
     """
 
     def __init__(
@@ -42,8 +49,11 @@ class LiveStages:
         trending: Callable[[], Trending | None] | None = None,
         well_known: Callable[[], Iterable[str]] = tuple,
         content_of: ContentOf | None = None,
+        asking: Asking | None = None,
+        editorial: Callable[[], tuple[EditorialList, ...]] = tuple,
     ) -> None:
-        self._bundle, self._parts = bundle, parts
+        self._bundle, self._parts, self._asking = bundle, parts, asking
+        self._editorial = editorial
         self._store_of, self._trending = store_of, trending
         self._well_known, self._content_of = well_known, content_of
         self._published = self._as_published()
@@ -63,46 +73,81 @@ class LiveStages:
             self._published.pipeline(self._parts, self._store_of)  # what grows must be there before it does
         if changes.restarted or self._growth is None:
             rows = OverlayRows(len(self._bundle.item_ids), self._bundle.index_of)
-            self._growth = _Growth(self._published, rows, with_content="retrieve" in self._parts)
+            self._growth = _Growth(self._published, rows, self._parts)
         live = self._growth.after(changes)
         self._use(self._published.with_items(live), live.overlay)
 
     def _as_published(self) -> BundleParts:
         return BundleParts(
-            self._bundle, self._trending, well_known=self._well_known, content_of=self._content_of
-        )
+            self._bundle, self._trending, well_known=self._well_known, content_of=self._content_of,
+            asking=self._asking, editorial=self._editorial,
+        )  # fmt: skip
 
-    def similar(self, item_index: int, k: int) -> tuple[Int32, Float32]:
-        """The at most k items most alike, best first, with their similarity; none to a row that is unknown here."""
-        overlay, index = self._nearest
+    def similar(self, query: Query, item_index: int) -> tuple[Int32, Float32]:
+        """The at most `query.k` items most alike to one that the query's hard rules allow, best first, with their similarity.
+
+        None to a row that is unknown here.
+        """
+        overlay, index, _ = self._nearest
         if item_index >= index.num_items:
             return np.empty(0, np.int32), np.empty(0, np.float32)
+        fitted = overlay.fit(query)
+        others = np.append(forbidden(fitted), np.int32(item_index))
         vector_1D = index.vectors()[item_index : item_index + 1]
-        others = np.append(overlay.deleted, np.int32(item_index))
-        rows_BK, score_BK = index.search(vector_1D, k, exclude=[others])
+        rows_BK, score_BK = index.search(vector_1D, query.k, [fitted.allowed], [others])
         return rows_BK[0], score_BK[0]
+
+    def search(self, query: Query, text_D: Float32, share: float = 0.0) -> tuple[Int32, Float32]:
+        """See `TextSearch`, of the items as they are now.
+
+        Raises:
+            CompatibilityError: The bundle has no content space.
+        """
+        overlay, _, search = self._nearest
+        return _there(search)(overlay.fit(query), text_D, share)
+
+    def encode_text(self, text: str) -> Float32:
+        """See `TextSearch.encode`.
+
+        Raises:
+            CompatibilityError: The bundle has no content space.
+            MissingExtraError: The encoder is not installed.
+        """
+        return _there(self._nearest[2]).encode(text)
 
     def _use(self, parts: BundleParts, overlay: Overlay) -> None:
         self.pipeline: Pipeline = parts.pipeline(self._parts, self._store_of, overlay)
         if "retrieve" in self._parts:
-            self._nearest = overlay, parts.index()
+            self._nearest = overlay, parts.index(), parts.text_search()
+
+
+def _there(search: TextSearch | None) -> TextSearch:
+    if search is None:
+        raise CompatibilityError(
+            "search by text needs a content space, which the bundle lacks", mend="train with source content"
+        )
+    return search
 
 
 class _Growth:
     """What grows behind a bundle's own items."""
 
-    def __init__(self, published: BundleParts, rows: OverlayRows, *, with_content: bool) -> None:
+    def __init__(self, published: BundleParts, rows: OverlayRows, parts: frozenset[Part]) -> None:
         self._published, self._rows = published, rows
         self._columns = published.columns
         self._vectors = LiveVectors(published.vectors, published.encode)
-        content_ID = published.content_vectors if with_content else None
+        content_ID = published.content_vectors if "retrieve" in parts else None
         self._content = None if content_ID is None else LiveVectors(content_ID, published.encode_content)
+        self._traits = published.traits if "rerank" in parts else None
+        self._places = published.places if "retrieve" in parts else None
 
     def after(self, changes: ItemChanges) -> LiveItems:
         step = self._rows.take(changes)
         if len(step.rows_W):
             written = ItemColumns.from_items(step.items, self._columns.schema)
             self._columns = self._columns.with_rows(step.rows_W, written)
+            self._traits = None if self._traits is None else self._traits.after(step.rows_W, step.items)
+            self._places = None if self._places is None else self._places.after(step.rows_W, step.items)
             self._published.write_facts(step.rows_W, step.items)
         return LiveItems(
             step.overlay,
@@ -110,4 +155,6 @@ class _Growth:
             self._columns,
             self._vectors.after(step),
             None if self._content is None else self._content.after(step),
+            self._traits,
+            self._places,
         )

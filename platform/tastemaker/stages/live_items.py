@@ -9,6 +9,8 @@ from dataclasses import dataclass
 import pyarrow as pa
 
 from tastemaker.features.columns import ItemColumns
+from tastemaker.features.places import Places
+from tastemaker.features.traits import ItemTraits
 from tastemaker.index.extended import GrowingVectors
 from tastemaker.stages.overlay import Overlay, Step
 from tastemaker.stages.signals import RowOf
@@ -23,7 +25,8 @@ class LiveItems:
     """One moment of the catalogue in a bundle's rows. Immutable.
 
     An item of the bundle whose attributes were put anew keeps the bundle's vectors, by which its index knows it; the next
-    bundle has new ones. `content_ID` is None where no source reads content vectors.
+    bundle has new ones. `content_ID` is None where no source reads content vectors, `traits` where no rule reads them here,
+    `places` where no source does.
     """
 
     overlay: Overlay
@@ -31,6 +34,8 @@ class LiveItems:
     columns: ItemColumns
     vectors_ID: Float32
     content_ID: Float32 | None
+    traits: ItemTraits | None = None
+    places: Places | None = None
 
 
 class LiveVectors:

@@ -22,6 +22,8 @@ from tastemaker.types import Bool, Candidates, Int32, Query
 
 FRESH: Final = "fresh"
 """Source of items that few have seen; its mask bit is the one behind those of the configured sources, and it has no scores."""
+PINNED: Final = "pinned"
+"""Stands beside the sources of items that people put at their place; its mask bit is the one behind that of `FRESH`."""
 FEW_DELETED: Final = 1000
 """So many are excluded by name; more by a mask over all rows."""
 
@@ -51,13 +53,22 @@ class Overlay:
         """Rows that must not be recommended any more, ascending."""
         return np.flatnonzero(self.deleted_I).astype(np.int32)
 
+    @cached_property
+    def _left(self) -> Bool:
+        """What was not deleted, read-only."""
+        left_I = ~self.deleted_I
+        left_I.setflags(write=False)
+        return left_I
+
     def fit(self, query: Query) -> Query:
         """The query in these rows: what it names beyond them is dropped, and what was deleted is forbidden."""
         is_foreign = query.lineage not in ("", self.lineage)
         limit = self.num_bundle if is_foreign else self.num_items
         many = len(self.deleted) > FEW_DELETED
         allowed = query.allowed
-        if allowed is not None or many or (is_foreign and limit < self.num_items):
+        if allowed is None and many and not is_foreign:
+            allowed = self._left  # no request pays for a mask that nothing of it decides
+        elif (allowed is not None and len(allowed) != self.num_items) or many or limit < self.num_items:
             allowed = self._mask(allowed)
             allowed[limit:] = False
             if many:

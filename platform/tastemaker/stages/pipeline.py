@@ -7,18 +7,23 @@ each; `finish` stands behind every answer, whichever stages ran.
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Literal, TypeVar
 
+import numpy as np
 from pydantic import Field
 
 from tastemaker.config import Strict
 from tastemaker.errors import ServingError
 from tastemaker.features.item_store import ItemFacts, ItemStore
 from tastemaker.features.trending import Trending
+from tastemaker.stages.because import because
+from tastemaker.stages.business_rules import HardRules
+from tastemaker.stages.explain import Reordered, SourceSays, moves, rank_of, say
 from tastemaker.stages.exploring import ExplorationConfig
-from tastemaker.stages.filtering import hard_filter
+from tastemaker.stages.filtering import hard_filter, permitted
 from tastemaker.stages.hydration import Hydration, HydrationConfig
 from tastemaker.stages.overlay import Overlay
 from tastemaker.stages.ranking import Ranking, RankingConfig
-from tastemaker.stages.reranking import Reranking, RerankingConfig
+from tastemaker.stages.rerankers.config import RerankingConfig
+from tastemaker.stages.reranking import Reranking
 from tastemaker.stages.retrieval import Retrieval, RetrievalConfig
 from tastemaker.types import Candidates, Query
 
@@ -57,8 +62,9 @@ class Pipeline:
         ranking: Ranking | None = None,
         reranking: Reranking | None = None,
         overlay: Overlay | None = None,
+        hard_rules: HardRules | None = None,
     ) -> None:
-        self.config, self.overlay = config, overlay
+        self.config, self.overlay, self._hard_rules = config, overlay, hard_rules
         self._retrieval, self._hydration, self._ranking, self._reranking = (
             retrieval,
             hydration,
@@ -125,8 +131,34 @@ class Pipeline:
             candidates = self.rerank(queries, candidates)
         return self.finish(queries, candidates)
 
+    def because(self, query: Query, slate: Candidates) -> Candidates:
+        """A list that may be shown, with the items of the history that speak for its own."""
+        return because(self._fit([query])[0], slate, _loaded(self._reranking, "rerank").items.vectors_ID)
+
+    def permits(self, query: Query, row: int) -> bool:
+        """Whether no hard rule keeps an item from a query."""
+        (fitted,) = self._fit([query])
+        return bool(permitted(fitted, np.array([row], np.int32))[0])
+
+    def say(self, query: Query, row: int) -> tuple[SourceSays, ...]:
+        """What each source says of an item, whether it proposes it or not."""
+        return say(_loaded(self._retrieval, "retrieve"), self._fit([query])[0], row)
+
+    def reorder(self, query: Query, ranked: Candidates, row: int) -> Reordered:
+        """What reranking and the final filter do to one of the ranked candidates."""
+        (fitted,), (known,) = self._fit([query]), self._known([ranked])
+        steps = list(_loaded(self._reranking, "rerank").steps(fitted, known))
+        _, slate = steps[-1]
+        shown = hard_filter(fitted, slate).item_index
+        return Reordered(rank_of(row, slate.item_index), moves(steps, known, row), rank_of(row, shown))
+
     def _fit(self, queries: Sequence[Query]) -> Sequence[Query]:
-        """Whatever process made a query: it is in rows that there are here, and forbids what was deleted."""
+        """Whatever process made a query: it is in rows that there are here, and forbids what was deleted.
+
+        Where all stages run, blocks and filters apply too; where one of them does, its caller has applied them.
+        """
+        if self._hard_rules is not None:
+            queries = [self._hard_rules.applied(query) for query in queries]
         return queries if self.overlay is None else [self.overlay.fit(query) for query in queries]
 
     def _known(self, candidates: Sequence[Candidates]) -> Sequence[Candidates]:

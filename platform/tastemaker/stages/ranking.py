@@ -4,6 +4,7 @@ Shape letters: K candidates of one request, F features, T targets, L history.
 """
 
 from collections.abc import Sequence
+from typing import Final
 
 import numpy as np
 import torch
@@ -19,6 +20,8 @@ from tastemaker.models.calibration import Calibration
 from tastemaker.models.dlrm import MAX_POSITION, Dlrm
 from tastemaker.models.tables import jagged
 from tastemaker.types import Candidates, Float32, Int64, Query
+
+_NOWHERE: Final = Bag.singles(np.zeros(1, np.int64))
 
 
 class RankingConfig(Strict):
@@ -55,16 +58,20 @@ def candidate_bags(
         config: What of the history is read.
         position_K: The slot where each candidate was shown, from 1; 0 where it was not. Unset, as in serving: nowhere.
     """
-    recent_L = query.history_L[-config.recent :]
-    share_L = share_of_history(len(recent_L), config.half_life)
     num = len(candidates)
     position_K = np.zeros(num, np.int64) if position_K is None else np.minimum(position_K, MAX_POSITION)
-    rows = {table: np.repeat(row_1, num) for table, row_1 in query_rows([query]).items()}
     return {
-        **items.candidate_bags(candidates.item_index, recent_L, share_L),
-        **context_bags(CONTEXT_TABLES, rows),
+        **items.item_bags(candidates.item_index),
+        **{name: bag.times(num) for name, bag in query_bags(items, query, config).items()},
         POSITION: Bag.singles(position_K),
     }
+
+
+def query_bags(items: RankingItems, query: Query, config: RankingConfig) -> dict[str, Bag]:
+    """What of `candidate_bags` is the same for all candidates of a request: one bag of each such feature."""
+    recent_L = query.history_L[-config.recent :]
+    share_L = share_of_history(len(recent_L), config.half_life)
+    return {**items.history_bags(recent_L, share_L), **context_bags(CONTEXT_TABLES, query_rows([query]))}
 
 
 class Ranking:
@@ -126,7 +133,12 @@ class Ranking:
         """The model's outputs (K, T), before calibration."""
         features_KF = found.features_KF
         assert features_KF is not None, "hydrate first"
-        bags = candidate_bags(self._items, query, found, self.config)
+        # One bag stands for all candidates: what is the request's own is looked up once.
+        bags = {
+            **self._items.item_bags(found.item_index),
+            **query_bags(self._items, query, self.config),
+            POSITION: _NOWHERE,
+        }
         with torch.inference_mode():
             logit_KT: Float32 = self._model(torch.from_numpy(features_KF), jagged(bags)).numpy()
         return logit_KT

@@ -1,71 +1,60 @@
-"""Soft rules on the ranked list: impression fatigue, variety by maximal marginal relevance, a cap per category, luck.
+"""Soft rules on the ranked list, each a stage of its own in `rerankers`; this file is their order.
 
-The result is a permutation of the input: nothing is added or lost, and what a rule defers comes later. Fatigue may move
-any candidate; the first few of what it leaves stay, whatever the other rules say. Hard rules are `filtering`'s.
+First what moves an item by itself: fatigue, freshness, the long tail, people's boosts. Then what comes behind all others:
+repeats, and what was shown as often as it may be. Then what looks at the list as a whole: its mix, its variety, shares of
+exposure, spread and caps, the later ones with the last say. Then luck: shuffling and sampling, an explored item. Pins stand
+above all. Each stage takes the order of the one before for the order of relevance.
 
-Shape letters: K candidates, M head that is reordered, I catalogue, D dimension.
+The result is a permutation of the input, pinned items added: what a rule defers comes later. The first few of what the first
+two steps leave stay, whatever the third says. Hard rules are `filtering`'s.
+
+Shape letters: K candidates, N of them that are not deferred.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from copy import copy
+from dataclasses import replace
+from functools import lru_cache
+from typing import Any, Final
 
 import numpy as np
-from pydantic import Field
 
-from tastemaker.config import Strict
-from tastemaker.errors import CompatibilityError
+from tastemaker.stages.business_rules import Boost, Pin
 from tastemaker.stages.exploring import Exploration
-from tastemaker.stages.fatigue import FatigueConfig, RowOf, fatigue
-from tastemaker.types import Candidates, Float32, Int32, Query
+from tastemaker.stages.fatigue import fatigue
+from tastemaker.stages.matching import ItemMatcher, holds
+from tastemaker.stages.policy import policy_of
+from tastemaker.stages.rerankers.boosts import freshness, long_tail
+from tastemaker.stages.rerankers.calibrated import calibrated
+from tastemaker.stages.rerankers.caps import category_cap, franchise_cap, spread
+from tastemaker.stages.rerankers.config import RerankingConfig
+from tastemaker.stages.rerankers.deferral import over_cap, repeats
+from tastemaker.stages.rerankers.dpp import dpp
+from tastemaker.stages.rerankers.exposure import exposure
+from tastemaker.stages.rerankers.luck import drawn
+from tastemaker.stages.rerankers.mmr import mmr
+from tastemaker.stages.rerankers.pinning import pinned
+from tastemaker.stages.rerankers.relevance import relevance
+from tastemaker.stages.rerankers.seen import RerankingItems, Seen
+from tastemaker.stages.signals import RowOf
+from tastemaker.types import Bool, Candidates, Float32, Float64, Int32, Int64, Query
 
-
-class MmrConfig(Strict):
-    """Maximal marginal relevance [Carbonell and Goldstein 1998, Eq. 1]."""
-
-    weight: float = Field(
-        0.7, ge=0, le=1, description="of relevance; the rest goes to being unlike what stands before"
-    )
-    head: int = Field(
-        50, ge=1, le=500, description="best-ranked candidates that are reordered; later ones stay"
-    )
-
-
-class CategoryCapConfig(Strict):
-    """At most so many items of one category on each page of the list; prefixes do not depend on how long it is."""
-
-    page: int = Field(10, ge=1, description="items on a page")
-    max_per_category: int = Field(
-        6, ge=1, description="items of one category on a page; items without one are free"
-    )
-
-
-class RerankingConfig(Strict):
-    """Which soft rules apply."""
-
-    keep_top: int = Field(3, ge=0, description="first candidates that variety and cap leave in place")
-    fatigue: FatigueConfig | None = Field(
-        default_factory=FatigueConfig, description="what was shown often sinks; null switches it off"
-    )
-    mmr: MmrConfig | None = Field(default_factory=MmrConfig, description="variety; null switches it off")
-    category_cap: CategoryCapConfig | None = Field(
-        default_factory=CategoryCapConfig, description="cap per category; null switches it off"
-    )
-
-
-@dataclass(frozen=True, slots=True)
-class RerankingItems:
-    """What reranking knows of the items: unit vectors float32 (I, D) and category int32 (I,), -1 for none."""
-
-    vectors_ID: Float32
-    category_I: Int32
-
-    def __post_init__(self) -> None:
-        """Refuses columns of two catalogues."""
-        if len(self.vectors_ID) != len(self.category_I):
-            raise CompatibilityError(
-                "items of reranking", value=f"{len(self.vectors_ID)} vectors, {len(self.category_I)} categories",
-                limit="one catalogue", mend="load both from one bundle",
-            )  # fmt: skip
+_POLICIES_KEPT: Final = 64
+_OF_THE_LIST: Final[tuple[tuple[str, Callable[..., Int64]], ...]] = (
+    ("calibrated", calibrated),
+    ("mmr", mmr),
+    ("dpp", dpp),
+    ("exposure", exposure),
+    ("spread", spread),
+    ("franchise_cap", franchise_cap),
+    ("category_cap", category_cap),
+)
+_BY_MATCH: Final = frozenset({"exposure"})
+_IN_ORDER: Final = (
+    "fatigue", "freshness", "long_tail", "rules", "frequency_cap", "dedupe", *(name for name, _ in _OF_THE_LIST),
+    "shuffle", "sampling",
+)  # fmt: skip
+"""Fields of the config, as their rules apply; of `rules`, pins come last."""
 
 
 class Reranking:
@@ -73,9 +62,9 @@ class Reranking:
 
     Args:
         items: Of the catalogue.
-        config: Which rules apply.
-        row_of: Finds the items that a user's record names; unset, records are not read.
-        exploration: Has the last word; unset, nothing is explored.
+        config: Which rules apply, where a query's policy does not say otherwise.
+        row_of: Finds the items that a user's record or a rule names; unset, records are not read.
+        exploration: Shows items that little is known of; unset, nothing is explored.
     """
 
     def __init__(
@@ -87,114 +76,117 @@ class Reranking:
     ) -> None:
         self.items, self.config, self._row_of = items, config or RerankingConfig(), row_of
         self._exploration = exploration
+        self._matcher = (
+            None if items.traits is None else ItemMatcher(items.traits, row_of or (lambda _: None))
+        )
+        self._config_of = lru_cache(_POLICIES_KEPT)(self._under)
 
     def __call__(self, queries: Sequence[Query], candidates: Sequence[Candidates]) -> list[Candidates]:
-        """Each query's candidates (best first) in their new order. Scores stay with their items."""
-        slates = [self._one(query, ranked) for query, ranked in zip(queries, candidates, strict=True)]
-        if self._exploration is None:
-            return slates
-        return [self._exploration(query, slate) for query, slate in zip(queries, slates, strict=True)]
+        """Each query's candidates (best first) in their new order. Scores stay with their items.
+
+        `propensity` is the probability of each place's item given those before it, where luck has a part in it.
+        """
+        return [self._one(query, ranked) for query, ranked in zip(queries, candidates, strict=True)]
+
+    def steps(self, query: Query, ranked: Candidates) -> Iterator[tuple[str, Candidates]]:
+        """The list as each rule leaves it, by the rule's name, in the order of the rules; the last is the answer.
+
+        For explanations: the rules up to and with each are applied anew, many times the work of an answer.
+        """
+        config = self._config_of(query.policy)
+        so_far = config.model_copy(update=dict.fromkeys(_IN_ORDER) | {"rules": ()})
+        for name in _IN_ORDER:
+            if own := getattr(config, name):
+                so_far = so_far.model_copy(update={name: own})
+                yield name, self._with_only(so_far)._one(query, ranked)
+        yield "exploration", self._one(query, ranked)
+
+    def _with_only(self, config: RerankingConfig) -> "Reranking":
+        other = copy(self)
+        other._config_of, other._exploration = lru_cache(1)(lambda _: config), None
+        return other
+
+    def _under(self, policy: str) -> RerankingConfig:
+        return policy_of(policy).reranking_over(self.config)
 
     def _one(self, query: Query, ranked: Candidates) -> Candidates:
-        if len(ranked) <= 1:
-            return ranked
-        ranked, relevance_K = self._fatigued(query, ranked)
-        if len(ranked) <= self.config.keep_top:
-            return ranked
-        order_K = np.arange(len(ranked))
-        if self.config.mmr is not None:
-            order_K = self._diversify(ranked, relevance_K, self.config.mmr)
-        if self.config.category_cap is not None:
-            order_K = self._cap(ranked, order_K, query.k, self.config.category_cap)
-        return ranked.take(order_K)
+        config = self._config_of(query.policy)
+        slate = ranked if len(ranked) <= 1 else self._ordered(query, ranked, config)
+        if self._exploration is not None:
+            slate = self._exploration(query, slate)
+        pins = [rule for rule in config.rules if isinstance(rule, Pin) and holds(rule.when, query)]
+        return slate if self._matcher is None else pinned(query, slate, self._matcher, pins)
 
-    def _fatigued(self, query: Query, ranked: Candidates) -> tuple[Candidates, Float32]:
-        """The candidates by relevance less fatigue, and that (K,)."""
-        num_head = len(ranked) if self.config.mmr is None else self.config.mmr.head
-        relevance_K = relevance(ranked.score, num_head)
-        if self.config.fatigue is None or self._row_of is None:
-            return ranked, relevance_K
-        cost_K = fatigue(query, ranked.item_index, self._row_of, self.config.fatigue)
-        if cost_K is None:
-            return ranked, relevance_K
-        left_K: Float32 = (relevance_K - cost_K).astype(np.float32)
+    def _ordered(self, query: Query, ranked: Candidates, config: RerankingConfig) -> Candidates:
+        order_K, relevance_K = self._weighed(query, ranked, config)
+        deferred_K = self._deferred(query, ranked.item_index[order_K], config)
+        free_N = order_K if deferred_K is None else order_K[~deferred_K]
+        seen = Seen(ranked.item_index[free_N], relevance_K[: len(free_N)], config.keep_top, query.k)
+        free_N = free_N[self._composed(query, seen, config)]
+        propensity_K = None
+        sampling = config.sampling if query.explore else None
+        if config.shuffle is not None or sampling is not None:
+            by_luck_N, chance_N = drawn(
+                query, ranked.score[free_N], config.keep_top, config.shuffle, sampling
+            )
+            free_N = free_N[by_luck_N]
+            propensity_K = np.pad(chance_N, (0, len(ranked) - len(chance_N)), constant_values=1.0)
+        behind = order_K[:0] if deferred_K is None else order_K[deferred_K]
+        slate = ranked.take(np.concatenate([free_N, behind]))
+        return slate if propensity_K is None else replace(slate, propensity=propensity_K.astype(np.float32))
+
+    def _weighed(self, query: Query, ranked: Candidates, config: RerankingConfig) -> tuple[Int64, Float32]:
+        """The order (K,) by relevance with all that raises or lowers it, and that relevance by place (K,)."""
+        relevance_K = relevance(ranked.score, config.head or len(ranked))
+        changes = self._changes(query, ranked.item_index, config)
+        if not changes:
+            return np.arange(len(ranked)), relevance_K
+        left_K: Float32 = (relevance_K + np.sum(changes, axis=0)).astype(np.float32)
         order_K = np.argsort(-left_K, kind="stable")
-        return ranked.take(order_K), left_K[order_K]
+        return order_K, left_K[order_K]
 
-    def _diversify(self, ranked: Candidates, relevance_K: Float32, mmr: MmrConfig) -> np.ndarray:
-        num_head = min(mmr.head, len(ranked))
-        vectors_MD = self.items.vectors_ID[ranked.item_index[:num_head]]
-        similarity_MM = vectors_MD @ vectors_MD.T
-        head_M = mmr_order(relevance_K[:num_head], similarity_MM, mmr.weight, self.config.keep_top)
-        return np.concatenate([head_M, np.arange(num_head, len(ranked))])
+    def _changes(self, query: Query, rows_K: Int32, config: RerankingConfig) -> list[Float64]:
+        """What each rule adds to the relevance of each candidate (K,); rules that add nothing are left out."""
+        changes = []
+        if config.fatigue is not None and self._row_of is not None:
+            cost_K = fatigue(query, rows_K, self._row_of, config.fatigue)
+            changes += [] if cost_K is None else [-cost_K]
+        if self._matcher is None:
+            return changes
+        traits = self._matcher.traits
+        if config.freshness is not None:
+            changes.append(freshness(traits, rows_K, query.now_ms, config.freshness))
+        if config.long_tail is not None:
+            changes.append(long_tail(traits, rows_K, config.long_tail))
+        for rule in config.rules:
+            if isinstance(rule, Boost) and holds(rule.when, query):
+                about_K = self._matcher.among(rule.match, rows_K, query.now_ms)
+                changes.append(rule.amount * about_K.astype(np.float64))
+        return changes
 
-    def _cap(self, ranked: Candidates, order_K: np.ndarray, k: int, cap: CategoryCapConfig) -> np.ndarray:
-        """Fills the pages that the first k span, each with the best that its cap lets in, then others; the rest follows."""
-        pages, left = [], order_K
-        for page in range(-(-min(k, len(order_K)) // cap.page)):
-            category = self.items.category_I[ranked.item_index[left]]
-            within = (occurrence(category) < cap.max_per_category) | (category < 0)
-            within[: max(self.config.keep_top - page * cap.page, 0)] = True
-            taken = np.argsort(~within, kind="stable")[: cap.page]
-            pages.append(left[taken])
-            left = np.delete(left, taken)
-        return np.concatenate([*pages, left])
+    def _deferred(self, query: Query, rows_K: Int32, config: RerankingConfig) -> Bool | None:
+        """Which candidates (K,) come behind all others; None where none does."""
+        deferred_K: Bool = np.zeros(len(rows_K), bool)
+        if config.frequency_cap is not None and self._row_of is not None:
+            over_K = over_cap(query, rows_K, self._row_of, config.frequency_cap)
+            if over_K is not None:
+                deferred_K |= over_K
+        if config.dedupe is not None:
+            free = np.flatnonzero(~deferred_K)
+            deferred_K[free] = repeats(self.items, rows_K[free], config.dedupe)
+        return deferred_K if deferred_K.any() else None
 
-
-def relevance(score_K: Float32, num_head: int) -> Float32:
-    """Scores (best first) as relevance: log-odds of probabilities, scaled so that the head goes from 1 to 0.
-
-    Later candidates lie below 0. Where the head's scores are equal it is 1 for them, and 0 for later candidates. The
-    probabilities of clicks crowd near 0, and their differences with them; log-odds spread them as the ranker saw them.
-    Scores that leave 0..1 are no probabilities (retrieval's are not) and are scaled as they are.
-    """
-    value_K = score_K.astype(np.float64)
-    if value_K.min() >= 0 and value_K.max() <= 1:
-        p_K = np.clip(value_K, 1e-9, 1 - 1e-9)
-        value_K = np.log(p_K) - np.log1p(-p_K)
-    low, high = float(value_K[:num_head].min()), float(value_K[:num_head].max())
-    if high - low < 1e-12:
-        return (value_K >= low).astype(np.float32)
-    scaled_K: Float32 = ((value_K - low) / (high - low)).astype(np.float32)
-    return scaled_K
-
-
-def mmr_order(relevance_M: Float32, similarity_MM: Float32, weight: float, keep_top: int) -> np.ndarray:
-    """The greedy order of maximal marginal relevance, int64 (M,).
-
-    Next comes the i with the largest weight * relevance_i - (1 - weight) * max_{j before} similarity_ij
-    [Carbonell and Goldstein 1998, Eq. 1]; ties go to the lower position. The first `keep_top` stay, and count as before.
-
-    >>> similarity = np.array([[1, 0.9, 0], [0.9, 1, 0], [0, 0, 1]], np.float32)
-    >>> mmr_order(np.array([1.0, 0.9, 0.6], np.float32), similarity, weight=0.5, keep_top=1).tolist()
-    [0, 2, 1]
-    """
-    num = len(relevance_M)
-    keep_top = min(max(keep_top, 1), num)
-    order_M = np.empty(num, np.int64)
-    order_M[:keep_top] = np.arange(keep_top)
-    base_M = weight * relevance_M.astype(np.float64)
-    penalty_MM = (1.0 - weight) * similarity_MM.astype(np.float64)
-    worst_M = penalty_MM[:keep_top].max(axis=0)
-    base_M[:keep_top] = -np.inf
-    for position in range(keep_top, num):
-        best = int(np.argmax(base_M - worst_M))
-        order_M[position] = best
-        base_M[best] = -np.inf
-        np.maximum(worst_M, penalty_MM[best], out=worst_M)
-    return order_M
-
-
-def occurrence(category_K: Int32) -> np.ndarray:
-    """How many items before each have its category, int64 (K,).
-
-    >>> occurrence(np.array([7, 3, 7, 7], np.int32)).tolist()
-    [0, 0, 1, 2]
-    """
-    order_K = np.argsort(category_K, kind="stable")
-    sorted_K = category_K[order_K]
-    starts_K = np.r_[True, sorted_K[1:] != sorted_K[:-1]] if len(sorted_K) else np.empty(0, bool)
-    begin_K = np.maximum.accumulate(np.where(starts_K, np.arange(len(sorted_K)), 0))
-    count_K = np.empty(len(category_K), np.int64)
-    count_K[order_K] = np.arange(len(category_K)) - begin_K
-    return count_K
+    def _composed(self, query: Query, seen: Seen, config: RerankingConfig) -> Int64:
+        """The order (N,) that the stages which look at the list give it, one after the other."""
+        order_N = np.arange(len(seen))
+        if len(seen) <= max(config.keep_top, 1):
+            return order_N
+        for name, stage in _OF_THE_LIST:
+            own: Any = getattr(config, name)
+            if own is None or (name == "mmr" and config.dpp is not None):
+                continue
+            known: Any = self._matcher if name in _BY_MATCH else self.items
+            if known is not None:
+                step_N = stage(query, seen, known, own)
+                order_N, seen = order_N[step_N], seen.ordered(step_N)
+        return order_N

@@ -35,7 +35,7 @@ class QueryVectors(Protocol):
 
 
 class SessionVectors:
-    """Vectors of requests that heed the session under way; the long-term vectors where there is none.
+    """Vectors of requests that heed the session under way; the long-term vectors where there is none, or it is not wanted.
 
     Args:
         encoder: Makes the long-term vectors.
@@ -57,7 +57,7 @@ class SessionVectors:
         return np.stack([self._fused(query, vector_BD[b]) for b, query in enumerate(queries)])
 
     def _fused(self, query: Query, base_D: Float32) -> Float32:
-        if not query.record and not len(query.visit_L):
+        if query.long_term_only or not (query.record or len(query.visit_L)):
             return base_D
         signals = under_way(query, self._row_of)
         known_L = np.flatnonzero(signals.row_L < len(self._vectors_ID))[-self.config.max_events :]

@@ -10,7 +10,7 @@ from typing import Final, NamedTuple, Self
 
 import numpy as np
 
-from tastemaker.features.user_state import Signal, UserState
+from tastemaker.features.user_state import Signal, state_in
 from tastemaker.types import EVENT_WEIGHTS, Float64, Int32, Int64, Query
 
 RowOf = Callable[[str], int | None]
@@ -40,10 +40,10 @@ class Signals(NamedTuple):
 
 def taken(query: Query, row_of: RowOf) -> Signals:
     """What the user took lately, the visit included; nothing where no record was read and there is no visit."""
-    return Signals.of(UserState.decode(query.record).taken, query.visit_L, query.now_ms, row_of)
+    return Signals.of(state_in(query.record).taken, query.visit_L, query.now_ms, row_of)
 
 
 def under_way(query: Query, row_of: RowOf) -> Signals:
     """What the user took and did not want in the session that goes on, the visit included."""
-    signals = UserState.decode(query.record).signals(query.now_ms)
+    signals = state_in(query.record).signals(query.now_ms)
     return Signals.of(signals, query.visit_L, query.now_ms, row_of)

@@ -22,7 +22,7 @@ MOST_ITEMS: Final = 1_000_000
 _PAGE: Final = 500
 _WAIT_DURABLE_MS: Final = 2000
 # KEYS: rows, order, changes, head. ARGV: a lineage, the cap, then item ids and rows in turn.
-# Gives for each: 1 changed, 0 was so already, -1 no room for a new item.
+# Gives for each: 1 changed, 2 deleted though never put, 0 was so already, -1 no room for a new item.
 _WRITE = """
 redis.call('HSETNX', KEYS[4], 'lineage', ARGV[1])
 local outcome = {}
@@ -36,8 +36,9 @@ for i = 3, #ARGV, 2 do
   else
     if is_new then redis.call('ZADD', KEYS[2], redis.call('ZCARD', KEYS[2]), id) end
     redis.call('ZADD', KEYS[3], redis.call('HINCRBY', KEYS[4], 'epoch', 1), id)
+    local never_put = row == '' and redis.call('HEXISTS', KEYS[1], id) == 0
     redis.call('HSET', KEYS[1], id, row)
-    outcome[#outcome + 1] = 1
+    outcome[#outcome + 1] = never_put and 2 or 1
   end
 end
 return outcome
@@ -59,9 +60,13 @@ return {lineage, order, found, rows}
 
 
 class Written(NamedTuple):
-    """What became of a batch, in its order: whether each row changed something, None where there is no room for it."""
+    """What became of a batch, in its order: whether each row changed something, None where there is no room for it.
+
+    `num_never_put` of the changes delete items that nobody ever put: imported ones, or ones that nobody knows.
+    """
 
     changed: list[bool | None]
+    num_never_put: int = 0
 
 
 @dataclass(frozen=True)
@@ -193,7 +198,8 @@ def _queue(pipe: Any, keys: Keys, rows: Mapping[str, str | None], durable: bool)
 def _outcome(replies: Sequence[Any], durable: bool) -> Written:
     if durable and int(replies[1][0]) < 1:
         raise StateError("items are not yet on disk", mend="send the batch again; that does no harm")
-    return Written([None if outcome < 0 else bool(outcome) for outcome in replies[0]])
+    outcomes: list[int] = replies[0]
+    return Written([None if outcome < 0 else bool(outcome) for outcome in outcomes], outcomes.count(2))
 
 
 def _keys(keys: Keys) -> tuple[str, str, str, str]:

@@ -51,9 +51,37 @@ class Keys:
         return self._shared("live")
 
     @property
+    def forced_rung(self) -> str:
+        """JSON: the rung that all answers take, see `state.forced`; with a time to live where it ends by itself."""
+        return self._shared("ladder:forced")
+
+    @property
     def ready(self) -> str:
-        """Hash: stage/replica -> JSON of the bundles that this replica can answer from, and when."""
+        """Hash: stage/replica -> what that process tells of itself, see `registry.reports`."""
         return self._shared("ready")
+
+    def loading(self, host: str) -> str:
+        """The lease of the one process of a machine that loads a bundle: its token, with a time to live."""
+        return self._shared(f"loading:{host}")
+
+    def loading_fence(self, host: str) -> str:
+        """Counter of that machine's leases."""
+        return self._shared(f"loading-fence:{host}")
+
+    @property
+    def rules(self) -> str:
+        """Hash: name of business rules -> the rules as JSON, see `stages.standing_rules`."""
+        return self._shared("rules")
+
+    @property
+    def editorial(self) -> str:
+        """Hash: name of an editorial list -> the list as JSON, see `stages.editorial`."""
+        return self._shared("editorial")
+
+    @property
+    def recorded(self) -> str:
+        """List of requests of the last hour as JSON, without their users, newest first; with a time to live."""
+        return self._shared("recorded")
 
     @property
     def experiments(self) -> str:
@@ -149,6 +177,10 @@ class Keys:
     def cached_lists(self, user_id: str) -> str:
         """Hash: what was asked -> the list that was answered lately; in `state.cache_url`."""
         return self._in(self.partition(user_id), f"cached:{user_id}")
+
+    def paged_lists(self, user_id: str) -> str:
+        """Hash: name of a list that is shown page by page -> the list; in `state.cache_url`."""
+        return self._in(self.partition(user_id), f"paged:{user_id}")
 
     def item_counters(self, partition: int) -> str:
         """Hash: item_id -> what this partition's users did with it, see `features.counters`."""

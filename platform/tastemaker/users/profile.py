@@ -14,7 +14,8 @@ from pydantic import BaseModel, Field, ValidationError, model_validator
 
 from tastemaker.config import Strict
 from tastemaker.errors import CompatibilityError
-from tastemaker.events.schema import Id, Text
+from tastemaker.events.schema import Text
+from tastemaker.ids import Id
 
 SCHEMA: Final = 1
 PARTS: Final = ("demographics", "location", "onboarding", "personalise")

@@ -1,0 +1,113 @@
+"""A few requests of the last hour, to try new versions on: what a user has in the past and asks for, not who it is.
+
+A gateway takes one a second at most and puts what it took into Redis/Valkey once a minute, where they lie for an hour at
+most; an erasure removes them all.
+"""
+
+import json
+import time
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any, Final, cast
+
+import numpy as np
+import redis
+from redis.asyncio import Redis as AsyncRedis
+
+from tastemaker.state.connection import state_errors
+from tastemaker.state.keys import Keys
+from tastemaker.types import Int32, Query
+
+MOST: Final = 32
+EVERY_SECONDS: Final = 1.0
+SHARE_SECONDS: Final = 60.0
+LIVES_SECONDS: Final = 3600
+RowOf = Callable[[str], int | None]
+
+
+@dataclass(frozen=True, slots=True)
+class Recorded:
+    """One request, in ids of items. It names no user."""
+
+    history: Sequence[str] = ()
+    visit: Sequence[str] = ()
+    k: int = 10
+    context: Mapping[str, str] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, query: Query, item_ids: Sequence[str]) -> "Recorded":
+        """A query of the bundle that has these items."""
+        history, visit = ([item_ids[row] for row in rows] for rows in (query.history_L, query.visit_L))
+        return cls(history, visit, query.k, dict(query.context))
+
+    def query(self, row_of: RowOf) -> Query:
+        """The same in the rows of another bundle, which need not know all items."""
+        history_L, visit_L = (_rows(ids, row_of) for ids in (self.history, self.visit))
+        now_ms = time.time_ns() // 1_000_000
+        return Query(history_L, k=self.k, context=self.context, visit_L=visit_L, now_ms=now_ms)
+
+
+class Recorder:
+    """Takes requests as they pass. For one event loop.
+
+    Args:
+        client: Of the role `state.url`.
+        keys: Of the catalogue.
+    """
+
+    def __init__(self, client: AsyncRedis, keys: Keys) -> None:
+        self._client, self._keys = client, keys
+        self._taken: list[Recorded] = []
+        self._next, self._share_at = 0.0, time.monotonic() + SHARE_SECONDS
+
+    def note(self, query: Query, item_ids: Sequence[str]) -> None:
+        """Takes a request, at times."""
+        now = time.monotonic()
+        if now >= self._next and len(self._taken) < MOST:
+            self._next = now + EVERY_SECONDS
+            self._taken.append(Recorded.of(query, item_ids))
+
+    async def share(self) -> None:
+        """Puts what was taken where all processes find it, once a minute; call it more often.
+
+        Raises:
+            StateError: Redis/Valkey cannot be reached; what was taken is kept.
+        """
+        if time.monotonic() < self._share_at or not self._taken:
+            return
+        with state_errors("share recorded requests"):
+            pipe = self._client.pipeline(transaction=False)
+            pipe.lpush(self._keys.recorded, *(json.dumps(asdict(one)) for one in self._taken))
+            pipe.ltrim(self._keys.recorded, 0, MOST - 1)
+            pipe.expire(self._keys.recorded, LIVES_SECONDS)
+            await pipe.execute()
+        self._taken, self._share_at = [], time.monotonic() + SHARE_SECONDS
+
+    async def read(self) -> list[Recorded]:
+        """What this and other gateways took lately, the newest first.
+
+        Raises:
+            StateError: Redis/Valkey cannot be reached.
+        """
+        with state_errors("read recorded requests"):
+            found = await cast("Awaitable[Any]", self._client.lrange(self._keys.recorded, 0, MOST - 1))
+        return [*reversed(self._taken), *_decoded(found)][:MOST]
+
+
+def read_recorded(client: redis.Redis, keys: Keys) -> list[Recorded]:
+    """What gateways took in the last hour, the newest first.
+
+    Raises:
+        StateError: Redis/Valkey cannot be reached.
+    """
+    with state_errors("read recorded requests"):
+        found: Any = client.lrange(keys.recorded, 0, MOST - 1)
+    return _decoded(found)
+
+
+def _decoded(found: Sequence[str]) -> list[Recorded]:
+    return [Recorded(**json.loads(text)) for text in found]
+
+
+def _rows(ids: Sequence[str], row_of: RowOf) -> Int32:
+    return np.array([row for item_id in ids if (row := row_of(item_id)) is not None], np.int32)

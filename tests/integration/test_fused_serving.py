@@ -1,0 +1,108 @@
+"""A fused graph as it is really served: one process answers, as the bundle's pipeline does, and swaps to the next bundle."""
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import httpx
+import numpy as np
+import psutil
+import pytest
+from histories import put_histories
+from tagged import write_bundle
+
+from tastemaker.bundle.reader import Bundle
+from tastemaker.bundle.store import BundleStore
+from tastemaker.config import CacheSettings, GatewaySettings, ServingSettings, Settings
+from tastemaker.home import Home
+from tastemaker.registry.client import Registry
+from tastemaker.stages.pipeline import Pipeline
+from tastemaker.state.connection import open_state
+from tastemaker.state.keys import Keys
+from tastemaker.types import Query
+from tastemaker_services.app import start
+
+pytestmark = [
+    pytest.mark.slow,
+    # Ray and MLflow leave files and sockets to the collector, and use what later releases rename.
+    pytest.mark.filterwarnings("ignore::ResourceWarning"),
+    pytest.mark.filterwarnings("ignore::DeprecationWarning"),
+    pytest.mark.filterwarnings("ignore::FutureWarning"),
+    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
+]
+WAIT_SECONDS = 60.0
+HISTORY = [1, 5, 9]
+
+
+@dataclass
+class Served:
+    """What answers, and whence."""
+
+    client: httpx.Client
+    home: Home
+    settings: Settings
+    children: list[psutil.Process]
+
+    def publish(self, **config: Any) -> Pipeline:
+        """Makes a bundle the champion."""
+        store, registry = BundleStore.of(self.settings, self.home), Registry(self.settings, self.home)
+        ref = write_bundle(store, exploration={"share": 0.0}, **config)
+        version = registry.publish(self.settings.catalogue, ref, {})
+        registry.set_alias(self.settings.catalogue, "champion", version.number, "test", "the newest")
+        return Pipeline.from_bundle(Bundle.open(store, ref))
+
+    def recommend(self) -> dict[str, Any]:
+        reply = self.client.post("/v1/recommendations", json={"user_id": "known", "k": 8})
+        assert reply.status_code == 200, reply.text
+        answer: dict[str, Any] = reply.json()
+        return answer
+
+
+def offline(pipeline: Pipeline) -> list[str]:
+    [slate] = pipeline.recommend([Query(np.array(HISTORY, np.int32), k=8)])
+    return [f"i{row}" for row in slate.item_index]
+
+
+@pytest.fixture
+def served(tmp_path: Any) -> Iterator[tuple[Served, Pipeline]]:
+    home = Home.make(tmp_path / "home")
+    settings = Settings(
+        home=home.root,
+        gateway=GatewaySettings(port=0, admin_port=0, deadline_ms=10_000.0),
+        serving=ServingSettings(graph="fused", source_ms=10_000.0),
+        cache=CacheSettings(seconds=0),
+    )
+    found = Served(httpx.Client(), home, settings, [])
+    first = found.publish()
+    with open_state(settings, home) as client:
+        put_histories(
+            client, Keys(settings.catalogue, settings.state.partitions), {"known": [f"i{i}" for i in HISTORY]}
+        )
+    others = set(psutil.Process().children(recursive=True))
+    serving = start(settings, home)
+    try:
+        found.children = [child for child in psutil.Process().children(recursive=True) if child not in others]
+        with httpx.Client(base_url=serving.url, trust_env=False, timeout=20.0) as found.client:
+            yield found, first
+    finally:
+        serving.stop()
+
+
+def test_one_process_answers_as_the_pipeline_does_and_swaps(served: tuple[Served, Pipeline]) -> None:
+    here, first = served
+    replicas = [
+        " ".join(child.cmdline()) for child in here.children if "ServeReplica" in " ".join(child.cmdline())
+    ]
+    assert [name.partition("tastemaker:")[2].split()[0] for name in replicas] == ["Gateway"]
+    answer = here.recommend()
+    assert answer["degraded"] == []
+    assert [item["item_id"] for item in answer["items"]] == offline(first)
+
+    second = here.publish(reranking={"mmr": None, "keep_top": 0})
+    deadline = time.monotonic() + WAIT_SECONDS
+    while (answer := here.recommend())["bundle_version"] == 1:
+        assert time.monotonic() < deadline, "it does not swap"
+        time.sleep(0.1)
+    assert answer["degraded"] == []
+    assert [item["item_id"] for item in answer["items"]] == offline(second)

@@ -1,0 +1,46 @@
+"""The gateway's world over a real bundle's pipeline, whose stages run in the test's own process."""
+
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from gateway_world import World
+from tagged import NUM_ITEMS
+
+from tastemaker.bundle.reader import Bundle
+from tastemaker.stages.live import LiveStages
+from tastemaker_services.calls import StageError
+from tastemaker_services.face import BundleFace
+from tastemaker_services.ladder import Stages
+from tastemaker_services.pins import Pin
+from tastemaker_services.replicas import Loaded, _rank, _reorder, _rerank, _retrieve, _say, _similar
+
+ITEMS = [f"i{i}" for i in range(NUM_ITEMS)]
+
+
+class PipedWorld(World):
+    """Items are those of the bundle; a stage that `faults` names does not answer."""
+
+    def __init__(self, bundle: Bundle, live: LiveStages | None = None, **gateway: Any) -> None:
+        super().__init__(**gateway)
+        self.live = live or LiveStages(bundle)
+        self.pins = {"champion": Pin(1, BundleFace.of(bundle))}
+        self.version = Loaded(bundle, self.live, "default")
+
+    def stages(self) -> Stages:
+        return Stages(
+            retrieve=self._call("retrieve", _retrieve),
+            rank=self._call("rank", _rank),
+            rerank=self._call("rerank", _rerank),
+            similar=self._call("similar", _similar),
+            say=self._call("say", _say),
+            reorder=self._call("reorder", _reorder),
+        )
+
+    def _call(self, name: str, work: Callable[[Loaded, list[Any]], Any]) -> Callable[..., Awaitable[Any]]:
+        async def answer(call: Any, timeout_seconds: float) -> Any:
+            del timeout_seconds
+            if name in self.graph.faults:
+                raise StageError("the stage failed")
+            return work(self.version, list(call[1:]))
+
+        return answer

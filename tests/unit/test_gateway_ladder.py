@@ -1,0 +1,335 @@
+"""The ladder of rungs: what takes a failing part's place, what is forced, and that an answer always comes in time."""
+
+import asyncio
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pytest
+from gateway_world import NUM_ITEMS, World, items, make_face
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from virtual_time import virtual_time
+
+from tastemaker import telemetry
+from tastemaker.config import BreakerSettings, SheddingSettings
+from tastemaker.errors import StateError
+from tastemaker.features.trending import Ranked, Trending
+from tastemaker.state.forced import RUNGS
+from tastemaker.state.lists import StoredList
+from tastemaker.types import Query
+from tastemaker_services.calls import StageError
+from tastemaker_services.gateway import Gateway
+from tastemaker_services.ladder import Stages
+from tastemaker_services.pins import Pin
+from tastemaker_services.problems import Problem
+from tastemaker_services.schema import Filters, RecommendationRequest
+from tastemaker_services.users import User
+
+DEADLINE_MS = 100.0
+PARTS = ("retrieve", "session", "rank", "rerank", "history", "experiment", "stored")
+CLOCKS = ("tastemaker_services.run", "tastemaker_services.breakers", "tastemaker_services.shedding")
+FAULTS = ("fine", "raises", "slow", "hangs")
+
+
+class Ladder(World):
+    """A world whose parts fail, are late or hang as told, with a session and a forced rung."""
+
+    def __init__(self, **gateway: Any) -> None:
+        super().__init__(**{"deadline_ms": DEADLINE_MS} | gateway)
+        self.faults: dict[str, str] = {}
+        self.asked: list[str] = []
+
+    def stages(self) -> Stages:
+        inner = self.graph.stages()
+
+        async def retrieve(call: Any, timeout_seconds: float) -> Any:
+            query: Query = call[1]
+            uses_session = len(query.visit_L) > 0 and not query.long_term_only
+            await self.misbehave("retrieve", timeout_seconds)
+            if uses_session:
+                await self.misbehave("session", timeout_seconds)
+            return await inner.retrieve(call, timeout_seconds)
+
+        async def rank(call: Any, timeout_seconds: float) -> Any:
+            await self.misbehave("rank", timeout_seconds)
+            return await inner.rank(call, timeout_seconds)
+
+        async def rerank(call: Any, timeout_seconds: float) -> Any:
+            await self.misbehave("rerank", timeout_seconds)
+            return await inner.rerank(call, timeout_seconds)
+
+        return Stages(retrieve=retrieve, rank=rank, rerank=rerank, similar=inner.similar)
+
+    async def misbehave(self, part: str, timeout_seconds: float = 1000.0) -> None:
+        """As a stage's calls do: whatever the stage does, they end in time."""
+        self.asked.append(part)
+        match self.faults.get(part):
+            case "raises":
+                raise StageError(f"{part} failed")
+            case "takes a while":
+                await asyncio.sleep(0.005)
+            case "slow" | "hangs":
+                await asyncio.sleep(timeout_seconds)
+                raise StageError(f"{part} is late")
+
+    async def read(self, part: str) -> None:
+        """As a read of the state does: it may hang for as long as it likes."""
+        try:
+            await self.misbehave(part)
+        except StageError as error:
+            raise StateError(str(error)) from error
+
+    async def read_user(self, user_id: str) -> User:
+        await self.read("history")
+        return await super().read_user(user_id)
+
+    async def assign(self, unit: str, now_ms: int, origin: str) -> Any:
+        await self.read("experiment")
+        return await super().assign(unit, now_ms, origin)
+
+    async def read_stored(self, user_id: str) -> StoredList | None:
+        await self.read("stored")
+        return await super().read_stored(user_id)
+
+    def ask(self, *asked: dict[str, Any]) -> list[dict[str, Any]]:
+        """One gateway's answers to requests one after the other."""
+
+        async def action(gateway: Gateway) -> list[dict[str, Any]]:
+            return [await gateway.recommend(request(**fields), "live") for fields in asked]
+
+        answers: list[dict[str, Any]] = self.use(action)
+        return answers
+
+
+def request(**fields: Any) -> RecommendationRequest:
+    return RecommendationRequest(**{"user_id": "old", "k": 3} | fields)
+
+
+def trending_face(rows: Sequence[int]) -> Pin:
+    ids = tuple(f"i{row}" for row in rows)
+    ranked = Ranked(ids, np.linspace(0, -1, len(ids)))
+    return Pin(1, make_face(trending=lambda: Trending(0, ranked, {}, 1.0)))
+
+
+ORDERS = {
+    # Of the user's i0 and i1, the session's i2: what each rung shows first.
+    None: ["i5", "i3", "i4"],
+    "no-rerank": ["i3", "i4", "i5"],
+    "retrieval-order": ["i9", "i8", "i7"],
+    "base-vector": ["i9", "i8", "i7"],
+    "cached": ["i6", "i4", "i8"],
+    "trending": ["i7", "i3", "i4"],
+    "popular": ["i3", "i4", "i5"],
+}
+
+
+@pytest.mark.parametrize("rung", [None, *RUNGS])
+def test_a_forced_rung_answers_all_and_says_so(rung: str | None) -> None:
+    world = Ladder()
+    world.forced = rung
+    world.stored["old"] = StoredList("a" * 12, 1, ["i6", "i4", "i8"])
+    world.pins["champion"] = trending_face([7, 3])
+    (answer,) = world.ask({"session": ("i2",)})
+    assert items(answer) == ORDERS[rung]
+    assert answer["forced"] == rung
+    noted = {None: [], "base-vector": ["base-vector", "retrieval-order"]}
+    assert answer["degraded"] == noted.get(rung, [rung])
+    plain = [query.long_term_only for name, _, query in world.graph.queries if name == "retrieve"]
+    stages = {None: 3, "no-rerank": 2, "retrieval-order": 1, "base-vector": 1}
+    assert len(world.graph.queries) == stages.get(rung, 0)
+    assert plain == [rung == "base-vector"] * len(plain)
+
+
+def test_a_session_that_fails_costs_the_session_alone() -> None:
+    world = Ladder()
+    world.faults["session"] = "raises"
+    (answer,) = world.ask({"session": ("i2",)})
+    assert (items(answer), answer["degraded"]) == (ORDERS[None], ["base-vector"])
+    rank_query = next(query for name, _, query in world.graph.queries if name == "rank")
+    assert not rank_query.long_term_only  # the ranker has no part in it
+    (answer,) = world.ask({})
+    assert answer["degraded"] == []
+
+
+def test_a_request_with_little_time_does_without_the_session() -> None:
+    world = Ladder()
+    (answer,) = world.ask({"session": ("i2",), "deadline_ms": 20.0})
+    assert answer["degraded"] == ["base-vector"]
+
+
+@pytest.mark.parametrize("fault", ["raises", "hangs"])
+@pytest.mark.parametrize(("part", "rung"), [("rank", "retrieval-order"), ("rerank", "no-rerank")])
+def test_a_dead_stage_is_left_alone_until_it_answers_again(part: str, rung: str, fault: str) -> None:
+    settings_ = BreakerSettings(least_calls=5, retry_seconds=1.0)
+    with virtual_time(*CLOCKS):
+        world = Ladder(breakers=settings_)
+        world.faults[part] = fault
+
+        async def action(gateway: Gateway) -> list[list[str]]:
+            clock = asyncio.get_running_loop().time
+            seen = []
+            for n in range(40):
+                if n == 20:
+                    world.faults.clear()
+                    await asyncio.sleep(1.0)
+                before, asked = clock(), len(world.asked)
+                answer = await gateway.recommend(request(), "live")
+                seen.append(answer["degraded"])
+                if 5 <= n < 20:
+                    assert part not in world.asked[asked:]
+                    assert clock() == before  # the next rung at once
+            return seen
+
+        seen = world.use(action)
+    assert seen == [[rung]] * 20 + [[]] * 20
+
+
+def test_a_frozen_state_store_costs_a_few_requests_their_time_and_no_more() -> None:
+    with virtual_time(*CLOCKS):
+        world = Ladder(breakers=BreakerSettings(least_calls=5))
+        world.faults = dict.fromkeys(("history", "experiment", "stored"), "hangs")
+
+        async def action(gateway: Gateway) -> list[float]:
+            clock = asyncio.get_running_loop().time
+            waits = []
+            for _ in range(12):
+                before = clock()
+                answer = await gateway.recommend(request(), "live")
+                assert answer["degraded"] == ["no-history", "no-experiment"]
+                assert items(answer) == ["i5", "i0", "i1"]
+                waits.append(clock() - before)
+            return waits
+
+        waits = world.use(action)
+    # Five wait for the history, five for the experiment, each up to the end of retrieval's share: 30 of 95 parts of 95 ms.
+    assert waits == pytest.approx([0.03] * 10 + [0.0] * 2)
+
+
+def test_an_overloaded_gateway_refuses_with_429_and_never_with_5xx() -> None:
+    with virtual_time(*CLOCKS):
+        world = Ladder(shedding=SheddingSettings(max_in_flight=30, first_limit=10, least_limit=4))
+        world.faults = {"history": "takes a while", "rank": "slow"}
+        refused = telemetry.SHED.labels("default", "interactive", "refused")
+        before = refused._value.get()
+
+        async def action(gateway: Gateway) -> list[Any]:
+            calls = [gateway.recommend(request(), "live") for _ in range(50)]
+            return await asyncio.gather(*calls, return_exceptions=True)
+
+        answers = world.use(action)
+    problems = [answer for answer in answers if isinstance(answer, BaseException)]
+    assert {problem.status for problem in problems if isinstance(problem, Problem)} == {429}
+    assert len(problems) == 20
+    assert refused._value.get() == before + 20
+    rungs = [tuple(answer["degraded"]) for answer in answers if isinstance(answer, dict)]
+    assert (
+        rungs.count(("retrieval-order",)) == 10
+    )  # all that use stages: some were late, the others did not try
+    assert rungs.count(("popular",)) == 20
+
+
+def test_thrice_what_the_graph_can_do_is_answered_in_time_and_the_graph_is_not_idle() -> None:
+    capacity, seconds = 100, 8
+
+    class Queueing(Ladder):
+        """Ranking takes 10 ms, one request after the other: a hundred a second."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.free_at, self.worked = 0.0, 0
+
+        async def misbehave(self, part: str, timeout_seconds: float = 1000.0) -> None:
+            if part == "rank":
+                now = asyncio.get_running_loop().time()
+                if max(now, self.free_at) + 1 / capacity > now + timeout_seconds:
+                    await asyncio.sleep(timeout_seconds)
+                    raise StageError("rank is late")
+                self.free_at = max(now, self.free_at) + 1 / capacity
+                await asyncio.sleep(self.free_at - now)
+                self.worked += 1
+
+    with virtual_time(*CLOCKS):
+        world = Queueing()
+
+        async def action(gateway: Gateway) -> list[tuple[float, float, dict[str, Any]]]:
+            clock = asyncio.get_running_loop().time
+
+            async def one() -> tuple[float, float, dict[str, Any]]:
+                before = clock()
+                answer = await gateway.recommend(request(), "live")
+                return before, 1000 * (clock() - before), answer
+
+            tasks = []
+            for _ in range(3 * capacity * seconds):
+                tasks.append(asyncio.create_task(one()))
+                await asyncio.sleep(1 / (3 * capacity))
+            return await asyncio.gather(*tasks)
+
+        answers = world.use(action)
+    assert max(took for _, took, _ in answers) <= DEADLINE_MS
+    assert world.worked >= 0.8 * capacity * seconds
+    settled = [(took, answer["degraded"]) for at, took, answer in answers if at > 2]
+    ranked = sum(rungs in ([], ["no-rerank"]) for _, rungs in settled)
+    assert ranked >= 0.9 * capacity * (seconds - 2)  # what is let in is answered, it does not queue in vain
+    assert sum(took > 0.9 * DEADLINE_MS for took, _ in settled) <= 0.02 * len(settled)
+
+
+@settings(max_examples=80, deadline=None)
+@given(
+    faults=st.dictionaries(st.sampled_from(PARTS), st.sampled_from(FAULTS)),
+    forced=st.sampled_from([None, None, *RUNGS]),
+    deadline_ms=st.sampled_from([5.0, 20.0, 60.0, DEADLINE_MS, 400.0]),
+    session=st.lists(st.sampled_from([f"i{n}" for n in range(NUM_ITEMS)]), max_size=3),
+    exclude=st.lists(st.sampled_from([f"i{n}" for n in range(NUM_ITEMS)]), max_size=6),
+    category=st.sampled_from([(), ("even",), ("odd",)]),
+    k=st.integers(1, NUM_ITEMS),
+    num_requests=st.integers(1, 3),
+)
+def test_whatever_fails_an_answer_comes_in_time_obeys_the_hard_rules_and_names_its_rungs(
+    faults: dict[str, str],
+    forced: str | None,
+    deadline_ms: float,
+    session: list[str],
+    exclude: list[str],
+    category: tuple[str, ...],
+    k: int,
+    num_requests: int,
+) -> None:
+    with virtual_time(*CLOCKS):
+        world = Ladder(breakers=BreakerSettings(calls=2, least_calls=2))
+        world.faults, world.forced = faults, forced
+        world.stored["old"] = StoredList("a" * 12, 1, ["i6", "i4", "i8"])
+        fields = {
+            "session": tuple(session), "exclude": tuple(exclude), "filters": Filters(categories=category),
+            "k": k, "deadline_ms": deadline_ms,
+        }  # fmt: skip
+
+        async def action(gateway: Gateway) -> list[tuple[float, dict[str, Any]]]:
+            clock = asyncio.get_running_loop().time
+            answers = []
+            for _ in range(num_requests):
+                before = clock()
+                answer = await gateway.recommend(request(**fields), "live")
+                answers.append((1000 * (clock() - before), answer))
+            return answers
+
+        answers = world.use(action)
+    for took_ms, answer in answers:
+        assert took_ms <= deadline_ms
+        rungs = answer["degraded"]
+        assert set(rungs) <= telemetry.RUNGS
+        assert (forced is None) == (answer["forced"] is None)
+        known = set() if "no-history" in rungs else {"i0", "i1"}
+        allowed = {f"i{n}" for n in range(NUM_ITEMS)} - known - set(session) - set(exclude)
+        allowed -= {f"i{n}" for n in range(NUM_ITEMS) if category == (("odd", "even")[n % 2],)}
+        shown = items(answer)
+        assert len(shown) == len(set(shown)) == min(k, len(allowed))
+        assert set(shown) <= allowed
+        if not rungs:
+            assert shown == [f"i{n}" for n in (5, 0, 1, 2, 3, 4, 6, 7, 8, 9) if f"i{n}" in allowed][:k]
+        broken = {part for part, fault in faults.items() if fault != "fine"}
+        if not broken and forced is None and deadline_ms >= DEADLINE_MS:
+            assert rungs == []
+        if forced or broken & {"retrieve", "rank", "rerank", "history", "experiment"}:
+            assert rungs

@@ -1,0 +1,390 @@
+"""Each reranking stage by hand, and what all of them together promise."""
+
+from collections.abc import Mapping
+from itertools import permutations
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from records import NOW_MS, event, state_of
+
+from tastemaker.data.item_rows import Item, table_of
+from tastemaker.features.traits import ItemTraits
+from tastemaker.stages.business_rules import Boost, Pin
+from tastemaker.stages.exploring import Exploration, ExplorationConfig
+from tastemaker.stages.matching import ItemMatcher, Match
+from tastemaker.stages.rerankers.boosts import FreshnessConfig, LongTailConfig, freshness, long_tail
+from tastemaker.stages.rerankers.calibrated import CalibratedConfig, calibrated_order, divergence
+from tastemaker.stages.rerankers.caps import CategoryCapConfig, FranchiseCapConfig, SpreadConfig
+from tastemaker.stages.rerankers.config import RerankingConfig
+from tastemaker.stages.rerankers.deferral import DedupeConfig, FrequencyCapConfig
+from tastemaker.stages.rerankers.dpp import DppConfig, dpp_order
+from tastemaker.stages.rerankers.exposure import ExposureConfig, Floor, floored
+from tastemaker.stages.rerankers.luck import SamplingConfig, ShuffleConfig
+from tastemaker.stages.rerankers.mmr import MmrConfig, mmr_order
+from tastemaker.stages.rerankers.seen import RerankingItems
+from tastemaker.stages.reranking import Reranking
+from tastemaker.types import Candidates, Query
+
+DAY_MS = 86_400_000
+NOTHING = np.empty(0, np.int32)
+NONE = {"fatigue": None, "mmr": None, "category_cap": None}
+
+
+def unit(num: int, dim: int = 4, seed: int = 0) -> np.ndarray:
+    vectors = np.random.default_rng(seed).normal(size=(num, dim)).astype(np.float32)
+    return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+
+
+def ranked(num: int) -> Candidates:
+    """Rows 0, 1, … whose relevance falls from 1 to 0 in equal steps."""
+    score = (1 / (1 + np.exp(np.linspace(-3, 3, num)))).astype(np.float32)
+    return Candidates(np.arange(num, dtype=np.int32), score, np.ones(num, np.uint32), score[:, None])
+
+
+def catalogue(*rows: Mapping[str, object], interactions: list[float] | None = None) -> ItemTraits:
+    """Items i0, i1, … of these attributes."""
+    items = [Item.model_validate({"item_id": f"i{i}", **row}) for i, row in enumerate(rows)]
+    table = table_of([(item.item_id, item.encode()) for item in items])
+    return ItemTraits.from_items(table, None if interactions is None else np.array(interactions, np.float32))
+
+
+def order_of(traits: ItemTraits, query: Query | None = None, **config: object) -> list[int]:
+    """The order in which rows 0, 1, … come out of the stages that are configured, and none else."""
+    names = sorted(traits.category.codes)
+    code = {traits.category.codes[name]: place for place, name in enumerate(names)} | {-1: -1}
+    category = np.array([code[c] for c in traits.category.code_I.tolist()], np.int32)
+    items = RerankingItems(unit(len(traits)), category, traits)
+    row = {f"i{i}": i for i in range(len(traits))}
+    stage = Reranking(items, RerankingConfig.model_validate(NONE | {"keep_top": 0} | config), row.get)
+    asked = query or Query(NOTHING, k=len(traits), now_ms=NOW_MS)
+    [out] = stage([asked], [ranked(len(traits))])
+    return out.item_index.tolist()
+
+
+# --- variety
+
+
+def plain_mmr(relevance: list[float], vectors: list[list[float]], weight: float, places: int) -> list[int]:
+    chosen = [0]
+    left = list(range(1, len(relevance)))
+    while left and len(chosen) < places:
+        gains = [
+            weight * relevance[i]
+            - (1 - weight)
+            * max(sum(a * b for a, b in zip(vectors[i], vectors[j], strict=True)) for j in chosen)
+            for i in left
+        ]
+        chosen.append(left.pop(gains.index(max(gains))))
+    return chosen
+
+
+@given(st.integers(1, 25), st.integers(0, 1000), st.floats(0.05, 0.95))
+@settings(max_examples=50, deadline=None)
+def test_mmr_is_the_loop_that_one_would_write(num: int, seed: int, weight: float) -> None:
+    vectors, relevance = unit(num, seed=seed), np.sort(np.random.default_rng(seed).random(num))[::-1]
+    found = mmr_order(relevance.astype(np.float32), vectors, weight, keep_top=1, places=10)
+    wanted = plain_mmr(relevance.astype(np.float32).tolist(), vectors.tolist(), weight, min(10, num))
+    assert found[: len(wanted)].tolist() == wanted
+    rest = [place for place in range(num) if place not in wanted]
+    assert found[len(wanted) :].tolist() == rest
+
+
+@given(st.integers(1, 9), st.integers(0, 1000), st.floats(0.05, 0.9), st.integers(0, 3))
+@settings(max_examples=50, deadline=None)
+def test_dpp_is_the_greedy_choice_by_whole_determinants(
+    num: int, seed: int, weight: float, keep_top: int
+) -> None:
+    vectors, luck = unit(num, dim=12, seed=seed), np.random.default_rng(seed)
+    relevance = np.sort(luck.random(num))[::-1].astype(np.float32)
+    kernel = (1 + vectors.astype(np.float64) @ vectors.T.astype(np.float64)) / 2
+    chosen = list(range(min(keep_top, num)))
+    while len(chosen) < num:
+        value = {
+            i: weight * float(relevance[[*chosen, i]].sum())
+            + (1 - weight) * np.linalg.slogdet(kernel[np.ix_([*chosen, i], [*chosen, i])])[1]
+            for i in range(num)
+            if i not in chosen
+        }
+        chosen.append(max(value, key=value.__getitem__))
+    assert dpp_order(relevance, vectors, weight, keep_top).tolist() == chosen
+
+
+def test_dpp_puts_what_adds_nothing_behind() -> None:
+    vectors = np.array([[1, 0], [1, 0], [1, 0], [0, 1]], np.float32)
+    assert dpp_order(np.array([1, 0.9, 0.8, 0], np.float32), vectors, 0.7, 1).tolist() == [0, 3, 1, 2]
+    assert dpp_order(np.array([1, 0.9, 0.8, 0], np.float32), vectors, 1.0, 1).tolist() == [0, 1, 2, 3]
+
+
+# --- the mix
+
+
+def test_calibration_by_hand() -> None:
+    """History half a, half b; weight .5, smoothing .01. Relevance 1, .9, .1 of a, a, b; item 0 stays.
+
+    With 1: q = (1, 0), q~ = (.995, .005), half the sum of logs is -2.652, so .45 + .5 * -2.652 = -.876.
+    With 2: q = (.5, .5), q~ the same, sum -.693, so .05 + .5 * -.693 = -.297. Item 2 comes.
+    """
+    share = np.array([[1.0, 0.0], [1.0, 0.0], [0.0, 1.0]])
+    order = calibrated_order(
+        np.array([1, 0.9, 0.1], np.float32), share, np.array([0.5, 0.5]), 0.5,
+        keep_top=1, places=3, smoothing=0.01,
+    )  # fmt: skip
+    assert order.tolist() == [0, 2, 1]
+    near = np.log([0.995, 0.005]).mean()
+    assert 0.45 + 0.5 * near == pytest.approx(-0.876, abs=1e-3)
+    assert 0.05 + 0.5 * np.log(0.5) == pytest.approx(-0.297, abs=1e-3)
+
+
+def test_divergence_is_nothing_where_the_mix_is_that_of_the_history() -> None:
+    assert divergence(np.array([0.3, 0.7]), np.array([0.3, 0.7])) == pytest.approx(0, abs=1e-12)
+
+
+def test_a_history_of_two_kinds_gets_both() -> None:
+    kinds = catalogue(*({"category": "a" if i < 8 else "b"} for i in range(12)))
+    query = Query(np.array([0, 9], np.int32), k=6, now_ms=NOW_MS)
+    plain = order_of(kinds, query)
+    mixed = order_of(kinds, query, calibrated=CalibratedConfig(weight=0.7))
+    assert all(row < 8 for row in plain[:6])
+    assert any(row >= 8 for row in mixed[:3])
+    assert sorted(mixed) == list(range(12))
+    stranger = Query(NOTHING, k=6, now_ms=NOW_MS)
+    assert order_of(kinds, stranger, calibrated=CalibratedConfig(weight=0.7)) == list(range(12))
+
+
+def test_a_mix_of_tags_reads_tags() -> None:
+    kinds = catalogue(*({"tags": ["a", "c"] if i < 8 else ["b"]} for i in range(12)))
+    query = Query(np.array([0, 9], np.int32), k=6, now_ms=NOW_MS)
+    by_tags = order_of(kinds, query, calibrated=CalibratedConfig(weight=0.7, by="tags"))
+    assert any(row >= 8 for row in by_tags[:3])
+    assert order_of(kinds, query, calibrated=CalibratedConfig(weight=0.7)) == list(range(12))
+
+
+# --- caps, spread, exposure
+
+
+def test_one_franchise_has_so_many_places_on_a_page() -> None:
+    series = catalogue(*({"franchise": "wars"} if i < 4 else {} for i in range(8)))
+    cap = FranchiseCapConfig(page=4, max_per_franchise=1)
+    # pages of 4: item 0, then 4 to 6 without one; then item 1 and 7, and 2, 3 as nothing else is left
+    assert order_of(series, franchise_cap=cap) == [0, 4, 5, 6, 1, 7, 2, 3]
+
+
+def test_items_of_a_category_stand_apart_where_others_are_left() -> None:
+    kinds = catalogue(*({"category": name} for name in "aaabbc"))
+    assert order_of(kinds, spread=SpreadConfig(apart=1)) == [0, 3, 1, 4, 2, 5]
+    assert order_of(kinds, spread=SpreadConfig(apart=1), keep_top=2) == [0, 1, 3, 2, 4, 5]
+    assert order_of(kinds, spread=SpreadConfig(apart=2)) == [0, 3, 5, 1, 4, 2]  # at last there is no other
+
+
+@settings(deadline=None)
+@given(st.lists(st.tuples(st.booleans(), st.booleans()), min_size=1, max_size=30), st.integers(0, 4))
+def test_floors_hold_behind_the_top_while_there_are_items(marks: list[tuple[bool, bool]], keep: int) -> None:
+    shares, masks = [0.25, 0.5], [np.array(column) for column in zip(*marks, strict=True)]
+    order = floored(shares, masks, keep)
+    num = len(marks)
+    assert sorted(order.tolist()) == list(range(num))
+    assert order[:keep].tolist() == list(range(min(keep, num)))
+    for share, mask in zip(shares[:1], masks[:1], strict=True):  # one group: two may want the same place
+        alone = floored([share], [mask], 0)
+        for n in range(1, num + 1):
+            assert mask[alone[:n]].sum() >= min(int(share * n), mask.sum())
+
+
+def test_few_taken_items_get_their_share() -> None:
+    items = catalogue(*({} for _ in range(8)), interactions=[9, 9, 9, 9, 9, 9, 1, 0])
+    floor = Floor(match=Match(max_interactions=1), share=0.25)
+    assert order_of(items, exposure=ExposureConfig(floors=(floor,))) == [0, 1, 2, 6, 3, 4, 5, 7]
+
+
+# --- what moves single items
+
+
+def test_what_new_and_little_known_items_gain_by_hand() -> None:
+    items = catalogue(
+        {"created_at_ms": NOW_MS}, {"created_at_ms": NOW_MS - 14 * DAY_MS}, {}, interactions=[4, 2, 0]
+    )
+    rows = np.arange(3, dtype=np.int32)
+    assert freshness(items, rows, NOW_MS, FreshnessConfig(strength=0.2)).tolist() == pytest.approx(
+        [0.2, 0.1, 0]
+    )
+    # of three items two were taken less often than the first, one than the second, none than the third
+    assert long_tail(items, rows, LongTailConfig(strength=0.3)).tolist() == pytest.approx([0.1, 0.2, 0.3])
+
+
+def test_a_release_of_today_passes_who_is_near() -> None:
+    items = catalogue({}, {}, {"created_at_ms": NOW_MS}, {}, {})  # relevance 1, .75, .5, .25, 0
+    assert order_of(items, freshness=FreshnessConfig(strength=0.3)) == [0, 2, 1, 3, 4]
+
+
+def test_boosts_of_people_raise_and_lower() -> None:
+    items = catalogue({}, {"tags": ["dull"]}, {}, {"category": "own"}, {})
+    rules = (
+        Boost(match=Match(categories=("own",)), amount=0.6),
+        Boost(match=Match(tags=("dull",)), amount=-1.0),
+    )
+    assert order_of(items, rules=rules) == [0, 3, 2, 4, 1]
+
+
+# --- what comes behind
+
+
+def test_equal_titles_and_series_come_once_before_all_else() -> None:
+    items = catalogue(
+        {"title": "The  Show"},
+        {"title": "the show"},
+        {"franchise": "x"},
+        {"title": "b", "franchise": "x"},
+        {},
+    )
+    assert order_of(items, dedupe=DedupeConfig()) == [0, 2, 3, 4, 1]
+    assert order_of(items, dedupe=DedupeConfig(by=("title", "franchise"))) == [0, 2, 4, 1, 3]
+
+
+def test_what_was_shown_as_often_as_it_may_be_comes_last() -> None:
+    items = catalogue(*({} for _ in range(4)))
+    state = state_of(*(event("u", "i0", "impression") for _ in range(3)), event("u", "i1", "impression"))
+    cap = FrequencyCapConfig(most=3, window_days=2)
+
+    def asked(after_days: float, history: np.ndarray = NOTHING) -> Query:
+        now_ms = NOW_MS + int(after_days * DAY_MS)
+        return Query(history, k=4, now_ms=now_ms, record=state.encode(), exclude_seen=False)
+
+    assert order_of(items, asked(1), frequency_cap=cap) == [1, 2, 3, 0]
+    assert order_of(items, asked(3), frequency_cap=cap) == [0, 1, 2, 3]
+    assert order_of(items, asked(1, np.array([0], np.int32)), frequency_cap=cap) == [0, 1, 2, 3]
+
+
+# --- all together
+
+MAYBE = st.none()
+CONFIGS = st.builds(
+    RerankingConfig,
+    keep_top=st.integers(0, 4),
+    fatigue=MAYBE,
+    long_tail=MAYBE | st.builds(LongTailConfig),
+    freshness=MAYBE | st.builds(FreshnessConfig),
+    dedupe=MAYBE | st.just(DedupeConfig(by=("title", "franchise"))),
+    frequency_cap=MAYBE | st.just(FrequencyCapConfig(most=1)),
+    calibrated=MAYBE | st.builds(CalibratedConfig, by=st.sampled_from(["category", "tags"])),
+    mmr=MAYBE | st.builds(MmrConfig, head=st.integers(1, 25), places=st.integers(1, 25)),
+    dpp=MAYBE | st.builds(DppConfig, head=st.integers(1, 25), places=st.integers(1, 25)),
+    exposure=MAYBE | st.just(ExposureConfig(floors=(Floor(match=Match(max_interactions=3), share=0.3),))),
+    spread=MAYBE | st.builds(SpreadConfig, apart=st.integers(1, 3)),
+    franchise_cap=MAYBE | st.just(FranchiseCapConfig(max_per_franchise=1)),
+    category_cap=MAYBE | st.just(CategoryCapConfig(max_per_category=2)),
+    shuffle=MAYBE | st.builds(ShuffleConfig, window=st.integers(2, 6)),
+    sampling=MAYBE | st.builds(SamplingConfig, share=st.floats(0.01, 1)),
+)
+WORLD = catalogue(
+    *(
+        {
+            "title": f"t{i % 17}",
+            "category": "abc"[i % 3],
+            "tags": [f"g{i % 5}"],
+            **({"franchise": f"f{i % 4}"} if i % 2 else {}),
+            **({"created_at_ms": NOW_MS - i * DAY_MS} if i % 3 else {}),
+        }
+        for i in range(20)
+    ),
+    interactions=[float(i * 7 % 20) for i in range(20)],
+)
+STATE = state_of(event("u", "i3", "impression"), event("u", "i7", "impression"))
+
+
+@settings(max_examples=300, deadline=None)
+@given(
+    config=CONFIGS,
+    num=st.integers(0, 20),
+    k=st.integers(1, 25),
+    seed=st.integers(0, 2**60),
+    live=st.booleans(),
+)
+def test_whatever_is_configured_a_slate_is_a_permutation_with_chances(
+    config: RerankingConfig, num: int, k: int, seed: int, live: bool
+) -> None:
+    items = RerankingItems(unit(20), np.arange(20, dtype=np.int32) % 3, WORLD)
+    row = {f"i{i}": i for i in range(20)}
+    exploration = Exploration(1, ExplorationConfig(share=0.5))
+    stage = Reranking(items, config, row.get, exploration)
+    query = Query(
+        np.array([19], np.int32), k=k, seed=seed, explore=live, now_ms=NOW_MS, record=STATE.encode()
+    )
+    [out] = stage([query], [ranked(num)])
+    assert sorted(out.item_index.tolist()) == list(range(num))
+    if out.propensity is not None:
+        assert len(out.propensity) == num
+        assert ((out.propensity[:k] > 0) & (out.propensity[:k] <= 1 + 1e-6)).all()
+    [again] = stage([query], [ranked(num)])
+    assert again.item_index.tolist() == out.item_index.tolist()
+    moves_first = config.freshness or config.long_tail or config.dedupe or config.frequency_cap
+    if not moves_first and config.sampling is None:
+        first = min(config.keep_top, 3, num)  # exploration begins at slot 3
+        assert out.item_index[:first].tolist() == list(range(first))
+
+
+def test_the_steps_tell_which_rule_moved_an_item() -> None:
+    row = {f"i{i}": i for i in range(20)}
+    config = RerankingConfig(
+        keep_top=1,
+        mmr=None,
+        spread=SpreadConfig(apart=1),
+        rules=(Pin(match=Match(item_ids=("i9",)), rank=2),),
+    )
+    stage = Reranking(RerankingItems(unit(20), np.arange(20, dtype=np.int32) // 10, WORLD), config, row.get)
+    query = Query(NOTHING, k=5, now_ms=NOW_MS)
+    steps = {rule: slate.item_index.tolist() for rule, slate in stage.steps(query, ranked(20))}
+    assert list(steps)[:4] == ["fatigue", "rules", "spread", "category_cap"]
+    assert steps["fatigue"] == list(range(20))
+    assert steps["rules"][:3] == [0, 9, 1]
+    assert steps["spread"][:4] == [0, 9, 10, 1]
+    assert list(steps.values())[-1] == stage([query], [ranked(20)])[0].item_index.tolist()
+
+
+def test_the_order_of_the_stages_is_that_of_the_config() -> None:
+    from tastemaker.stages.reranking import _OF_THE_LIST
+
+    names = [name for name, _ in _OF_THE_LIST]
+    assert names == [name for name in RerankingConfig.model_fields if name in names]
+
+
+def test_a_list_of_every_length_is_answered_by_a_world_without_traits() -> None:
+    items = RerankingItems(unit(6), np.full(6, -1, np.int32))
+    config = RerankingConfig(
+        dedupe=DedupeConfig(), freshness=FreshnessConfig(), franchise_cap=FranchiseCapConfig(),
+        exposure=ExposureConfig(floors=(Floor(match=Match(tags=("x",)), share=0.5),)),
+        rules=(Pin(match=Match(item_ids=("i5",)), rank=1),),
+    )  # fmt: skip
+    for num in range(7):
+        [out] = Reranking(items, config)([Query(NOTHING, k=3)], [ranked(num)])
+        assert sorted(out.item_index.tolist()) == list(range(num))
+
+
+def test_traits_of_another_catalogue_are_refused() -> None:
+    with pytest.raises(Exception, match="one catalogue"):
+        RerankingItems(unit(3), np.zeros(3, np.int32), catalogue({}, {}))
+
+
+def test_permutations_of_two_pages_never_lose_an_item() -> None:
+    for rows in permutations(range(4)):
+        before = ranked(4).take(list(rows))
+        [out] = Reranking(RerankingItems(unit(4), np.zeros(4, np.int32)))([Query(NOTHING, k=2)], [before])
+        assert sorted(out.item_index.tolist()) == [0, 1, 2, 3]
+
+
+def test_traits_follow_items_that_are_put() -> None:
+    traits = catalogue({"category": "a", "price": 3.0}, {"franchise": "f"}, interactions=[5, 6])
+    rows = {"i1": Item(item_id="i1", tags=["new"], price=1.0), "x": Item(item_id="x", category="z")}
+    put = table_of([(item_id, item.encode()) for item_id, item in rows.items()])
+    after = traits.after(np.array([1, 2], np.int32), put)
+    matcher = ItemMatcher(after, {"i0": 0, "i1": 1, "x": 2}.get)
+    assert len(after) == 3
+    assert matcher.everywhere(Match(categories=("z", "a")), NOW_MS).tolist() == [True, False, True]
+    assert matcher.everywhere(Match(tags=("new",)), NOW_MS).tolist() == [False, True, False]
+    assert matcher.everywhere(Match(franchises=("f",)), NOW_MS).tolist() == [False, False, False]
+    assert matcher.everywhere(Match(max_price=2.0), NOW_MS).tolist() == [False, True, False]
+    assert matcher.everywhere(Match(max_interactions=5), NOW_MS).tolist() == [True, False, True]
+    assert len(traits) == 2
+    assert isinstance(put, pa.Table)
