@@ -19,6 +19,7 @@ from ann_vectors import DIM, Vectors, hard, trained
 from report import ROOT, main
 from turns import Effort, Part
 
+from tastemaker.index.building import build_index
 from tastemaker.index.config import RECALL_AT, IndexConfig
 from tastemaker.index.faiss_index import FaissIndex
 from tastemaker.index.measuring import borders, recall, search_each
@@ -28,7 +29,7 @@ from tastemaker.index.tuning_page import COLUMNS, render, row
 from tastemaker.types import Bool, Float32, Int32
 
 WANTED = Wanted(recall=0.95, p99_ms=3.0)
-NUM_QUERIES = 400
+NUM_QUERIES = 300
 MILLION, TEN_MILLION = 1_000_000, 10_000_000
 _GROUPS: dict[str, list[Trial]] = {}
 _CHOSEN: list[Trial] = []
@@ -112,7 +113,6 @@ def _indexes(effort: Effort) -> tuple[Vectors, list[FaissIndex]]:
     vectors = made("trained", MILLION // effort.divide)
     kinds = ("flat", "ivf-flat", "ivf-pq", *(["hnsw"] if effort.divide > 1 else []))
     configs = [IndexConfig(kind=kind) for kind in kinds]
-    from tastemaker.index.building import build_index
 
     return vectors, [build_index(vectors.item_ID, config).index for config in configs]
 
@@ -189,7 +189,7 @@ def shards(effort: Effort) -> Part:
         ],
     )
     for kind in ("flat", "ivf-pq"):
-        for num in (1, 2, 4):
+        for num in (1, 4):
             whole = ShardedIndex.build(vectors.item_ID, num, IndexConfig(kind=kind))
             times = [np.median(search_each(s.index, queries, RECALL_AT).cpu_B) for s in whole.shards]
             parts = [shard.search(queries[:1], RECALL_AT) for shard in whole.shards]

@@ -7,9 +7,11 @@ Shape letters: I catalogue, D dimension, S segments, G groups.
 """
 
 import argparse
+import os
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
@@ -18,7 +20,7 @@ from report import circumstances, save, table, target_table
 from turns import Part
 
 from tastemaker.index.building import build_index, fit_efforts
-from tastemaker.index.config import IndexConfig
+from tastemaker.index.config import RECALL_AT, IndexConfig
 from tastemaker.index.faiss_index import FaissIndex
 from tastemaker.index.library import faiss
 from tastemaker.models.als import Als, AlsConfig
@@ -60,14 +62,16 @@ class Contender:
     least: float = -np.inf
 
 
-def contenders(num_items: int, rng: np.random.Generator) -> tuple[dict[str, Contender], Any]:
+def contenders(
+    num_items: int, rng: np.random.Generator, keep: Path | None = None
+) -> tuple[dict[str, Contender], Any]:
     """All sources over one synthetic catalogue, and the cluster of each item."""
     cluster_I = rng.integers(0, CLUSTERS, num_items)
     vectors_ID = _clustered(rng, cluster_I)
     factors_ID = _clustered(rng, cluster_I) * rng.gamma(2.0, 0.5, (num_items, 1)).astype(np.float32)
     towers = build_index(vectors_ID, IndexConfig()).index
     encoder, als = MeanOfVectors(vectors_ID), Als(AlsConfig(dim=DIM, half_life=5.0), factors_ID)
-    graph = FaissIndex.build(factors_ID, IndexConfig(kind="hnsw"))
+    graph = _graph(factors_ID, keep)
     users = [query.history_L for query in questions(200, cluster_I, rng)]
     factors, _ = fit_efforts(graph, als.fold_in(users), RECALL)
     knn, popularity = _knn(rng, num_items), _popularity(rng, num_items)
@@ -92,6 +96,18 @@ def contenders(num_items: int, rng: np.random.Generator) -> tuple[dict[str, Cont
         "trending": Contender(TrendingSource("trending", popular), in_context),
     }
     return found, cluster_I
+
+
+def _graph(factors_ID: Float32, keep: Path | None) -> FaissIndex:
+    """Of the ALS factors: built, which takes minutes, or as an earlier run kept it."""
+    file = None if keep is None else keep / f"als-{len(factors_ID)}.faiss"
+    if file is not None and file.exists():
+        with file.open("rb") as stream:
+            return FaissIndex.read(stream.read)
+    graph = FaissIndex.build(factors_ID, IndexConfig(kind="hnsw"))
+    if file is not None:
+        file.write_bytes(graph.to_bytes())
+    return graph
 
 
 def _clustered(rng: np.random.Generator, cluster_I: Any) -> Float32:
@@ -161,7 +177,7 @@ def timed(work: Callable[[Query], Any], queries: Sequence[Query]) -> dict[str, f
 
 
 def measure(name: str, contender: Contender, queries: Sequence[Query], num_before: int) -> dict[str, Any]:
-    """One source: its times and the whole catalogue's, and how much of what the latter finds it proposes."""
+    """One source: its times and the whole catalogue's, and how many of the latter's first hundred are its own."""
 
     def before(query: Query) -> Any:
         score_I = contender.score(query)
@@ -176,8 +192,8 @@ def measure(name: str, contender: Contender, queries: Sequence[Query], num_befor
         after(query)
     shares = []
     for query in queries[WARM : WARM + 30]:
-        expected = before(query)[0]
-        shares.append(len(np.intersect1d(expected, after(query)[0])) / max(len(expected), 1))
+        expected = before(query)[0][:RECALL_AT]
+        shares.append(len(np.intersect1d(expected, after(query)[0][:RECALL_AT])) / max(len(expected), 1))
     return {
         "source": name,
         "before": timed(before, queries[:num_before]),
@@ -205,10 +221,13 @@ def main() -> None:
     )
     parser.add_argument("--items", type=int, default=1_000_000)
     parser.add_argument("--queries", type=int, default=1000)
+    parser.add_argument(
+        "--keep", type=Path, help="folder where the graph of ALS factors stays for the next run"
+    )
     asked, rng = parser.parse_args(), np.random.default_rng(0)
     faiss.omp_set_num_threads(1)
     began = time.monotonic()
-    found, cluster_I = contenders(asked.items, rng)
+    found, cluster_I = contenders(asked.items, rng, asked.keep)
     built = time.monotonic() - began
     queries = questions(WARM + asked.queries, cluster_I, rng)
     rows = [measure(name, contender, queries, 30) for name, contender in found.items()]
@@ -217,7 +236,6 @@ def main() -> None:
         "in turn": stage(found, queries, InTurn(), counts_I),
         "side by side": stage(found, queries, SideBySide(30.0, lambda *_: None), counts_I),
     }
-    slowest = max(row["after"]["p99_ms"] for row in rows)
     exact = min(row["agrees_ratio"] for row in rows if row["source"] in ("knn", "popular", "trending"))
     recall = min(row["agrees_ratio"] for row in rows if row["source"] in ("two_tower", "als"))
     part = Part(
@@ -227,7 +245,6 @@ def main() -> None:
     for name, times in whole.items():
         part.target(f"retrieval of five sources {name}, p99 ms", times["p99_ms"], LIMIT_MS, "lower")
         part.target(f"its processor's time {name}, p99 ms", times["cpu_p99_ms"], LIMIT_MS, "lower")
-    part.target("slowest source, p99 ms", slowest, LIMIT_MS / 2, "lower")
     part.target("what lists and neighbours agree with the whole catalogue", exact, 1.0, "higher")
     part.target("what the indexes agree with the whole catalogue", recall, RECALL, "higher")
     result = circumstances() | {
@@ -236,10 +253,12 @@ def main() -> None:
     lines = table(part.header, [_row(row) for row in rows])
     stages = [(name, *_times(ms)) for name, ms in whole.items()]
     lines += ["", *table(("stage", "p50 / p99 ms", "its processor"), stages), "", *target_table(part.targets)]
+    load = os.getloadavg()[0]
     head = [
         f"# Retrieval, {result['date']}", "",
         f"`make bench-retrieval`, commit {result['commit']}, {result['machine']}, one thread, {asked.items:,} items of "
-        f"{DIM} numbers, histories of {HISTORY}, {NEIGHBOURS} neighbours an item, quota {QUOTA}.", "",
+        f"{DIM} numbers, histories of {HISTORY}, {NEIGHBOURS} neighbours an item, quota {QUOTA}. Load of the machine {load:.0f}: "
+        "where that is over its cores, the clock measures who else was at work, and the processor's time what is ours.", "",
     ]  # fmt: skip
     text = "\n".join([*head, *lines]) + "\n"
     save("retrieval", result, text if asked.items >= 1_000_000 else None)

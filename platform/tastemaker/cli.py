@@ -63,7 +63,20 @@ def root(
         context.use(load_settings(config, flags={"home": home and str(home), "catalogue": catalogue}))
 
 
-for _part in (home, catalogues, data, users, bundles, versions, experiments, features, indexes, editorial, rules, demo):
+for _part in (
+    home,
+    catalogues,
+    data,
+    users,
+    bundles,
+    versions,
+    experiments,
+    features,
+    indexes,
+    editorial,
+    rules,
+    demo,
+):
     app.registered_commands += _part.app.registered_commands
     app.registered_groups += _part.app.registered_groups
 

@@ -115,9 +115,7 @@ def test_from_the_command_line_to_the_list_and_away_again(state: Any, tmp_path: 
         cli.invoke(["editorial", "remove", "winter"])
 
 
-def test_one_that_cannot_be_read_takes_no_other_with_it(
-    state: Any, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_one_that_cannot_be_read_takes_no_other_with_it(state: Any, caplog: pytest.LogCaptureFixture) -> None:
     write_list(state.client, state.keys, "good", listed("i1"))
     state.client.hset(state.keys.editorial, "newer", json.dumps({"items": ["i2"], "colour": "red"}))
     lists = EditorialLists(state.client, state.keys)

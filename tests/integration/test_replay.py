@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
+import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
@@ -13,10 +14,11 @@ from tagged import items_table, write_bundle
 
 from tastemaker.bundle.reader import Bundle
 from tastemaker.bundle.store import BundleStore
-from tastemaker.data.schema import imported_folder
+from tastemaker.data.schema import INTERACTIONS_SCHEMA, imported_folder
 from tastemaker.errors import BundleError, DataError
 from tastemaker.experiments.decision_log import Decision, append_decision
 from tastemaker.features.item_store import ItemFacts, ItemStore
+from tastemaker.features.rebuild import rebuild
 from tastemaker.stages.live import LiveStages
 from tastemaker.state.connection import connect_async
 from tastemaker_services.cache import Kept
@@ -211,3 +213,20 @@ def test_a_list_that_was_kept_is_replayed_by_the_request_that_it_was_made_for(wo
         [],
         [f"the list was made for request {first['request_id']}, which is what is replayed"],
     )
+
+
+def test_imported_rows_are_part_of_the_past(state: Any, bundle: Bundle) -> None:
+    rows = [
+        {"user_id": user, "item_id": f"i{n}", "kind": "click", "timestamp_ms": NOW_MS - 1_000_000 + n}
+        | {"value": None, "origin": "live", "position": None, "device": None}
+        for user, first in (("ann", 1), ("bob", 2))
+        for n in range(first, 20, 4)
+    ]
+    folder = imported_folder(state.home, state.keys.catalogue)
+    pq.write_table(pa.Table.from_pylist(rows, INTERACTIONS_SCHEMA), folder / "interactions.parquet")
+    rebuild(state.client, state.keys, state.home, state.settings.state)
+    world = ReplayedWorld(state, bundle)
+    answer = world.answer()
+    assert len(world.decisions[0].past_hash) == 16
+    found = world.replay(answer["request_id"])
+    assert (described(found), found.notes) == ([], [])

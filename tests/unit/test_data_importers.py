@@ -12,6 +12,7 @@ import pytest
 
 from tastemaker.data.importers import ColumnMapping, Imported, import_events, num_refused_rows, save_import
 from tastemaker.data.schema import INTERACTIONS_SCHEMA, ITEMS_SCHEMA, REJECTS_SCHEMA, read_dataset
+from tastemaker.data.validation import check_items
 from tastemaker.errors import ConfigError, DataError, UsageError
 from tastemaker.home import Home
 
@@ -212,6 +213,17 @@ def test_parquet_with_integer_ids_timestamps_and_tags_as_lists(tmp_path: Path) -
     ]
 
 
+def test_ids_with_control_characters_are_rejected_in_both_tables() -> None:
+    def raw(ids: list[str | None]) -> pa.Table:
+        empty = {name: [None] * len(ids) for name in ITEMS_SCHEMA.names}
+        return pa.table(empty | {"item_id": ids}, schema=ITEMS_SCHEMA)
+
+    ids: list[str | None] = ["a", "b\x00", "c\u0085", "é\u00a0d", "  ", None]
+    kept, refused = check_items(raw(ids), [], pa.array(["a"], pa.string()))
+    assert kept["item_id"].to_pylist() == ["a", "é\u00a0d"]
+    assert refused["reason"].to_pylist() == ["item_id has control characters"] * 2 + ["item_id is empty"] * 2
+
+
 def test_every_bad_row_is_rejected_with_its_reason_and_counted(tmp_path: Path) -> None:
     future = NOW_MS // 1000 + 1
     rows = [
@@ -229,6 +241,7 @@ def test_every_bad_row_is_rejected_with_its_reason_and_counted(tmp_path: Path) -
         "u,j,3,",  # 12
         "u,i,4.5,100",  # 13: same user, item, kind and time as row 1
         "u,j,3,101",
+        "u\x7f,j,3,102",  # 15
     ]
     source = csv(tmp_path, "user_id,item_id,stars,timestamp\n" + "\n".join(rows) + "\n")
     imported = import_events(source, ColumnMapping(value="stars"), NOW_MS)
@@ -246,13 +259,14 @@ def test_every_bad_row_is_rejected_with_its_reason_and_counted(tmp_path: Path) -
         (11, "timestamp is not a number"),
         (12, "timestamp is not a number"),
         (13, "duplicate of an earlier row"),
+        (15, "user_id has control characters"),
     ]
     summary = imported.summary
-    assert (summary["num_rows"], summary["num_interactions"], summary["num_rejected"]) == (14, 2, 12)
+    assert (summary["num_rows"], summary["num_interactions"], summary["num_rejected"]) == (15, 2, 13)
     assert summary["rejected_by_reason"]["value is not a number"] == 3
     home = Home.make(tmp_path / "home")
     save_import(home, "default", imported)
-    assert num_refused_rows(home, "default") == 12
+    assert num_refused_rows(home, "default") == 13
     (home / "events" / "default" / "imported" / "summary.json").unlink()
     with pytest.raises(DataError, match=r"summary\.json cannot be read"):
         num_refused_rows(home, "default")

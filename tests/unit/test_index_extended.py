@@ -2,7 +2,7 @@
 
 import numpy as np
 import pyarrow as pa
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tastemaker.data.item_rows import Item, table_of
@@ -54,6 +54,7 @@ described = st.builds(
 )  # fmt: skip
 
 
+@settings(deadline=None)
 @given(
     st.lists(described, min_size=1, max_size=5), st.lists(st.tuples(st.integers(0, 8), described), max_size=6)
 )

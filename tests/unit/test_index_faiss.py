@@ -261,7 +261,7 @@ def test_lists_that_hold_none_of_the_allowed_are_widened(kind):
     assert far[rows[0]].all()
 
 
-@given(seed=st.integers(0, 50), k=st.integers(1, 30), share=st.floats(0.01, 0.9))
+@given(seed=st.integers(0, 50), k=st.integers(1, 30), share=st.floats(0.01, 0.6))
 @settings(max_examples=40, deadline=None)
 def test_products_of_picked_rows_are_those_of_a_scan(seed, k, share):
     rng = np.random.default_rng(seed)
@@ -352,7 +352,10 @@ def test_a_faiss_without_gpus_says_so():
 @pytest.mark.parametrize("share", [1.0, 0.9, 0.5, 0.1])
 def test_a_graph_finds_nearly_all_of_the_best_whatever_share_the_rules_leave(share):
     rng = np.random.default_rng(0)
-    vectors, queries = rng.standard_normal((20_000, 16), np.float32), rng.standard_normal((30, 16), np.float32)
+    vectors, queries = (
+        rng.standard_normal((20_000, 16), np.float32),
+        rng.standard_normal((30, 16), np.float32),
+    )
     allowed = rng.random(20_000) < share
     index = FaissIndex.build(vectors, IndexConfig(kind="hnsw", links=16, beam=100))
     exact, _ = FaissIndex.build(vectors).search(queries, 20, allowed)

@@ -2,6 +2,7 @@
 
 import gc
 import os
+import subprocess
 import sys
 import threading
 import weakref
@@ -42,6 +43,18 @@ def test_a_dropped_version_is_freed_with_all_that_it_made(tmp_path: Path) -> Non
         assert [ref() for ref in gone] == [None] * len(gone)
     finally:
         gc.enable()
+
+
+def test_loading_a_version_imports_no_compiler(tmp_path: Path) -> None:
+    """Which torch does where a model draws starting values on the device meta: seconds during which nobody answers."""
+    ref = open_bundle(BundleStore(tmp_path)).ref
+    script = (
+        "import sys; from tastemaker.bundle.reader import Bundle; from tastemaker.bundle.store import BundleStore;"
+        "from tastemaker.stages.live import LiveStages;"
+        "LiveStages(Bundle.open(BundleStore(sys.argv[1]), sys.argv[2]));"
+        "assert 'torch._dynamo' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-W", "ignore", "-c", script, str(tmp_path), ref.uri], check=True)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="threads have priorities of their own on Linux alone")

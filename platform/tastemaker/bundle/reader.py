@@ -138,7 +138,9 @@ class Bundle:
                 self._store.check(file.sha256, file.size, self._called(name))
             with self._store.reading(file.sha256, file.size, self._called(name)) as read:
                 found = FaissIndex.read(read, info.config if info else None)
-            self._kept[name] = found.on_gpu() if self._on_gpu else found  # whose content was what the manifest says
+            self._kept[name] = (
+                found.on_gpu() if self._on_gpu else found
+            )  # whose content was what the manifest says
         index: FaissIndex = self._kept[name]
         if info is None or (index.num_items, index.dim) != (info.num_items, info.dim):
             limit = f"({info.num_items}, {info.dim})" if info else "recorded in the manifest"

@@ -43,7 +43,8 @@ class HydrationConfig(Strict):
     recent: int = Field(5, ge=1, description="newest items that a candidate's vector is compared with")
     max_history: int = Field(200, ge=1, description="newest items of the history that are read at all")
     request_features: tuple[str, ...] = Field(
-        (), description="what of users' records and items' counters is read: item, user, cross, distance, all, or names"
+        (),
+        description="what of users' records and items' counters is read: item, user, cross, distance, all, or names",
     )
 
     @field_validator("request_features")
