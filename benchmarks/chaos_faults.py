@@ -133,10 +133,10 @@ def corrupt_bundle(scene: Scene) -> Iterator[None]:
 def _corrupted(home: Home, catalogue: str, store: BundleStore, ref: BundleRef) -> BundleRef:
     manifest = json.loads(Bundle.open(store, ref).manifest.to_bytes())
     name = next(name for name in sorted(manifest["files"]) if name.startswith("ranker"))
-    blobs = home / "bundles" / "blobs" / "sha256"
-    content = (blobs / manifest["files"][name]["sha256"]).read_bytes() + b" "
+    good = manifest["files"][name]
+    content = store.get(good["sha256"], good["size"], name) + b" "
     sha256 = store.put(content)  # a blob of its own: others share the good one
-    (blobs / sha256).write_bytes(b"\0" * len(content))
+    (home / "bundles" / "blobs" / "sha256" / sha256[:2] / sha256).write_bytes(b"\0" * len(content))
     manifest["files"][name] |= {"sha256": sha256, "size": len(content)}
     return store.put_manifest(catalogue, json.dumps(manifest).encode())
 

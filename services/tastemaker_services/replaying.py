@@ -157,7 +157,7 @@ class Replayer:
         return Profile.decode(read_parts(self._client, self._keys, [made.user_id])[made.user_id])
 
     def _put_items(self, made: Decision, notes: list[str]) -> ItemChanges:
-        changes = PutItems(self._client, self._keys).everything()
+        changes = PutItems(self._client, self._keys).poll()
         now = f"{changes.lineage}:{changes.epoch}" if changes.lineage else ""
         if now != made.catalogue_epoch:
             notes.append("items were put or deleted since: they are as they are now")

@@ -55,10 +55,15 @@ class Versions(Generic[T]):
     def missing(self, live: LiveAliases | None) -> LiveVersion | None:
         """What to load next: the champion before others, what is kept for a rollback last; None where nothing is.
 
-        What was refused is missing again only after `RETRY_SECONDS`.
+        What was refused is missing again only after `RETRY_SECONDS`, and never where it is kept for a rollback alone: it may be
+        what was rolled back from.
         """
-        wanted = self._wanted(live)
-        return next((version for version in wanted if self._may_load(version.sha256)), None)
+        aliases = {version.sha256 for version in live.aliases.values()} if live else set()
+        for version in self._wanted(live):
+            again = version.sha256 in aliases or version.sha256 not in self._refused
+            if again and self._may_load(version.sha256):
+                return version
+        return None
 
     def hold(self, version: LiveVersion, loaded: T) -> None:
         """Takes a version that was loaded."""

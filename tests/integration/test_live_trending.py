@@ -25,7 +25,9 @@ ITEMS = {"a": 0, "b": 1, "c": 2}
 
 def proposed(live: LiveTrending, country: str) -> list[int]:
     popularity = fit_popularity(np.array([2], np.int32), np.array([1]), 3)
-    source = TrendingSource("trending", PopularSource("popular", popularity), TrendingRows(ITEMS.get, live.current))
+    source = TrendingSource(
+        "trending", PopularSource("popular", popularity), TrendingRows(ITEMS.get, live.current)
+    )
     asked = Query(history_L=np.empty(0, np.int32), context={"country": country})
     rows_BK, _ = source.propose([asked], 2)
     return rows_BK[0].tolist()

@@ -537,9 +537,17 @@ def test_the_python_client_reads_every_answer(running: Running) -> None:
         kept = until(lambda: (found := client.user("caller")).history and found, "the like")  # type: ignore[attr-defined]
         assert (kept.history, kept.profile["demographics"]["age"]) == (["é/3"], 30)
         assert client.merge_users("guest", "caller").into_user_id == "caller"
+        assert client.delete_item("of nobody").deleted == 0
         assert client.put_items([{"item_id": "of a client"}]).accepted == 1
         assert client.delete_item("of a client").deleted == 1
-        assert client.delete_item("of nobody").deleted == 0
+
+        def is_followed() -> bool:
+            try:
+                return "deleted" in client.explain("caller", "of a client").rules
+            except NotFoundError:
+                return False
+
+        until(is_followed, "the gateway to know of the deletion")
         receipt = client.erase_user("caller").receipt
         until(lambda: client.erasure(receipt).state == "done", "the erasure")
         with pytest.raises(NotFoundError, match="caller"):

@@ -175,6 +175,9 @@ class World:
         self.decisions += decisions
         return len(decisions)
 
+    def _answered(self, one: Answered) -> None:
+        self.answered(one)
+
     def use(self, action: Callable[[Gateway], Awaitable[Any]]) -> Any:
         async def run() -> Any:
             log = DecisionLog(self.append, "default")
@@ -182,7 +185,7 @@ class World:
                 self.settings, read_user=self.read_user, assign=self.assign, pin=self.pins.get,
                 stages=self.stages(), decisions=log, lists=self.lists,
                 read_stored=self.read_stored, forced=lambda: self.forced, standing=lambda: self.standing,
-                answered=lambda one: self.answered(one), pages=self.pages,
+                answered=self._answered, pages=self.pages,
             )  # fmt: skip
             log.start()
             try:

@@ -48,18 +48,20 @@ def named(state: UserState, rows_K: np.ndarray = ALL, now_ms: int = NOW_MS) -> d
     return dict(zip(REQUEST_FEATURES, value_KF.T.tolist(), strict=True))
 
 
-def test_there_are_fifty_each_with_a_name_of_its_own():
-    assert len(set(REQUEST_FEATURES)) == len(REQUEST_FEATURES) == 50
+def test_each_has_a_name_of_its_own():
+    assert len(set(REQUEST_FEATURES)) == len(REQUEST_FEATURES) == 50 + len(GROUPS["distance"])
 
 
 def test_groups_stand_for_their_features_once_each_and_in_order():
     assert (
-        sum((GROUPS[group] for group in ("item", "user", "cross")), ()) == chosen(["all"]) == REQUEST_FEATURES
+        sum((GROUPS[group] for group in ("item", "user", "cross", "distance")), ())
+        == chosen(["all"])
+        == REQUEST_FEATURES
     )
     assert chosen(["cross", "item_price", "refused"]) == ("item_price", *CROSSES)
     assert chosen([]) == ()
     with pytest.raises(
-        ValueError, match="'itme' is no feature of a request; known are item, user, cross, all"
+        ValueError, match="'itme' is no feature of a request; known are item, user, cross, distance, all"
     ):
         chosen(["item", "itme"])
 
@@ -142,7 +144,10 @@ def test_items_and_categories_that_the_bundle_lacks_count_for_nothing():
 
 
 def test_no_candidates_are_no_rows():
-    assert features_for(UserState(), ITEMS.of(np.empty(0, np.int32)), NOW_MS).shape == (0, 50)
+    assert features_for(UserState(), ITEMS.of(np.empty(0, np.int32)), NOW_MS).shape == (
+        0,
+        len(REQUEST_FEATURES),
+    )
 
 
 @given(st.lists(st.integers(0, 3), min_size=1, max_size=8), st.integers(0, 60 * DAY))

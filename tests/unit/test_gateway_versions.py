@@ -113,6 +113,17 @@ def test_a_refused_bundle_says_why_and_is_tried_again_later(clock: Clock) -> Non
     assert held.refused == {}
 
 
+def test_a_bundle_that_was_refused_and_rolled_back_from_is_not_tried_again_for_a_rollback(
+    clock: Clock,
+) -> None:
+    held: Versions[str] = Versions("default", keep_seconds=1000.0)
+    load_all(held, live(champion="a"))
+    held.refuse(version("b"), IntegrityError("b was changed"))
+    clock.now = 100.0
+    assert held.missing(live("b", champion="a")) is None
+    assert held.missing(live("a", champion="b")) == version("b")
+
+
 def test_a_refused_bundle_that_is_live_no_longer_is_forgotten(clock: Clock) -> None:
     held: Versions[str] = Versions("default")
     held.refuse(version("b"), BundleError("b cannot be read"))

@@ -12,8 +12,8 @@ from tastemaker.events.archive import EVENT_SCHEMA
 from tastemaker.home import Home
 
 _ROWS: Final = 1_000_000
-_NO_CLIENTS: Final = "\ue000"
-"""Begins the events' ids: a character for private use, which no client's id begins with unless on purpose."""
+_NO_CLIENTS: Final = "\0"
+"""Begins the events' ids, so that they are those of no event that a client sent."""
 
 
 def imported_events(home: Home, catalogue: str) -> Iterator[pa.Table]:

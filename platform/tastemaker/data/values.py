@@ -7,7 +7,7 @@ import pyarrow as pa
 _AT_ONCE: Final = 8192
 
 
-def values_of(column: pa.ChunkedArray | pa.Array) -> list[Any]:
+def values_of(column: "pa.ChunkedArray[Any] | pa.Array[Any]") -> list[Any]:
     """The values of a column, some thousand at a time: a process that loads a catalogue goes on answering in between.
 
     >>> values_of(pa.array(["a", None]))

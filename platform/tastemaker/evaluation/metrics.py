@@ -181,9 +181,7 @@ def tag_similarity(traits: ItemTraits) -> Callable[[Int32], Float64]:
         shared_NN = has_NG @ has_NG.T
         size_N = has_NG.sum(axis=1)
         either_NN = size_N[:, None] + size_N - shared_NN
-        alike_NN: Float64 = np.divide(
-            shared_NN, either_NN, out=np.zeros_like(shared_NN), where=either_NN > 0
-        )
+        alike_NN: Float64 = np.divide(shared_NN, either_NN, out=np.zeros_like(shared_NN), where=either_NN > 0)
         return alike_NN
 
     return similarity

@@ -21,18 +21,22 @@ _NEEDS_VALUE = frozenset({"rating", "watch"})
 Text = Annotated[str, Field(max_length=MAX_ID_LENGTH)]
 
 
+KeptId = Annotated[str, Field(min_length=1, max_length=MAX_ID_LENGTH)]
+"""An id in the log: of a release that knew fewer rules, or of ours."""
+
+
 class Event(Strict):
     """Something that a user did with an item, or that was shown to them."""
 
-    event_id: Id = Field(description="chosen by the client; the same id again is a duplicate")
-    user_id: Id = Field(description="the customer's own id")
-    item_id: Id = Field(description="the customer's own id")
+    event_id: KeptId = Field(description="chosen by the client; the same id again is a duplicate")
+    user_id: KeptId = Field(description="the customer's own id")
+    item_id: KeptId = Field(description="the customer's own id")
     kind: EventKind = Field(description="what happened")
     timestamp_ms: int = Field(ge=0, lt=2**63, description="when, in ms since 1970 UTC, by the client's clock")
     value: float | None = Field(
         None, allow_inf_nan=False, description="rating, seconds watched, or amount paid"
     )
-    request_id: Id | None = Field(None, description="of the recommendation that this answers")
+    request_id: KeptId | None = Field(None, description="of the recommendation that this answers")
     position: int | None = Field(
         None, ge=0, le=MAX_LOGGED_POSITION, description="rank of the item in that recommendation, from 0"
     )
@@ -40,6 +44,15 @@ class Event(Strict):
         None, max_length=MAX_CONTEXT_KEYS, description="device, country, …"
     )
     origin: Origin = Field("live", description="live, simulator or replay: training takes live only")
+
+
+class GivenEvent(Event):
+    """An event as clients may send it: its ids follow `ids.Id`."""
+
+    event_id: Id = Field(description="chosen by the client; the same id again is a duplicate")
+    user_id: Id = Field(description="the customer's own id")
+    item_id: Id = Field(description="the customer's own id")
+    request_id: Id | None = Field(None, description="of the recommendation that this answers")
 
 
 _FIELDS = frozenset(Event.model_fields)
@@ -68,7 +81,7 @@ def parse_events(
     events: list[Event] = []
     rejected: list[Rejected] = []
     first_at: dict[str, int] = {}
-    validate = Event.__pydantic_validator__.validate_python
+    validate = GivenEvent.__pydantic_validator__.validate_python
     for position, row in enumerate(rows):
         if reason := _shapeless(row):
             rejected.append(Rejected(position, id_of(row, "event_id"), reason))
