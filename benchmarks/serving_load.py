@@ -48,8 +48,16 @@ class Client:
         self._free: list[Streams] = []
 
     async def post(self, path: str, body: dict[str, Any]) -> tuple[int, Any]:
-        """Status and the JSON that came back."""
-        streams = self._free.pop() if self._free else await asyncio.open_connection(self._host, self._port)
+        """Status and the JSON that came back. A kept connection that the server has closed meanwhile is not its fault."""
+        while self._free:
+            try:
+                return await self._exchange(self._free.pop(), path, body)
+            except (ConnectionError, asyncio.IncompleteReadError) as error:
+                if isinstance(error, asyncio.IncompleteReadError) and error.partial:
+                    raise
+        return await self._exchange(await asyncio.open_connection(self._host, self._port), path, body)
+
+    async def _exchange(self, streams: Streams, path: str, body: dict[str, Any]) -> tuple[int, Any]:
         reader, writer = streams
         content = json.dumps(body).encode()
         head = f"POST {path} HTTP/1.1\r\nhost: {self._host}\r\ncontent-type: application/json\r\ncontent-length: {len(content)}\r\n\r\n"

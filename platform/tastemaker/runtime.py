@@ -33,6 +33,8 @@ SERVE_MODE = {
     "RAY_SERVE_HAPROXY_NBTHREAD": "2",
     # A client that is silent, or never ends its headers, holds a connection so long, not Serve's own hour.
     "RAY_SERVE_HAPROXY_TIMEOUT_CLIENT_S": "60",
+    # A gateway that stands still is left out after about three seconds, not twelve.
+    "RAY_SERVE_HAPROXY_HEALTH_CHECK_INTER": "1s",
     # A busy machine starts a proxy late: Serve's own 5 s kill it before it answers.
     "RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S": "60",
     "RAY_SERVE_PROXY_HEALTH_CHECK_TIMEOUT_S": "30",

@@ -1,32 +1,32 @@
 """The composition root: starts everything that serves, in order, and stops it in the reverse order.
 
-State -> live aliases -> Ray -> graph -> watcher of the registry -> consumer -> admin listener. Whatever was there before (a Valkey, a Ray
+State -> live aliases -> Ray -> graph -> watchers of registry and state -> consumer -> admin listener. Whatever was there before (a Valkey, a Ray
 session) stays when serving stops. After a kill -9 of this process Ray's processes end themselves within a
 minute; the embedded Valkey stays up with its data, and the next start takes it over.
 """
 
 import os
 import socket
-import threading
 import time
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import httpx
 
 from tastemaker.config import Settings
-from tastemaker.errors import PortInUseError, ServingError, TastemakerError
+from tastemaker.errors import PortInUseError, ServingError
 from tastemaker.home import Home, write_json
 from tastemaker.registry.overview import read_overview
 from tastemaker.runtime import free_port, open_ray, prepare_ray
 from tastemaker.terminal import progress
 from tastemaker_services.access import Access, check_exposure
 from tastemaker_services.draining import drain, forget
+from tastemaker_services.every import Every
 
 READY_SECONDS = 120.0
 WATCH_SECONDS = 2.0
+REVIVE_SECONDS = 0.5
 RUN_FILE = "serving.json"
 
 
@@ -53,7 +53,7 @@ class Serving:
             self._start_state,
             self._start_ray,
             self._start_graph,
-            self._start_watcher,
+            self._start_watchers,
             self._start_consumer,
             self._start_admin,
             self._wait_until_ready,
@@ -81,14 +81,18 @@ class Serving:
         self.stop()
 
     def _start_state(self) -> None:
+        from tastemaker.registry.client import Registry
+        from tastemaker.registry.live import Watcher
         from tastemaker.state.connection import open_keys, open_state
+        from tastemaker.state.server import EmbeddedValkey
 
+        self._valkey = EmbeddedValkey(self._home)
+        self._stack.callback(self._valkey.stop)
         self._client = self._stack.enter_context(open_state(self.settings, self._home))
         self._keys = open_keys(self._client, self.settings)
         self._client.delete(self._keys.ready)  # of replicas that a kill left no time to retire
-        self._watcher = _RegistryWatcher(self.settings, self._home, self._client, self._keys)
-        live = self._watcher.poll()
-        if "champion" not in live:
+        self._watcher = Watcher(Registry(self.settings, self._home), self._client, self._keys)
+        if "champion" not in self._watcher.poll().aliases:
             raise ServingError(
                 f"catalogue {self.settings.catalogue} has no champion",
                 mend="publish a version, then `tastemaker promote <version> --to champion`",
@@ -125,9 +129,18 @@ class Serving:
                 f"the graph does not start: {reason}", mend=f"read the logs in {_ray_logs()}"
             ) from error
 
-    def _start_watcher(self) -> None:
-        self._stack.callback(self._watcher.stop)
-        self._watcher.start()
+    def _start_watchers(self) -> None:
+        """Of the registry, of which serving knows here alone, and of the embedded Valkey, which is started again if it dies."""
+        watchers = [Every(WATCH_SECONDS, self._watcher.poll, "registry-watcher")]
+        if self.settings.state.url is None:
+            watchers.append(Every(REVIVE_SECONDS, self._revive, "valkey-watcher"))
+        for watcher in watchers:
+            self._stack.callback(watcher.stop)
+            watcher.start()
+
+    def _revive(self) -> None:
+        if self._valkey.has_died():
+            self._valkey.start()
 
     def _start_consumer(self) -> None:
         from tastemaker_services.consumer import ConsumerHandle
@@ -188,36 +201,6 @@ def start(settings: Settings, home: Home) -> Serving:
     serving = Serving(settings, home)
     serving.start()
     return serving
-
-
-class _RegistryWatcher:
-    """Copies the registry's aliases to the live ones, in a thread: only here serving knows of MLflow."""
-
-    def __init__(self, settings: Settings, home: Home, client: Any, keys: Any) -> None:
-        from tastemaker.registry.client import Registry
-        from tastemaker.registry.live import Watcher
-
-        self._watcher = Watcher(Registry(settings, home), client, keys)
-        self._stopped = threading.Event()
-        self._thread = threading.Thread(target=self._run, daemon=True, name="registry-watcher")
-
-    def poll(self) -> set[str]:
-        """Copies once; the aliases that are live then."""
-        return set(self._watcher.poll().aliases)
-
-    def start(self) -> None:
-        """Starts polling."""
-        self._thread.start()
-
-    def stop(self) -> None:
-        """Stops polling."""
-        self._stopped.set()
-        self._thread.join(timeout=10.0)
-
-    def _run(self) -> None:
-        while not self._stopped.wait(WATCH_SECONDS):
-            with suppress(TastemakerError):  # what is live stays so, and the next poll tries again
-                self._watcher.poll()
 
 
 def _port(host: str, port: int, key: str) -> int:

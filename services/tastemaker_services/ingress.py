@@ -4,6 +4,7 @@ In a spread graph this process imports neither torch nor FAISS: it answers from 
 """
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
@@ -51,6 +52,8 @@ from tastemaker_services.spread import Graph, SpreadGraph
 from tastemaker_services.standing import StandingRules
 from tastemaker_services.users import User, read_user
 from tastemaker_services.warm_up import WarmUp
+
+PINNED_SECONDS = 30.0
 
 
 class GatewayReplica:
@@ -130,7 +133,17 @@ class GatewayReplica:
             stack.push_async_callback(self._pins.leave)
             stack.push_async_callback(self._shadow.settle)
             stack.callback(watcher.cancel)
+            await self._until_pinned()
             yield
+
+    async def _until_pinned(self) -> None:
+        """Serve sends requests once the application has started: one that takes another's place answers from the first on.
+
+        Without anything to answer from it starts after a while as well, and says so to whoever asks.
+        """
+        give_up = time.monotonic() + PINNED_SECONDS
+        while self._pins.waiting_for is not None and time.monotonic() < give_up:
+            await asyncio.sleep(0.05)
 
     async def recommend(self, request: RecommendationRequest, origin: Origin) -> dict[str, Any]:
         """See `gateway.Gateway`."""

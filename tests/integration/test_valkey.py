@@ -7,6 +7,7 @@ import os
 import stat
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -71,6 +72,46 @@ def test_what_was_written_is_there_after_a_restart(tmp_path: Path) -> None:
         url_of(settings, home)
     with open_state(settings, home) as client:
         assert client.get("kept") == "yes"
+
+
+def test_a_server_that_died_comes_back_on_its_port_with_its_data(tmp_path: Path) -> None:
+    home = Home.make(tmp_path / "home")
+    server = EmbeddedValkey(home)
+    with open_state(Settings(home=home.root), home) as client:
+        client.set("kept", "yes")
+        client.execute_command("WAITAOF", 1, 0, 5000)
+        assert not server.has_died()
+        record = json.loads((home / "run" / "valkey.json").read_text())
+        psutil.Process(record["pid"]).kill()
+        _until(server.has_died)
+        server.start()
+        assert json.loads((home / "run" / "valkey.json").read_text())["port"] == record["port"]
+        assert client.get("kept") == "yes"
+    server.stop()
+    assert not server.has_died()
+
+
+def test_no_second_server_is_started_beside_one_that_stands_still(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home = Home.make(tmp_path / "home")
+    monkeypatch.setattr("tastemaker.state.server._START_SECONDS", 1.0)
+    with open_state(Settings(home=home.root), home):
+        process = psutil.Process(json.loads((home / "run" / "valkey.json").read_text())["pid"])
+        process.suspend()
+        try:
+            with pytest.raises(StateError, match=r"does not answer.*a second one would write into its files"):
+                EmbeddedValkey(home).start()
+        finally:
+            process.resume()
+        assert EmbeddedValkey(home).start() == url_of(Settings(home=home.root), home)
+
+
+def _until(holds: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 10.0
+    while not holds():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
 
 
 def test_a_stale_record_of_a_dead_server_is_not_believed(tmp_path: Path) -> None:

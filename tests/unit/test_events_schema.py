@@ -242,7 +242,8 @@ def test_an_event_comes_back_from_json(
     row = GOOD | {"user_id": user, "item_id": item, "kind": kind, "timestamp_ms": at_ms, "value": value}
     events, rejected = parse_events([row | {"context": context}], NOW_MS)
     assert not rejected
-    assert Event.model_validate_json(events[0].model_dump_json(exclude_none=True)) == events[0]
+    again = Event.model_validate_json(events[0].model_dump_json(exclude_none=True))
+    assert again.model_dump() == events[0].model_dump()
 
 
 def test_a_thousand_rows_take_milliseconds() -> None:

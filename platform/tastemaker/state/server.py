@@ -36,17 +36,21 @@ class EmbeddedValkey:
     def start(self) -> str:
         """Starts the server unless it runs, and gives its URL, password included.
 
+        One that died comes back on its port, where others look for it.
+
         Raises:
             MissingExtraError: The extra `embedded` is not installed.
-            StateError: The server did not come up; nothing is left running then.
+            StateError: The server did not come up, and nothing is left running then; or the one that runs does not answer:
+                a second one would write into its files.
         """
         with self._home.lock("valkey", timeout_seconds=2 * _START_SECONDS):
-            running = self.running_url()
-            if running is not None:
-                return running
+            record = self._record()
+            if record is not None and _is_alive(record):
+                return self._attach(record)
             binary = _binary()
-            for _ in range(_ATTEMPTS - 1):
-                url = self._launch(binary, free_port(), retry_port_taken=True)
+            ports = [record["port"]] if record is not None else []
+            for port in ports + [free_port() for _ in range(_ATTEMPTS - 1)]:
+                url = self._launch(binary, port, retry_port_taken=True)
                 if url is not None:
                     return url
             url = self._launch(binary, free_port(), retry_port_taken=False)
@@ -55,28 +59,53 @@ class EmbeddedValkey:
 
     def running_url(self) -> str | None:
         """URL of the server that runs for this home, password included; None when none does."""
+        record = self._record()
+        url = self._url(record["port"]) if record is not None and _is_alive(record) else None
+        return url if url is not None and _answers(url) else None
+
+    def has_died(self) -> bool:
+        """Whether there was a server and its process is gone; one that was stopped leaves no record."""
+        record = self._record()
+        return record is not None and not _is_alive(record)
+
+    def _record(self) -> dict[str, Any] | None:
+        """What is written of the server that was started last; None where nothing is, or nothing to be read."""
         try:
             run = json.loads((self._home / "run" / "valkey.json").read_text())
-            alive = _is_alive(run)
-        except (OSError, ValueError, KeyError):
+            return {"pid": int(run["pid"]), "port": int(run["port"]), "started": float(run["started"])}
+        except (OSError, ValueError, KeyError, TypeError):
             return None
-        url = self._url(run["port"]) if alive else None
-        return url if url is not None and _answers(url) else None
+
+    def _attach(self, record: dict[str, Any]) -> str:
+        url = self._url(record["port"])
+        deadline = time.monotonic() + _START_SECONDS
+        while not _answers(url):
+            if time.monotonic() > deadline:
+                raise StateError(
+                    "the embedded Valkey does not answer", value=f"process {record['pid']}",
+                    mend="let it go on or end it: a second one would write into its files",
+                )  # fmt: skip
+            time.sleep(0.1)
+        return url
 
     def stop(self) -> None:
         """Shuts down the server if this object started it; one that it attached to stays up."""
         if self._process is None:
             return
-        run = self._home / "run" / "valkey.json"
-        port = json.loads(run.read_text())["port"]
+        record = self._record()
+        if record is not None:  # else whoever else started it, before it died, has stopped it
+            self._shut_down(record["port"])
+        _end(self._process)
+        self._process = None
+
+    def _shut_down(self, port: int) -> None:
+        assert self._process is not None
         with redis.Redis.from_url(self._url(port), socket_timeout=5.0) as client:
             try:
                 client.shutdown(nosave=True)  # the append-only file is flushed all the same
             except redis.RedisError:
                 self._process.terminate()
-        _end(self._process)
-        self._process = None
-        run.unlink(missing_ok=True)
+        (self._home / "run" / "valkey.json").unlink(missing_ok=True)
 
     def __enter__(self) -> str:
         return self.start()
