@@ -15,7 +15,7 @@ from report import ROOT
 
 from tastemaker.bundle.reader import Bundle
 from tastemaker.bundle.store import BundleStore
-from tastemaker.config import load_settings
+from tastemaker.config_sources import load_settings
 from tastemaker.evaluation.index_queries import bundle_queries
 from tastemaker.home import Home
 from tastemaker.index.config import QueryKind

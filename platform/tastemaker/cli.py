@@ -58,7 +58,7 @@ def root(
     if debug:
         os.environ["TASTEMAKER_DEBUG"] = "1"
     if config or home or catalogue or not context.is_set():
-        from tastemaker.config import load_settings
+        from tastemaker.config_sources import load_settings
 
         context.use(load_settings(config, flags={"home": home and str(home), "catalogue": catalogue}))
 

@@ -28,7 +28,7 @@ def is_set() -> bool:
 def settings() -> "Settings":
     """The settings of this process, read from the environment where no command line set them."""
     if _settings is None:
-        from tastemaker.config import load_settings
+        from tastemaker.config_sources import load_settings
 
         use(load_settings())
     assert _settings is not None

@@ -2,7 +2,8 @@ from pathlib import Path
 
 import pytest
 
-from tastemaker.config import Settings, load_settings, setting_origins
+from tastemaker.config import Settings
+from tastemaker.config_sources import load_settings, setting_origins
 from tastemaker.errors import ConfigError
 
 

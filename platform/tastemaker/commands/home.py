@@ -30,7 +30,7 @@ def show(
     as_json: Annotated[bool, typer.Option("--json", help="For machines.")] = False,
 ) -> dict[str, dict[str, Any]]:
     """Each setting with its value, its origin and its meaning."""
-    from tastemaker.config import setting_origins
+    from tastemaker.config_sources import setting_origins
 
     settings = context.settings()
     _, origins = setting_origins()

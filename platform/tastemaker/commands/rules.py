@@ -25,7 +25,7 @@ def set_rules(
     file: Annotated[Path, typer.Option(help="YAML: a list under the key rules.")],
 ) -> None:
     """Put rules in place of those of that name. Every gateway obeys them within a second."""
-    from tastemaker.config import read_yaml
+    from tastemaker.config_sources import read_yaml
     from tastemaker.stages.standing_rules import RuleFile, write_rules
     from tastemaker.state.connection import open_keys, open_state
 
