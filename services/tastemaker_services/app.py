@@ -99,6 +99,8 @@ class Serving:
             )
 
     def _start_ray(self) -> None:
+        # Ray's workers would stand behind whatever else the machine runs, and an answer passes through several of them.
+        os.environ.setdefault("RAY_worker_niceness", "0")
         arguments = prepare_ray(self.settings, self._home)
         # The folder that the graph's processes inherit: of the home that started the Ray session.
         self._metrics = Path(os.environ["PROMETHEUS_MULTIPROC_DIR"])
