@@ -230,10 +230,11 @@ def test_any_json_is_either_an_event_or_rejected_with_a_reason(rows: list[Any]) 
 
 
 texts = st.text(min_size=1, max_size=20).filter(lambda text: text.isprintable())
+ids = texts.filter(lambda text: bool(text.strip()))
 
 
 @given(
-    texts, texts, st.sampled_from(EVENT_KINDS), st.integers(0, NOW_MS), st.floats(0, 100),
+    ids, ids, st.sampled_from(EVENT_KINDS), st.integers(0, NOW_MS), st.floats(0, 100),
     st.none() | st.dictionaries(texts, texts, max_size=3),
 )  # fmt: skip
 def test_an_event_comes_back_from_json(

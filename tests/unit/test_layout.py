@@ -14,7 +14,7 @@ ROOTS = {"platform": "tastemaker", "training": "tastemaker_training", "services"
 # Lowest first. A part may import those before it and its own.
 LAYERS = [
     {"errors", "types", "ids"},
-    {"config", "home", "telemetry", "terminal"},
+    {"config", "config_sources", "home", "telemetry", "terminal"},
     {"context", "runtime", "client"},
     {"state"},
     {"events"},
