@@ -27,7 +27,6 @@ from chaos_faults import (
     registry_away,
     slow,
     small_disk,
-    valkey_killed,
 )
 from chaos_load import LOST, Asked, requests
 from report import main as report_main
@@ -37,7 +36,7 @@ from turns import Effort, Part
 
 from tastemaker.config import GatewaySettings
 
-RATE: Final = 15.0
+RATE: Final = 25.0
 SECONDS: Final = 30.0
 CALM_SECONDS: Final = 5.0
 """Answers are whole again once all of so long are."""
@@ -51,7 +50,7 @@ TWO_OF_EACH: Final = {f"TASTEMAKER_SERVING__{role.upper()}__REPLICAS": "2" for r
 FAULTS: Final[dict[str, Fault]] = {
     **{f"kill a {role}": killed(role) for role in (*STAGES, "gateway")},
     **{f"freeze a {role}": frozen(role) for role in (*STAGES, "gateway")},
-    "kill Valkey, back after 30 s": valkey_killed,
+    "kill Valkey": killed("valkey"),
     "freeze Valkey": frozen("valkey"),
     "MLflow's store is away": registry_away,
     "a corrupt bundle is promoted": corrupt_bundle,
@@ -150,4 +149,4 @@ def _add(part: Part, name: str, seen: Seen) -> None:
 
 if __name__ == "__main__":
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # as Ctrl-C: what was started is stopped
-    report_main("chaos", "Faults under load", str(__doc__), {"faults": faults})
+    report_main("chaos", "Faults under load", str(__doc__), {"faults": faults}, target="chaos")

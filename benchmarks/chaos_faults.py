@@ -58,7 +58,7 @@ Fault = Callable[[Scene], AbstractContextManager[None]]
 
 
 def killed(role: str) -> Fault:
-    """One of its processes dies at once; Serve starts another."""
+    """One of its processes dies at once; whoever looks after it starts another."""
 
     @contextmanager
     def fault(scene: Scene) -> Iterator[None]:
@@ -82,25 +82,6 @@ def frozen(role: str) -> Fault:
                 process.resume()
 
     return fault
-
-
-@contextmanager
-def valkey_killed(scene: Scene) -> Iterator[None]:
-    """Valkey dies, and comes back on its port with its data when the block ends."""
-    process = scene.processes("valkey")[0]
-    command = process.cmdline()
-    config = scene.home / "run" / "valkey.conf"
-    process.kill()
-    yield
-    binary = shutil.which(command[0]) or command[0].split()[0]
-    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL, "stdin": subprocess.DEVNULL}
-    again = subprocess.Popen([binary, str(config)], start_new_session=True, **quiet)  # type: ignore[call-overload]
-    run = scene.home / "run" / "valkey.json"
-    told = json.loads(run.read_text()) | {
-        "pid": again.pid,
-        "started": psutil.Process(again.pid).create_time(),
-    }
-    run.write_text(json.dumps(told))
 
 
 @contextmanager

@@ -27,15 +27,17 @@ def main(
     about: str,
     parts: Mapping[str, Callable[[Effort], Part]],
     reruns: Sequence[str] = (),
+    target: str | None = None,
 ) -> None:
     """Measures the parts that the command line asks for; a whole run leaves a page.
 
     Args:
-        name: Of the target: `make bench-NAME`.
+        name: Of the files that are written.
         title: Of the page.
         about: The benchmark's own docstring.
         parts: By name, in the page's order.
         reruns: What had to be measured once more, read at the end.
+        target: Of `make`; unset, bench-NAME.
     """
     asked, began = _options(about, parts), time.monotonic()
     found = []
@@ -49,7 +51,7 @@ def main(
         "parts": {part: asdict(measured) for part, measured in zip(asked.parts, found, strict=True)},
         "targets": [target for part in found for target in part.targets],
     }
-    text = _page(name, title, result, found)
+    text = _page(target or f"bench-{name}", title, result, found)
     save(name, result, None if asked.quick or asked.only else text)
     print(text)
 
@@ -90,11 +92,11 @@ def target_table(targets: Sequence[Mapping[str, Any]]) -> list[str]:
     return table(("target", "value", "limit", ""), rows)
 
 
-def _page(name: str, title: str, result: Mapping[str, Any], parts: Sequence[Part]) -> str:
+def _page(target: str, title: str, result: Mapping[str, Any], parts: Sequence[Part]) -> str:
     lines = [
         f"# {title}, {result['date']}",
         "",
-        f"`make bench-{name}`, commit {result['commit']}, {result['machine']}, {result['minutes']:.0f} minutes. Median "
+        f"`make {target}`, commit {result['commit']}, {result['machine']}, {result['minutes']:.0f} minutes. Median "
         "over turns [least, most]; contenders take turns, and ratios are those of one turn.",
     ]
     for part in parts:
