@@ -1,8 +1,9 @@
-"""Something that is done again and again, in a thread of its own, until it is stopped."""
+"""Something that is done again and again until it is stopped, in a thread of its own or on an event loop."""
 
+import asyncio
 import logging
 import threading
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 
 from tastemaker.errors import TastemakerError
 
@@ -43,3 +44,32 @@ class Every:
                 if not told:
                     log.warning("%s: %s", self._thread.name, error)
                 told = True
+
+
+class EveryAsync:
+    """The same on an event loop. Whatever fails in `work` is its own matter.
+
+    Args:
+        seconds: Between the end of one time and the next.
+        work: What is done.
+    """
+
+    def __init__(self, seconds: float, work: Callable[[], Awaitable[None]]) -> None:
+        self._seconds, self._work = seconds, work
+        self._task: asyncio.Task[None] | None = None
+
+    async def start(self) -> None:
+        """Does it once before it returns, and goes on until `stop`."""
+        await self._work()
+        self._task = asyncio.create_task(self._run())
+
+    async def stop(self) -> None:
+        """Ends it, also amid a time. Without `start` it does nothing."""
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+
+    async def _run(self) -> None:
+        while True:
+            await asyncio.sleep(self._seconds)
+            await self._work()

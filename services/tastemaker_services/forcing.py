@@ -1,6 +1,5 @@
 """The kill switch as a gateway knows it: read twice a second; while Redis/Valkey is away, what was last read holds."""
 
-import asyncio
 import logging
 import time
 from typing import Final
@@ -11,6 +10,7 @@ from tastemaker import telemetry
 from tastemaker.errors import StateError
 from tastemaker.state.forced import RUNGS, Forced, read_forced_async
 from tastemaker.state.keys import Keys
+from tastemaker_services.every import EveryAsync
 
 EVERY_SECONDS: Final = 0.5
 log = logging.getLogger(__name__)
@@ -27,7 +27,7 @@ class KillSwitch:
     def __init__(self, client: AsyncRedis, keys: Keys) -> None:
         self._client, self._keys = client, keys
         self._forced: Forced | None = None
-        self._watcher: asyncio.Task[None] | None = None
+        self._watcher = EveryAsync(EVERY_SECONDS, self._follow)
         self._gauges = {rung: telemetry.FORCED.labels(keys.catalogue, rung) for rung in RUNGS}
 
     def rung(self) -> str | None:
@@ -37,14 +37,11 @@ class KillSwitch:
 
     async def start(self) -> None:
         """Reads once, so that the first answer obeys, and goes on reading until `stop`."""
-        await self._follow()
-        self._watcher = asyncio.create_task(self._watch())
+        await self._watcher.start()
 
     async def stop(self) -> None:
         """Ends the reading."""
-        if self._watcher is not None:
-            self._watcher.cancel()
-            await asyncio.gather(self._watcher, return_exceptions=True)
+        await self._watcher.stop()
 
     async def read(self) -> None:
         """Reads once.
@@ -56,11 +53,6 @@ class KillSwitch:
         if found != self._forced:
             log.warning("forced rung: %s", found.rung if found else "none")
         self._forced = found
-
-    async def _watch(self) -> None:
-        while True:
-            await asyncio.sleep(EVERY_SECONDS)
-            await self._follow()
 
     async def _follow(self) -> None:
         try:

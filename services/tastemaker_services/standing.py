@@ -1,6 +1,5 @@
 """The catalogue's standing rules as a gateway knows them: read twice a second; while Redis/Valkey is away, the last ones hold."""
 
-import asyncio
 import logging
 from typing import Final
 
@@ -9,6 +8,7 @@ from redis.asyncio import Redis as AsyncRedis
 from tastemaker.errors import StateError
 from tastemaker.stages.standing_rules import policy_in, read_texts_async
 from tastemaker.state.keys import Keys
+from tastemaker_services.every import EveryAsync
 
 EVERY_SECONDS: Final = 0.5
 log = logging.getLogger(__name__)
@@ -26,7 +26,7 @@ class StandingRules:
         self._client, self._keys = client, keys
         self._texts: dict[str, str] = {}
         self._policy = ""
-        self._watcher: asyncio.Task[None] | None = None
+        self._watcher = EveryAsync(EVERY_SECONDS, self.read)
 
     def policy(self) -> str:
         """The rules as the text of a policy; empty where there are none."""
@@ -34,14 +34,11 @@ class StandingRules:
 
     async def start(self) -> None:
         """Reads once, so that the first answer obeys, and goes on reading until `stop`."""
-        await self.read()
-        self._watcher = asyncio.create_task(self._watch())
+        await self._watcher.start()
 
     async def stop(self) -> None:
         """Ends the reading."""
-        if self._watcher is not None:
-            self._watcher.cancel()
-            await asyncio.gather(self._watcher, return_exceptions=True)
+        await self._watcher.stop()
 
     async def read(self) -> None:
         """Reads once; where that fails, what was read last holds."""
@@ -52,8 +49,3 @@ class StandingRules:
             return
         if texts != self._texts:
             self._texts, self._policy = texts, policy_in(texts)
-
-    async def _watch(self) -> None:
-        while True:
-            await asyncio.sleep(EVERY_SECONDS)
-            await self.read()
