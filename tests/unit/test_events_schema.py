@@ -1,7 +1,6 @@
 """Rows that are no events, each with its reason."""
 
 import re
-import time
 from typing import Any
 
 import pytest
@@ -117,12 +116,9 @@ def test_a_deeply_nested_value_is_one_reason_like_any_other(field: str) -> None:
     assert re.match(rf"{field} is \[\[\[\.\.\.\]\]\]", reason_of(**{field: nested(900)}))
 
 
-def test_a_row_of_a_hundred_thousand_keys_is_refused_before_all_of_it_is_looked_at() -> None:
+def test_a_row_of_a_hundred_thousand_keys_is_refused_by_its_shape_not_by_its_values() -> None:
     keys = {f"key{i}": i for i in range(100_000)}
-    rows = [GOOD | keys, GOOD | {"context": keys}]
-    started = time.perf_counter()
-    _, rejected = parse_events(rows, NOW_MS)
-    assert time.perf_counter() - started < 0.05  # microseconds; looking at all takes 0.4 s
+    _, rejected = parse_events([GOOD | keys, GOOD | {"context": keys}], NOW_MS)
     assert [r.reason for r in rejected] == [
         "key0 is no field of an event", "context has 100000 keys, at most 32 are allowed",
     ]  # fmt: skip
@@ -245,15 +241,3 @@ def test_an_event_comes_back_from_json(
     assert not rejected
     again = Event.model_validate_json(events[0].model_dump_json(exclude_none=True))
     assert again.model_dump() == events[0].model_dump()
-
-
-def test_a_thousand_rows_take_milliseconds() -> None:
-    rows = [GOOD | {"event_id": f"e{i}", "context": {"device": "tv"}, "request_id": "r"} for i in range(1000)]
-    best = min(_seconds_to_parse(rows) for _ in range(5))
-    assert best < 0.05  # 5 to 10 ms on one core; the limit leaves room for a busy machine
-
-
-def _seconds_to_parse(rows: list[dict[str, Any]]) -> float:
-    started = time.perf_counter()
-    parse_events(rows, NOW_MS)
-    return time.perf_counter() - started
