@@ -87,7 +87,7 @@ def test_auto_is_flat_for_few_and_lists_for_many():
 
 
 def test_auto_takes_plain_lists_where_refined_codes_miss_the_recall(monkeypatch):
-    monkeypatch.setattr(building, "MAX_REFINE", 4.0)
+    monkeypatch.setattr(building, "REFINES", (4.0,))
     vectors = unclustered(6000, 32)
     monkeypatch.setattr(
         building, "efforts", lambda config: efforts(config) if config.kind == "ivf-flat" else iter([config.model_copy(update={"nprobe": 1})])

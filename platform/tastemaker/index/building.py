@@ -12,7 +12,7 @@ from tastemaker.index.faiss_index import FaissIndex
 from tastemaker.index.measuring import borders, perturbed, recall
 from tastemaker.types import Float32
 
-MAX_REFINE = 64.0
+REFINES = (4.0, 8.0, 16.0, 32.0, 64.0)
 MAX_BEAM = 4096
 MIN_NPROBE = 4
 """Fewer lists save next to nothing, and starve searches for more results than the effort was fitted to."""
@@ -69,10 +69,10 @@ def fit_efforts(index: FaissIndex, queries_BD: Float32, target: float) -> tuple[
 
 
 def efforts(config: IndexConfig) -> Iterator[IndexConfig]:
-    """The same index at rising efforts: beams grow by half, lists double; refining by 4, 16 and 64 times k for each number of lists.
+    """The same index at rising efforts: beams grow by half, lists double in two steps; refining by 4 to 64 times k for each number of lists.
 
     >>> [config.nprobe for config in efforts(IndexConfig(kind="ivf-flat", nlist=20, nprobe=1))]
-    [4, 8, 16, 20]
+    [4, 6, 8, 12, 16, 20]
     """
     if config.kind == "hnsw":
         beam = RECALL_AT
@@ -84,10 +84,10 @@ def efforts(config: IndexConfig) -> Iterator[IndexConfig]:
         nprobe = MIN_NPROBE
         while True:
             nprobe = min(nprobe, config.nlist)
-            for refine in (None,) if config.kind == "ivf-flat" else (4.0, 16.0, MAX_REFINE):
+            for refine in (None,) if config.kind == "ivf-flat" else REFINES:
                 yield config.model_copy(update={"nprobe": nprobe, "refine": refine})
             if nprobe == config.nlist:
                 return
-            nprobe *= 2
+            nprobe = nprobe * 3 // 2 if nprobe.bit_count() == 1 else nprobe * 4 // 3
     else:
         yield config
