@@ -9,7 +9,7 @@ LINKS := $(foreach folder,$(PIP_FIND_LINKS),--find-links $(folder))
 PYTEST := $(BIN)/python -m pytest
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-slow lint format bench-quality bench-reranking bench-training bench-scaling bench-features bench-retrieval bench-ann bench-serving bench-swap chaos wheel wheel-test clean
+.PHONY: help install demo test test-slow lint format bench-quality bench-reranking bench-training bench-scaling bench-features bench-retrieval bench-ann bench-serving bench-swap bench-experiments chaos wheel wheel-test clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -60,6 +60,9 @@ bench-serving: install  ## latency and throughput of both graphs at 1M items, ab
 
 bench-swap: install  ## promotions and rollbacks under load at 1M items, about 8 minutes
 	$(BIN)/python benchmarks/serving_swap.py $(ARGS)
+
+bench-experiments: install  ## false positives, power, regret and off-policy estimates on simulated worlds, about 20 minutes (FULL=1: more)
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/experiments.py $(ARGS)
 
 chaos: install  ## kill, freeze, slow and corrupt each part under load, about 15 minutes; needs the right to mount a tmpfs
 	$(BIN)/python benchmarks/chaos.py $(ARGS)

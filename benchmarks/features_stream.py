@@ -30,7 +30,7 @@ from tastemaker.data.schema import ITEMS_SCHEMA, imported_folder
 from tastemaker.events.consumer import StreamConsumer
 from tastemaker.events.log import append
 from tastemaker.events.schema import Event
-from tastemaker.experiments.posterior import RewardJoiner
+from tastemaker.experiments.reward_joiner import RewardJoiner
 from tastemaker.features.stream import StreamFeatures
 from tastemaker.home import Home
 from tastemaker.state.connection import connect, open_keys, url_of

@@ -19,6 +19,7 @@ import scipy.sparse as sp
 from report import circumstances, save, table, target_table
 from turns import Part
 
+from tastemaker.config import ServingSettings
 from tastemaker.index.building import build_index, fit_efforts
 from tastemaker.index.config import RECALL_AT, IndexConfig
 from tastemaker.index.faiss_index import FaissIndex
@@ -38,6 +39,7 @@ from tastemaker.types import Float32, Query
 
 DIM, CLUSTERS, NEIGHBOURS, HISTORY, QUOTA, WARM = 64, 1000, 100, 50, 150, 20
 STAGE: Final = ("two_tower", "als", "knn", "popular", "trending")
+SERVED_SECONDS: Final = ServingSettings().source_ms / 1000
 LIMIT_MS: Final = 10.0
 RECALL: Final = 0.95
 
@@ -234,7 +236,7 @@ def main() -> None:
     counts_I = np.zeros(asked.items, np.float32)
     whole = {
         "in turn": stage(found, queries, InTurn(), counts_I),
-        "side by side": stage(found, queries, SideBySide(30.0, lambda *_: None), counts_I),
+        "as served": stage(found, queries, SideBySide(SERVED_SECONDS, lambda *_: None), counts_I),
     }
     exact = min(row["agrees_ratio"] for row in rows if row["source"] in ("knn", "popular", "trending"))
     recall = min(row["agrees_ratio"] for row in rows if row["source"] in ("two_tower", "als"))

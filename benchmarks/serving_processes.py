@@ -18,7 +18,8 @@ import psutil
 from tastemaker.home import Home
 from tastemaker.runtime import free_port
 
-Kind = Literal["spread", "fused", "bare"]
+Kind = Literal["spread", "fused", "fused x 2", "bare"]
+"""`fused x 2` are two fused gateways."""
 READY_SECONDS: Final = 240.0
 ROLES: Final = {
     "ServeReplica:tastemaker:Gateway": "gateway",
@@ -85,17 +86,19 @@ def running(
         logs: Folder of its output; unset, it lies beside the home.
     """
     began, port = time.monotonic(), free_port()
-    file = home.root.parent / f"{kind}.yaml"
+    name = kind.replace(" ", "-")
+    file = home.root.parent / f"{name}.yaml"
+    serving = {"fused": "graph: fused", "fused x 2": "graph: fused, gateway: {replicas: 2}"}
     file.write_text(
         f"gateway: {{port: {port}, admin_port: 0}}\ncache: {{seconds: 0}}\n"
-        f"serving: {{graph: {'spread' if kind == 'bare' else kind}}}\n"
+        f"serving: {{{serving.get(kind, 'graph: spread')}}}\n"
     )
     command = [sys.executable, "-W", "ignore", "-m", "tastemaker.cli", "--config", str(file), "serve"]
     if kind == "bare":
         script = Path(__file__).with_name("serving_bare.py")
         command = [sys.executable, "-W", "ignore", str(script), str(home.root), "--port", str(port)]
     clean = {k: v for k, v in os.environ.items() if not k.startswith(("TASTEMAKER_", "RAY_"))}
-    log = (logs or home.root.parent) / f"{kind}.log"
+    log = (logs or home.root.parent) / f"{name}.log"
     with log.open("w") as out, subprocess.Popen(
         command, stdout=out, stderr=subprocess.STDOUT, cwd=home.root.parent,
         env=clean | {"TASTEMAKER_HOME": str(home.root), "OMP_NUM_THREADS": "1"} | dict(environment or {}),

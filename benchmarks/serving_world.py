@@ -37,8 +37,9 @@ from tastemaker.models.dlrm import Dlrm, DlrmConfig
 from tastemaker.models.popularity import Popularity, PopularityConfig
 from tastemaker.models.two_tower import TwoTower, TwoTowerConfig, two_tower_specs
 from tastemaker.registry.client import Registry
+from tastemaker.stages.bundle_sources import ALS_INDEX
 from tastemaker.stages.hydration import feature_names
-from tastemaker.stages.loading import ALS_INDEX, write_pipeline
+from tastemaker.stages.loading import write_pipeline
 from tastemaker.stages.pipeline import PipelineConfig
 from tastemaker.state.connection import open_keys, open_state
 

@@ -16,6 +16,7 @@
     ├── ServingError
     │   └── PortInUseError
     └── ExperimentError
+        └── UnknownExperimentError
 
 A message says what, value, limit and mend, and the error carries the same as fields.
 """
@@ -119,3 +120,7 @@ class PortInUseError(ServingError):
 
 class ExperimentError(TastemakerError):
     """An experiment is ill-defined or lacks the data for a verdict."""
+
+
+class UnknownExperimentError(ExperimentError):
+    """No experiment has that name."""

@@ -85,6 +85,9 @@ CONSUMER_PARTITIONS = Gauge(
     "tastemaker_events_held_partitions", "Partitions that some consumer reads", ["catalogue"],
     multiprocess_mode="livesum",
 )  # fmt: skip
+SET_BACK = Counter(
+    "tastemaker_events_set_back", "Steps of single partitions that failed while others went on", ["catalogue"]
+)
 LATE_EVENTS = Counter(
     "tastemaker_events_late", "Events too late to touch state, only archived", ["catalogue"]
 )
@@ -110,10 +113,30 @@ SKEW_ROWS = Gauge(
     "tastemaker_features_skew_rows", "Served items that the skew was last measured on", ["catalogue"],
     multiprocess_mode="mostrecent",
 )  # fmt: skip
+NOT_COUNTED = Counter(
+    "tastemaker_experiment_not_counted", "Answers to users of the holdout, and to testers who asked for a variant",
+    ["catalogue", "kind"],
+)  # fmt: skip
 REWARDS = Counter("tastemaker_experiment_rewards", "Rewards joined", ["catalogue", "experiment", "variant"])
+REWARDS_IGNORED = Counter(
+    "tastemaker_experiment_rewards_ignored",
+    "Events that might have been rewards, by reason: repeated, late, origin, unjoined, too many",
+    ["catalogue", "reason"],
+)
 PROPENSITY = Gauge(
     "tastemaker_experiment_propensity_ratio", "Share of new units that a variant gets",
     ["catalogue", "experiment", "variant"], multiprocess_mode="mostrecent",
+)  # fmt: skip
+GUARDRAILS = Gauge(
+    "tastemaker_experiment_guardrails", "Guardrails and variants of a running experiment: kept, open, breached",
+    ["catalogue", "experiment", "outcome"], multiprocess_mode="mostrecent",
+)  # fmt: skip
+GUARDRAIL_STOPS = Counter(
+    "tastemaker_experiment_guardrail_stops", "Experiments that a guardrail stopped", ["catalogue", "experiment"]
+)
+SRM = Gauge(
+    "tastemaker_experiment_srm_ratio", "P-value, valid at every look, of the split being what was asked for",
+    ["catalogue", "experiment"], multiprocess_mode="mostrecent",
 )  # fmt: skip
 CATALOGUE_ITEMS = Counter(
     "tastemaker_catalogue_items", "Rows put or deleted by outcome: accepted, unchanged, rejected, deleted",

@@ -12,6 +12,7 @@ from tastemaker.types import ORIGINS, Origin
 from tastemaker_services.problems import Problem, invalid
 
 ORIGIN_HEADER = "x-tastemaker-origin"
+VARIANT_HEADER = "x-tastemaker-variant"
 EVERY_SCOPE = frozenset({"read", "ingest", "catalogue", "erase", "explain", "admin"})
 
 
@@ -83,3 +84,27 @@ def origin_of(header: str | None, scopes: frozenset[str]) -> Origin:
     if "admin" not in scopes:
         raise Problem(403, "forbidden", f"{ORIGIN_HEADER} needs a key with scope admin", field=ORIGIN_HEADER)
     return cast(Origin, header)
+
+
+def variants_of(header: str | None, scopes: frozenset[str]) -> dict[str, str]:
+    """The variants that a tester asks for: `experiment=variant`, several of them with commas between.
+
+    >>> variants_of("checkout=b, front=a", EVERY_SCOPE)
+    {'checkout': 'b', 'front': 'a'}
+
+    Raises:
+        Problem: 422 for what says no variant, 403 without the scope admin.
+    """
+    if header is None:
+        return {}
+    if "admin" not in scopes:
+        detail = f"{VARIANT_HEADER} needs a key with scope admin"
+        raise Problem(403, "forbidden", detail, field=VARIANT_HEADER)
+    found: dict[str, str] = {}
+    for part in header.split(","):
+        experiment, _, variant = (word.strip() for word in part.partition("="))
+        if not experiment or not variant or experiment in found:
+            limit = "experiment=variant, each experiment once, with commas between"
+            raise invalid(VARIANT_HEADER, f"{VARIANT_HEADER} is {header[:60]!r}, must be {limit}: correct it")
+        found[experiment] = variant
+    return found

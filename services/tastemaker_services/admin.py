@@ -1,14 +1,13 @@
 """The listener for those who run the platform: /docs, /metrics, /admin/v1; on loopback, not the gateway's."""
 
-import json
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import uvicorn
-from fastapi import FastAPI, Request, Response
+from fastapi import FastAPI, Response
 from fastapi.openapi.docs import get_swagger_ui_html
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
 from prometheus_client.metrics_core import Metric
@@ -16,28 +15,21 @@ from prometheus_client.multiprocess import MultiProcessCollector
 
 from tastemaker import __version__
 from tastemaker.config import GatewaySettings
-from tastemaker.errors import ServingError, StateError
-from tastemaker.experiments.definition import Experiment
-from tastemaker_services.access import Access
+from tastemaker.errors import ServingError
 from tastemaker_services.api import create_api
 from tastemaker_services.gauges import forget_dead_gauges
-from tastemaker_services.problems import Problem
 
 HOST = "127.0.0.1"
 START_SECONDS = 10.0
 
 
-def create_admin(
-    settings: GatewaySettings, metrics_folder: Path, experiments: Callable[[], tuple[Experiment, ...]]
-) -> FastAPI:
+def create_admin(settings: GatewaySettings, metrics_folder: Path) -> FastAPI:
     """The application.
 
     Args:
-        settings: Its keys guard `/admin`; without any, loopback does.
+        settings: The gateway's.
         metrics_folder: Where the graph's processes keep their metrics; the answer is their sum.
-        experiments: Reads them; StateError where it cannot.
     """
-    access = Access(settings.keys)
     admin = FastAPI(
         title="Tastemaker admin", version=__version__, docs_url=None, redoc_url=None, openapi_url=None
     )
@@ -63,18 +55,6 @@ def create_admin(
     def healthz() -> dict[str, str]:
         """Whether the listener lives."""
         return {"status": "ok"}
-
-    @admin.get("/admin/v1/experiments")
-    def list_experiments(request: Request) -> Response:
-        """All experiments, running or stopped."""
-        try:
-            access.scopes(request.headers.get("authorization"), "admin")
-            found = [experiment.model_dump(mode="json") for experiment in experiments()]
-        except Problem as problem:
-            return problem.response()
-        except StateError as error:
-            return Problem(503, "unavailable", str(error)).response()
-        return Response(json.dumps({"experiments": found}), media_type="application/json")
 
     return admin
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from tastemaker.experiments.assignment import Assignment
+from tastemaker.experiments.assigned import Assigned
 from tastemaker.experiments.decision_log import Decision
 from tastemaker.stages.because import NOTHING
 from tastemaker.stages.overlay import FRESH, PINNED
@@ -115,7 +115,7 @@ def decision_of(
     face: BundleFace,
     query: Query,
     slate: Candidates,
-    assignment: Assignment | None,
+    assigned: Assigned,
     rungs: Sequence[str],
     cached_from: str | None,
     timings_ms: Mapping[str, float],
@@ -145,10 +145,18 @@ def decision_of(
         timings_ms=timings_ms,
         **_features(face, slate),
     )
-    if assignment is None:
-        return decision
-    return replace(
+    outside = replace(
         decision,
+        assignments=[one.logged() for one in assigned.assignments],
+        forced_variants=[f"{one.experiment}={one.variant}" for one in assigned.forced],
+        held_out=assigned.held_out,
+    )
+    assignment = assigned.first
+    if assignment is None:
+        return outside
+    return replace(
+        outside,
+        unit=assignment.unit or query.user_id,
         experiment=assignment.experiment,
         variant=assignment.variant,
         epoch=assignment.epoch,

@@ -5,7 +5,7 @@ FastAPI contributes routing and OpenAPI, not a second validation.
 """
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import AbstractAsyncContextManager
 from typing import Any, Protocol
 
@@ -18,7 +18,7 @@ from tastemaker.config import GatewaySettings
 from tastemaker.errors import StateError
 from tastemaker.events.schema import Event, parse_events
 from tastemaker.types import MAX_ID_LENGTH, ORIGINS, Origin
-from tastemaker_services.access import ORIGIN_HEADER, origin_of
+from tastemaker_services.access import ORIGIN_HEADER, VARIANT_HEADER, origin_of, variants_of
 from tastemaker_services.bodies import (
     check_context,
     json_response,
@@ -53,7 +53,9 @@ Lifespan = Callable[[FastAPI], AbstractAsyncContextManager[None]]
 class Backend(ItemsBackend, UsersBackend, QuestionsBackend, Protocol):
     """What answers behind the routes."""
 
-    async def recommend(self, request: RecommendationRequest, origin: Origin) -> dict[str, Any]:
+    async def recommend(
+        self, request: RecommendationRequest, origin: Origin, variants: Mapping[str, str] | None = None
+    ) -> dict[str, Any]:
         """See `gateway.Gateway.recommend`."""
         ...
 
@@ -165,6 +167,7 @@ class _Routes(Routes):
     async def _recommend(self, request: Request, path: dict[str, Any] | None) -> dict[str, Any]:
         scopes = self.access.scopes(request.headers.get("authorization"), "read")
         origin = origin_of(request.headers.get(ORIGIN_HEADER), scopes)
+        variants = variants_of(request.headers.get(VARIANT_HEADER), scopes)
         if path is None:
             asked = await parse(request, RecommendationRequest)
         else:
@@ -174,7 +177,7 @@ class _Routes(Routes):
         check_context(asked.context)
         if asked.explain and "explain" not in scopes:
             raise Problem(403, "forbidden", "explain needs a key with scope explain", field="explain")
-        return await self._backend.recommend(asked, origin)
+        return await self._backend.recommend(asked, origin, variants)
 
     async def _events(self, request: Request) -> dict[str, Any]:
         scopes = self.access.scopes(request.headers.get("authorization"), "ingest")

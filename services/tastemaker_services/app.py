@@ -91,7 +91,8 @@ class Serving:
         self._client = self._stack.enter_context(open_state(self.settings, self._home))
         self._keys = open_keys(self._client, self.settings)
         self._client.delete(self._keys.ready)  # of replicas that a kill left no time to retire
-        self._watcher = Watcher(Registry(self.settings, self._home), self._client, self._keys)
+        self._registry = Registry(self.settings, self._home)
+        self._watcher = Watcher(self._registry, self._client, self._keys)
         if "champion" not in self._watcher.poll().aliases:
             raise ServingError(
                 f"catalogue {self.settings.catalogue} has no champion",
@@ -150,15 +151,19 @@ class Serving:
         self._stack.callback(ConsumerHandle(self.settings).stop)
 
     def _start_admin(self) -> None:
-        from tastemaker.experiments.definition import ExperimentStore
         from tastemaker_services.admin import AdminServer, OurMetrics, create_admin
+        from tastemaker_services.experiment_admin import ExperimentAdmin
+        from tastemaker_services.experiment_report_admin import ReportAdmin
         from tastemaker_services.ladder_admin import LadderAdmin
+        from tastemaker_services.promotions_admin import PromotionsAdmin
         from tastemaker_services.versions_admin import add_versions
 
-        store = ExperimentStore(self._client, self._keys)
-        app = create_admin(self.settings.gateway, self._metrics, store.list)
+        app = create_admin(self.settings.gateway, self._metrics)
         access, metrics = Access(self.settings.gateway.keys), OurMetrics(self._metrics).collect
+        ExperimentAdmin(self._client, self._keys, access).add_to(app)
+        ReportAdmin(self._client, self._keys, self._home, access).add_to(app)
         LadderAdmin(self._client, self._keys, access, metrics).add_to(app)
+        PromotionsAdmin(self._registry, self.settings.catalogue, access, self._watcher.poll).add_to(app)
         add_versions(app, access, partial(read_overview, self._client, self._keys))
         server = AdminServer(app, self.settings.gateway.admin_port)
         self._stack.callback(server.stop)

@@ -22,7 +22,7 @@ from redis.asyncio import Redis as AsyncRedis
 
 from tastemaker import telemetry
 from tastemaker.errors import StateError
-from tastemaker.experiments.assignment import Assignment
+from tastemaker.experiments.assigned import Assigned
 from tastemaker.features.context import LOCAL_TIME
 from tastemaker.state.connection import state_errors
 from tastemaker.state.keys import Keys
@@ -144,17 +144,15 @@ class ResultCache:
                 self._warned = True
 
 
-def question_of(
-    request: RecommendationRequest, query: Query, face: BundleFace, assignment: Assignment | None
-) -> bytes:
+def question_of(request: RecommendationRequest, query: Query, face: BundleFace, assigned: Assigned) -> bytes:
     """Names what a list depends on beside its user."""
-    variant = (assignment.experiment, assignment.variant) if assignment else ()
+    variants = [(one.experiment, one.variant) for one in assigned.in_effect]
     asked = request.filters
     filters = sorted(set(asked.categories)), sorted(set(asked.tags)), asked.max_maturity
     parts = (
         face.sha256,
         face.overlay.lineage,
-        variant,
+        variants,
         query.policy,
         request.k,
         filters,

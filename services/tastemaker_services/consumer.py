@@ -12,13 +12,14 @@ import ray
 from tastemaker.config import Settings
 from tastemaker.errors import TastemakerError
 from tastemaker.events.consumer import StreamConsumer
-from tastemaker.experiments.posterior import RewardJoiner
+from tastemaker.experiments.reward_joiner import RewardJoiner
 from tastemaker.features.stream import StreamFeatures
 from tastemaker.home import Home
 from tastemaker.state.connection import connect, url_of
 from tastemaker.state.keys import Keys
 from tastemaker_services.chores import Chores
 from tastemaker_services.gauges import forget_dead_gauges
+from tastemaker_services.guarding import Guard
 
 ACTOR_NAME = "tastemaker-consumer"
 EVERY_SECONDS = 0.05
@@ -102,20 +103,23 @@ class ConsumerHandle:
 
 
 class _Actor(ConsumerLoop):
-    """Starts stepping, and the chores, wherever Ray makes it, also again after a crash."""
+    """Starts stepping, the chores and the guard, wherever Ray makes it, also again after a crash."""
 
     def __init__(self, settings: Settings) -> None:
         super().__init__(settings)
         self._chores = Chores(settings, Home.open(settings.home))
+        self._guard = Guard(settings, Home.open(settings.home))
         self.start()
 
     def start(self) -> bool:
-        """Starts stepping and the chores."""
+        """Starts all three."""
         self._chores.start()
+        self._guard.start()
         return super().start()
 
     def stop(self) -> bool:
-        """Stops both; see `ConsumerLoop.stop`."""
+        """Stops all three; see `ConsumerLoop.stop`."""
+        self._guard.stop()
         self._chores.stop()
         return super().stop()
 

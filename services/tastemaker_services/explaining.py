@@ -69,7 +69,7 @@ class Explainer:
         rules = rules_against(request.item_id, row, request, question)
         found = await watched.explanation(rules)
         return {
-            **self._gateway.body(run, question.pin, [], question.assignment),
+            **self._gateway.body(run, question.pin, [], question.assigned),
             "item_id": request.item_id,
             "verdict": found.verdict,
             "why": _WHY[found.verdict].format(

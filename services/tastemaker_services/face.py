@@ -52,8 +52,8 @@ class BundleFace:
         self.overlay = Overlay.none(len(item_ids))
         """What was put and deleted since, as of this face."""
         self._row_of: Callable[[str], int | None] = {item_id: row for row, item_id in enumerate(item_ids)}.get
-        self._rules, self._blocks = rules, hard_rules
-        self._hard_rules = self._ruling()
+        self._rules = rules
+        self._hard_rules = HardRules(self._matcher, hard_rules, hard_rules_of)
         segments = frozenset(name.partition("=")[0] for name in popularity.config.segments)
         self.context_keys = CONTEXT_KEYS | segments  # a client says nothing of its user's group
         self._heads = PopularHeads(popularity)
@@ -98,7 +98,7 @@ class BundleFace:
         face.overlay, face._row_of = step.overlay, row_of
         face.item_ids = _Joined(self.item_ids, self.overlay.num_bundle, step.overlay.new_ids)
         face._rules = self._rules.after(step.rows_W, step.items)
-        face._hard_rules = face._ruling()
+        face._hard_rules = self._hard_rules.after(face._matcher, step.rows_W, len(face._rules.traits))
         face._live = None if self._trending_now is None else TrendingRows(face.row_of, self._trending_now)
         return face
 
@@ -120,8 +120,8 @@ class BundleFace:
         """The blocks and filters that keep an item from a query."""
         return self._hard_rules.against(query, row)
 
-    def _ruling(self) -> HardRules:
-        return HardRules(lambda: ItemMatcher(self._rules.traits, self.row_of), self._blocks, hard_rules_of)
+    def _matcher(self) -> ItemMatcher:
+        return ItemMatcher(self._rules.traits, self.row_of)
 
     def broken_rules(self, row: int, filters: Filters, context: Mapping[str, str]) -> list[str]:
         """Names of the rules of the catalogue and of a request that keep an item from it."""

@@ -15,10 +15,12 @@ from tastemaker.config import Settings
 from tastemaker.features.trending import TRENDING
 from tastemaker.stages.live import LiveStages
 from tastemaker.stages.pipeline import Part
+from tastemaker.types import Candidates
 from tastemaker_services.calls import Failed, Send, StageError
 from tastemaker_services.ladder import Stages
-from tastemaker_services.replicas import Ranker, Reranker, Retriever
+from tastemaker_services.replicas import WORK, Ranker, Reranker, Retriever
 from tastemaker_services.stage_replica import StageReplica
+from tastemaker_services.through import ThroughPool
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -41,12 +43,22 @@ class AllStages(Retriever, Ranker, Reranker):
     def _stages(self, bundle: Bundle) -> LiveStages:
         live = LiveStages(
             bundle, self._parts, store_of=self._fresh_items.store, trending=self._trending.current,
-            well_known=self._well_known.current, content_of=self._content_of, asking=self._asking,
+            tried=self._well_known.current, content_of=self._content_of, asking=self._asking,
             editorial=self._editorial.current,
         )  # fmt: skip
         if TRENDING in live.pipeline.source_names:
             self._trending.start()
         return live
+
+    def through(self) -> ThroughPool:
+        """All stages of an answer by one of the threads that requests wait for."""
+        return ThroughPool(
+            self._pool, {part: partial(self._step, part) for part in ("retrieve", "rank", "rerank")}
+        )
+
+    def _step(self, part: Part, call: tuple[Any, ...]) -> Candidates | Failed:
+        [answer] = self._each(WORK[part], [call])
+        return answer
 
 
 class PoolCalls:
@@ -96,6 +108,7 @@ class FusedGraph:
             search=PoolCalls(self._all.search),
             say=PoolCalls(self._all.say),
             reorder=PoolCalls(self._all.reorder),
+            through=self._all.through(),
         )
         self.aside = tuple(
             PoolCalls(partial(self._all.aside, part)) for part in ("retrieve", "rank", "rerank")

@@ -6,16 +6,16 @@ fails or is late, `ladder` decides. HTTP is `api`'s matter, the graph's parts ar
 
 import math
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import replace
 from functools import partial
 from typing import Any, Final, TypeVar
 
-from tastemaker import telemetry
 from tastemaker.config import Settings
 from tastemaker.errors import StateError
-from tastemaker.experiments.assignment import Assignment
+from tastemaker.experiments.assigned import Assigned
+from tastemaker.experiments.eligibility import Subject
 from tastemaker.features.user_state import UserState
 from tastemaker.registry.live import CHAMPION
 from tastemaker.stages.policy import beside, policy_of
@@ -23,6 +23,7 @@ from tastemaker.state.lists import StoredList
 from tastemaker.types import Candidates, Origin, Query
 from tastemaker.users.profile import Profile
 from tastemaker_services.answers import FITS, decision_of, items_of, keeps_features, unsourced
+from tastemaker_services.assigning import OUTSIDE, assigned_or_outside, count, subject_of, told
 from tastemaker_services.breakers import Breakers
 from tastemaker_services.cache import Lists
 from tastemaker_services.calls import StageError
@@ -59,7 +60,7 @@ class Gateway:
     Args:
         settings: Deadlines, catalogue.
         read_user: A user's history and record; StateError where they cannot be read.
-        assign: Unit, time and origin -> assignment; StateError likewise.
+        assign: Whom a request is from, time and origin -> assignments; StateError likewise.
         pin: Alias -> what it answers from; None where that is not ready.
         stages: The graph.
         decisions: Gets a record of every answer.
@@ -76,7 +77,7 @@ class Gateway:
         settings: Settings,
         *,
         read_user: Callable[[str], Awaitable[User]],
-        assign: Callable[[str, int, Origin], Awaitable[Assignment | None]],
+        assign: Callable[[Subject, int, Origin], Awaitable[Assigned]],
         pin: Callable[[str], Pin | None],
         stages: Stages,
         decisions: DecisionLog,
@@ -98,13 +99,22 @@ class Gateway:
         self._ladder = Ladder(stages, read_stored, settings.catalogue, self._breakers)
         self._lately = Lately(lists, settings.catalogue, self._breakers)
 
-    async def recommend(self, request: RecommendationRequest, origin: Origin) -> dict[str, Any]:
+    async def recommend(
+        self, request: RecommendationRequest, origin: Origin, variants: Mapping[str, str] | None = None
+    ) -> dict[str, Any]:
         """The body of the answer.
 
+        Args:
+            request: As it came.
+            origin: Where it comes from.
+            variants: By experiment, what a tester asks for.
+
         Raises:
-            Problem: 429 where too much is under way, 503 before the first bundle is ready; never for a fault of a part.
+            Problem: 422 where a tester asks for what is not there, 429 where too much is under way, 503 before the first bundle
+                is ready; never for a fault of a part.
         """
         run = self.run(request.deadline_ms)
+        run.variants = variants or {}
         with self._load.request(request.priority if origin == "live" else "background") as admitted:
             run.start_at(admitted.rung)
             body = await self._body(run, request, origin)
@@ -125,9 +135,9 @@ class Gateway:
         now_ms = time.time_ns() // 1_000_000
         with run.stage("history"):
             question = await self.question(run, request, origin, now_ms)
-            user, assignment, pin, query = question
+            user, assigned, pin, query = question
             found = await self._lately.find(
-                run, request, query, pin.face, user=user, assignment=assignment, origin=origin
+                run, request, query, pin.face, user=user, assigned=assigned, origin=origin
             )
         slate = None if run.forced else found.again(run, pin.face, query)
         if slate is None:
@@ -146,7 +156,7 @@ class Gateway:
         items = items_of(pin.face, slate, reason, request.explain, is_personal=found.is_personal)
         if request.explain:
             add_details(items, pin.face, slate, run.seen)
-        return self.body(run, pin, items, assignment) | {"next_cursor": cursor}
+        return self.body(run, pin, items, assigned) | {"next_cursor": cursor}
 
     async def question(
         self, run: Run, request: RecommendationRequest, origin: Origin, now_ms: int
@@ -159,11 +169,13 @@ class Gateway:
             Problem: 503 before the first bundle is ready.
         """
         user = await self.reader(run, request.user_id, request.personalise)
-        assignment = await self._assignment(run, request.user_id, now_ms, origin)
-        pin, assignment = self.pinned(run, assignment)
-        policy = policy_for(run, assignment)
+        subject = subject_of(request, user, run.variants, now_ms)
+        assign = partial(self._assign, subject, now_ms, origin)
+        assigned = await assigned_or_outside(run, self._read(run, "experiment", assign))
+        pin, assigned = self.pinned(run, assigned)
+        policy = policy_for(run, assigned)
         query = self.query(run, request, user, pin.face, now_ms=now_ms, origin=origin, policy=policy)
-        return Question(user, assignment, pin, query)
+        return Question(user, assigned, pin, query)
 
     async def nearest(
         self, run: Run, pin: Pin, query: Query, stage: str, rest: Sequence[Any], reason: str
@@ -211,30 +223,24 @@ class Gateway:
             run.fall_to("no-record")
         return user
 
-    async def _assignment(self, run: Run, unit: str, now_ms: int, origin: Origin) -> Assignment | None:
-        try:
-            return await self._read(run, "experiment", lambda: self._assign(unit, now_ms, origin))
-        except StateError:
-            run.fall_to("no-experiment")
-            return None
-
     async def _read(self, run: Run, part: str, read: Callable[[], Awaitable[T]]) -> T:
         seconds, fair = run.left_seconds("history"), run.fair_seconds("history")
         return await self._breakers.read(part, read, seconds, fair)
 
-    def pinned(self, run: Run, assignment: Assignment | None) -> tuple[Pin, Assignment | None]:
-        """The bundle to answer from. Where it is not the variant's, the answer is outside the experiment."""
-        if assignment is not None:
-            pin = self._pin(assignment.alias)
+    def pinned(self, run: Run, assigned: Assigned) -> tuple[Pin, Assigned]:
+        """The bundle to answer from. Where it is not a variant's, the answer is outside of that experiment."""
+        if assigned.alias is not None:
+            pin = self._pin(assigned.alias)
             if pin is not None:
-                return pin, assignment
+                return pin, assigned
             run.fall_to("champion")
+            assigned = assigned.without(assigned.alias)
         champion = self._pin(CHAMPION)
         if champion is None:
             raise Problem(
                 503, "not-ready", "no bundle is ready yet: see /readyz", headers={"retry-after": "1"}
             )
-        return champion, None
+        return champion, assigned
 
     def query(
         self,
@@ -268,9 +274,8 @@ class Gateway:
         **more: Any,
     ) -> None:
         """Counts an answer for its variant and hands its record on; `more` are further fields of the record."""
-        user, assignment, pin, query = question
-        if assignment is not None:
-            telemetry.SERVED.labels(self._catalogue, assignment.experiment, assignment.variant).inc()
+        user, assigned, pin, query = question
+        count(self._catalogue, assigned)
         decision = decision_of(
             request_id=run.request_id,
             timestamp_ms=query.now_ms,
@@ -279,7 +284,7 @@ class Gateway:
             face=pin.face,
             query=query,
             slate=slate,
-            assignment=assignment,
+            assigned=assigned,
             rungs=run.degraded,
             cached_from=run.cached_from,
             timings_ms=run.timings_ms,
@@ -288,14 +293,13 @@ class Gateway:
         self._decisions.put(replace(decision, **known | more))
 
     def body(
-        self, run: Run, pin: Pin, items: list[dict[str, Any]], assignment: Assignment | None = None
+        self, run: Run, pin: Pin, items: list[dict[str, Any]], assigned: Assigned = OUTSIDE
     ) -> dict[str, Any]:
         """The body of an answer."""
         return {
             "request_id": run.request_id,
             "items": items,
-            "experiment": assignment.experiment if assignment else None,
-            "variant": assignment.variant if assignment else None,
+            **told(assigned),
             "bundle": pin.face.bundle_id,
             "bundle_version": pin.version,
             "degraded": run.degraded,

@@ -145,11 +145,13 @@ class GatewayReplica:
         while self._pins.waiting_for is not None and time.monotonic() < give_up:
             await asyncio.sleep(0.05)
 
-    async def recommend(self, request: RecommendationRequest, origin: Origin) -> dict[str, Any]:
+    async def recommend(
+        self, request: RecommendationRequest, origin: Origin, variants: Mapping[str, str] | None = None
+    ) -> dict[str, Any]:
         """See `gateway.Gateway`."""
         self._num_requests += 1
         try:
-            return await self._gateway.recommend(request, origin)
+            return await self._gateway.recommend(request, origin, variants)
         finally:
             self._num_requests -= 1
 

@@ -8,7 +8,7 @@ Whatever a rung gives passes the hard filter.
 
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 import numpy as np
 
@@ -17,11 +17,14 @@ from tastemaker.errors import StateError
 from tastemaker.state.lists import StoredList
 from tastemaker.types import Candidates, Query
 from tastemaker_services.answers import unsourced
-from tastemaker_services.breakers import OWN_LATENESS, Breakers
+from tastemaker_services.breakers import OWN_LATENESS, Breakers, State
 from tastemaker_services.calls import StageError
 from tastemaker_services.face import BundleFace
 from tastemaker_services.lately import Found
 from tastemaker_services.run import Run
+from tastemaker_services.through import Through
+
+_ORDER: Final = ("retrieve", "rank", "rerank")
 
 
 class Call(Protocol):
@@ -51,6 +54,8 @@ class Stages:
     search: Call = _absent
     say: Call = _absent
     reorder: Call = _absent
+    through: Through | None = None
+    """Retrieval, ranking and reranking without a way back between them, where the graph can; else each is called."""
 
 
 class Ladder:
@@ -115,14 +120,41 @@ class Ladder:
         try:
             answer = await stage(call, seconds)
         except StageError:
-            over = -run.left_seconds(clock)
-            if over < 0 or (seconds >= run.fair_seconds(clock) and over <= OWN_LATENESS * seconds):
+            if run.left_seconds(clock) > 0 or _is_to_blame(run, clock, seconds):
                 breaker.failed()
             raise
         breaker.succeeded()
         return answer
 
+    async def _go_ahead(self, run: Run, face: BundleFace, query: Query, until: str) -> None:
+        """Asks all stages up to `until` at once, where the graph can and nothing speaks against any of them.
+
+        What they give lies in `run.ahead` for the ladder.
+        """
+        part_of = {
+            "retrieve": "session" if _has_session(query) else "retrieve",
+            "rank": "rank",
+            "rerank": "rerank",
+        }
+        limits = {name: run.left_seconds(name) for name in _ORDER[: _ORDER.index(until) + 1]}
+        closed = all(self._breakers[part_of[name]].state is State.CLOSED for name in limits)
+        if self._stages.through is None or not run.is_free or run.is_short("retrieve") or not closed:
+            return
+        went, spent = await self._stages.through(face.sha256, query, limits), 0.0
+        for name, seconds in limits.items():
+            breaker, one = self._breakers[part_of[name]], went.get(name)
+            run.took(name, seconds - spent if one is None else one.seconds)
+            if one is None or one.answer is None:
+                run.ahead[name] = None
+                if one is not None or _is_to_blame(run, name, seconds):
+                    breaker.failed()
+                return
+            spent += one.seconds
+            breaker.succeeded()
+            run.ahead[name] = run.seen[name] = one.answer
+
     async def _ladder(self, run: Run, face: BundleFace, query: Query, until: str, found: Found) -> Candidates:
+        await self._go_ahead(run, face, query, until)
         retrieved = None if run.starts_at("cached") else await self._retrieved(run, face, query)
         if retrieved is None:
             return await self._without_stages(run, face, query, found)
@@ -148,9 +180,9 @@ class Ladder:
 
     async def _retrieved(self, run: Run, face: BundleFace, query: Query) -> Candidates | None:
         """Of the session's vector; where that fails or there is no time for it, of the long-term one."""
-        if not (query.record or len(query.visit_L)):
+        if not _has_session(query):
             return await self._stage(run, "retrieve", face, query)
-        if not (run.starts_at("base-vector") or run.is_short("retrieve")):
+        if "retrieve" in run.ahead or not (run.starts_at("base-vector") or run.is_short("retrieve")):
             found = await self._stage(run, "retrieve", face, query, part="session")
             if found is not None or run.left_seconds("retrieve") <= 0:
                 return found
@@ -199,6 +231,8 @@ class Ladder:
         self, run: Run, name: str, face: BundleFace, query: Query, *candidates: Candidates, part: str = ""
     ) -> Candidates | None:
         """A stage's candidates; None where there are none in time. `part` is another breaker than the stage's."""
+        if name in run.ahead:
+            return run.ahead.pop(name)
         call = (face.sha256, query, *candidates)
         try:
             with run.stage(name):
@@ -209,3 +243,13 @@ class Ladder:
                 return answer
         except StageError:
             return None
+
+
+def _has_session(query: Query) -> bool:
+    """Whether the session has a part in retrieval, which stands behind a breaker of its own."""
+    return bool(query.record or len(query.visit_L))
+
+
+def _is_to_blame(run: Run, clock: str, seconds: float) -> bool:
+    """Whether a stage that is late for its share of the deadline had enough time for it, and was waited for in time."""
+    return seconds >= run.fair_seconds(clock) and -run.left_seconds(clock) <= OWN_LATENESS * seconds

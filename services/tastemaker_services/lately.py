@@ -5,7 +5,7 @@ from functools import partial
 
 from tastemaker import telemetry
 from tastemaker.errors import StateError
-from tastemaker.experiments.assignment import Assignment
+from tastemaker.experiments.assigned import Assigned
 from tastemaker.types import Candidates, Origin, Query
 from tastemaker_services.breakers import Breakers
 from tastemaker_services.cache import Kept, Lists, question_of, version_of
@@ -73,7 +73,7 @@ class Lately:
         face: BundleFace,
         *,
         user: User | None,
-        assignment: Assignment | None,
+        assigned: Assigned,
         origin: Origin,
     ) -> Found:
         """What was kept for a request.
@@ -86,7 +86,7 @@ class Lately:
         if self._lists is None or origin != "live" or request.explain:
             return Found()
         version = version_of(user.version, request) if user else None
-        asked = Asked(question_of(request, query, face, assignment), version)
+        asked = Asked(question_of(request, query, face, assigned), version)
         read = partial(self._lists.get, query.user_id, asked.question, len(face.source_names), query.now_ms)
         try:
             seconds, fair = run.left_seconds("history"), run.fair_seconds("history")

@@ -11,6 +11,7 @@ import numpy as np
 
 from tastemaker.types import Query
 from tastemaker_services.answers import FITS_TEXT, LIKE
+from tastemaker_services.assigning import OUTSIDE
 from tastemaker_services.gateway import NOT_PERSONALISED, Gateway
 from tastemaker_services.pins import Pin
 from tastemaker_services.problems import Problem
@@ -64,7 +65,7 @@ class Listing:
 
     async def _query(self, run: Run, asked: SimilarRequest | SearchRequest) -> tuple[Pin, Query]:
         """The pinned bundle, and the hard rules in its rows."""
-        pin, _ = self._gateway.pinned(run, None)
+        pin, _ = self._gateway.pinned(run, OUTSIDE)
         request = RecommendationRequest(
             user_id=asked.user_id or "-", k=asked.k, context=asked.context, exclude=asked.exclude,
             filters=asked.filters,

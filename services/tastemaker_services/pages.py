@@ -10,14 +10,14 @@ import binascii
 import json
 import secrets
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final, NamedTuple, Protocol, Self
 
 import msgpack
 import numpy as np
 from redis.asyncio import Redis as AsyncRedis
 
-from tastemaker.experiments.assignment import Assignment
+from tastemaker.experiments.assigned import Assigned
 from tastemaker.state.connection import state_errors
 from tastemaker.state.keys import Keys
 from tastemaker.types import Candidates, Query
@@ -25,7 +25,7 @@ from tastemaker_services.answers import unsourced
 from tastemaker_services.face import BundleFace
 from tastemaker_services.schema import RecommendationRequest
 
-SCHEMA: Final = 1
+SCHEMA: Final = 2
 MOST_LISTS: Final = 8
 """Of one user; a further one takes the place of all others."""
 _NAME_BYTES: Final = 16
@@ -81,7 +81,7 @@ class PagedList:
         is_personal: Whether the user's past was read.
         items: All of them, as the body of an answer has them.
         masks: Their sources.
-        assignment: The variant that made it.
+        assigned: The variants that made it.
     """
 
     request_id: str
@@ -91,7 +91,7 @@ class PagedList:
     is_personal: bool
     items: Sequence[Mapping[str, Any]]
     masks: Sequence[int]
-    assignment: Assignment | None = None
+    assigned: Assigned = field(default_factory=Assigned)
 
     def asked(self, user_id: str, k: int) -> RecommendationRequest:
         """The request for a page."""
@@ -114,11 +114,10 @@ class PagedList:
 
     def encode(self) -> bytes:
         """Bytes to keep."""
-        drawn = None if self.assignment is None else asdict(self.assignment)
-        if drawn is not None:
-            del drawn["policy"]
         parts = (self.request_id, self.made_ms, self.bundle, self.request, self.is_personal)
-        packed: bytes = msgpack.packb((SCHEMA, *parts, list(self.items), list(self.masks), drawn))
+        packed: bytes = msgpack.packb(
+            (SCHEMA, *parts, list(self.items), list(self.masks), self.assigned.kept())
+        )
         return packed
 
     @classmethod
@@ -130,10 +129,8 @@ class PagedList:
         if schema != SCHEMA:
             return None
         request_id, made_ms, bundle, request, is_personal, items, masks, drawn = parts
-        assignment = None
-        if drawn is not None:
-            assignment = Assignment(**drawn | {"propensities": tuple(drawn["propensities"])})
-        return cls(request_id, made_ms, tuple(bundle), request, is_personal, items, masks, assignment)
+        assigned = Assigned.of_kept(drawn)
+        return cls(request_id, made_ms, tuple(bundle), request, is_personal, items, masks, assigned)
 
 
 def rules_of(request: RecommendationRequest) -> str:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 from tastemaker.errors import StateError
 from tastemaker.types import Candidates, Origin
 from tastemaker_services.answers import items_of
+from tastemaker_services.assigning import OUTSIDE
 from tastemaker_services.pages import PagedList, Pages, Place, rules_of
 from tastemaker_services.problems import Problem, invalid
 from tastemaker_services.queries import Question
@@ -70,7 +71,7 @@ class Paging:
             is_personal,
             items_of(face, slate, reason, is_personal=is_personal),
             slate.source_mask.tolist(),
-            question.assignment,
+            question.assigned,
         )
         try:
             name = await run.within("rerank", self.pages.keep(request.user_id, paged))
@@ -89,18 +90,18 @@ class Paging:
         """
         now_ms = time.time_ns() // 1_000_000
         place, paged = await self._found(run, request, now_ms)
-        pin, _ = gateway.pinned(run, None)
+        pin, _ = gateway.pinned(run, OUTSIDE)
         user = await gateway.reader(run, request.user_id, paged.is_personal)
         asked = paged.asked(request.user_id, request.k)
         query = gateway.query(run, asked, user, pin.face, now_ms=now_ms, origin=origin)
-        question = Question(user, paged.assignment, pin, query)
+        question = Question(user, paged.assigned, pin, query)
         page = paged.page(pin.face, query, place.offset)
         run.cached_from = paged.request_id
         run.end()
         bundle_id, version = paged.bundle
         gateway.log(run, question, asked, page.slate, origin, bundle=bundle_id, first_position=place.offset)
         more = None if page.next_offset is None else place._replace(offset=page.next_offset).cursor()
-        body = gateway.body(run, pin, page.items, paged.assignment)
+        body = gateway.body(run, pin, page.items, paged.assigned)
         return body | {"bundle": bundle_id, "bundle_version": version, "next_cursor": more}
 
     async def _found(self, run: Run, request: RecommendationRequest, now_ms: int) -> tuple[Place, PagedList]:

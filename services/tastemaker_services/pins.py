@@ -16,6 +16,7 @@ from redis.asyncio import Redis as AsyncRedis
 
 from tastemaker import telemetry
 from tastemaker.errors import StateError, TastemakerError
+from tastemaker.experiments.definition import version_in
 from tastemaker.registry.live import CHAMPION, LiveAliases, LiveVersion, read_live_async
 from tastemaker.registry.reports import GATEWAY, Report, gone, living, ready_everywhere
 from tastemaker.state.connection import state_errors
@@ -76,8 +77,11 @@ class Pins:
         """Why there is no champion to answer from yet; None once there is."""
 
     def get(self, alias: str) -> Pin | None:
-        """What an alias answers from now; None where that is not ready."""
-        return self._pins.get(alias)
+        """What an alias answers from now; None where that is not ready. `version:7` is any alias of version 7."""
+        number = version_in(alias)
+        if number is None:
+            return self._pins.get(alias)
+        return next((pin for pin in self._pins.values() if pin.version == number), None)
 
     def serves_item(self, item_id: str) -> bool:
         """Whether an item is known to what any alias answers from."""

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 
 from tastemaker import telemetry
-from tastemaker.experiments.assignment import Assignment
+from tastemaker.experiments.assigned import Assigned
 from tastemaker.features.places import CONTEXT_LOCATION, Place
 from tastemaker.models.popularity import SEPARATOR
 from tastemaker.types import Float32, Query
@@ -21,10 +21,10 @@ from tastemaker_services.users import User
 
 
 class Question(NamedTuple):
-    """A request's user (None where nothing could be read), variant, bundle and query."""
+    """A request's user (None where nothing could be read), variants, bundle and query."""
 
     user: User | None
-    assignment: Assignment | None
+    assigned: Assigned
     pin: Pin
     query: Query
 

@@ -6,7 +6,7 @@ from pydantic import BaseModel, Field
 
 from tastemaker.config import Strict
 from tastemaker.ids import Id
-from tastemaker_services.schema import MAX_EXCLUDE, Filters, RecommendationRequest, Text
+from tastemaker_services.schema import MAX_EXCLUDE, Assigned, Filters, RecommendationRequest, Text
 
 MAX_TEXT = 1000
 
@@ -77,6 +77,7 @@ class ExplainResponse(BaseModel):
     personalised: bool
     experiment: str | None
     variant: str | None
+    assignments: list[Assigned] = Field([], description="one for each layer of experiments")
     bundle: str
     bundle_version: int
     degraded: list[str] = Field(description="parts that did not answer: what they would say is missing here")

@@ -4,47 +4,20 @@ A gateway takes one a second at most and puts what it took into Redis/Valkey onc
 most; an erasure removes them all.
 """
 
-import json
 import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Awaitable, Sequence
 from typing import Any, Final, cast
 
-import numpy as np
-import redis
 from redis.asyncio import Redis as AsyncRedis
 
+from tastemaker.stages.recorded import MOST, Recorded
 from tastemaker.state.connection import state_errors
 from tastemaker.state.keys import Keys
-from tastemaker.types import Int32, Query
+from tastemaker.types import Query
 
-MOST: Final = 32
 EVERY_SECONDS: Final = 1.0
 SHARE_SECONDS: Final = 60.0
 LIVES_SECONDS: Final = 3600
-RowOf = Callable[[str], int | None]
-
-
-@dataclass(frozen=True, slots=True)
-class Recorded:
-    """One request, in ids of items. It names no user."""
-
-    history: Sequence[str] = ()
-    visit: Sequence[str] = ()
-    k: int = 10
-    context: Mapping[str, str] = field(default_factory=dict)
-
-    @classmethod
-    def of(cls, query: Query, item_ids: Sequence[str]) -> "Recorded":
-        """A query of the bundle that has these items."""
-        history, visit = ([item_ids[row] for row in rows] for rows in (query.history_L, query.visit_L))
-        return cls(history, visit, query.k, dict(query.context))
-
-    def query(self, row_of: RowOf) -> Query:
-        """The same in the rows of another bundle, which need not know all items."""
-        history_L, visit_L = (_rows(ids, row_of) for ids in (self.history, self.visit))
-        now_ms = time.time_ns() // 1_000_000
-        return Query(history_L, k=self.k, context=self.context, visit_L=visit_L, now_ms=now_ms)
 
 
 class Recorder:
@@ -77,7 +50,7 @@ class Recorder:
             return
         with state_errors("share recorded requests"):
             pipe = self._client.pipeline(transaction=False)
-            pipe.lpush(self._keys.recorded, *(json.dumps(asdict(one)) for one in self._taken))
+            pipe.lpush(self._keys.recorded, *(one.encode() for one in self._taken))
             pipe.ltrim(self._keys.recorded, 0, MOST - 1)
             pipe.expire(self._keys.recorded, LIVES_SECONDS)
             await pipe.execute()
@@ -91,23 +64,4 @@ class Recorder:
         """
         with state_errors("read recorded requests"):
             found = await cast("Awaitable[Any]", self._client.lrange(self._keys.recorded, 0, MOST - 1))
-        return [*reversed(self._taken), *_decoded(found)][:MOST]
-
-
-def read_recorded(client: redis.Redis, keys: Keys) -> list[Recorded]:
-    """What gateways took in the last hour, the newest first.
-
-    Raises:
-        StateError: Redis/Valkey cannot be reached.
-    """
-    with state_errors("read recorded requests"):
-        found: Any = client.lrange(keys.recorded, 0, MOST - 1)
-    return _decoded(found)
-
-
-def _decoded(found: Sequence[str]) -> list[Recorded]:
-    return [Recorded(**json.loads(text)) for text in found]
-
-
-def _rows(ids: Sequence[str], row_of: RowOf) -> Int32:
-    return np.array([row for item_id in ids if (row := row_of(item_id)) is not None], np.int32)
+        return [*reversed(self._taken), *map(Recorded.decode, found)][:MOST]

@@ -26,6 +26,7 @@ from tastemaker.features.known_records import KnownRecords
 from tastemaker.features.trending import TRENDING
 from tastemaker.features.user_state import Category
 from tastemaker.home import Home
+from tastemaker.stages.exploring import explores
 from tastemaker.stages.live import LiveStages
 from tastemaker.stages.policy import policy_of
 from tastemaker.state.items import ItemChanges, PutItems
@@ -250,6 +251,8 @@ class _Again:
             found.append("items' counters were read from totals that may be some seconds older than the log")
         if self._made.cached_from is not None or "cached" in self._made.rungs:
             found.append("the list was kept, or computed ahead")
+        if explores(self._query, config.exploration):
+            found.append("which new item got its slot went by how often those had been shown and clicked")
         if "no-source" in self._made.rungs:
             found.append("a source did not answer in time")
         return [*found, "stages of another release of Tastemaker may answer otherwise"]

@@ -35,7 +35,7 @@ class Mirrored(StageReplica):
 
     async def aside(self, part: "Part", calls: Sequence[tuple[Any, ...]]) -> list[Any]:
         """What it answers to `calls` of a part of the pipeline, in a thread that requests do not wait for."""
-        return await self._do(_WORK[part], calls, aside=True)
+        return await self._do(WORK[part], calls, aside=True)
 
 
 class Retriever(Mirrored):
@@ -57,7 +57,7 @@ class Retriever(Mirrored):
         from tastemaker.stages.live import LiveStages
 
         live = LiveStages(
-            bundle, self._parts, trending=self._trending.current, well_known=self._well_known.current,
+            bundle, self._parts, trending=self._trending.current, tried=self._well_known.current,
             content_of=self._content_of, asking=self._asking, editorial=self._editorial.current,
         )  # fmt: skip
         if TRENDING in live.pipeline.source_names:
@@ -202,4 +202,5 @@ def _reorder(version: Loaded, rest: list[Any]) -> "Reordered":
     return version.pipeline.reorder(query, candidates, item_index)
 
 
-_WORK: "dict[Part, Callable[[Loaded, Any], Any]]" = {"retrieve": _retrieve, "rank": _rank, "rerank": _rerank}
+WORK: "dict[Part, Callable[[Loaded, Any], Any]]" = {"retrieve": _retrieve, "rank": _rank, "rerank": _rerank}
+"""What each part of a pipeline does with a call."""

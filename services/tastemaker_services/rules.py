@@ -3,10 +3,9 @@
 Shape letters: I catalogue, W rows that are written, V values of all items' lists.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from functools import cached_property, lru_cache
-from typing import Any, Final, Self
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Final, NamedTuple, Self
 
 import numpy as np
 import pyarrow as pa
@@ -15,17 +14,26 @@ import pyarrow.compute
 from tastemaker.data.schema import ITEM_DETAILS, ITEMS_SCHEMA, Column
 from tastemaker.features.rows import placed
 from tastemaker.features.traits import ItemTraits, WordLists, column_of
+from tastemaker.stages.kept_masks import KeptMasks
 from tastemaker.types import Bool, Float32, Int32
 from tastemaker_services.schema import Filters
 
 pc: Any = pyarrow.compute  # its stubs know neither list arrays nor chunked ones
 COUNTRY: Final = "country"
 """Key of the request's context."""
-_COUNTRIES_KEPT = 16
 _MASKS_KEPT = 32
 """A byte an item each."""
 _FIELDS: Final = pa.schema([*ITEMS_SCHEMA, *ITEM_DETAILS])
 Words = Sequence[str | None]
+
+
+class _Asked(NamedTuple):
+    """What of a request rules are about."""
+
+    categories: frozenset[str]
+    tags: frozenset[str]
+    max_maturity: int | None
+    country: str
 
 
 @dataclass(frozen=True)
@@ -38,6 +46,9 @@ class ItemRules:
     traits: ItemTraits
     regions: WordLists
     maturity_I: Int32
+    _kept: KeptMasks[_Asked] = field(
+        default_factory=lambda: KeptMasks(_MASKS_KEPT), repr=False, compare=False
+    )
 
     @classmethod
     def of(
@@ -68,7 +79,10 @@ class ItemRules:
         """The rules with other items at `rows_W`, ascending: in place of some, or next behind the last."""
         if not len(rows_W):
             return self
-        return replace(self, traits=self.traits.after(rows_W, items))._with_details(rows_W, items)
+        written = replace(self, traits=self.traits.after(rows_W, items))._with_details(rows_W, items)
+        num = len(written.maturity_I)
+        kept = self._kept.after(rows_W, num, lambda asked: written._allowed_at(asked, rows_W))
+        return replace(written, _kept=kept)
 
     def _with_details(self, rows_W: Int32, items: pa.Table) -> Self:
         regions = column_of(items, Column.REGIONS, pa.list_(pa.string()))
@@ -81,55 +95,50 @@ class ItemRules:
 
     def allowed(self, filters: Filters, context: Mapping[str, str]) -> Bool | None:
         """Which items (I,) the request may be shown, read-only; None where all may be."""
-        country = context.get(COUNTRY, "").upper() if len(self.regions.code_V) else ""
-        asked = frozenset(filters.categories), frozenset(filters.tags), filters.max_maturity
-        return self._allowed(*asked, country)
-
-    @cached_property
-    def _allowed(self) -> Callable[[frozenset[str], frozenset[str], int | None, str], Bool | None]:
-        """The masks asked for lately: one looks at the whole catalogue."""
-
-        @lru_cache(_MASKS_KEPT)
-        def mask(
-            categories: frozenset[str], tags: frozenset[str], max_maturity: int | None, country: str
-        ) -> Bool | None:
-            filters = Filters(categories=tuple(categories), tags=tuple(tags), max_maturity=max_maturity)
-            masks = self._masks(filters, {COUNTRY: country})
-            if not masks:
-                return None
-            allowed_I: Bool = np.logical_and.reduce(list(masks.values()))
-            allowed_I.flags.writeable = False
-            return allowed_I
-
-        return mask
+        asked = self._asked(filters, context)
+        if not (asked.categories or asked.tags or asked.max_maturity is not None or self._has_regions):
+            return None
+        return self._kept.get(asked, lambda: self._allowed_at(asked, None)).allowed_I
 
     def broken(self, row: int, filters: Filters, context: Mapping[str, str]) -> list[str]:
         """Names of those of the rules that keep an item from a request."""
-        return [name for name, allowed_I in self._masks(filters, context).items() if not allowed_I[row]]
+        at = self._masks(self._asked(filters, context), np.array([row], np.int32))
+        return [name for name, allowed_K in at.items() if not allowed_K[0]]
 
-    def _masks(self, filters: Filters, context: Mapping[str, str]) -> dict[str, Bool]:
-        """Which items (I,) each rule that says anything lets through."""
+    @property
+    def _has_regions(self) -> bool:
+        return len(self.regions.code_V) > 0
+
+    def _asked(self, filters: Filters, context: Mapping[str, str]) -> _Asked:
+        country = context.get(COUNTRY, "").upper() if self._has_regions else ""
+        return _Asked(frozenset(filters.categories), frozenset(filters.tags), filters.max_maturity, country)
+
+    def _allowed_at(self, asked: _Asked, rows_K: Int32 | None) -> Bool:
+        """Which items (all, or those at `rows_K`) may be shown."""
+        num = len(self.maturity_I) if rows_K is None else len(rows_K)
+        allowed_K: Bool = np.ones(num, bool)
+        for mask_K in self._masks(asked, rows_K).values():
+            allowed_K &= mask_K
+        return allowed_K
+
+    def _masks(self, asked: _Asked, rows_K: Int32 | None) -> dict[str, Bool]:
+        """Which items (all, or those at `rows_K`) each rule that says anything lets through."""
         masks: dict[str, Bool] = {}
-        if filters.categories:
-            masks["filters.categories"] = self.traits.category.any_of(filters.categories)
-        if filters.tags:
-            masks["filters.tags"] = self.traits.tags.any_of(filters.tags)
-        if filters.max_maturity is not None:
-            masks["maturity"] = self.maturity_I <= filters.max_maturity
-        if len(self.regions.code_V):
-            masks["region"] = self._in_country(context.get(COUNTRY, "").upper())
+        if asked.categories:
+            masks["filters.categories"] = self.traits.category.any_of(asked.categories, rows_K)
+        if asked.tags:
+            masks["filters.tags"] = self.traits.tags.any_of(asked.tags, rows_K)
+        if asked.max_maturity is not None:
+            age_K = self.maturity_I if rows_K is None else self.maturity_I[rows_K]
+            masks["maturity"] = age_K <= asked.max_maturity
+        if self._has_regions:
+            masks["region"] = self._in_country(asked.country, rows_K)
         return masks
 
-    @cached_property
-    def _in_country(self) -> Callable[[str], Bool]:
-        everywhere_I = self.regions.lengths == 0
-
-        @lru_cache(_COUNTRIES_KEPT)
-        def mask(country: str) -> Bool:
-            allowed_I: Bool = everywhere_I | self.regions.any_of([country])
-            return allowed_I
-
-        return mask
+    def _in_country(self, country: str, rows_K: Int32 | None) -> Bool:
+        lengths_K = self.regions.lengths if rows_K is None else self.regions.at(rows_K)[1]
+        allowed_K: Bool = (lengths_K == 0) | self.regions.any_of([country], rows_K)
+        return allowed_K
 
 
 def _uppercase(lists: Any) -> Any:

@@ -42,11 +42,15 @@ class Run:
         self.degraded: list[str] = []
         self.forced: str | None = None
         """The rung of the kill switch."""
+        self.variants: Mapping[str, str] = {}
+        """Variants by experiment that a tester asks for."""
         self.cached_from: str | None = None
         """The earlier request whose list is answered again."""
         self.timings_ms: dict[str, float] = {}
         self.seen: dict[str, Candidates] = {}
         """What each stage answered."""
+        self.ahead: dict[str, Candidates | None] = {}
+        """What stages that were asked together gave, until the ladder comes to them; None for one that gave nothing in time."""
 
     def elapsed_ms(self) -> float:
         """Since the start."""
@@ -76,6 +80,11 @@ class Run:
         if rung is not None:
             self._floor = max(self._floor, RUNGS.index(rung))
 
+    @property
+    def is_free(self) -> bool:
+        """Whether every rung is open to the request."""
+        return self._floor < 0
+
     def starts_at(self, rung: str) -> bool:
         """Whether the request may not go above `rung`."""
         return self._floor >= RUNGS.index(rung)
@@ -99,9 +108,12 @@ class Run:
         try:
             yield
         finally:
-            seconds = time.perf_counter() - started
-            self.timings_ms[name] = round(seconds * 1000, 3)
-            telemetry.STAGE_SECONDS.labels(self._catalogue, name).observe(seconds)
+            self.took(name, time.perf_counter() - started)
+
+    def took(self, name: str, seconds: float) -> None:
+        """Notes and counts how long a stage took."""
+        self.timings_ms[name] = round(seconds * 1000, 3)
+        telemetry.STAGE_SECONDS.labels(self._catalogue, name).observe(seconds)
 
     def fall_to(self, rung: str) -> None:
         """Notes and counts a fallback."""

@@ -76,6 +76,10 @@ class RecommendationRequest(Strict):
         "interactive",
         description="batch, for prefetching and mails, gives way first where there is much load",
     )
+    visitor_id: Id | None = Field(
+        None, description="what stays when a visitor logs in or out, for experiments whose unit is that"
+    )
+    session_id: Id | None = Field(None, description="of the visit, for experiments whose unit is that")
 
 
 class EraseRequest(Strict):
@@ -111,6 +115,15 @@ class Recommended(BaseModel):
     )
 
 
+class Assigned(BaseModel):
+    """A variant that a request got."""
+
+    layer: str
+    experiment: str
+    variant: str
+    forced: bool = Field(description="a tester asked for it: the answer counts in no experiment")
+
+
 class RecommendationResponse(BaseModel):
     """An answer."""
 
@@ -118,6 +131,9 @@ class RecommendationResponse(BaseModel):
     items: list[Recommended]
     experiment: str | None = Field(description="the experiment that the user takes part in")
     variant: str | None
+    assignments: list[Assigned] = Field(
+        [], description="one for each layer of experiments that the request takes part in"
+    )
     bundle: str = Field(description="id of the bundle that answered")
     bundle_version: int = Field(description="its version in the registry")
     degraded: list[str] = Field(description="fallbacks that were used; empty when all went well")

@@ -15,6 +15,7 @@ from uuid import uuid4
 
 from tastemaker import telemetry
 from tastemaker.config import ServingSettings
+from tastemaker.experiments.assigned import Assigned
 from tastemaker.experiments.decision_log import SHADOW_FAILED, Decision
 from tastemaker.types import Candidates, Origin, Query
 from tastemaker_services.answers import decision_of
@@ -156,7 +157,7 @@ class Shadow:
             face=face,
             query=query,
             slate=slate,
-            assignment=None,
+            assigned=Assigned(),
             rungs=() if took_ms is not None else (SHADOW_FAILED,),
             cached_from=None,
             timings_ms={} if took_ms is None else {"total": round(took_ms, 3)},

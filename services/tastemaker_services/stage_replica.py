@@ -22,6 +22,7 @@ from tastemaker.errors import StateError, TastemakerError
 from tastemaker.home import Home
 from tastemaker.registry.live import LiveAliases, LiveVersion, read_live
 from tastemaker.registry.reports import Report
+from tastemaker.stages.recorded import read_recorded
 from tastemaker.state.connection import connect, state_errors, url_of
 from tastemaker.state.item_vectors import read_vectors
 from tastemaker.state.items import ItemChanges, PutItems
@@ -30,7 +31,6 @@ from tastemaker.types import Candidates, Float32
 from tastemaker_services.calls import Failed
 from tastemaker_services.keeping import Keeper, Turn
 from tastemaker_services.quiet import at_low_priority, prepare_process
-from tastemaker_services.recorded import read_recorded
 from tastemaker_services.rehearsal import made_queries, rehearse
 from tastemaker_services.versions import POLL_SECONDS
 

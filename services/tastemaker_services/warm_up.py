@@ -9,10 +9,10 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import Final
 
 from tastemaker.errors import StateError
+from tastemaker.stages.recorded import Recorded
 from tastemaker.types import Query
 from tastemaker_services.face import BundleFace
 from tastemaker_services.ladder import Stages
-from tastemaker_services.recorded import Recorded
 from tastemaker_services.rehearsal import SlowAnswersError, check_lengths, check_scores, made_queries
 
 STAGE_SECONDS: Final = 20.0

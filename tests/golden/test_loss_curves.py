@@ -17,7 +17,8 @@ from small import movielens_folder
 from tastemaker.data.importers import import_events
 from tastemaker.data.schema import build_dataset
 from tastemaker.data.splits import leave_last
-from tastemaker.features.ranking_data import Bag, RankingData
+from tastemaker.features.ranking_batch import Bag
+from tastemaker.features.ranking_data import RankingData
 from tastemaker.features.vocabulary import VocabularyConfig
 from tastemaker.models.dlrm import DlrmConfig
 from tastemaker.models.two_tower import TwoTowerConfig

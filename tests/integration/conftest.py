@@ -1,11 +1,16 @@
-"""A real Valkey for the whole session, on 127.0.0.1 and a free port, stopped at its end."""
+"""A real Valkey for the whole session, on 127.0.0.1 and a free port, stopped at its end; a cluster of three for modules that ask."""
 
 import itertools
+import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 import pytest
 import redis
+from clustered import PARTITIONS
+from clustered import State as ClusteredState
+from valkey_cluster import ValkeyCluster
 
 from tastemaker.config import Settings, StateSettings
 from tastemaker.home import Home
@@ -50,3 +55,25 @@ def state(valkey_home: Home) -> Iterator[State]:
     client = connect(url)
     yield State(client, open_keys(client, settings), valkey_home, settings, url)
     client.close()
+
+
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ValkeyCluster]:
+    """Three nodes."""
+    with ValkeyCluster(tmp_path_factory.mktemp("cluster")) as running:
+        yield running
+
+
+@pytest.fixture
+def clustered(
+    cluster: ValkeyCluster, tmp_path: Path, request: pytest.FixtureRequest
+) -> Iterator[ClusteredState]:
+    """The cluster with an empty catalogue of 16 partitions."""
+    home = Home.make(tmp_path / "home")
+    settings = Settings(
+        catalogue=f"c-{zlib.crc32(request.node.name.encode())}",
+        home=home.root,
+        state=StateSettings(partitions=PARTITIONS, url=cluster.url),
+    )
+    with connect(cluster.url) as client:
+        yield ClusteredState(client, open_keys(client, settings), home, settings, cluster.url)

@@ -2,127 +2,52 @@
 
 import asyncio
 import time
-import zlib
 from collections import Counter
-from collections.abc import Awaitable, Callable, Iterator
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-import redis
+from clustered import ITEMS, PARTITIONS, USERS, State, apply, clicks, popular, run_async, some_events
 from gateway_world import candidates
 from redis.crc import key_slot
 from streams import NOW_MS, event, make_consumer, records, user_state
 from valkey_cluster import NUM_NODES, ValkeyCluster
 
-from tastemaker.config import Settings, StateSettings
 from tastemaker.data.item_archive import ItemArchiver
 from tastemaker.errors import ExperimentError, StateError
 from tastemaker.events.archive import EVENT_SCHEMA, read_days
-from tastemaker.events.consumer import StreamConsumer
 from tastemaker.events.erasure import erase_online
 from tastemaker.events.history import read_history
-from tastemaker.events.log import append, append_records, record_of
-from tastemaker.events.schema import Event
+from tastemaker.events.log import append
 from tastemaker.experiments.decision_log import Decision, append_decisions_async
-from tastemaker.experiments.definition import Experiment, ExperimentStore, Thompson, Variant
+from tastemaker.experiments.definition import Experiment, Thompson, Variant
 from tastemaker.experiments.posterior import read_posterior
+from tastemaker.experiments.store import ExperimentStore
 from tastemaker.features.counters import Counters, row_of
 from tastemaker.features.feast_repo import apply_repo, open_store, repo_folder, write_repo
 from tastemaker.features.feast_rows import FeastRows
 from tastemaker.features.item_store import ItemFacts, ItemStore
 from tastemaker.features.projection import project_items, project_users
-from tastemaker.features.rankings import top
 from tastemaker.features.rebuild import rebuild
 from tastemaker.features.records import scan_users
 from tastemaker.features.view_rows import item_rows
 from tastemaker.features.views import VIEW, ViewRows
 from tastemaker.features.well_known import WellKnown
-from tastemaker.home import Home
-from tastemaker.state.connection import connect, connect_async, nodes_of, open_keys, scan_keys
+from tastemaker.state.connection import connect_async, nodes_of, scan_keys
 from tastemaker.state.item_vectors import read_vectors, write_vectors
 from tastemaker.state.items import PutItems, Written, write_items, write_items_async
-from tastemaker.state.keys import Keys
 from tastemaker.state.lists import StoredList, read_list_async, write_lists
 from tastemaker.users.archive import archive_profiles
 from tastemaker.users.merges import admit_merges
 from tastemaker.users.rows import parse_users
 from tastemaker_services.cache import Kept, ResultCache
-from tastemaker_services.intake import Intake
 from tastemaker_services.profiles import Profiles
 from tastemaker_services.users import read_user
 
-PARTITIONS = 16
-USERS, ITEMS = [f"u{n}" for n in range(60)], [f"i{n}" for n in range(12)]
-
-
-@dataclass(frozen=True)
-class State:
-    """A catalogue of a test's own on the cluster."""
-
-    client: redis.Redis
-    keys: Keys
-    home: Home
-    settings: Settings
-    url: str
-
-
-@pytest.fixture(scope="module")
-def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ValkeyCluster]:
-    with ValkeyCluster(tmp_path_factory.mktemp("cluster")) as running:
-        yield running
-
 
 @pytest.fixture
-def state(cluster: ValkeyCluster, tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[State]:
-    """A catalogue of this test's own."""
-    home = Home.make(tmp_path / "home")
-    settings = Settings(
-        catalogue=f"c-{zlib.crc32(request.node.name.encode())}",
-        home=home.root,
-        state=StateSettings(partitions=PARTITIONS, url=cluster.url),
-    )
-    with connect(cluster.url) as client:
-        yield State(client, open_keys(client, settings), home, settings, cluster.url)
-
-
-def some_events(number: int, start: int = 0) -> list[Event]:
-    return [
-        event(USERS[n * 7 % len(USERS)], ITEMS[n * n % len(ITEMS)], event_id=f"e{n}")
-        for n in range(start, start + number)
-    ]
-
-
-def apply(state: State, events: list[Event]) -> None:
-    append(state.client, state.keys, events, state.settings.state, NOW_MS)
-    worker = make_consumer(state)
-    assert worker.drain()
-    worker.close()
-
-
-def run_async(state: State, action: Callable[[Any], Awaitable[Any]]) -> Any:
-    async def run() -> Any:
-        client = connect_async(state.url, text=False)
-        try:
-            return await action(client)
-        finally:
-            await client.aclose()
-
-    return asyncio.run(run())
-
-
-def clicks(state: State) -> Counter[str]:
-    """Clicks by item, as the totals have them."""
-    found = Counters.decode(records(state, state.keys.item_totals, ITEMS))
-    numbers = found.value_NKW[:, row_of("click"), -1]
-    return Counter({item: round(n) for item, n in zip(ITEMS, numbers, strict=True) if n})
-
-
-def popular(state: State, k: int) -> list[str]:
-    found: list[str] = top(state.client, state.keys, "popular", k, NOW_MS).item_ids
-    return found
+def state(clustered: State) -> State:
+    return clustered
 
 
 def test_keys_lie_on_all_nodes_each_where_its_hash_tag_says(state: State, cluster: ValkeyCluster) -> None:
@@ -287,118 +212,6 @@ def test_experiments_are_made_once_and_rewards_of_all_partitions_are_summed_up(s
     apply(state, [event(user, "i1", request_id=f"r{n}") for n, user in enumerate(USERS) if n % 4 == 0])
     found = read_posterior(state.client, state.keys, "front")
     assert (found.successes, found.failures) == ({"a": 15}, {"a": 15, "b": 30})
-
-
-def test_a_slot_that_moves_is_followed_and_what_is_written_there_is_on_disk(
-    state: State, cluster: ValkeyCluster
-) -> None:
-    user = USERS[0]
-    partition = state.keys.partition(user)
-    slot = key_slot(state.keys.events(partition).encode())
-    owners = [cluster.node(number) for number in range(NUM_NODES)]
-    ids = [owner.execute_command("CLUSTER MYID") for owner in owners]
-    from_ = next(n for n, owner in enumerate(owners) if owns(owner, slot))
-    to = (from_ + 1) % NUM_NODES
-
-    async def use(client: Any) -> Any:
-        async with asyncio.timeout(10):
-            before = await read_user(client, state.keys, user)
-            move(owners, ids, slot, from_, to)
-            return before, await read_user(client, state.keys, user)
-
-    try:
-        assert [found.history for found in run_async(state, use)] == [[], []]
-        append(state.client, state.keys, [event(user, "i1")], state.settings.state, NOW_MS)
-        assert owners[to].xlen(state.keys.events(partition)) == 1
-        assert state.client.xlen(state.keys.events(partition)) == 1
-    finally:
-        owners[to].delete(*owners[to].scan_iter(match=f"tm:{{{state.keys.catalogue}:{partition}}}:*"))
-        move(owners, ids, slot, to, from_)
-        for owner in owners:
-            owner.close()
-
-
-def owns(node: redis.Redis, slot: int) -> bool:
-    try:
-        node.execute_command("CLUSTER COUNTKEYSINSLOT", slot)
-        node.execute_command("GET", f"{{{name_in(slot)}}}")
-    except redis.ResponseError:
-        return False
-    return True
-
-
-def name_in(slot: int) -> str:
-    """A name of that slot."""
-    return next(name for name in map(str, range(1_000_000)) if key_slot(name.encode()) == slot)
-
-
-def move(nodes: list[redis.Redis], ids: list[str], slot: int, from_: int, to: int) -> None:
-    for number in (to, from_, *({*range(NUM_NODES)} - {from_, to})):
-        nodes[number].execute_command("CLUSTER SETSLOT", slot, "NODE", ids[to])
-
-
-def test_a_node_killed_in_the_middle_costs_no_accepted_event(state: State, cluster: ValkeyCluster) -> None:
-    accepted: list[Event] = []
-    worker: StreamConsumer = make_consumer(state)
-    refused = 0
-    for turn in range(30):
-        batch = some_events(100, start=100 * turn)
-        if turn == 10:
-            cluster.kill(1)
-            for action in (lambda: send(state, batch), worker.step):  # noqa: B023
-                with pytest.raises(StateError):
-                    action()
-                refused += 1
-            cluster.start(1)
-            cluster.await_whole()
-        send(state, batch)
-        accepted += batch
-        worker.step()
-    assert refused == 2
-    assert worker.drain()
-    worker.close()
-    assert clicks(state) == Counter(one.item_id for one in accepted)
-    table = read_days(state.home / "events" / state.keys.catalogue, EVENT_SCHEMA, "event_id")
-    assert sorted(table["event_id"].to_pylist()) == sorted(one.event_id for one in accepted)
-
-
-def send(state: State, events: list[Event]) -> None:
-    found = [record_of(one, NOW_MS) for one in events]
-    append_records(state.client, state.keys, found, state.settings.state)
-
-
-def test_while_a_node_is_away_the_gateway_spools_and_then_the_log_has_all(
-    state: State, cluster: ValkeyCluster
-) -> None:
-    events = some_events(300)
-
-    async def use(client: Any) -> list[Any]:
-        intake = Intake(client, state.url, state.keys, state.settings, state.home)
-        await asyncio.to_thread(intake.start)
-        try:
-            taken = [await intake.append(events[:100])]
-            cluster.kill(2)
-            taken.append(await intake.append(events[100:200]))
-            cluster.start(2)
-            await asyncio.to_thread(cluster.await_whole)
-            deadline = time.monotonic() + 20
-            while not intake._spool.is_empty:
-                assert time.monotonic() < deadline, "the spool was not emptied"
-                await asyncio.sleep(0.02)
-            return [*taken, await intake.append(events[200:])]
-        finally:
-            await asyncio.to_thread(intake.stop)
-
-    assert run_async(state, use) == [(100, 0, 0), (100, 0, 100), (100, 0, 0)]
-    assert sum(state.client.xlen(state.keys.events(p)) for p in range(PARTITIONS)) == 300
-
-
-def test_a_cluster_that_is_away_says_so(state: State) -> None:
-    with (
-        connect("redis+cluster://127.0.0.1:1,127.0.0.1:2") as client,
-        pytest.raises(StateError, match=r"cannot append events: .*check that Redis/Valkey is up"),
-    ):
-        append(client, state.keys, some_events(1), state.settings.state, NOW_MS)
 
 
 def test_a_user_joins_another_on_another_node(state: State) -> None:

@@ -20,8 +20,10 @@ from tastemaker.events.history import read_history
 from tastemaker.events.log import append
 from tastemaker.events.schema import Event
 from tastemaker.experiments.decision_log import DECISION_SCHEMA, Decision, append_decision
-from tastemaker.experiments.definition import Experiment, ExperimentStore, Thompson, Variant
-from tastemaker.experiments.posterior import RewardJoiner, read_posterior
+from tastemaker.experiments.definition import Experiment, Thompson, Variant
+from tastemaker.experiments.posterior import read_posterior
+from tastemaker.experiments.reward_joiner import RewardJoiner
+from tastemaker.experiments.store import ExperimentStore
 from tastemaker.features.stream import StreamFeatures
 
 _ids = itertools.count()

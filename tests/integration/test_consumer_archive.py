@@ -16,7 +16,7 @@ from tastemaker.events.drained import is_drained
 from tastemaker.events.erasure import erase_online
 from tastemaker.events.history import read_history
 from tastemaker.events.progress import Progress
-from tastemaker.experiments.posterior import RewardJoiner
+from tastemaker.experiments.reward_joiner import RewardJoiner
 from tastemaker.features.stream import StreamFeatures
 
 

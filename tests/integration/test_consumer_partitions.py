@@ -14,8 +14,10 @@ from streams import event, make_consumer, records, send, until
 from tastemaker.events.attribution import Outcome
 from tastemaker.events.history import read_history
 from tastemaker.events.partitions import PartitionLeases, fair_share
-from tastemaker.experiments.definition import Experiment, ExperimentStore, Fixed, Variant
-from tastemaker.experiments.posterior import RewardJoiner, read_posterior
+from tastemaker.experiments.definition import Experiment, Fixed, Variant
+from tastemaker.experiments.posterior import read_posterior
+from tastemaker.experiments.reward_joiner import RewardJoiner
+from tastemaker.experiments.store import ExperimentStore
 from tastemaker.state.lease import queue_commit
 
 CONSUME = Path(__file__).parents[1] / "support" / "consume.py"

@@ -14,7 +14,7 @@ from tastemaker.events.erasure import erase_online, user_hash
 from tastemaker.events.history import read_history
 from tastemaker.events.log import FIELD, append
 from tastemaker.events.schema import Event
-from tastemaker.experiments.posterior import RewardJoiner
+from tastemaker.experiments.reward_joiner import RewardJoiner
 from tastemaker.features.stream import StreamFeatures
 from tastemaker.features.user_state import UserState
 from tastemaker.home import Home

@@ -77,6 +77,22 @@ def test_a_fused_graph_answers_what_a_spread_one_does(state: Any, sha256: str) -
     assert any(len(slate) for _, _, slate, _ in fused)
 
 
+def test_going_through_the_stages_gives_what_each_gives_by_itself(state: Any, sha256: str) -> None:
+    stages = FusedGraph(state.settings).stages
+    assert stages.through is not None
+    limits = dict.fromkeys(("retrieve", "rank", "rerank"), SECONDS)
+
+    async def both(query: Query) -> tuple[list[Any], list[Any]]:
+        assert stages.through is not None
+        went = await stages.through(sha256, query, limits)
+        return [one.answer for one in went.values()], (await answers(stages, sha256, query))[:3]
+
+    for query in queries():
+        through, by_stage = asyncio.run(both(query))
+        for one, other in zip(through, by_stage, strict=True):
+            same(one, other)
+
+
 def test_a_fused_gateway_tells_of_its_versions_under_a_name_of_its_own(state: Any, sha256: str) -> None:
     graph = FusedGraph(state.settings)
     reports = state.client.hgetall(state.keys.ready)

@@ -10,11 +10,12 @@ import numpy as np
 import psutil
 import pytest
 from histories import put_histories
-from tagged import write_bundle
+from tagged import NUM_TAGS, items_table, write_bundle
 
 from tastemaker.bundle.reader import Bundle
 from tastemaker.bundle.store import BundleStore
 from tastemaker.config import CacheSettings, GatewaySettings, ServingSettings, Settings
+from tastemaker.features.content import ContentConfig, ContentSpace
 from tastemaker.home import Home
 from tastemaker.registry.client import Registry
 from tastemaker.stages.pipeline import Pipeline
@@ -47,15 +48,27 @@ class Served:
     def publish(self, **config: Any) -> Pipeline:
         """Makes a bundle the champion."""
         store, registry = BundleStore.of(self.settings, self.home), Registry(self.settings, self.home)
-        ref = write_bundle(store, exploration={"share": 0.0}, **config)
+        space = ContentSpace.fit(items_table(), ContentConfig(dim=512))
+        ref = write_bundle(store, exploration={"share": 0.0}, space=space, **config)
         version = registry.publish(self.settings.catalogue, ref, {})
         registry.set_alias(self.settings.catalogue, "champion", version.number, "test", "the newest")
         return Pipeline.from_bundle(Bundle.open(store, ref))
 
     def recommend(self) -> dict[str, Any]:
-        reply = self.client.post("/v1/recommendations", json={"user_id": "known", "k": 8})
+        return self.told(self.client.post("/v1/recommendations", json={"user_id": "known", "k": 8}))
+
+    def explain(self, item_id: str) -> dict[str, Any]:
+        asked = {"user_id": "known", "item_id": item_id, "k": 8}
+        return self.told(self.client.get("/v1/explain", params=asked))
+
+    def search(self, **asked: Any) -> dict[str, Any]:
+        return self.told(self.client.get("/v1/search", params=asked))
+
+    @staticmethod
+    def told(reply: httpx.Response) -> dict[str, Any]:
         assert reply.status_code == 200, reply.text
         answer: dict[str, Any] = reply.json()
+        assert answer["degraded"] == []
         return answer
 
 
@@ -89,20 +102,30 @@ def served(tmp_path: Any) -> Iterator[tuple[Served, Pipeline]]:
         serving.stop()
 
 
-def test_one_process_answers_as_the_pipeline_does_and_swaps(served: tuple[Served, Pipeline]) -> None:
+def test_one_process_answers_every_question_as_the_pipeline_does_and_swaps(
+    served: tuple[Served, Pipeline],
+) -> None:
     here, first = served
     replicas = [
         " ".join(child.cmdline()) for child in here.children if "ServeReplica" in " ".join(child.cmdline())
     ]
     assert [name.partition("tastemaker:")[2].split()[0] for name in replicas] == ["Gateway"]
     answer = here.recommend()
-    assert answer["degraded"] == []
     assert [item["item_id"] for item in answer["items"]] == offline(first)
+
+    for place, item_id in enumerate(offline(first), 1):
+        told = here.explain(item_id)
+        assert (told["verdict"], told["shown_rank"]) == ("shown", place)
+    taken = here.explain("i1")
+    assert (taken["verdict"], taken["rules"]) == ("hard-rule", ["already-taken"])
+    assert {said["source"] for said in taken["sources"]} == {"two_tower", "ease", "als", "popular"}
+    found = [int(item["item_id"][1:]) for item in here.search(q="t1", user_id="known", k=3)["items"]]
+    assert len(found) == 3
+    assert all(row % NUM_TAGS == 1 and row not in HISTORY for row in found)
 
     second = here.publish(reranking={"mmr": None, "keep_top": 0})
     deadline = time.monotonic() + WAIT_SECONDS
     while (answer := here.recommend())["bundle_version"] == 1:
         assert time.monotonic() < deadline, "it does not swap"
         time.sleep(0.1)
-    assert answer["degraded"] == []
     assert [item["item_id"] for item in answer["items"]] == offline(second)

@@ -146,7 +146,7 @@ def admin(
     """The admin listener's answers to (method, body), asked with the right key."""
     key = ApiKey(sha256=hashlib.sha256(ADMIN_KEY.encode()).hexdigest(), scopes=("admin",))
     settings = GatewaySettings(keys=(key,))
-    app = create_admin(settings, tmp_path, tuple)
+    app = create_admin(settings, tmp_path)
     registry = CollectorRegistry()
     labels = {"catalogue": state.keys.catalogue}
     for name, extra, value in (("breaker_state", {"part": "rank"}, 2), ("in_flight", {"kind": "all"}, 3)):

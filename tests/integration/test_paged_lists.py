@@ -8,13 +8,15 @@ import pytest
 
 from tastemaker.errors import StateError
 from tastemaker.events.erasure import erase_online
+from tastemaker.experiments.assigned import Assigned
 from tastemaker.experiments.assignment import Assignment
 from tastemaker.state.connection import connect_async
 from tastemaker.state.keys import Keys
 from tastemaker_services.pages import MOST_LISTS, PagedList, PageStore
 
 NOW_MS = 1_750_000_000_000
-ASSIGNED = Assignment("front", "B", "challenger", 0.25, (0.75, 0.25), "thompson-3", "h", 7)
+DRAWN = Assignment("front", "B", "challenger", 0.25, (0.75, 0.25), "thompson-3", "h", 7, arm_context=(0, 3))
+ASSIGNED = Assigned((DRAWN,))
 
 
 def paged(number: int = 0, made_ms: int = NOW_MS) -> PagedList:

@@ -13,6 +13,7 @@ from tastemaker.events.erasure import erase_online
 from tastemaker.registry.live import LiveAliases, LiveVersion
 from tastemaker.registry.overview import overview, read_overview, wait_until_answered
 from tastemaker.registry.reports import Report
+from tastemaker.stages.recorded import MOST, read_recorded
 from tastemaker.state.connection import connect_async
 from tastemaker.state.items import ItemChanges, PutItems
 from tastemaker.types import Query
@@ -21,7 +22,7 @@ from tastemaker_services.calls import StageError
 from tastemaker_services.face import BundleFace, LiveFace
 from tastemaker_services.keeping import Keeper, Turn
 from tastemaker_services.pins import STAGES, Pins
-from tastemaker_services.recorded import LIVES_SECONDS, MOST, Recorder, read_recorded
+from tastemaker_services.recorded import LIVES_SECONDS, Recorder
 from tastemaker_services.rehearsal import EmptyAnswersError
 
 OLD, NEW = SHA["champion"], SHA["challenger"]

@@ -15,7 +15,7 @@ from tastemaker.data.item_rows import Item
 from tastemaker.data.log import freeze_log, read_frozen, read_log
 from tastemaker.features.categories import Categories
 from tastemaker.features.counters import Counters, row_of
-from tastemaker.features.well_known import MOST_IMPRESSIONS, WellKnown
+from tastemaker.features.well_known import MOST_IMPRESSIONS, Tried, WellKnown
 from tastemaker.home import Home
 from tastemaker.state import items as state_items
 from tastemaker.state.items import ItemChanges, PutItems, write_items
@@ -212,11 +212,19 @@ def test_items_that_were_shown_often_are_well_known(state: Any) -> None:
     )
     totals = dict(zip(shown, counters.encode(), strict=True))
     state.client.hset(state.keys.item_totals, mapping=totals)
+    clicks = Counters.zeros(1).plus(
+        np.zeros(1, int), np.array([row_of("click")]), np.array([3.0]), np.array([10**12])
+    )
+    state.client.hset(state.keys.item_totals, mapping={"clicked": clicks.encode()[0]})
     known = WellKnown(state.client, state.keys)
     known.refresh([])
-    assert known.current() == frozenset()
-    known.refresh(["never", "seldom", "often"])
-    assert known.current() == {"often"}
+    assert known.current() == {}
+    known.refresh(["never", "seldom", "often", "clicked"])
+    assert known.current() == {
+        "never": Tried(0, 0), "seldom": Tried(MOST_IMPRESSIONS - 1, 0), "often": Tried(MOST_IMPRESSIONS, 0),
+        "clicked": Tried(0, 3),
+    }  # fmt: skip
+    assert [name for name, one in known.current().items() if one.is_well_known] == ["often"]
 
 
 def test_items_as_of_now_are_imported_and_put_ones(shop: Any) -> None:

@@ -27,10 +27,13 @@ class Trained(SmallHome):
 
     def __init__(self, folder: Path) -> None:
         super().__init__(folder)
-        self.write("other.yaml", "extends: small.yaml\nranker: {fit: {loss: pointwise}}")
+        reads = "pipeline: {hydration: {request_features: [cross]}}"
+        fit = "ranker: {fit: {loss: pointwise, hidden_records: 0.3}}"
+        self.write("other.yaml", f"extends: small.yaml\n{reads}\n{fit}")
         self.trained, self.other = self.json("train", "small.yaml", "other.yaml", "--workers", "1", "--json")
         (self.again,) = self.json("train", "other.yaml", "--workers", "1", "--json")
         self.offline = self.json("evaluate", "small", "--json")
+        self.reading = self.json("evaluate", "other", "--json")
         self.published = self.json("publish", "small", "--json")
         self.planted = self.json("publish", "small", "--plant-worse", "--json")
 
@@ -57,6 +60,14 @@ def test_the_table_has_every_system_with_intervals(trained):
     assert trained.offline["num_users"] == NUM_USERS
 
 
+def test_who_reads_records_is_also_shown_without_them(trained):
+    rows = {row["system"]: row for row in trained.reading["rows"]}
+    assert list(rows)[-2:] == ["pipeline", "pipeline, no records"]
+    paired = trained.reading["paired"]["pipeline, no records - pipeline"]
+    difference = rows["pipeline, no records"]["ndcg@10"] - rows["pipeline"]["ndcg@10"]
+    assert paired["mean"] == pytest.approx(difference, abs=1e-9)
+
+
 def test_models_learn_the_groups_that_users_stay_with(trained):
     rows = {row["system"]: row["ndcg@10"] for row in trained.offline["rows"]}
     for learned in ("EASE", "two-tower", "pipeline"):
@@ -65,7 +76,9 @@ def test_models_learn_the_groups_that_users_stay_with(trained):
 
 def test_a_second_recipe_reuses_the_retrievers(trained):
     folders = sorted(path.name.rsplit("-", 1)[0] for path in (trained.home / "checkpoints").iterdir())
-    assert folders == ["examples", "memory", "ranker", "ranker", "requests", "runs", "solo", "two-tower"]
+    assert folders == [
+        "examples", "memory", "ranker", "ranker", "requests", "requests", "runs", "solo", "two-tower",
+    ]  # fmt: skip
     assert trained.again["run"] != trained.other["run"]
 
 

@@ -19,9 +19,11 @@ from tastemaker.errors import ExperimentError, MissingExtraError, StateError
 from tastemaker.events.log import append, append_records_async, read, record_of
 from tastemaker.events.schema import Event
 from tastemaker.experiments.decision_log import Decision, append_decision, append_decision_async
-from tastemaker.experiments.definition import Experiment, ExperimentStore, Fixed, Thompson, Variant
+from tastemaker.experiments.definition import Experiment, Fixed, Thompson, Variant
+from tastemaker.experiments.eligibility import Subject
 from tastemaker.experiments.posterior import Posterior
 from tastemaker.experiments.router import Router, draw
+from tastemaker.experiments.store import ExperimentStore
 from tastemaker.home import Home
 from tastemaker.state.connection import connect, connect_async, open_keys, open_state, url_of
 from tastemaker.state.lease import Lease, queue_commit
@@ -293,6 +295,9 @@ def experiment(name: str = "exp", **fields: Any) -> Experiment:
     return Experiment(name=name, **defaults | fields)
 
 
+SAME = tuple(Variant(name=name, alias="champion") for name in "ab")
+
+
 def test_one_experiment_runs_per_layer_and_origin(state: Any) -> None:
     store = ExperimentStore(state.client, state.keys)
     store.create(experiment("one"))
@@ -301,7 +306,7 @@ def test_one_experiment_runs_per_layer_and_origin(state: Any) -> None:
     with pytest.raises(ExperimentError, match="experiment one exists"):
         store.create(experiment("one", origin="simulator"))
     store.create(experiment("three", origin="simulator"))
-    store.create(experiment("four", layer="search"))
+    store.create(experiment("four", layer="search", variants=SAME))
     assert store.stop("one").state == "stopped"
     store.create(experiment("two"))
     assert [e.name for e in store.list()] == ["four", "one", "three", "two"]
@@ -314,7 +319,8 @@ def assignments(state: Any, *calls: tuple[str, int, Any]) -> list[Any]:
         client = connect_async(state.url)
         try:
             router = Router(client, state.keys)
-            return [await router.assign(*call) for call in calls]
+            found = [await router.assign(Subject(unit), *rest) for unit, *rest in calls]
+            return [assigned.first for assigned in found]
         finally:
             await client.aclose()
 
@@ -324,7 +330,7 @@ def assignments(state: Any, *calls: tuple[str, int, Any]) -> list[Any]:
 def test_requests_of_another_origin_take_no_part(state: Any) -> None:
     ExperimentStore(state.client, state.keys).create(experiment(origin="simulator"))
     inside, outside = assignments(state, ("u", NOW_MS, "simulator"), ("u", NOW_MS, "live"))
-    assert (inside.experiment, outside) == ("exp", None)
+    assert (inside.experiment, inside.unit, outside) == ("exp", "u", None)
 
 
 def test_a_bandits_draw_stays_with_its_unit_for_the_epoch_though_the_posterior_moves(state: Any) -> None:
@@ -356,11 +362,11 @@ def test_the_router_sees_changes_within_its_second(state: Any, monkeypatch: pyte
     async def run() -> list[bool]:
         client = connect_async(state.url)
         router = Router(client, state.keys)
-        seen = [await router.assign("u", NOW_MS, "live") is not None]
+        seen = [(await router.assign(Subject("u"), NOW_MS, "live")).first is not None]
         store.create(experiment())
-        seen.append(await router.assign("u", NOW_MS, "live") is not None)
+        seen.append((await router.assign(Subject("u"), NOW_MS, "live")).first is not None)
         monkeypatch.setattr(module, "SNAPSHOT_SECONDS", 0.0)
-        seen.append(await router.assign("u", NOW_MS, "live") is not None)
+        seen.append((await router.assign(Subject("u"), NOW_MS, "live")).first is not None)
         await client.aclose()
         return seen
 
@@ -373,7 +379,7 @@ def test_a_router_without_a_server_says_so() -> None:
 
         client = connect_async("redis://127.0.0.1:1")
         try:
-            await Router(client, Keys("c", 4)).assign("u", NOW_MS, "live")
+            await Router(client, Keys("c", 4)).assign(Subject("u"), NOW_MS, "live")
         finally:
             await client.aclose()
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from tastemaker.config import Settings
 from tastemaker.errors import StateError
 from tastemaker.events.consumer import StreamConsumer
-from tastemaker.experiments.posterior import RewardJoiner
+from tastemaker.experiments.reward_joiner import RewardJoiner
 from tastemaker.features.stream import StreamFeatures
 from tastemaker.home import Home
 from tastemaker.state.connection import connect, url_of

@@ -52,7 +52,7 @@ class Backend:
             raise self.refusals.pop(0)
         return answer
 
-    async def recommend(self, request: Any, origin: str) -> dict[str, Any]:
+    async def recommend(self, request: Any, origin: str, variants: Any = None) -> dict[str, Any]:
         return await self._answer(request, LIST)
 
     async def similar(self, request: Any) -> dict[str, Any]:

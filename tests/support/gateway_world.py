@@ -12,8 +12,10 @@ import numpy as np
 
 from tastemaker.config import GatewaySettings, Settings, StateSettings
 from tastemaker.errors import StateError
+from tastemaker.experiments.assigned import Assigned
 from tastemaker.experiments.assignment import Assignment
 from tastemaker.experiments.decision_log import Decision
+from tastemaker.experiments.eligibility import Subject
 from tastemaker.features.trending import Trending
 from tastemaker.features.user_state import UserState
 from tastemaker.models.popularity import Popularity, PopularityConfig
@@ -135,6 +137,8 @@ class World:
         self.answered: Callable[[Answered], None] = lambda _: None
         self.stored: dict[str, StoredList] = {}
         self.assignment: Assignment | None = None
+        self.assigned: Assigned | None = None
+        self.subjects: list[Subject] = []
         self.state_is_down = False
         self.forced: str | None = None
         self.standing = ""
@@ -165,11 +169,14 @@ class World:
             raise StateError("cannot read a list")
         return self.stored.get(user_id)
 
-    async def assign(self, unit: str, now_ms: int, origin: str) -> Assignment | None:
+    async def assign(self, subject: Subject, now_ms: int, origin: str) -> Assigned:
         if self.state_is_down:
             raise StateError("cannot read experiments")
-        self.asked_assignment.append((unit, origin))
-        return self.assignment
+        self.subjects.append(subject)
+        self.asked_assignment.append((subject.user_id, origin))
+        if self.assigned is not None:
+            return self.assigned
+        return Assigned(() if self.assignment is None else (self.assignment,))
 
     async def append(self, decisions: Sequence[Decision]) -> int:
         self.decisions += decisions

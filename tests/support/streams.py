@@ -8,7 +8,7 @@ from typing import Any
 from tastemaker.events.consumer import StreamConsumer
 from tastemaker.events.log import append
 from tastemaker.events.schema import Event
-from tastemaker.experiments.posterior import RewardJoiner
+from tastemaker.experiments.reward_joiner import RewardJoiner
 from tastemaker.features.stream import StreamFeatures
 from tastemaker.features.user_state import UserState
 

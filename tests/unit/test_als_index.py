@@ -10,8 +10,8 @@ from tastemaker.bundle.writer import BundleWriter
 from tastemaker.data.schema import Dataset
 from tastemaker.index.config import IndexConfig
 from tastemaker.models.als import Als
+from tastemaker.stages.bundle_sources import ALS_INDEX
 from tastemaker.stages.live import LiveStages
-from tastemaker.stages.loading import ALS_INDEX
 from tastemaker.types import Query
 from tastemaker_training.als_index import add_als_index
 

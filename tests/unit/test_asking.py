@@ -2,6 +2,7 @@
 
 import threading
 from collections import Counter
+from functools import partial
 
 import numpy as np
 import pytest
@@ -98,6 +99,73 @@ def test_a_source_that_fails_is_missing_and_warns_once(
         assert set(found.item_index.tolist()) >= {7, 8}
     assert counted.calls["breaks", "failed"] == 2
     assert caplog.text.count("source breaks failed") == 1
+
+
+class Clock:
+    """Moves on by what is added to it."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+class Asked:
+    """Jobs that take some seconds of a clock, and which of them ran in the caller's thread."""
+
+    def __init__(self, seconds: float, names: str) -> None:
+        self.clock, self.counted = Clock(), Counted()
+        self.takes = dict.fromkeys(names, 0.0)
+        self.asking = SideBySide(seconds, self.counted, clock=self.clock)
+        self.here: set[str] = set()
+
+    def _job(self, name: str) -> str:
+        self.clock.now += self.takes[name]
+        if threading.current_thread() is threading.main_thread():
+            self.here.add(name)
+        return name.upper()
+
+    def once(self, *names: str) -> dict[str, str]:
+        self.here.clear()
+        return self.asking.all({name: partial(self._job, name) for name in names}, frozenset())
+
+    def until_quick(self, *names: str) -> None:
+        """One by one, so that only its own job moves the clock of a call."""
+        for name in names:
+            for _ in range(100):
+                self.once(name)
+
+
+def test_a_source_that_has_been_quick_for_a_while_is_asked_in_the_callers_thread() -> None:
+    asked = Asked(30.0, "a")
+    first = next(number for number in range(100) if asked.once("a") == {"a": "A"} and asked.here)
+    # Its mean time is 30 * 0.95^n after n calls that took none: 10 or less from the 22nd on.
+    assert first == 22
+    assert asked.counted.calls == {("a", "ok"): 23}
+
+
+def test_the_quickest_are_asked_in_the_callers_thread_as_long_as_they_take_a_third_together() -> None:
+    asked = Asked(30.0, "abc")
+    asked.takes = {"a": 1.0, "b": 8.0, "c": 2.0}
+    asked.until_quick("a", "b", "c")
+    assert asked.once("a", "b", "c") == {"a": "A", "b": "B", "c": "C"}
+    assert asked.here == {"a", "c"}
+
+
+def test_a_quick_source_that_turns_slow_costs_one_answer_and_is_asked_in_threads_from_then_on() -> None:
+    asked = Asked(30.0, "ab")
+    asked.until_quick("a", "b")
+    asked.takes["a"] = 31.0
+    assert asked.once("a", "b") == {"a": "A"}, "b would have been asked when the time was over"
+    assert asked.here == {"a"}
+    assert asked.counted.calls["b", "late"] == 1
+    asked.takes["a"] = 0.0
+    assert asked.once("a", "b") == {"a": "A", "b": "B"}
+    assert asked.here == {"b"}
+    asked.until_quick("a")
+    asked.once("a")
+    assert asked.here == {"a"}, "it has been quick again for a while"
 
 
 def test_in_turn_a_fault_is_the_callers() -> None:

@@ -16,7 +16,7 @@ from tastemaker.config import Strict
 from tastemaker.data.item_rows import Item, table_of
 from tastemaker.errors import ConfigError
 from tastemaker.features.traits import ItemTraits
-from tastemaker.stages import business_rules
+from tastemaker.stages import kept_masks
 from tastemaker.stages.business_rules import Block, Filter, HardRules, Pin, Rule
 from tastemaker.stages.filtering import permitted
 from tastemaker.stages.live import LiveStages
@@ -62,7 +62,7 @@ MATCHER = ItemMatcher(TRAITS, {f"i{i}": i for i in range(4)}.get)
     ],
 )
 def test_what_a_match_is_about(match: dict[str, object], rows: list[int]) -> None:
-    about = MATCHER.everywhere(Match.parse(match, "match"), NOW_MS)
+    about = MATCHER.among(Match.parse(match, "match"), np.arange(len(TRAITS), dtype=np.int32), NOW_MS)
     assert np.flatnonzero(about).tolist() == rows
     some = np.array([3, 0, 1], np.int32)
     assert MATCHER.among(Match.parse(match, "match"), some, NOW_MS).tolist() == about[some].tolist()
@@ -104,7 +104,7 @@ def test_blocks_and_filters_forbid_whatever_the_request_allows(monkeypatch: pyte
     block, alone = Block(match=Match(tags=("x",))), Filter(match=Match(categories=("a",)))
     some = np.array([True, True, False, True])
     for few in (1000, 0):  # by name, and by mask
-        monkeypatch.setattr(business_rules, "FEW_FORBIDDEN", few)
+        monkeypatch.setattr(kept_masks, "FEW_FORBIDDEN", few)
         assert shown((), query) == [0, 1, 2, 3]
         assert shown((block,), query) == [1, 2, 3]
         assert shown((alone,), query) == [0, 2]

@@ -39,7 +39,7 @@ def options(kind: type) -> dict[str, Any]:
     given = {
         "user_id": "u", "context": {"device": "tv"}, "exclude": ["a"], "filters": {"tags": ["x"]}, "session": ["b"],
         "explain": True, "personalise": True, "paged": True, "cursor": "c", "deadline_ms": 50.0,
-        "priority": "batch", "personal": 0.5,
+        "priority": "batch", "personal": 0.5, "visitor_id": "v", "session_id": "s",
     }  # fmt: skip
     return {name: given[name] for name in get_type_hints(kind)}
 

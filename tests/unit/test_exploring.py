@@ -10,6 +10,9 @@ from tagged import NUM_ITEMS, open_bundle
 
 from tastemaker.bundle.store import BundleStore
 from tastemaker.data.item_rows import Item
+from tastemaker.experiments.policies.arms import Arm
+from tastemaker.experiments.policies.thompson import beta_weights
+from tastemaker.features.well_known import MOST_IMPRESSIONS, Tried
 from tastemaker.stages.exploring import Exploration, ExplorationConfig, FreshSource, bundle_pool, explores
 from tastemaker.stages.live import LiveStages
 from tastemaker.state.items import ItemChanges
@@ -85,7 +88,7 @@ def test_the_pool_is_newest_first_and_knows_whom_many_took() -> None:
 
 @given(st.integers(0, 2**60), st.integers(0, 8), st.booleans())
 def test_put_items_go_first_and_hard_rules_hold(seed: int, num_put: int, last_is_known: bool) -> None:
-    known = [19 + num_put] if last_is_known and num_put else []
+    known = {19 + num_put: Tried(MOST_IMPRESSIONS, 0)} if last_is_known and num_put else {}
     pool = np.arange(5, dtype=np.int32)
     source = FreshSource(20, 20 + num_put, pool, ALWAYS, lambda: known)
     allowed = np.ones(20 + num_put, bool)
@@ -96,6 +99,36 @@ def test_put_items_go_first_and_hard_rules_hold(seed: int, num_put: int, last_is
     put = {*range(21, 20 + num_put)} - set(known)
     assert len(set(drawn)) == len(drawn) == min(len(put or {0, 1, 4}), ALWAYS.num_proposed)
     assert set(drawn) <= (put or {0, 1, 4})
+
+
+def always(**fields: object) -> ExplorationConfig:
+    return ExplorationConfig.model_validate({"share": 1.0} | fields)
+
+
+def proposed_first(tried: dict[int, Tried], num: int) -> dict[int, float]:
+    """How often each of 5 put items is the first that is proposed."""
+    source = FreshSource(10, 15, NOBODY, always(num_proposed=1), lambda: tried)
+    first = [int(source.propose([query(seed)], 1)[0][0][0]) for seed in range(num)]
+    return {row: first.count(row) / num for row in range(10, 15)}
+
+
+def test_what_nobody_has_seen_is_proposed_evenly() -> None:
+    shares = proposed_first({}, 4000)
+    assert list(shares.values()) == pytest.approx([0.2] * 5, abs=4 * (0.2 * 0.8 / 4000) ** 0.5)
+
+
+def test_new_items_are_proposed_with_the_probability_that_people_click_them_most() -> None:
+    tried = {10: Tried(100, 30), 11: Tried(100, 0), 12: Tried(40, 4)}
+    shares = proposed_first(tried, 4000)
+    best = beta_weights(
+        tuple(
+            Arm(one.shown, one.clicked, one.clicked)
+            for one in (tried.get(row, Tried(0, 0)) for row in range(10, 15))
+        ),
+        (1.0, 9.0),
+    )
+    assert list(shares.values()) == pytest.approx(best, abs=4 * (0.25 / 4000) ** 0.5)
+    assert shares[10] > shares[13] > shares[12] > shares[11]
 
 
 def test_served_slates_explore_and_others_do_not(tmp_path_factory: pytest.TempPathFactory) -> None:

@@ -34,7 +34,7 @@ class Recorder:
         self.waiting_for: str | None = None
         self.broken = False
 
-    async def recommend(self, request: Any, origin: str) -> dict[str, Any]:
+    async def recommend(self, request: Any, origin: str, variants: Any = None) -> dict[str, Any]:
         self.asked.append((request, origin))
         return {"items": [], "degraded": []}
 
@@ -409,7 +409,7 @@ def test_openapi_names_every_route_and_body() -> None:
     body = api["paths"]["/v1/recommendations"]["post"]["requestBody"]["content"]["application/json"]["schema"]
     assert set(body["properties"]) == {
         "user_id", "k", "context", "session", "exclude", "filters", "explain", "personalise", "paged", "cursor",
-        "deadline_ms", "priority",
+        "deadline_ms", "priority", "visitor_id", "session_id",
     }  # fmt: skip
     assert body["properties"]["filters"]["properties"].keys() == {"categories", "tags", "max_maturity"}
     assert "RecommendationResponse" in api["components"]["schemas"]

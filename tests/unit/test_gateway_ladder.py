@@ -1,7 +1,8 @@
 """The ladder of rungs: what takes a failing part's place, what is forced, and that an answer always comes in time."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -14,16 +15,18 @@ from virtual_time import virtual_time
 from tastemaker import telemetry
 from tastemaker.config import BreakerSettings, SheddingSettings
 from tastemaker.errors import StateError
+from tastemaker.experiments.eligibility import Subject
 from tastemaker.features.trending import Ranked, Trending
 from tastemaker.state.forced import RUNGS
 from tastemaker.state.lists import StoredList
-from tastemaker.types import Query
+from tastemaker.types import Candidates, Query
 from tastemaker_services.calls import StageError
 from tastemaker_services.gateway import Gateway
 from tastemaker_services.ladder import Stages
 from tastemaker_services.pins import Pin
 from tastemaker_services.problems import Problem
 from tastemaker_services.schema import Filters, RecommendationRequest
+from tastemaker_services.through import Through, Went
 from tastemaker_services.users import User
 
 DEADLINE_MS = 100.0
@@ -34,6 +37,8 @@ FAULTS = ("fine", "raises", "slow", "hangs")
 
 class Ladder(World):
     """A world whose parts fail, are late or hang as told, with a session and a forced rung."""
+
+    goes_through = False
 
     def __init__(self, **gateway: Any) -> None:
         super().__init__(**{"deadline_ms": DEADLINE_MS} | gateway)
@@ -59,7 +64,8 @@ class Ladder(World):
             await self.misbehave("rerank", timeout_seconds)
             return await inner.rerank(call, timeout_seconds)
 
-        return Stages(retrieve=retrieve, rank=rank, rerank=rerank, similar=inner.similar)
+        stages = Stages(retrieve=retrieve, rank=rank, rerank=rerank, similar=inner.similar)
+        return replace(stages, through=chained(stages)) if self.goes_through else stages
 
     async def misbehave(self, part: str, timeout_seconds: float = 1000.0) -> None:
         """As a stage's calls do: whatever the stage does, they end in time."""
@@ -69,6 +75,8 @@ class Ladder(World):
                 raise StageError(f"{part} failed")
             case "takes a while":
                 await asyncio.sleep(0.005)
+            case "takes long":
+                await asyncio.sleep(0.02)
             case "slow" | "hangs":
                 await asyncio.sleep(timeout_seconds)
                 raise StageError(f"{part} is late")
@@ -84,9 +92,9 @@ class Ladder(World):
         await self.read("history")
         return await super().read_user(user_id)
 
-    async def assign(self, unit: str, now_ms: int, origin: str) -> Any:
+    async def assign(self, subject: Subject, now_ms: int, origin: str) -> Any:
         await self.read("experiment")
-        return await super().assign(unit, now_ms, origin)
+        return await super().assign(subject, now_ms, origin)
 
     async def read_stored(self, user_id: str) -> StoredList | None:
         await self.read("stored")
@@ -100,6 +108,35 @@ class Ladder(World):
 
         answers: list[dict[str, Any]] = self.use(action)
         return answers
+
+
+def chained(stages: Stages) -> Through:
+    """The stages one after the other, as a graph does that goes through them without a way back."""
+
+    async def through(sha256: str, query: Query, limits: Mapping[str, float]) -> dict[str, Went]:
+        clock = asyncio.get_running_loop().time
+        began, went, candidates = clock(), dict[str, Went](), tuple[Candidates, ...]()
+        for name, limit in limits.items():
+            before = clock()
+            try:
+                answer = await getattr(stages, name)((sha256, query, *candidates), began + limit - before)
+            except StageError:
+                if clock() < began + limit:
+                    went[name] = Went(clock() - before, None)
+                break
+            went[name] = Went(clock() - before, answer)
+            candidates = (answer,)
+        return went
+
+    return through
+
+
+@pytest.fixture(params=[False, True], ids=["by stage", "through"], scope="module", autouse=True)
+def _goes_through(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Whether the graph calls each stage, or can go through them all: nobody who asks can tell."""
+    Ladder.goes_through = request.param
+    yield
+    Ladder.goes_through = False
 
 
 def request(**fields: Any) -> RecommendationRequest:
@@ -150,6 +187,17 @@ def test_a_session_that_fails_costs_the_session_alone() -> None:
     assert not rank_query.long_term_only  # the ranker has no part in it
     (answer,) = world.ask({})
     assert answer["degraded"] == []
+
+
+def test_an_answer_whose_stages_took_their_time_is_whole() -> None:
+    with virtual_time(*CLOCKS):
+        world = Ladder()
+        world.faults = dict.fromkeys(("retrieve", "session", "rank", "rerank"), "takes long")
+        (answer,) = world.ask({"session": ("i2",)})
+    assert (items(answer), answer["degraded"]) == (ORDERS[None], [])
+    assert answer["timings_ms"] == pytest.approx(
+        {"history": 0.0, "retrieve": 40.0, "rank": 20.0, "rerank": 20.0, "total": 80.0}
+    )
 
 
 def test_a_request_with_little_time_does_without_the_session() -> None:

@@ -71,6 +71,26 @@ def test_each_request_has_its_own_rules(kind_of_few):
     assert rows.tolist() == [[3, 4], [0, 3], [1, 4]]
 
 
+@given(
+    kind=st.sampled_from(["flat", "hnsw", "ivf-flat"]),
+    seed=st.integers(0, 50),
+    num=st.integers(1, 4),
+    k=st.integers(1, 12),
+    masked=st.booleans(),
+)
+def test_requests_with_the_very_same_rules_find_what_each_finds_alone(kind, seed, num, k, masked):
+    luck = np.random.default_rng(seed)
+    index = FaissIndex.build(luck.normal(size=(40, 4)).astype(np.float32), IndexConfig(kind=kind))
+    queries = luck.normal(size=(num, 4)).astype(np.float32)
+    mask = luck.random(40) < 0.7 if masked else None
+    gone = luck.integers(0, 40, 5).astype(np.int32)
+    rows, scores = index.search(queries, k, [mask] * num, [gone] * num)
+    for b in range(num):
+        alone_rows, alone_scores = index.search(queries[b : b + 1], k, [mask], [gone.copy()])
+        assert rows[b].tolist() == alone_rows[0].tolist()
+        np.testing.assert_allclose(scores[b], alone_scores[0], rtol=1e-5)  # sums in another order
+
+
 def test_no_requests_give_no_rows(kind_of_few):
     rows, scores = FaissIndex.build(CORNERS, IndexConfig(kind=kind_of_few)).search(
         np.empty((0, 2), np.float32), 3, exclude=[]

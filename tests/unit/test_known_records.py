@@ -12,7 +12,8 @@ from tastemaker.events.schema import Event
 from tastemaker.features.counters import Counters
 from tastemaker.features.item_store import ItemFacts, ItemSnapshot
 from tastemaker.features.known_records import KnownRecords, known_from
-from tastemaker.features.request_features import REQUEST_FEATURES, features_for
+from tastemaker.features.ranking_batch import without_records
+from tastemaker.features.request_features import REQUEST_FEATURES, features_for, of_nobody
 from tastemaker.features.user_state import UserState, after, count_events
 from tastemaker.features.view_rows import item_rows
 from tastemaker.types import EVENT_KINDS, Query
@@ -108,6 +109,18 @@ def test_the_predicted_event_is_unknown_also_where_its_clock_ran_ahead():
     ahead = row("purchase", "u", "a", 10 * HOUR, late=-HOUR)  # received an hour before it says it happened
     assert not known([ahead], 10 * HOUR)[:, REQUEST_FEATURES.index("item_purchase_1d")].any()
     assert known([ahead], 10 * HOUR + 1)[0, REQUEST_FEATURES.index("item_purchase_1d")] > 0
+
+
+@given(logs(), MOMENT)
+@settings(deadline=None)
+def test_a_hidden_record_is_what_serving_reads_without_one(rows: list[Row], moment: int):
+    hidden = without_records(known(rows, moment), of_nobody(REQUEST_FEATURES), np.ones(4, np.bool_))
+    events = pa.Table.from_pylist(rows, schema=EVENT_SCHEMA)
+    records = KnownRecords(events, known_from(events), facts())
+    query = Query(np.empty(0, np.int32), user_id="u", now_ms=START + moment)
+    np.testing.assert_array_equal(hidden, records.of_strangers(query, ALL))
+    served = features_for(UserState(), records.candidates(ALL, START + moment), START + moment)
+    np.testing.assert_array_equal(hidden, served)
 
 
 def test_by_hand():

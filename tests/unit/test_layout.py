@@ -28,6 +28,8 @@ LAYERS = [
     {"erasure", "removal"},
     {"stages"},
     {"experiments", "evaluation"},
+    {"offpolicy"},
+    {"promotion"},
     {"testing"},
     {"playground", "commands", "cli"},
 ]

@@ -1,6 +1,6 @@
 import torch
 
-from tastemaker.features.ranking_data import Bag
+from tastemaker.features.ranking_batch import Bag
 from tastemaker.models.tables import Jagged, PlainTables, TableSpec, jagged
 
 SPEC = TableSpec(name="item_ids", num_rows=3, dim=2, features=("history", "item"))

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from tastemaker.errors import ConfigError
-from tastemaker.experiments.definition import Experiment, ExperimentStore, Fixed, Variant
+from tastemaker.experiments.definition import Experiment, Fixed, Variant
+from tastemaker.experiments.store import ExperimentStore
 from tastemaker.stages.policy import StagePolicy, merged, policy_of, policy_text
 from tastemaker.stages.rerankers.config import RerankingConfig
 from tastemaker.stages.rerankers.mmr import MmrConfig

@@ -33,7 +33,9 @@ class Recorder:
         self.asked.append(request)
         return {"items": []}
 
-    async def recommend(self, request: RecommendationRequest, origin: str) -> dict[str, Any]:
+    async def recommend(
+        self, request: RecommendationRequest, origin: str, variants: Any = None
+    ) -> dict[str, Any]:
         self.asked.append((request, origin))
         return {"items": []}
 

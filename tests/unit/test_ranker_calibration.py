@@ -7,7 +7,8 @@ import numpy as np
 import torch
 
 from tastemaker.evaluation.metrics import expected_calibration_error
-from tastemaker.features.ranking_data import Bag, RankingData
+from tastemaker.features.ranking_batch import Bag
+from tastemaker.features.ranking_data import RankingData
 from tastemaker.models.calibration import Calibration
 from tastemaker.models.dlrm import Dlrm, DlrmConfig
 from tastemaker.models.ranking_losses import RankingLoss

@@ -4,7 +4,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tastemaker.errors import DataError
-from tastemaker.features.ranking_data import Bag, RankingData
+from tastemaker.features.ranking_batch import Bag
+from tastemaker.features.ranking_data import RankingData
 from tastemaker.types import Candidates
 
 
@@ -85,6 +86,45 @@ def test_requests_without_a_click_can_be_left_out() -> None:
     assert [b.dense_BF[:, 0].tolist() for b in built.with_clicks().batches(1)] == [[1, 2]]
     with pytest.raises(DataError, match="requests with a click to fit on, is 0"):
         built.take([1]).with_clicks()
+
+
+NOBODY = np.array([-1], np.float32)
+"""What the only feature, the candidate's row, is where the user is unknown."""
+
+
+def test_records_are_hidden_from_whole_requests_anew_in_each_epoch() -> None:
+    built = data([[2 * g, 2 * g + 1] for g in range(200)], [[2 * g] for g in range(200)])
+
+    def hidden(epoch: int) -> set[int]:
+        seen = set[int]()
+        found = built.batches(8, epoch=epoch, nobody_F=NOBODY, hidden_records=0.3)
+        for batch, whole in zip(found, built.batches(8, epoch=epoch), strict=True):
+            pairs = batch.dense_BF.reshape(-1, 2)
+            unknown = (pairs == -1).all(axis=1)
+            np.testing.assert_array_equal(pairs[~unknown], whole.dense_BF.reshape(-1, 2)[~unknown])
+            seen.update((whole.dense_BF[::2, 0][unknown] / 2).astype(int).tolist())
+        return seen
+
+    first, second = hidden(0), hidden(1)
+    assert first != second
+    for drawn in (first, second):
+        assert len(drawn) == pytest.approx(
+            60, abs=26
+        )  # 4 standard deviations of a binomial: sqrt(200 * .3 * .7) is 6.5
+
+
+def test_padding_is_never_hidden_and_features_without_a_record_in_them_stay() -> None:
+    batch = data([[4, 5], [6]], [[5], [6]]).batch(num_rows=5)
+    hidden = batch.without_records(NOBODY, np.array([False, True]))
+    assert hidden.dense_BF[:, 0].tolist() == [4, 5, -1, 0, 0]
+    untouched = batch.without_records(np.array([np.nan], np.float32), np.array([True, True]))
+    np.testing.assert_array_equal(untouched.dense_BF, batch.dense_BF)
+
+
+def test_all_or_no_records_are_hidden_by_the_share() -> None:
+    built = data([[4, 5], [6]], [[5], [6]])
+    assert built.without_records(NOBODY, 1.0, seed=3).dense_NF[:, 0].tolist() == [-1, -1, -1]
+    assert built.without_records(NOBODY, 0.0, seed=3).dense_NF[:, 0].tolist() == [4, 5, 6]
 
 
 def test_labels_of_further_targets_are_of_what_was_taken() -> None:

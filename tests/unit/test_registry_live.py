@@ -27,10 +27,15 @@ class Registry:
     """Answers with what it is told."""
 
     def __init__(self, **aliases):
-        self.named = {alias: Version(number) for alias, number in aliases.items()}
+        self.aliases = {alias: number and Version(number) for alias, number in aliases.items()}
+        self.asked = 0
 
-    def aliases(self, catalogue):
-        return self.named if catalogue == "default" else {}
+    def named(self, catalogue):
+        return dict(self.aliases) if catalogue == "default" else {}
+
+    def note_outside_moves(self, catalogue):
+        self.asked += 1
+        return []
 
 
 @pytest.fixture(scope="module")
@@ -85,6 +90,26 @@ def test_the_generation_grows_only_when_an_alias_moves(client):
         )
     ]
     assert generations == [1, 1, 2, 2, 3, 4]
+
+
+def test_an_alias_of_no_bundle_goes_on_naming_what_it_did_and_holds_up_no_other(client):
+    Watcher(Registry(champion=1), client, KEYS).poll()
+    live = Watcher(Registry(champion=None, challenger=2, shadow=None), client, KEYS).poll()
+    assert {alias: version.version for alias, version in live.aliases.items()} == {
+        "champion": 1,
+        "challenger": 2,
+    }
+
+
+def test_the_history_is_looked_at_when_an_alias_moved_and_at_no_other_time(client):
+    registry = Registry(champion=1)
+    watcher = Watcher(registry, client, KEYS)
+    for _ in range(3):
+        watcher.poll()
+    assert registry.asked == 1
+    registry.aliases = {"champion": Version(2)}
+    watcher.poll()
+    assert registry.asked == 2
 
 
 def test_watchers_at_once_lose_no_generation(client, url):

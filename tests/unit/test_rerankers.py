@@ -1,6 +1,7 @@
 """Each reranking stage by hand, and what all of them together promise."""
 
 from collections.abc import Mapping
+from functools import partial
 from itertools import permutations
 
 import numpy as np
@@ -21,7 +22,7 @@ from tastemaker.stages.rerankers.caps import CategoryCapConfig, FranchiseCapConf
 from tastemaker.stages.rerankers.config import RerankingConfig
 from tastemaker.stages.rerankers.deferral import DedupeConfig, FrequencyCapConfig
 from tastemaker.stages.rerankers.dpp import DppConfig, dpp_order
-from tastemaker.stages.rerankers.exposure import ExposureConfig, Floor, floored
+from tastemaker.stages.rerankers.exposure import Ceiling, ExposureConfig, Floor
 from tastemaker.stages.rerankers.luck import SamplingConfig, ShuffleConfig
 from tastemaker.stages.rerankers.mmr import MmrConfig, mmr_order
 from tastemaker.stages.rerankers.seen import RerankingItems
@@ -179,18 +180,13 @@ def test_items_of_a_category_stand_apart_where_others_are_left() -> None:
     assert order_of(kinds, spread=SpreadConfig(apart=2)) == [0, 3, 5, 1, 4, 2]  # at last there is no other
 
 
-@settings(deadline=None)
-@given(st.lists(st.tuples(st.booleans(), st.booleans()), min_size=1, max_size=30), st.integers(0, 4))
-def test_floors_hold_behind_the_top_while_there_are_items(marks: list[tuple[bool, bool]], keep: int) -> None:
-    shares, masks = [0.25, 0.5], [np.array(column) for column in zip(*marks, strict=True)]
-    order = floored(shares, masks, keep)
-    num = len(marks)
-    assert sorted(order.tolist()) == list(range(num))
-    assert order[:keep].tolist() == list(range(min(keep, num)))
-    for share, mask in zip(shares[:1], masks[:1], strict=True):  # one group: two may want the same place
-        alone = floored([share], [mask], 0)
-        for n in range(1, num + 1):
-            assert mask[alone[:n]].sum() >= min(int(share * n), mask.sum())
+def test_what_is_over_its_ceiling_comes_behind() -> None:
+    items = catalogue(*({"tags": ["ad"]} for _ in range(3)), *({} for _ in range(3)))
+    ceiling = Ceiling(match=Match(tags=("ad",)), share=0.25)
+    # One of the first four places; two of the first eight, and there are no others for the sixth.
+    assert order_of(items, exposure=ExposureConfig(ceilings=(ceiling,))) == [0, 3, 4, 5, 1, 2]
+    none = Ceiling(match=Match(tags=("ad",)), share=0)
+    assert order_of(items, exposure=ExposureConfig(ceilings=(none,))) == [3, 4, 5, 0, 1, 2]
 
 
 def test_few_taken_items_get_their_share() -> None:
@@ -381,10 +377,11 @@ def test_traits_follow_items_that_are_put() -> None:
     after = traits.after(np.array([1, 2], np.int32), put)
     matcher = ItemMatcher(after, {"i0": 0, "i1": 1, "x": 2}.get)
     assert len(after) == 3
-    assert matcher.everywhere(Match(categories=("z", "a")), NOW_MS).tolist() == [True, False, True]
-    assert matcher.everywhere(Match(tags=("new",)), NOW_MS).tolist() == [False, True, False]
-    assert matcher.everywhere(Match(franchises=("f",)), NOW_MS).tolist() == [False, False, False]
-    assert matcher.everywhere(Match(max_price=2.0), NOW_MS).tolist() == [False, True, False]
-    assert matcher.everywhere(Match(max_interactions=5), NOW_MS).tolist() == [True, False, True]
+    everywhere = partial(matcher.among, rows_K=np.arange(3, dtype=np.int32), now_ms=NOW_MS)
+    assert everywhere(Match(categories=("z", "a"))).tolist() == [True, False, True]
+    assert everywhere(Match(tags=("new",))).tolist() == [False, True, False]
+    assert everywhere(Match(franchises=("f",))).tolist() == [False, False, False]
+    assert everywhere(Match(max_price=2.0)).tolist() == [False, True, False]
+    assert everywhere(Match(max_interactions=5)).tolist() == [True, False, True]
     assert len(traits) == 2
     assert isinstance(put, pa.Table)

@@ -14,7 +14,7 @@ from tastemaker import telemetry
 from tastemaker.config import ServingSettings
 from tastemaker.errors import ExperimentError
 from tastemaker.events.archive import write_days
-from tastemaker.events.attribution import Logged, attribute
+from tastemaker.events.attribution import Logged, Rule, attribute
 from tastemaker.events.log import Entry
 from tastemaker.experiments.decision_log import DECISION_SCHEMA, Decision, decision_table, encode_decision
 from tastemaker.experiments.shadow import shadow_report
@@ -96,7 +96,7 @@ def test_no_reward_and_no_window_ever_opens_for_a_shadows_answer() -> None:
     mirrored.ask()
     [shadow] = mirrored.shadows
     record = {"request_id": shadow.request_id, "origin": shadow.origin, "experiment": shadow.experiment}
-    found = attribute([Logged(0, record)], [], {}, [], {("front", "live"): 1000})
+    found = attribute([Logged(0, record)], [], {}, [], {("front", "live"): Rule(1000)})
     assert (found.open, found.outcomes) == ({}, [])
 
 

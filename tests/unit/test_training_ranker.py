@@ -1,12 +1,14 @@
 import json
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 from ranks import main, run_ranks
 
 from tastemaker.errors import DataError
-from tastemaker.features.ranking_data import Bag, RankingData
+from tastemaker.features.ranking_batch import Bag
+from tastemaker.features.ranking_data import RankingData
 from tastemaker.models.dlrm import DlrmConfig
 from tastemaker.models.layers import ExpertsConfig
 from tastemaker.types import Candidates
@@ -109,6 +111,55 @@ def rank(folder: str, fit: dict[str, object], model: dict[str, object]) -> None:
 
     ranker.report_progress = lambda metrics: None
     ranker.ranker_loop({"data": f"{folder}/data", "fit": fit, "model": model, "seed": 1, "folder": folder})
+
+
+def curves(folder: str, shares: list[float], fit: dict[str, object], model: dict[str, object]) -> None:
+    """The ranker's loop on one rank for each share of hidden records; the last reports go into a file."""
+    from tastemaker_training import ranker
+
+    told: list[dict[str, object]] = []
+    ranker.report_progress = told.append
+    last = []
+    for share in shares:
+        own = Path(folder, str(share))
+        own.mkdir()
+        hiding = fit | {"hidden_records": share}
+        ranker.ranker_loop(
+            {"data": f"{folder}/data", "fit": hiding, "model": model, "seed": 1, "folder": str(own)}
+        )
+        last.append(told[-1])
+    Path(folder, "curves.json").write_text(json.dumps(last))
+
+
+def last_reports(folder, shares):
+    """What the ranker tells at the end for each share of hidden records, where record and one source say all together, and another source a little alone."""
+    from tastemaker_training.ranking_file import save_ranking_data
+
+    built, random = requests([6] * 200), np.random.default_rng(5)
+    told, misled = random.normal(size=(2, len(built.clicks)))
+    dense = [2 * built.clicks + told, misled, built.clicks + misled, 0 * misled]
+    nothing = Bag(np.empty(0, np.int64), np.zeros(6, np.int64), np.empty(0, np.float32))
+    names = ("item_tags", "recent_tags", "item_years", "recent_years", "item_categories", "recent_categories")
+    bags = (dict.fromkeys(names, nothing),) * 200
+    save_ranking_data(
+        folder / "data", replace(built, dense_NF=np.stack(dense, axis=1).astype(np.float32), bags=bags)
+    )
+    model = DlrmConfig(
+        dense_features=("als_z", "ease_z", "taste_share", "novelty"), num_tags=9, num_years=1, num_categories=1,
+        embedding_dim=4,
+    ).model_dump(mode="json")  # fmt: skip
+    fit = {"epochs": 20, "held_out_share": 0.3, "optimizer": {"dense_learning_rate": 0.01}}
+    run_ranks(__file__, 1, "curves", folder=str(folder), shares=shares, fit=fit, model=model)
+    return json.loads((folder / "curves.json").read_text())
+
+
+def test_who_learned_with_hidden_records_ranks_better_without_them(tmp_path):
+    never, sometimes = last_reports(tmp_path, [0.0, 0.5])
+    # A record less what EASE says is the click. Without one, EASE says nothing, and what counted against it misleads.
+    for found in (never, sometimes):
+        assert found["held_out_ndcg@10"] > 0.95
+    unknown = "held_out_ndcg@10_without_records"
+    assert sometimes[unknown] > never[unknown] + 0.1
 
 
 def test_two_ranks_train_targets_experts_context_and_position_from_sampled_negatives(tmp_path):

@@ -149,11 +149,11 @@ def test_examples_have_the_devices_of_their_targets(home: Home, tmp_path: Path) 
 def test_a_request_is_made_from_the_device_of_the_first_held_out_event(home: Home, tmp_path: Path) -> None:
     logged(home, tmp_path, shown=False)
     found = steps(home)
-    query = found._query(1)
+    query = found.asked.query(1)
     assert query.history_L.tolist() == [0, 1, 2, 3]
     assert (query.now_ms, dict(query.context)) == (4 * HOUR * 1000, {})
     found = steps(home, split__num_test=6, split__num_validation=5)
-    query = found._query(1)
+    query = found.asked.query(1)
     assert (query.now_ms, dict(query.context)) == (3 * HOUR * 1000, {"device": "tv"})
 
 
@@ -161,10 +161,10 @@ def test_candidates_of_a_request_have_the_slots_that_were_logged(home: Home, tmp
     logged(home, tmp_path, shown=True)
     found = steps(home, **POSITION)
     rows = [found.dataset.item_ids.index(name) for name in ("i9", "i4", "ad", "i8", "i0")]
-    slots = found._slots_of(0, np.array(rows, np.int32))
+    slots = found.asked.slots_of(0, np.array(rows, np.int32))
     assert slots is not None
     assert slots.tolist() == [0, 5, 6, 9, 0]  # ad was shown beside i4 first
-    assert steps(home)._slots_of(0, np.array(rows, np.int32)) is None
+    assert steps(home).asked.slots_of(0, np.array(rows, np.int32)) is None
 
 
 def test_a_recipe_that_learns_from_positions_needs_some_of_what_was_left(home: Home, tmp_path: Path) -> None:
@@ -227,7 +227,7 @@ def test_request_features_are_of_the_moment_of_the_first_held_out_event(home: Ho
     assert steps(home, pipeline__hydration__request_features=[]).request_features is None
     known = found.request_features
     assert known is not None
-    query = found._query(0)
+    query = found.asked.query(0)
     # Of 14 items 4 are train, 5 are validation: i4 is held out first, at four o'clock.
     assert (query.user_id, query.now_ms) == ("u0", 4 * HOUR * 1000)
     rows = np.array([found.dataset.item_ids.index(item) for item in ("i3", "i4", "ad")], np.int32)

@@ -1,5 +1,6 @@
 """What is popular among users of a group: by profiles and devices, in training and as a bundle keeps it."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tastemaker.data.splits import Histories
+from tastemaker.errors import DataError
 from tastemaker.events.archive import encode_part, new_name, write_part
 from tastemaker.home import Home
 from tastemaker.models.als import AlsConfig, fit_als
@@ -40,6 +42,25 @@ def histories(*rows: tuple[list[int], int]) -> Histories:
 def fitted(data: Histories) -> Popularity:
     assert data.timestamp_ms is not None
     return fit_popularity(data.item_index, data.timestamp_ms, NUM_ITEMS)
+
+
+def test_what_is_popular_by_the_time_of_day_is_asked_for_by_the_users_clock() -> None:
+    # Two users take item 3 at 19:00 UTC and item 0 at 6:00; where clocks are two hours ahead it is 21:00 and 8:00.
+    hours = np.array([6, 19, 6, 19]) * 3_600_000 + np.array([0, 0, 86_400_000, 86_400_000])
+    data = replace(histories(([0, 3], 0), ([0, 3], 0)), timestamp_ms=hours, device_row=None)
+    config = GroupsConfig(min_users=2, prior=1e-9, utc_offset_hours=2)
+    popularity = with_groups(fitted(data), data, [None, None], config)
+    assert popularity.config.groups == ("hours=20-23", "hours=8-11")
+    np.testing.assert_allclose(popularity.group_GI, [[0, 0, 0, 1], [1, 0, 0, 0]], atol=1e-6)
+    in_the_evening = {"local_time": "2026-11-24T22:59:59-05:00", "device": "tv"}
+    assert popularity.class_of(in_the_evening) == ("hours=20-23",)
+    assert int(popularity.in_context(in_the_evening).argmax()) == 3
+    assert int(popularity.in_context({"local_time": "2026-11-24T08:00"}).argmax()) == 0
+    assert popularity.class_of({"local_time": "2026-11-24T12:00"}) == popularity.class_of({}) == ()
+    with pytest.raises(DataError, match="local_time, is 'noon', must be an ISO 8601 date with a time"):
+        popularity.in_context({"local_time": "noon"})
+    untold = GroupsConfig(min_users=2, prior=1e-9)
+    assert with_groups(fitted(data), data, [None, None], untold).class_of(in_the_evening) == ()
 
 
 def test_groups_of_users_and_devices_that_are_large_enough_have_popular_items_of_their_own() -> None:

@@ -11,9 +11,9 @@ import pytest
 from gateway_world import NUM_ITEMS, Graph, candidates, make_face
 
 from tastemaker.errors import StateError
+from tastemaker.stages.recorded import Recorded
 from tastemaker.types import Candidates, Query
 from tastemaker_services.calls import StageError
-from tastemaker_services.recorded import Recorded
 from tastemaker_services.rehearsal import (
     EmptyAnswersError,
     NotFiniteError,

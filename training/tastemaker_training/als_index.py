@@ -19,7 +19,7 @@ from tastemaker.index.config import IndexConfig
 from tastemaker.index.faiss_index import FaissIndex
 from tastemaker.index.measuring import measure
 from tastemaker.models.als import Als
-from tastemaker.stages.loading import ALS_INDEX
+from tastemaker.stages.bundle_sources import ALS_INDEX
 from tastemaker.types import Float32, Int32
 
 _NUM_QUERIES = 200

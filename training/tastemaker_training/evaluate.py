@@ -22,10 +22,14 @@ from tastemaker_training.artifacts import load_tensors, save_tensors
 
 BASELINES = ("popularity", "item-kNN", "item-kNN, recency", "ALS", "ALS, recency", "EASE", "EASE, recency")
 TWO_TOWER, BEFORE_RERANKING, PIPELINE = "two-tower", "pipeline before reranking", "pipeline"
+STRANGERS = "pipeline, no records"
+"""The pipeline where nothing is kept of any user: their history alone is known, as of those who come for the first time."""
 SHOWN = ("recall@10", "ndcg@10", "map@10", "mrr", "recall@50", "coverage", "gini", "novelty", "diversity")
 HEADLINE = "ndcg@10"
 _KS = (10, 50)
 _TENSORS, _OVERALL = "evaluations.safetensors", "evaluations.json"
+_LISTED = "listed"
+"""In place of a metric, in the tensors."""
 
 
 def evaluate_systems(
@@ -77,16 +81,19 @@ def offline_report(
     """The table as JSON values: rows with intervals, paired comparisons, the second view, the global cutoff."""
     best = best_baseline(evaluations)
     cutoff = global_cutoff(dataset)
+    pairs = [
+        ("best baseline", PIPELINE, best),
+        (BEFORE_RERANKING, PIPELINE, BEFORE_RERANKING),
+        ("best baseline", TWO_TOWER, best),
+    ]
+    if STRANGERS in evaluations:
+        pairs.append((PIPELINE, STRANGERS, PIPELINE))
     return {
         "num_users": len(evaluations[PIPELINE].users),
         "num_items": dataset.num_items,
         "rows": [_row(name, evaluation, seed) for name, evaluation in evaluations.items()],
         "best_baseline": best,
-        "paired": {
-            "pipeline - best baseline": _paired(evaluations, PIPELINE, best, seed),
-            "pipeline - pipeline before reranking": _paired(evaluations, PIPELINE, BEFORE_RERANKING, seed),
-            "two-tower - best baseline": _paired(evaluations, TWO_TOWER, best, seed),
-        },
+        "paired": {f"{a} - {over}": _paired(evaluations, a, b, seed) for over, a, b in pairs},
         "last_one": [_row(name, evaluation, seed) for name, evaluation in last_one.items()],
         "global_cutoff": {
             "share": 0.8,
@@ -131,7 +138,7 @@ def save_evaluations(folder: Path, evaluations: Mapping[str, Evaluation]) -> Non
     folder.mkdir(exist_ok=True)
     tensors: dict[str, np.ndarray] = {}
     for number, evaluation in enumerate(evaluations.values()):
-        tensors[f"{number}.users"] = evaluation.users
+        tensors |= {f"{number}.users": evaluation.users, f"{number}.{_LISTED}": evaluation.listed_I}
         tensors |= {f"{number}.{metric}": values for metric, values in evaluation.per_user.items()}
     save_tensors(folder / _TENSORS, tensors)
     write_json(folder / _OVERALL, {name: evaluation.overall for name, evaluation in evaluations.items()})
@@ -145,7 +152,8 @@ def load_evaluations(folder: Path) -> dict[str, Evaluation]:
     for number, (name, values) in enumerate(overall.items()):
         prefix = f"{number}."
         mine = {key.removeprefix(prefix): v for key, v in tensors.items() if key.startswith(prefix)}
-        loaded[name] = Evaluation(mine.pop("users"), mine, values)
+        listed_I = mine.pop(_LISTED, np.empty(0, np.int64))  # an earlier release did not count
+        loaded[name] = Evaluation(mine.pop("users"), mine, values, listed_I)
     return loaded
 
 

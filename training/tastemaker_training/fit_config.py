@@ -1,9 +1,9 @@
 """How models are trained, as a recipe says it: where tables lie, step sizes, how long, what is kept on the way."""
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from tastemaker.config import Strict
 from tastemaker.errors import TrainingError
@@ -102,6 +102,44 @@ class TwoTowerFitConfig(FitConfig):
     )
 
 
+class ClickWeightsConfig(Strict):
+    """How much each click counts in the listwise loss: more where few look, less where an item is shown a lot."""
+
+    position: Literal["none", "randomised", "em", "file"] = Field(
+        "none",
+        description="a click counts 1 / examination of its slot: from lists drawn by luck in the decision log, from impressions by EM, or from a file",
+    )
+    file: str | None = Field(
+        None, description="where position is file: what `tastemaker position-bias --to` wrote"
+    )
+    least_examination: float = Field(
+        0.05,
+        gt=0,
+        le=1,
+        description="examination below this counts as this, so that no click weighs more than 1 / it",
+    )
+    days: float = Field(
+        28.0, gt=0, description="where position is randomised: of the decision log, the newest"
+    )
+    popularity: float = Field(
+        0.0,
+        ge=0,
+        le=1,
+        description="exponent: a click counts (interactions of its item + 1)^-exponent; 0 weighs all alike",
+    )
+
+    @model_validator(mode="after")
+    def _names_its_file(self) -> Self:
+        if (self.position == "file") != (self.file is not None):
+            raise ValueError("position: file needs file, and only that does")
+        return self
+
+    @property
+    def weighs(self) -> bool:
+        """Whether clicks count differently at all."""
+        return self.position != "none" or self.popularity > 0
+
+
 class RankerFitConfig(FitConfig):
     """How the ranker is trained."""
 
@@ -123,6 +161,23 @@ class RankerFitConfig(FitConfig):
         lt=1,
         description="share of requests whose context and positions an epoch hides, to learn `unknown`",
     )
+    hidden_records: float = Field(
+        0.0,
+        ge=0,
+        lt=1,
+        description="share of requests whose user's record an epoch hides, to learn users of whom nothing is known",
+    )
+    click_weights: ClickWeightsConfig = Field(
+        default_factory=ClickWeightsConfig, description="how much each click counts"
+    )
     epochs: int = Field(5, ge=1, description="passes over the requests")
     requests_per_batch: int = Field(16, ge=1, description="requests of a step, all ranks together")
     held_out_share: float = Field(0.1, gt=0, lt=1, description="requests kept for calibration and the curve")
+
+    @model_validator(mode="after")
+    def _only_lists_weigh(self) -> Self:
+        if self.click_weights.weighs and self.loss != "listwise":
+            raise ValueError(
+                "click_weights go with loss: listwise; for loss: pointwise there is ranker.model.position"
+            )
+        return self

@@ -2,7 +2,6 @@
 
 from typing import Any
 
-import pyarrow as pa
 import torch
 
 from tastemaker.bundle.manifest import BundleInfo, DatasetInfo, TimeRange
@@ -18,6 +17,7 @@ from tastemaker.evaluation.offline import Evaluation
 from tastemaker.home import Home
 from tastemaker.models.calibration import Calibration
 from tastemaker.models.dlrm import Dlrm
+from tastemaker.promotion.compared import EXPOSURE, USER_METRICS, exposure_table, user_table
 from tastemaker.registry.client import Registry
 from tastemaker.stages.loading import write_pipeline
 from tastemaker_training import evaluate
@@ -26,6 +26,7 @@ from tastemaker_training.content_only import publish_content
 from tastemaker_training.data_profile import profile
 from tastemaker_training.run_record import Run
 from tastemaker_training.steps import Steps
+from tastemaker_training.workers import read_curves
 
 PLANTED = "planted: its ranker goes against its sources, for a test to find"
 
@@ -41,7 +42,7 @@ def publish_run(settings: Settings, home: Home, run: Run) -> dict[str, Any]:
     steps = _steps(settings, home, run)
     evaluation = evaluate.load_evaluations(run.folder)[evaluate.PIPELINE]
     model, calibration = steps.load_ranker()
-    return _release(steps, run, model, calibration, evaluation, run.recipe.name)
+    return _release(steps, run, model, calibration, evaluation, run.recipe.name, _ranker_figures(steps))
 
 
 def publish_planted(settings: Settings, home: Home, run: Run) -> dict[str, Any]:
@@ -62,7 +63,7 @@ def publish_planted(settings: Settings, home: Home, run: Run) -> dict[str, Any]:
     pipeline = steps.pipeline_of(planted, Calibration())
     systems = {evaluate.PIPELINE: evaluate.recommend_whole(pipeline)}
     evaluation = evaluate.evaluate_systems(systems, steps.split, steps.dataset)[evaluate.PIPELINE]
-    return _release(steps, run, planted, Calibration(), evaluation, f"{run.recipe.name} ({PLANTED})")
+    return _release(steps, run, planted, Calibration(), evaluation, f"{run.recipe.name} ({PLANTED})", {})
 
 
 def _steps(settings: Settings, home: Home, run: Run) -> Steps:
@@ -82,7 +83,13 @@ def _dataset(settings: Settings, home: Home, run: Run) -> Dataset:
 
 
 def _release(
-    steps: Steps, run: Run, model: Dlrm, calibration: Calibration, evaluation: Evaluation, recipe: str
+    steps: Steps,
+    run: Run,
+    model: Dlrm,
+    calibration: Calibration,
+    evaluation: Evaluation,
+    recipe: str,
+    ranker: dict[str, float],
 ) -> dict[str, Any]:
     settings, config = steps.settings, steps.recipe.pipeline
     row = evaluation.row(run.recipe.seed)
@@ -92,8 +99,12 @@ def _release(
     writer.add_json("recipe.json", plain(run.recipe))
     refused = num_refused_rows(steps.home, settings.catalogue)
     writer.add_json("data_profile.json", plain(profile(steps.dataset, refused)))
-    writer.add_json("metrics.json", run.offline() | {"released": row})
-    writer.add_table("user_metrics.parquet", _user_metrics(steps, evaluation))
+    writer.add_json("metrics.json", run.offline() | {"released": row, "ranker": ranker})
+    before, dataset = steps.split.train_validation, steps.dataset
+    writer.add_table(USER_METRICS, user_table(evaluation, dataset.user_ids, before.lengths))
+    if len(evaluation.listed_I):
+        num_users_I = before.to_csr(dataset.num_items).getnnz(axis=0)
+        writer.add_table(EXPOSURE, exposure_table(evaluation, dataset.item_ids, num_users_I))
     metrics = {name: row[name] for name in evaluate.SHOWN if name in row}  # an earlier release measured fewer
     ref = writer.commit(
         BundleInfo(
@@ -120,10 +131,11 @@ def _release(
     }
 
 
-def _user_metrics(steps: Steps, evaluation: Evaluation) -> pa.Table:
-    users = pa.array([steps.dataset.user_ids[user] for user in evaluation.users], pa.string())
-    columns: dict[str, Any] = {"user_id": users, **evaluation.per_user}
-    return pa.table(columns)
+def _ranker_figures(steps: Steps) -> dict[str, float]:
+    """What the ranker's training measured last on requests that it held out."""
+    reports = [report for report in read_curves(steps.ranker) if "epoch" in report]
+    last = reports[-1] if reports else {}
+    return {name: value for name, value in last.items() if name.startswith("held_out_")}
 
 
 def _time_range(histories: Histories) -> TimeRange:

@@ -15,7 +15,9 @@ import torch.distributed as dist
 from torch import Tensor
 
 from tastemaker.evaluation import metrics
-from tastemaker.features.ranking_data import CLICK, RankingBatch, RankingData
+from tastemaker.features.ranking_batch import RankingBatch
+from tastemaker.features.ranking_data import CLICK, RankingData
+from tastemaker.features.request_features import of_nobody
 from tastemaker.home import write_json
 from tastemaker.models.calibration import Calibration
 from tastemaker.models.dlrm import Dlrm, DlrmConfig, dlrm_specs
@@ -53,7 +55,8 @@ class RankerLoss:
     def __call__(self, batch: RankingBatch) -> Tensor:
         """Mean loss."""
         label_BT, offsets_G1 = torch.from_numpy(batch.label_BT), torch.from_numpy(batch.offsets_G1)
-        return self._loss(self._logits(batch), label_BT.to(device()), offsets_G1.to(device()))
+        weight_B = None if batch.weight_B is None else torch.from_numpy(batch.weight_B).to(device())
+        return self._loss(self._logits(batch), label_BT.to(device()), offsets_G1.to(device()), weight_B)
 
     def prepare(self, batch: RankingBatch) -> StepBatch:
         """The batch with the rows that the model reads of it."""
@@ -80,6 +83,7 @@ class RankerSource:
     data: RankingData
     fit: RankerFitConfig
     seed: int
+    nobody_F: Float32
 
     @property
     def num_steps(self) -> int:
@@ -96,6 +100,8 @@ class RankerSource:
             epoch=epoch,
             negative_share=self.fit.negative_share,
             hidden_share=self.fit.hidden_share,
+            nobody_F=self.nobody_F,
+            hidden_records=self.fit.hidden_records,
         )
         return islice(found, first_step, None)
 
@@ -115,10 +121,11 @@ def ranker_loop(config: dict[str, Any]) -> None:
     model_config = DlrmConfig.parse(config["model"], "ranker.model")
     folder, seed = Path(config["folder"]), int(config["seed"])
     training, held_out = ranker_data(Path(config["data"]), fit_config, model_config, seed)
+    nobody_F = of_nobody(model_config.dense_features)
     torch.manual_seed(seed)
     tables = ShardedTables(dlrm_specs(model_config), fit_config.sharding)
     model = Dlrm(model_config, tables)
-    model.set_normalisation(training.dense_NF)
+    model.set_normalisation(training.without_records(nobody_F, fit_config.hidden_records, seed).dense_NF)
     model.set_prior(training.label_NT)
     loss = RankerLoss(model, fit_config)
     distributed = distribute(
@@ -127,20 +134,26 @@ def ranker_loop(config: dict[str, Any]) -> None:
     report_progress({"plan": [plain(shard) for shard in distributed.plan]})
     fit = Fit(
         distributed,
-        RankerSource(training, fit_config, seed),
+        RankerSource(training, fit_config, seed, nobody_F),
         loss.prepare,
         fit_config,
         Checkpoints(folder / CHECKPOINTS / RESULT, fit_config.checkpoint, {"model": plain(model_config)}),
         fit_config.epochs,
         seed,
     )
-    held_out_batch, click = held_out.batch(), model_config.targets.index(CLICK)
+    click = model_config.targets.index(CLICK)
+    held_out_batch, strangers = held_out.batch(), held_out.without_records(nobody_F, 1.0, seed).batch()
 
     def evaluate() -> dict[str, float]:
-        return score_held_out(loss.serving_logits(held_out_batch)[:, click], held_out)
+        found = score_held_out(loss.serving_logits(held_out_batch)[:, click], held_out)
+        if not np.isnan(nobody_F).all():
+            unknown = score_held_out(loss.serving_logits(strangers)[:, click], held_out)
+            found["held_out_ndcg@10_without_records"] = unknown["held_out_ndcg@10"]
+        return found
 
     fit.run(evaluate, metric=None, report=report_progress)
-    logit_NT = loss.serving_logits(held_out_batch)
+    mixed = held_out.without_records(nobody_F, fit_config.hidden_records, seed)
+    logit_NT = loss.serving_logits(mixed.batch())
     calibration = Calibration.fit_targets(logit_NT, held_out.label_NT, model_config.targets)
     result = folder / RESULT
     result.mkdir(exist_ok=True)

@@ -10,7 +10,8 @@ from typing import cast
 
 import numpy as np
 
-from tastemaker.features.ranking_data import Bag, RankingData, Target
+from tastemaker.features.ranking_batch import Bag
+from tastemaker.features.ranking_data import RankingData, Target
 from tastemaker_training.artifacts import load_tensors, save_tensors
 
 
@@ -25,6 +26,8 @@ def save_ranking_data(path: Path, data: RankingData) -> None:
     for feature in data.bags[0]:
         whole = Bag.concat([bags[feature] for bags in data.bags])
         arrays |= {f"bags.{feature}.{part}": array for part, array in whole._asdict().items()}
+    if data.weight_N is not None:
+        arrays["weights"] = data.weight_N
     save_tensors(path, arrays | {"num_missed": np.array([data.num_missed])})
 
 
@@ -43,6 +46,7 @@ def load_ranking_data(path: Path) -> RankingData:
         offsets_G1,
         tuple(cast("Target", name.split(".")[2]) for name in labels),
         int(arrays["num_missed"][0]),
+        arrays.get("weights"),
     )
 
 

@@ -141,6 +141,14 @@ class Recipe(Strict):
             raise ValueError(f"without a ranker, sources among {', '.join(sorted(CONTENT_SOURCES))}")
         return self
 
+    @model_validator(mode="after")
+    def _positions_count_once(self) -> Self:
+        if self.ranker.model.position and self.ranker.fit.click_weights.position != "none":
+            raise ValueError(
+                "ranker.model.position and ranker.fit.click_weights.position make up for the same: choose one"
+            )
+        return self
+
 
 def packaged_recipes() -> list[str]:
     """Names of the recipes that ship with the package."""

@@ -62,13 +62,14 @@ def slots_shown(
     Raises:
         DataError: The data does not say.
     """
-    if not recipe.ranker.model.position:
+    by_slots = recipe.ranker.fit.click_weights.position != "none"
+    if not recipe.ranker.model.position and not by_slots:
         return None
     shown = read_impressions(home, settings.catalogue, dataset.fingerprint)
     slots = Slots.of(shown, dataset, split.train, split.validation)
     if not slots.num_left:
         raise DataError(
-            "positions of items that users were shown and left, for ranker.model.position", value=f"none in {len(shown):,} impressions",
+            "positions of items that users were shown and left, for ranker.model.position or click_weights.position", value=f"none in {len(shown):,} impressions",
             limit="at least 1", mend="import events of kind impression with their positions, or leave it out",
         )  # fmt: skip
     return slots

@@ -139,7 +139,10 @@ def _finish(steps: Steps, watch: _Stopwatch) -> Run:
 def _evaluate(steps: Steps, folder: Path) -> dict[str, Any]:
     """The offline table of this run, written into its folder with every user's metrics."""
     pipeline, seed = steps.pipeline(), steps.recipe.seed
-    mine = evaluate.evaluate_systems(evaluate.pipeline_systems(pipeline), steps.split, steps.dataset)
+    systems = evaluate.pipeline_systems(pipeline)
+    if (strangers := steps.pipeline_of_strangers()) is not None:
+        systems[evaluate.STRANGERS] = evaluate.recommend_whole(strangers)
+    mine = evaluate.evaluate_systems(systems, steps.split, steps.dataset)
     whole = {evaluate.PIPELINE: evaluate.recommend_whole(pipeline)}
     last_one = evaluate.load_evaluations(steps.solo / "last-one") | evaluate.evaluate_last_one(
         whole, steps.dataset

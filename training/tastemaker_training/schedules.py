@@ -6,7 +6,7 @@ not do, such as moving an alias against a gate, it does not; the answer says whi
 
 import json
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal, TypeVar
 
@@ -18,8 +18,9 @@ from tastemaker.data.log import freeze_log
 from tastemaker.data.schema import Dataset
 from tastemaker.errors import BundleError, GateRefusedError, UsageError
 from tastemaker.home import Home
+from tastemaker.promotion.promoter import Promoter, PromotionOrder, refusal
+from tastemaker.promotion.record import Promotion
 from tastemaker.registry.client import Registry, Version, check_alias
-from tastemaker.registry.gates import promote
 from tastemaker.terminal import print_table
 from tastemaker_training.artifacts import Artifacts, plain
 from tastemaker_training.data_gate import CheckResult, check, print_checks, refusals
@@ -33,7 +34,7 @@ from tastemaker_training.workers import check_workers
 ACTOR = "tastemaker retrain"
 """Who moved the alias, in the registry's history."""
 CHAMPION, PROFILE = "champion", "data_profile.json"
-Outcome = Literal["promoted", "nothing new", "refused"]
+Outcome = Literal["promoted", "waiting", "nothing new", "refused"]
 T = TypeVar("T")
 
 
@@ -118,7 +119,7 @@ class _Retrain:
 
     def run(self) -> Retrained:
         """All steps, in order."""
-        order, catalogue, done = self.order, self.settings.catalogue, self.done
+        catalogue, done = self.settings.catalogue, self.done
         dataset = self._step("log", lambda: freeze_log(self.home, catalogue), _describe)
         aliases = self.registry.aliases(catalogue)
         if (same := self._trained_already(aliases, dataset)) is not None:
@@ -135,10 +136,12 @@ class _Retrain:
         )
         done.published = self._step("publishing", lambda: self._publish(run), _version)
         try:
-            self._step("promotion", self._promote, lambda gates: f"{order.to}, {len(gates)} gates")
+            promotion = self._step("promotion", self._promote, _asked)
         except GateRefusedError as error:
             done.steps.append(Step("promotion", "refused", 0.0, str(error)))
             return done.refuse(error)
+        if promotion.state == "waiting":
+            done.outcome = "waiting"
         return done
 
     def _step(self, name: str, do: Callable[[], T], say: Callable[[T], str]) -> T:
@@ -209,15 +212,16 @@ class _Retrain:
         self.registry.tag(self.settings.catalogue, published["version"], tags)
         return published
 
-    def _promote(self) -> Sequence[Any]:
+    def _promote(self) -> Promotion:
         assert self.done.published is not None, "published before"
         reason = f"retrain of {self.order.recipe.name}"
         if self._is_forced:
             reason += f"; data gate forced: {self.order.reason}"
-        return promote(
-            self.registry, self.store, self.settings.catalogue, self.done.published["version"], self.order.to,
-            actor=ACTOR, reason=reason,
-        )  # fmt: skip
+        wanted = PromotionOrder(self.done.published["version"], self.order.to, ACTOR, reason)
+        promotion = Promoter(self.settings, self.home, self.registry, self.store).promote(wanted)
+        if (refused := refusal(promotion)) is not None:
+            raise refused
+        return promotion
 
     @property
     def _is_forced(self) -> bool:
@@ -226,6 +230,10 @@ class _Retrain:
 
 def _describe(dataset: Dataset) -> str:
     return f"{len(dataset):,} events of {dataset.num_users:,} users, {dataset.fingerprint[:12]}"
+
+
+def _asked(promotion: Promotion) -> str:
+    return f"{promotion.alias}, {len(promotion.gates)} gates: {promotion.state}"
 
 
 def _version(published: Mapping[str, Any]) -> str:

@@ -7,58 +7,49 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 
-from tastemaker import __version__
 from tastemaker.config import Settings
 from tastemaker.data.schema import Dataset
 from tastemaker.data.splits import Histories, Split
 from tastemaker.errors import TrainingError
 from tastemaker.features.columns import FeatureSchema
-from tastemaker.features.context import device_context
 from tastemaker.features.impressions import Slots
 from tastemaker.features.item_store import ItemFacts
 from tastemaker.features.known_records import KnownRecords, known_from
 from tastemaker.features.outcomes import Outcomes
 from tastemaker.features.places import Place
-from tastemaker.features.ranking_data import CLICK, Bag, RankingData, require_targets
+from tastemaker.features.ranking_data import CLICK, require_targets
 from tastemaker.features.request_features import DISTANCE, chosen
 from tastemaker.home import Home
-from tastemaker.index.config import IndexConfig
 from tastemaker.models.calibration import Calibration
 from tastemaker.models.dlrm import Dlrm, DlrmConfig, dlrm_specs
 from tastemaker.models.two_tower import two_tower_specs
 from tastemaker.stages.hydration import feature_names
 from tastemaker.stages.pipeline import Pipeline
-from tastemaker.stages.ranking import candidate_bags
-from tastemaker.terminal import progress
-from tastemaker.types import Candidates, Int32, Int64, Query
 from tastemaker_training import evaluate
 from tastemaker_training.artifacts import Artifacts, artifact_name, load_model, plain
+from tastemaker_training.click_weights import ClickWeights
 from tastemaker_training.content import fit_content
 from tastemaker_training.example_set import write_example_set
 from tastemaker_training.fitted import Fitted
 from tastemaker_training.memory import UnprunedEase, fit_memory, recommend_by
+from tastemaker_training.ranker_requests import RankerRequests
 from tastemaker_training.ranking_file import save_ranking_data
 from tastemaker_training.recipe import Recipe
 from tastemaker_training.recipe_data import (
-    events_fingerprint,
     events_of_state,
-    fingerprint,
     refuse_unknown_devices,
     shown_and_left,
     slots_shown,
     split_of,
 )
+from tastemaker_training.step_keys import Key, reads_content, step_keys
 from tastemaker_training.user_groups import demographic_groups, homes_of
 from tastemaker_training.workers import Workers
 
 TWO_TOWER_MODULE, RANKER_MODULE = "tastemaker_training.two_tower", "tastemaker_training.ranker"
-_LAYOUT = 3
-"""Of all artifacts' files; another number makes them anew."""
 _REQUESTS = "requests.safetensors"
-_REQUESTS_AT_ONCE = 64
 
 
 @dataclass(frozen=True)
@@ -124,47 +115,18 @@ class Steps:
         return Artifacts(self.home, resume=self.resume)
 
     @cached_property
-    def _keys(self) -> dict[str, tuple[str, dict[str, Any]]]:
-        """Kind of each artifact, and all that it depends on; the number of ranks is none of it."""
-        recipe, stages = self.recipe, plain(self.recipe.pipeline)
-        data = {"version": __version__, "layout": _LAYOUT, "dataset": self.dataset.fingerprint}
-        data |= {"split": plain(recipe.split)}
-        seed = {"seed": recipe.seed}
-        memory = ("memory", data | {"config": plain(recipe.memory)})
-        content = ("content", data | {"config": plain(recipe.content)})
-        fit = plain(recipe.two_tower.fit)
-        kept = {"max_history": recipe.two_tower.model.max_history, "validation": fit.pop("validation_users")}
-        kept["ids"] = plain(recipe.two_tower.ids)
-        left, slots = self.rejections, self.slots
-        if left is not None:
-            kept["rejections"] = fingerprint(left.offsets, left.item_index, left.timestamp_ms)
-        examples = ("examples", data | kept)
-        learned = {"model": plain(recipe.two_tower.model), "fit": fit, "warm_start": self.warm_start}
-        two_tower = ("two-tower", seed | learned | {"examples": artifact_name(*examples)})
-        sources = {"sources": [artifact_name(*memory), artifact_name(*two_tower)]}
-        read = {name: stages[name] for name in ("retrieval", "hydration", "ranking")}
-        del read["ranking"]["score_weights"]  # they weigh what was learned
-        if slots is not None:
-            read["slots"] = fingerprint(slots.pair_P, slots.slot_P)
-        if self._state_events is not None:
-            read["events"] = events_fingerprint(self._state_events)
-        if self._homes:
-            read["homes"] = sorted(self._homes.items())
-        if self._reads_content:
-            read["items"] = artifact_name(*content)
-        indexes = {"index": recipe.index, "content_index": recipe.content_index}
-        read |= {name: plain(config) for name, config in indexes.items() if config != IndexConfig()}
-        requests = ("requests", sources | read)
-        ranker = {"fit": plain(recipe.ranker.fit), "model": plain(self._dlrm_config())}
-        return {
-            "memory": memory,
-            "content": content,
-            "examples": examples,
-            "two_tower": two_tower,
-            "requests": requests,
-            "ranker": ("ranker", seed | ranker | {"requests": artifact_name(*requests)}),
-            "solo": ("solo", sources | {"metrics": list(evaluate.SHOWN)}),
-        }
+    def _keys(self) -> dict[str, Key]:
+        return step_keys(
+            self.recipe,
+            self.dataset.fingerprint,
+            self._dlrm_config(),
+            rejections=self.rejections,
+            slots=self.slots,
+            events=self._state_events,
+            homes=self._homes,
+            warm_start=self.warm_start,
+            click_weights=None if self._click_weights is None else self._click_weights.key,
+        )
 
     @cached_property
     def request_features(self) -> KnownRecords | None:
@@ -198,16 +160,12 @@ class Steps:
     @cached_property
     def content(self) -> Path | None:
         """The items' content vectors; None where no source reads them."""
-        if not self._reads_content:
+        if not reads_content(self.recipe):
             return None
         return self._get(
             "content",
             lambda folder: fit_content(self.dataset.items, self.recipe.content, self.home, folder),
         )
-
-    @property
-    def _reads_content(self) -> bool:
-        return any(source.name == "content" for source in self.recipe.pipeline.retrieval.sources)
 
     @cached_property
     def examples(self) -> Path:
@@ -250,7 +208,24 @@ class Steps:
     @cached_property
     def requests(self) -> Path:
         """The ranker's data: what the first fit's sources propose, labelled by what validation holds."""
-        return self._get("requests", lambda folder: save_ranking_data(folder / _REQUESTS, self._requests()))
+
+        def make(folder: Path) -> None:
+            found = self.asked.gather(self._fitted("train"), self.request_features)
+            save_ranking_data(folder / _REQUESTS, found)
+
+        return self._get("requests", make)
+
+    @property
+    def asked(self) -> RankerRequests:
+        """What those requests ask."""
+        return RankerRequests(
+            self.recipe.pipeline, self.dataset, self.split, self.outcomes, self.slots, self._click_weights
+        )
+
+    @cached_property
+    def _click_weights(self) -> ClickWeights | None:
+        config = self.recipe.ranker.fit.click_weights
+        return ClickWeights.of(self.settings, self.home, config, self.split, len(self.dataset.item_ids))
 
     @cached_property
     def ranker(self) -> Path:
@@ -301,6 +276,13 @@ class Steps:
         """The same with another ranker."""
         return self.refit.pipeline(self.recipe.pipeline, model, calibration, self.request_features)
 
+    def pipeline_of_strangers(self) -> Pipeline | None:
+        """The pipeline as it serves users without a record; None where it reads no record."""
+        if self.request_features is None:
+            return None
+        strangers = self.request_features.of_strangers
+        return self.refit.pipeline(self.recipe.pipeline, *self.load_ranker(), strangers)
+
     def _fitted(self, fit: str) -> Fitted:
         indexes = (self.recipe.index, self.recipe.content_index)
         return Fitted.load(self.dataset, self.memory, self.two_tower, fit, self.content, indexes)
@@ -322,42 +304,6 @@ class Steps:
             task.wait(*shown)
 
         return self._get(name, make)
-
-    def _requests(self) -> RankingData:
-        config, split = self.recipe.pipeline, self.split
-        fitted = self._fitted("train")
-        retrieval, items = fitted.retrieval(config), fitted.items
-        hydration = fitted.hydration(config, self.request_features)
-        users = np.flatnonzero(split.validation.lengths > 0).tolist()
-        candidates: list[Candidates] = []
-        bags: list[dict[str, Bag]] = []
-        with progress("gathering the ranker's requests", len(users)) as advance:
-            for start in range(0, len(users), _REQUESTS_AT_ONCE):
-                block = users[start : start + _REQUESTS_AT_ONCE]
-                queries = [self._query(user) for user in block]
-                found = hydration(queries, retrieval(queries))
-                bags += [
-                    candidate_bags(items, q, c, config.ranking, self._slots_of(user, c.item_index))
-                    for user, q, c in zip(block, queries, found, strict=True)
-                ]
-                candidates += found
-                advance(len(block))
-        taken = [split.validation[user] for user in users]
-        return RankingData.build(candidates, bags, taken, [self.outcomes[user] for user in users])
-
-    def _query(self, user: int) -> Query:
-        """What the user's first held-out event would have asked: when, and from what device."""
-        held_out = self.split.validation
-        context = device_context(int(held_out.device_rows(user)[0]))
-        return Query(
-            self.split.train[user],
-            user_id=self.dataset.user_ids[user],
-            context=context,
-            now_ms=held_out.first_time_ms(user),
-        )
-
-    def _slots_of(self, user: int, item_K: Int32) -> Int64 | None:
-        return None if self.slots is None else self.slots(user, item_K)
 
     def _dlrm_config(self) -> DlrmConfig:
         schema = FeatureSchema.fit(self.dataset.items)

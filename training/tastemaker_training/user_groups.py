@@ -1,4 +1,4 @@
-"""What profiles tell a training: the group that each interaction is of, by age band, gender and device; where users live."""
+"""The group that each interaction is of: by age band, gender, device and time of day. And where users live, by profiles."""
 
 import time
 from collections.abc import Sequence
@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from tastemaker.data.splits import Histories
-from tastemaker.features.context import DEVICE
+from tastemaker.features.context import DEVICE, HOURS, PARTS_OF_DAY, part_of_day
 from tastemaker.features.places import Place
 from tastemaker.home import Home
 from tastemaker.models.popular_groups import GroupsConfig, fit_groups
@@ -14,6 +14,8 @@ from tastemaker.models.popularity import Popularity
 from tastemaker.types import DEVICES
 from tastemaker.users.archive import profiles_of, read_profiles
 from tastemaker.users.profile import DEMOGRAPHIC, Demographics, Location, demographic_group
+
+_HOUR_MS = 3_600_000
 
 
 def demographic_groups(home: Home, catalogue: str, user_ids: Sequence[str]) -> list[str | None]:
@@ -50,7 +52,7 @@ def homes_of(home: Home, catalogue: str) -> dict[str, Place]:
 def with_groups(
     popularity: Popularity, histories: Histories, group_U: Sequence[str | None], config: GroupsConfig
 ) -> Popularity:
-    """The popularity with that among users of each group, of the users and of the devices in the histories."""
+    """The popularity with that among users of each group: of the users, of the devices and hours in the histories."""
     user_N = np.repeat(np.arange(len(histories)), histories.lengths)
     by_user = [f"{DEMOGRAPHIC}={group}" if group else None for group in group_U]
     device_U = [None, *(f"{DEVICE}={name}" for name in DEVICES)]
@@ -58,7 +60,7 @@ def with_groups(
     by_device = [] if rows_N is None else [device_U[row] for row in rows_N.tolist()]
     names: list[str] = []
     shares = []
-    for group_N in ([by_user[user] for user in user_N.tolist()], by_device):
+    for group_N in ([by_user[user] for user in user_N.tolist()], by_device, _by_hours(histories, config)):
         if any(group_N):
             found, share_GI = fit_groups(
                 histories.item_index, user_N, group_N, popularity.config.num_items, config
@@ -66,3 +68,12 @@ def with_groups(
             names += found
             shares.append(share_GI)
     return popularity.with_groups(names, np.concatenate(shares)) if names else popularity
+
+
+def _by_hours(histories: Histories, config: GroupsConfig) -> list[str]:
+    """The part of the day of each interaction; nothing where it is not told how far clocks are ahead of UTC."""
+    if config.utc_offset_hours is None or histories.timestamp_ms is None:
+        return []
+    shown_ms_N = histories.timestamp_ms + round(config.utc_offset_hours * _HOUR_MS)
+    names = [f"{HOURS}={part}" for part in PARTS_OF_DAY]
+    return [names[part] for part in part_of_day(shown_ms_N).tolist()]

@@ -23,6 +23,15 @@ class Recommended(_Answer):
     features: dict[str, float] | None = Field(None, description="with `explain` only")
 
 
+class Assigned(_Answer):
+    """A variant that the request got."""
+
+    layer: str
+    experiment: str
+    variant: str
+    forced: bool = Field(description="a tester asked for it: the answer counts in no experiment")
+
+
 class Recommendations(_Answer):
     """A list. Send its `request_id` with the events that answer it, and each item's position in it (`rank` - 1)."""
 
@@ -30,6 +39,7 @@ class Recommendations(_Answer):
     items: list[Recommended]
     experiment: str | None = None
     variant: str | None = None
+    assignments: list[Assigned] = Field([], description="one for each layer of experiments")
     bundle: str
     bundle_version: int
     degraded: list[str] = Field(description="fallbacks that were used; empty when all went well")
@@ -58,6 +68,7 @@ class Explanation(_Answer):
     personalised: bool
     experiment: str | None = None
     variant: str | None = None
+    assignments: list[Assigned] = Field([], description="one for each layer of experiments")
     bundle: str
     bundle_version: int
     degraded: list[str]

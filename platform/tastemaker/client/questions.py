@@ -55,6 +55,8 @@ class RecommendOptions(TypedDict, total=False):
     cursor: str
     deadline_ms: float
     priority: Literal["interactive", "batch"]
+    visitor_id: str
+    session_id: str
 
 
 class Event(BaseModel):

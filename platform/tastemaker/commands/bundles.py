@@ -1,6 +1,5 @@
-"""`tastemaker promote`, `rollback`, `bundles`: which version is live."""
+"""`tastemaker rollback` and `bundles`: which version is live, and the way back."""
 
-import getpass
 import time
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -22,64 +21,45 @@ Json = Annotated[bool, typer.Option("--json", help="For machines.")]
 @bundles.command("list")
 def list_(as_json: Json = False) -> dict[str, Any]:
     """The live aliases and who moved them."""
+    from dataclasses import asdict
+
     from tastemaker.registry.client import Registry
 
     settings = context.settings()
     registry = Registry(settings, context.home())
     aliases = {name: v.number for name, v in registry.aliases(settings.catalogue).items()}
-    history = [_plain(entry) for entry in registry.history(settings.catalogue)]
+    history = [asdict(entry) for entry in registry.history(settings.catalogue)]
     if as_json:
         print_json({"aliases": aliases, "history": history})
     else:
         print_table("Live", ["alias", "version"], aliases.items())
-        for entry in history:
-            console.print(entry, markup=False)
+        console.print("`tastemaker history` says who moved them, when and why", markup=False)
     return {"aliases": aliases, "history": history}
 
 
-@app.command()
-def promote(
-    version: Annotated[int, typer.Argument(help="Version of the catalogue's bundle.")],
-    to: Annotated[str, typer.Option(help="champion, challenger or shadow.")] = "champion",
-    reason: Annotated[str, typer.Option(help="Why; kept in the history.")] = "",
-    force: Annotated[bool, typer.Option(help="Move the alias against the gates; needs a reason.")] = False,
-    as_json: Json = False,
+@bundles.command("gates")
+def gates(
+    version: Annotated[int, typer.Argument(help="Version of the catalogue's bundle.")], as_json: Json = False
 ) -> list[dict[str, Any]]:
-    """Let a version through the gates and point an alias at it."""
-    from tastemaker.bundle.store import BundleStore
+    """What the gates said of a version, for each alias that it wanted."""
+    from tastemaker.promotion.record import read_promotions
     from tastemaker.registry.client import Registry
-    from tastemaker.registry.gates import promote as move
 
-    settings, home = context.settings(), context.home()
-    results = move(
-        Registry(settings, home),
-        BundleStore.of(settings, home),
-        settings.catalogue,
-        version,
-        to,
-        actor=getpass.getuser(),
-        reason=reason,
-        force=force,
-    )
-    rows = [_plain(result) for result in results]
+    settings = context.settings()
+    found = read_promotions(Registry(settings, context.home()), settings.catalogue, version)
     if as_json:
-        print_json(rows)
-    else:
-        columns = ["gate", "outcome", "value", "limit", "reason"]
-        print_table(
-            f"Version {version} -> {to}",
-            columns,
-            [
-                [row["name"], row["outcome"], _short(row["value"]), _short(row["limit"]), row["reason"]]
-                for row in rows
-            ],
-        )
-    return rows
+        print_json([promotion.model_dump(mode="json") for promotion in found])
+    elif not found:
+        console.print(f"version {version} wanted no alias yet", markup=False)
+    for promotion in found if not as_json else ():
+        console.print(promotion.as_text(), markup=False, soft_wrap=True)
+    return [promotion.model_dump(mode="json") for promotion in found]
 
 
 @app.command()
 def rollback(
     alias: Annotated[str, typer.Argument()] = "champion",
+    reason: Annotated[str, typer.Option(help="Why; kept in the history.")] = "rolled back",
     wait: Annotated[
         bool, typer.Option("--wait/--no-wait", help="Return once every gateway answers from it.")
     ] = True,
@@ -91,7 +71,7 @@ def rollback(
 
     settings = context.settings()
     registry = Registry(settings, context.home())
-    version = registry.rollback(settings.catalogue, alias).number
+    version = registry.rollback(settings.catalogue, alias, reason=reason).number
     answered = _answered(registry, alias, version) if wait else None
     seconds = round(time.monotonic() - started, 2)
     if as_json:
@@ -132,16 +112,3 @@ def _answered(registry: "Registry", alias: str, version: int) -> bool | None:
             limit=f"all within {WAIT_SECONDS:.0f} s", mend="see `tastemaker versions`; the alias has moved",
         )  # fmt: skip
     return answered
-
-
-def _plain(value: Any) -> dict[str, Any]:
-    dump = getattr(value, "model_dump", None)
-    if dump is not None:
-        return dict(dump(mode="json"))
-    from dataclasses import asdict
-
-    return asdict(value)
-
-
-def _short(value: object) -> str:
-    return f"{value:.4f}" if isinstance(value, float) else "" if value is None else str(value)

@@ -1,37 +1,44 @@
-"""`tastemaker experiment …` and `tastemaker simulate`."""
+"""`tastemaker experiment …`: experiments are made, started, ramped, changed and stopped; whatever runs follows within a second."""
 
+import getpass
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from tastemaker import context
-from tastemaker.errors import ExperimentError
+from tastemaker.commands import experiment_plan, experiment_report
+from tastemaker.errors import UsageError
 from tastemaker.terminal import console, print_json, print_table
 
 if TYPE_CHECKING:
     import redis
 
-    from tastemaker.data.simulator import ExactLift, Trace
-    from tastemaker.data.world_process import WorldProcess
-    from tastemaker.experiments.definition import Experiment, ExperimentStore
-    from tastemaker.features.item_store import ItemFacts
+    from tastemaker.experiments.definition import Experiment
+    from tastemaker.experiments.history import Change
+    from tastemaker.experiments.store import ExperimentStore
     from tastemaker.state.keys import Keys
 
 app = typer.Typer()
 experiment = typer.Typer(help="A/B experiments.")
 app.add_typer(experiment, name="experiment")
+experiment.registered_commands += experiment_report.app.registered_commands
+experiment.registered_commands += experiment_plan.app.registered_commands
 Json = Annotated[bool, typer.Option("--json", help="For machines.")]
-SETTLE_SECONDS = 60.0
+File = Annotated[Path, typer.Argument(help="YAML of one experiment.")]
+Reason = Annotated[str, typer.Option(help="Why; kept in the history.")]
+Reassign = Annotated[
+    bool, typer.Option("--reassign", help="Let units that were assigned get something else.")
+]
 
 
 @contextmanager
-def _store() -> Iterator[tuple["redis.Redis", "Keys", "ExperimentStore"]]:
-    from tastemaker.experiments.definition import ExperimentStore
+def experiment_store() -> Iterator[tuple["redis.Redis", "Keys", "ExperimentStore"]]:
+    """The catalogue's state and its experiments."""
+    from tastemaker.experiments.store import ExperimentStore
     from tastemaker.state.connection import open_keys, open_state
 
     settings = context.settings()
@@ -40,202 +47,193 @@ def _store() -> Iterator[tuple["redis.Redis", "Keys", "ExperimentStore"]]:
         yield client, keys, ExperimentStore(client, keys)
 
 
+@experiment.command("create")
+def create(file: File, reason: Reason = "", as_json: Json = False) -> dict[str, Any]:
+    """Keep the experiment that FILE defines as a draft, which assigns nobody."""
+    definition = _read(file, "draft")
+    with experiment_store() as (_, _, store):
+        kept = store.create(definition, actor=getpass.getuser(), reason=reason)
+    return _told(kept, as_json)
+
+
 @experiment.command("start")
-def start(file: Annotated[Path, typer.Argument(help="YAML of one experiment.")]) -> str:
-    """Start the experiment that FILE defines."""
-    from tastemaker.config_sources import read_yaml
-    from tastemaker.experiments.definition import Experiment
+def start(
+    which: Annotated[
+        str, typer.Argument(metavar="FILE|NAME", help="YAML of a new experiment, or one that is kept.")
+    ],
+    reason: Reason = "",
+    reassign: Reassign = False,
+    as_json: Json = False,
+) -> dict[str, Any]:
+    """Start the experiment that FILE defines, or a draft or stopped one."""
     from tastemaker.experiments.router import SNAPSHOT_SECONDS
 
-    definition = Experiment.parse(read_yaml(file), str(file))
-    if definition.layer != "default":
-        raise ExperimentError(
-            f"layer of {definition.name}",
-            value=definition.layer,
-            limit="'default'",
-            mend="routers serve no other yet",
-        )
-    with _store() as (_, _, store):
-        store.create(definition)
+    file, who = Path(which), getpass.getuser()
+    definition = _read(file, "running") if file.suffix in (".yaml", ".yml") or file.is_file() else None
+    with experiment_store() as (_, _, store):
+        if definition is None:
+            kept = store.start(which, actor=who, reason=reason, reassign=reassign)
+        else:
+            kept = store.create(definition, actor=who, reason=reason)
     time.sleep(SNAPSHOT_SECONDS)  # every router has read it by then
-    arms = ", ".join(f"{variant.name} = {variant.alias}" for variant in definition.variants)
-    console.print(f"experiment {definition.name} runs: {arms}", markup=False)
-    return definition.name
+    return _told(kept, as_json)
+
+
+@experiment.command("ramp")
+def ramp(
+    name: str,
+    traffic: Annotated[
+        float | None, typer.Option(help="Share of the layer's units, in place of the steps to come.")
+    ] = None,
+    weights: Annotated[str | None, typer.Option(help="Of a fixed split, such as 0.9,0.1.")] = None,
+    reason: Reason = "",
+    reassign: Reassign = False,
+    as_json: Json = False,
+) -> dict[str, Any]:
+    """Let more units take part; those that do keep what they have."""
+    if traffic is None and weights is None:
+        raise UsageError("--traffic and --weights are missing", mend="give one of them")
+    split = None if weights is None else _numbers(weights)
+    with experiment_store() as (_, _, store):
+        kept = store.ramp(
+            name, traffic=traffic, weights=split, actor=getpass.getuser(), reason=reason, reassign=reassign
+        )
+    return _told(kept, as_json)
+
+
+@experiment.command("edit")
+def edit(
+    file: File, reason: Reason = "", reassign: Reassign = False, as_json: Json = False
+) -> dict[str, Any]:
+    """Replace the definition of an experiment by that in FILE."""
+    definition = _read(file, "draft")
+    with experiment_store() as (_, _, store):
+        kept = store.edit(definition, actor=getpass.getuser(), reason=reason, reassign=reassign)
+    return _told(kept, as_json)
 
 
 @experiment.command("stop")
-def stop(name: str) -> int:
+def stop(name: str, reason: Reason = "", as_json: Json = False) -> dict[str, Any]:
     """Stop an experiment; its data stays."""
-    with _store() as (_, _, store):
-        store.stop(name)
-    console.print(f"experiment {name} is stopped", markup=False)
+    with experiment_store() as (_, _, store):
+        kept = store.stop(name, actor=getpass.getuser(), reason=reason)
+    return _told(kept, as_json)
+
+
+@experiment.command("delete")
+def delete(name: str, reason: Reason = "") -> int:
+    """Remove a draft."""
+    with experiment_store() as (_, _, store):
+        store.delete(name, actor=getpass.getuser(), reason=reason)
+    console.print(f"experiment {name} is deleted", markup=False)
     return 0
+
+
+@experiment.command("show")
+def show(name: str, as_json: Json = False) -> dict[str, Any]:
+    """One experiment and all that was done to it."""
+    with experiment_store() as (_, _, store):
+        found, changes = store.get(name), store.history(name)
+    tree = {
+        "experiment": found.model_dump(mode="json"),
+        "changes": [change.model_dump(mode="json") for change in changes],
+    }
+    if as_json:
+        print_json(tree)
+        return tree
+    console.print(_sentence(found), markup=False)
+    console.print(found.hypothesis, markup=False)
+    rows = [(_moment(c.at_ms), c.version, c.action, c.actor, _changed(c), c.reason) for c in changes]
+    print_table("Changes", ["at (UTC)", "version", "action", "by", "changed", "reason"], rows)
+    return tree
 
 
 @experiment.command("list")
 def list_(as_json: Json = False) -> list[dict[str, Any]]:
-    """All experiments, running or stopped."""
-    with _store() as (_, _, store):
-        rows = [one.model_dump(mode="json") for one in store.list()]
+    """All experiments: drafts, running and stopped."""
+    with experiment_store() as (_, _, store):
+        found = store.list()
+    rows = [one.model_dump(mode="json") for one in found]
     if as_json:
         print_json(rows)
-    else:
-        print_table(
-            "Experiments",
-            ["name", "state", "origin", "allocation", "variants"],
-            [
-                [
-                    r["name"],
-                    r["state"],
-                    r["origin"],
-                    r["allocation"]["kind"],
-                    ", ".join(v["name"] for v in r["variants"]),
-                ]
-                for r in rows
-            ],
-        )
+        return rows
+    now_ms = time.time_ns() // 1_000_000
+    columns = ["name", "state", "layer", "origin", "traffic", "allocation", "variants"]
+    table = [
+        [
+            one.name, one.state, one.layer, one.origin, f"{one.traffic_at(now_ms):.0%}", one.allocation.kind,
+            ", ".join(one.variant_names),
+        ]
+        for one in found
+    ]  # fmt: skip
+    print_table("Experiments", columns, table)
     return rows
 
 
-@experiment.command("report")
-def report(
-    name: str,
-    metric: Annotated[
-        str, typer.Option(help="clicks_per_request, clicks_per_impression …")
-    ] = "clicks_per_request",
-    level: Annotated[float, typer.Option(min=0.5, max=0.9999, help="Of the intervals.")] = 0.95,
+@experiment.command("holdout")
+def holdout(
+    share: Annotated[float | None, typer.Option(help="Of all users, 0 to 0.5; empty: only show it.")] = None,
+    salt: Annotated[str, typer.Option(help="Another salt takes other users.")] = "holdout",
+    reason: Reason = "",
+    reassign: Reassign = False,
     as_json: Json = False,
 ) -> dict[str, Any]:
-    """Lift with its interval, clustered by unit, and the check of the split."""
-    from tastemaker.events.drained import await_drained
-    from tastemaker.experiments.report import build_report
+    """Show or set the share of users who are in no experiment."""
+    from tastemaker.experiments.holdout import Holdout, HoldoutStore
 
-    settings, home = context.settings(), context.home()
-    with _store() as (client, keys, store):
-        definition = store.get(name)
-        await_drained(client, keys, SETTLE_SECONDS)
-        found = build_report(home, settings.catalogue, definition, metric, level=level)
-    tree = found.model_dump(mode="json")
+    with experiment_store() as (client, keys, _):
+        store = HoldoutStore(client, keys)
+        kept = store.get()
+        if share is not None:
+            wanted = Holdout.parse({"share": share, "salt": salt}, "--share")
+            kept = store.put(wanted, actor=getpass.getuser(), reason=reason, reassign=reassign)
+    tree = kept.model_dump(mode="json")
     if as_json:
         print_json(tree)
-        return tree
-    columns = ["variant", "alias", "units", "requests", "clicks", metric, f"{level:.0%} interval"]
-    rows = [
-        [v.name, v.alias, v.units, v.requests, v.clicks, _number(v.value), _interval(v.low, v.high)]
-        for v in found.variants
-    ]
-    print_table(f"{name}: {found.hypothesis}", columns, rows)
-    for lift in found.lifts:
-        text = (
-            lift.reason
-            or f"{_percent(lift.value)} [{_percent(lift.low)}, {_percent(lift.high)}], p {lift.p_value:.4f}"
-        )
-        console.print(f"lift of {lift.variant}: {text}", markup=False)
-    alarm = "; the split is not what was asked for" if found.srm_alarm else ""
-    console.print(f"SRM p-value: {found.srm_p_value:.4f}{alarm}", markup=False)
+    else:
+        console.print(f"{kept.share:.2%} of the users are in no experiment (salt {kept.salt})", markup=False)
     return tree
 
 
-@app.command()
-def simulate(
-    name: Annotated[str, typer.Argument(help="A running experiment of origin simulator.")],
-    visitors: Annotated[int, typer.Option(min=2, help="How many come.")] = 800,
-    seed: Annotated[int, typer.Option(help="Of the visitors.")] = 0,
-    world_seed: Annotated[int, typer.Option(help="Of the world.")] = 0,
-    deadline_ms: Annotated[
-        float | None, typer.Option(help="Asked for; the gateway's own where unset.")
-    ] = None,
-    as_json: Json = False,
-) -> dict[str, Any]:
-    """Let simulated visitors use the running gateway, and say what each variant is truly worth to them."""
-    from tastemaker.data.simulator import Simulator
+def _read(file: Path, state: str) -> "Experiment":
+    from tastemaker.config_sources import read_yaml
+    from tastemaker.experiments.definition import Experiment
 
-    world = _world(world_seed)
-    with _store() as (client, keys, store):
-        definition = store.get(name)
-        people = world.visitors(visitors, seed, prefix=f"{name}-{seed}")
-        trace = Simulator(context.gateway_url(), world, deadline_ms).run(people)
-        truth = _truth(definition, trace, world, client, keys)
-    summary = trace.summary() | {"exact_rates": truth.rates, "exact_lift": truth.lift}
-    summary |= {"parity": truth.parity, "parity_checked": truth.num_checked}
+    return Experiment.parse(read_yaml(file) | {"state": state}, str(file))
+
+
+def _numbers(text: str) -> list[float]:
+    try:
+        return [float(part) for part in text.split(",")]
+    except ValueError:
+        raise UsageError(
+            "--weights", value=text, limit="numbers with commas between", mend="correct it"
+        ) from None
+
+
+def _told(kept: "Experiment", as_json: bool) -> dict[str, Any]:
+    tree = kept.model_dump(mode="json")
     if as_json:
-        print_json(summary)
+        print_json(tree)
     else:
-        _print_traffic(summary)
-    return summary
+        console.print(_sentence(kept), markup=False)
+    return tree
 
 
-@cache
-def _world(seed: int) -> "WorldProcess":
-    """The world, fitted once for all simulations of this process."""
-    from tastemaker.data.world_process import WorldProcess
-
-    return context.lifetime.enter_context(WorldProcess(context.home(), context.settings().catalogue, seed))
-
-
-def _truth(
-    definition: "Experiment", trace: "Trace", world: "WorldProcess", client: "redis.Redis", keys: "Keys"
-) -> "ExactLift":
-    from tastemaker.data.simulator import SLATE_SIZE, exact_lift
-    from tastemaker.evaluation.replay import Replay
-    from tastemaker.features.item_store import ItemStore
-
-    def store_of(facts: "ItemFacts") -> "ItemStore":
-        store = ItemStore(facts)
-        store.refresh(client, keys)
-        return store
-
-    now_ms = time.time_ns() // 1_000_000
-    replays = {
-        alias: Replay(bundle, context.settings().state.history_length, now_ms, store_of)
-        for alias, bundle in _bundles(definition, client, keys).items()
-    }
-    alias_of = {variant.name: variant.alias for variant in definition.variants}
-
-    def slates(variant: str, sessions: "Sequence[Sequence[str]]") -> list[list[str]]:
-        alias = alias_of[variant]
-        return replays[alias].slates(sessions, SLATE_SIZE, f"replaying {alias}")
-
-    return exact_lift(trace, slates, world, alias_of)
+def _sentence(one: "Experiment") -> str:
+    state = {"draft": "is a draft", "running": "runs", "stopped": "is stopped"}[one.state]
+    arms = ", ".join(f"{variant.name} = {variant.alias}" for variant in one.variants)
+    share = one.traffic_at(time.time_ns() // 1_000_000)
+    return f"experiment {one.name} {state}: {arms}; {share:.2%} of layer {one.layer}, version {one.version}"
 
 
-def _bundles(definition: "Experiment", client: "redis.Redis", keys: "Keys") -> dict[str, Any]:
-    from tastemaker.bundle.reader import Bundle
-    from tastemaker.bundle.store import BundleStore
-    from tastemaker.registry.live import read_live
-
-    settings, home = context.settings(), context.home()
-    found = read_live(client, keys)
-    live = found.aliases if found else {}
-    store = BundleStore.of(settings, home)
-    names = {variant.alias for variant in definition.variants}
-    if missing := names - live.keys():
-        raise ExperimentError(f"alias {sorted(missing)[0]} is not live", mend="promote a version to it")
-    return {name: Bundle.open(store, live[name].ref, live[name].sha256) for name in sorted(names)}
+def _changed(change: "Change") -> str:
+    if change.action in ("create", "delete"):
+        return ""
+    before, after = change.changes.get("course", ({}, {}))
+    anew = ["units assigned anew"] if before.get("generation") != after.get("generation") else []
+    return ", ".join(sorted(change.changes.keys() - {"course"}) + anew)
 
 
-def _print_traffic(summary: dict[str, Any]) -> None:
-    rate = summary["clicks"] / max(summary["shown"], 1)
-    console.print(
-        f"{summary['requests']:,} requests of {summary['visitors']:,} visitors in {summary['seconds']:.1f} s "
-        f"({summary['requests'] / summary['seconds']:.0f}/s), {summary['failed']} failed, {summary['degraded']} degraded; "
-        f"{rate:.1%} of shown items clicked",
-        markup=False,
-    )
-    console.print(
-        f"exact lift under the world: {summary['exact_lift']:+.2%}; "
-        f"{summary['parity']:.1%} of {summary['parity_checked']} served lists equal their offline replay",
-        markup=False,
-    )
-
-
-def _number(value: float | None) -> str:
-    return "" if value is None else f"{value:.4f}"
-
-
-def _percent(value: float | None) -> str:
-    return "" if value is None else f"{value:+.2%}"
-
-
-def _interval(low: float | None, high: float | None) -> str:
-    return "" if low is None or high is None else f"[{low:.4f}, {high:.4f}]"
+def _moment(at_ms: int) -> str:
+    return time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime(at_ms / 1000))

@@ -4,7 +4,7 @@ Shape letters: U evaluated users, K slots (best first), R bootstrap rounds.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -14,7 +14,7 @@ from tastemaker.evaluation import metrics
 from tastemaker.features.context import device_context
 from tastemaker.features.traits import ItemTraits
 from tastemaker.terminal import progress
-from tastemaker.types import Float64, Int32, Query
+from tastemaker.types import Float64, Int32, Int64, Query
 
 Recommend = Callable[[Sequence[Query], int], Sequence[Int32]]
 """Gives for each query at most k rows of the catalogue, best first, none of them in the query's history."""
@@ -31,11 +31,13 @@ class Evaluation:
     `users` are the rows of the users with targets; `per_user` has one value for each of them by metric name:
     `recall@k`, `ndcg@k`, `map@k`, `hit_rate@k` for every k, `mrr` over lists of the largest k, `novelty` and, where the items'
     traits are given, `diversity` by tags over lists of the smallest k (0 for an empty list). `overall` has `coverage` and `gini`, of the smallest k.
+    `listed_I` counts the lists of the smallest k that hold each item; empty in what an earlier release saved.
     """
 
     users: Int32
     per_user: dict[str, Float64]
     overall: dict[str, float]
+    listed_I: Int64 = field(default_factory=lambda: np.empty(0, np.int64))
 
     def row(self, seed: int = 0) -> dict[str, float]:
         """Each metric's mean and its 95% user-bootstrap bounds (`<metric>_low`, `<metric>_high`), JSON-able.
@@ -61,6 +63,7 @@ def evaluate(
     *,
     user_ids: Sequence[str] | None = None,
     traits: ItemTraits | None = None,
+    most_users: int | None = None,
     description: str = "evaluating",
 ) -> Evaluation:
     """Asks for one list of max(ks) for every user with targets, and scores it.
@@ -76,6 +79,7 @@ def evaluate(
         ks: Depths.
         user_ids: The queries' user ids; empty where unset.
         traits: Of the items; unset, how unlike the items of a list are is not measured.
+        most_users: Draws so many, always the same ones; unset, all are asked.
         description: Of the progress bar.
 
     Raises:
@@ -84,6 +88,8 @@ def evaluate(
     users = np.flatnonzero(targets.lengths > 0).astype(np.int32)
     if not len(users):
         raise DataError("no user has a test item", mend="import more events, or hold out fewer of them")
+    if most_users is not None and most_users < len(users):
+        users = np.sort(np.random.default_rng(0).choice(users, most_users, replace=False))
     depth = max(ks)
     ranked_UK = np.full((len(users), depth), metrics.PADDING, np.int32)
     with progress(description, len(users)) as advance:
@@ -139,7 +145,8 @@ def _score(
         unlike_U = metrics.intra_list_diversity(top_UK, metrics.tag_similarity(traits))
         per_user["diversity"] = np.nan_to_num(unlike_U)
     overall = {"coverage": metrics.coverage(top_UK, num_items), "gini": metrics.gini(top_UK, num_items)}
-    return Evaluation(users, per_user, overall)
+    listed_I = np.bincount(top_UK[top_UK != metrics.PADDING], minlength=num_items)
+    return Evaluation(users, per_user, overall, listed_I)
 
 
 def bootstrap(values_UM: Float64, seed: int = 0, rounds: int = ROUNDS) -> tuple[Float64, Float64]:

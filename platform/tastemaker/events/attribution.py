@@ -1,43 +1,57 @@
 """Which decision earned which reward. Pure: what is read and written is the consumer's.
 
-A decision with an experiment stays open for its attribution window, counted from when the log received it. A
-click with its request_id that the log received before the window's end, from the same origin, makes its
-reward 1; one click or many. Both outcomes are reported when the window closes, so that at any time the
-rewards reported are those of whole windows: reporting a 1 at once and a 0 late would favour the variant that
-was shown most recently.
+A decision of an experiment stays open for the experiment's window, counted from when the log received it. What counts as a reward
+is the experiment's `Rule`: events of some kinds that carry the decision's request_id (or got it by `last_touch`), that the log received before the window's
+end, from the same origin. The outcome is reported when the window closes, so that at any time the rewards reported are
+those of whole windows: reporting a reward at once and its absence late would favour the variant that was shown most
+recently. Rewards that come after the window are left to reports, which read the whole log again.
 
-A click may overtake its own decision (the gateway answers first). It then waits for `EARLY_MS`.
+An event may overtake its own decision (the gateway answers first). It then waits for `EARLY_MS`. A request that takes
+part in several experiments has a decision open for each, with a window of its own.
 """
 
-import json
+import hashlib
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
+from tastemaker.events.open_decisions import EARLY_MS, Early, Open, assignments_of, encode_open, next_close
 from tastemaker.events.schema import Event
 from tastemaker.state.keys import Keys
 from tastemaker.state.lease import Command
 
-EARLY_MS = 2_000
-REWARD_KINDS = frozenset({"click"})
+MOST_COUNTED = 100
+"""Most events of one decision that add to its reward; a list has fewer items, and what sends more is no person."""
+
+Measure = Literal["any", "items", "value"]
+Rules = Mapping[tuple[str, str], "Rule"]
+"""By (experiment, origin)."""
+Ignored = Literal["repeated", "late", "origin", "unjoined", "too many"]
 
 
-class Open(NamedTuple):
-    """A decision whose window is open; `experiment` is empty for a click that waits for its decision."""
+class Rule(NamedTuple):
+    """What an experiment calls a reward.
 
-    experiment: str
-    variant: str
-    origin: str
-    closes_ms: int
-    reward: int = 0
+    `measure` of events of `kinds` within `window_ms`: "any" is 1 where there is one, "items" the number of distinct items,
+    "value" the sum of the events' values. Decisions that the log received before `since_ms` earn none: units were assigned anew
+    then.
+    """
+
+    window_ms: int
+    kinds: frozenset[str] = frozenset({"click"})
+    measure: Measure = "any"
+    since_ms: int = 0
 
 
 class Outcome(NamedTuple):
-    """The reward of one decision: 1 with a click, 0 without."""
+    """The reward of one decision, 0 without any; `at_ms` is when its window closed, by the log's clock."""
 
     experiment: str
     variant: str
-    reward: int
+    reward: float
+    at_ms: int = 0
+    context: tuple[int, ...] = ()
 
 
 class Logged(NamedTuple):
@@ -49,93 +63,189 @@ class Logged(NamedTuple):
 
 @dataclass
 class Attributed:
-    """What one step over one partition changes: opened or rewarded decisions, and final outcomes."""
+    """What one step over one partition changes: opened or rewarded decisions by request, and final outcomes.
 
-    open: dict[str, Open] = field(default_factory=dict)
+    `ignored` counts by reason the events that might have been rewards and were none.
+    """
+
+    open: dict[str, tuple[Open, ...]] = field(default_factory=dict)
     closed: list[str] = field(default_factory=list)
     outcomes: list[Outcome] = field(default_factory=list)
+    ignored: Counter[Ignored] = field(default_factory=Counter)
 
     def commands(self, keys: Keys, partition: int) -> list[Command]:
         """What to write to the partition's `pending` and `closing`."""
         pending, closing = keys.pending(partition), keys.closing(partition)
         commands: list[Command] = []
-        for request_id, decision in self.open.items():
-            commands.append(("HSET", pending, request_id, encode_open(decision)))
-            commands.append(("ZADD", closing, str(decision.closes_ms), request_id))
+        for request_id, decisions in self.open.items():
+            commands.append(("HSET", pending, request_id, encode_open(decisions)))
+            commands.append(("ZADD", closing, str(next_close(decisions)), request_id))
         for request_id in self.closed:
             commands += [("HDEL", pending, request_id), ("ZREM", closing, request_id)]
         return commands
 
 
-def encode_open(decision: Open) -> str:
-    """JSON for `pending`."""
-    return json.dumps(decision, separators=(",", ":"))
-
-
-def decode_open(text: str) -> Open:
-    """What `encode_open` gave."""
-    return Open(*json.loads(text))
-
-
-def requests_of(decisions: Iterable[Logged], events: Iterable[Logged]) -> list[str]:
-    """The request ids whose open decision `attribute` needs to see, beside those that are due."""
-    clicked = (e.record.request_id for e in events if _may_reward(e.record))
-    return list(dict.fromkeys([*(d.record["request_id"] for d in decisions), *clicked]))
+def requests_of(decisions: Iterable[Logged], events: Iterable[Logged], rules: Rules) -> list[str]:
+    """The request ids whose open decisions `attribute` needs to see, beside those that are due."""
+    kinds = kinds_of(rules)
+    rewarding = (e.record.request_id for e in events if _may_reward(e.record, kinds))
+    return list(dict.fromkeys([*(d.record["request_id"] for d in decisions), *rewarding]))
 
 
 def attribute(
     decisions: Sequence[Logged],
     events: Sequence[Logged],
-    pending: Mapping[str, Open],
+    pending: Mapping[str, tuple[Open, ...]],
     due: Sequence[str],
-    windows_ms: Mapping[tuple[str, str], int],
+    rules: Rules,
 ) -> Attributed:
     """Opens, rewards and closes.
 
     Args:
         decisions: New ones, decoded from JSON, in order.
         events: New events, in order.
-        pending: What is open, at least for `requests_of` and `due`.
-        due: Requests whose window has ended, all events of which have been read.
-        windows_ms: Attribution window by (experiment, origin); decisions of others earn no reward.
+        pending: What is open by request, at least for `requests_of` and `due`.
+        due: Requests with a window that has ended, all events of which have been read.
+        rules: What a reward is; decisions of other experiments earn none.
     """
-    result = Attributed()
-    now_open = dict(pending)
+    step = _Step(pending, rules)
     for received_ms, decision in decisions:
-        origin, experiment = decision["origin"], decision.get("experiment") or ""
-        window_ms = windows_ms.get((experiment, origin))
-        early = now_open.get(decision["request_id"])
-        if window_ms is None or (early is not None and early.experiment):
-            continue
-        closes_ms = received_ms + window_ms
-        in_time = early is not None and early.origin == origin and early.closes_ms - EARLY_MS <= closes_ms
-        opened = Open(experiment, decision["variant"], origin, closes_ms, int(in_time))
-        now_open[decision["request_id"]] = result.open[decision["request_id"]] = opened
+        step.open(received_ms, decision)
     for received_ms, event in events:
-        if _may_reward(event):
-            _reward(event, received_ms, now_open, result)
+        if _may_reward(event, step.kinds):
+            step.reward(event, received_ms)
     for request_id in due:
-        decision, before = now_open.get(request_id), pending.get(request_id)
-        if decision is not None and (before is None or decision.closes_ms != before.closes_ms):
-            continue  # a waiting click's decision has just opened
-        result.open.pop(request_id, None)
-        result.closed.append(request_id)
-        if decision is not None and decision.experiment:
-            result.outcomes.append(Outcome(decision.experiment, decision.variant, decision.reward))
-    return result
+        step.close(request_id)
+    return step.result
 
 
-def _may_reward(event: Event) -> bool:
-    return event.kind in REWARD_KINDS and event.request_id is not None
+class _Step:
+    def __init__(self, pending: Mapping[str, tuple[Open, ...]], rules: Rules) -> None:
+        self._pending, self._rules = pending, rules
+        self._now_open = dict(pending)
+        self.kinds = kinds_of(rules)
+        self.result = Attributed()
+
+    def open(self, received_ms: int, decision: Mapping[str, Any]) -> None:
+        origin, request_id = decision["origin"], decision["request_id"]
+        waiting = self._now_open.get(request_id, ())
+        if any(one.experiment for one in waiting):
+            return  # logged twice
+        early = [event for one in waiting if one.origin == origin for event in one.early]
+        opened = [
+            self._opened(received_ms, origin, assigned, rule, early)
+            for assigned in assignments_of(decision)
+            if (rule := self._rules.get((assigned["experiment"], origin))) is not None
+            and rule.since_ms <= received_ms
+        ]
+        if opened:
+            self._keep(request_id, opened)
+
+    def _opened(
+        self, received_ms: int, origin: str, assigned: Mapping[str, Any], rule: Rule, early: Sequence[Early]
+    ) -> Open:
+        context = tuple(int(place) for place in assigned.get("arm_context") or ())
+        closes_ms = received_ms + rule.window_ms
+        opened = Open(assigned["experiment"], assigned["variant"], origin, closes_ms, context=context)
+        for one in early:
+            rewarded = _rewarded(opened, rule, one, origin)
+            opened = rewarded if isinstance(rewarded, Open) else opened
+        return opened
+
+    def reward(self, event: Event, received_ms: int) -> None:
+        assert event.request_id is not None
+        one = Early(received_ms, event.kind, event.item_id, event.event_id, event.value or 0.0)
+        found = self._now_open.get(event.request_id, ())
+        if not any(decision.experiment for decision in found):
+            self._wait(event.request_id, event.origin, one, found)
+            return
+        after, reasons = list(found), []
+        for n, decision in enumerate(found):
+            rule = self._rules.get((decision.experiment, decision.origin))
+            if rule is not None and one.kind in rule.kinds:
+                rewarded = _rewarded(decision, rule, one, event.origin)
+                if isinstance(rewarded, Open):
+                    after[n] = rewarded
+                else:
+                    reasons.append(rewarded)
+        if after != list(found):
+            self._keep(event.request_id, after)
+        self.result.ignored.update(reasons[:1])
+
+    def _wait(self, request_id: str, origin: str, one: Early, found: Sequence[Open]) -> None:
+        waiting = found[0] if found else Open("", "", origin, one.received_ms + EARLY_MS)
+        if waiting.origin != origin or len(waiting.early) >= MOST_COUNTED:
+            self.result.ignored["unjoined"] += 1
+        else:
+            self._keep(request_id, [waiting._replace(early=(*waiting.early, one))])
+
+    def close(self, request_id: str) -> None:
+        """Closes what ends first; what ends later stays, and is due again by its own time."""
+        decisions, before = self._now_open.get(request_id, ()), self._pending.get(request_id, ())
+        if decisions and (not before or next_close(decisions) != next_close(before)):
+            return  # a waiting event's decision has just opened
+        closes_ms = next_close(decisions) if decisions else 0
+        for decision in decisions:
+            if decision.closes_ms > closes_ms:
+                continue
+            if self._is_void(decision):
+                continue
+            if decision.experiment:
+                self.result.outcomes.append(_outcome(decision))
+            else:
+                self.result.ignored["unjoined"] += len(decision.early)
+        if left := [decision for decision in decisions if decision.closes_ms > closes_ms]:
+            self._keep(request_id, left)
+        else:
+            self.result.open.pop(request_id, None)
+            self.result.closed.append(request_id)
+
+    def _is_void(self, decision: Open) -> bool:
+        rule = self._rules.get((decision.experiment, decision.origin))
+        return rule is not None and decision.closes_ms - rule.window_ms < rule.since_ms
+
+    def _keep(self, request_id: str, decisions: Sequence[Open]) -> None:
+        self._now_open[request_id] = self.result.open[request_id] = tuple(decisions)
 
 
-def _reward(event: Event, received_ms: int, now_open: dict[str, Open], result: Attributed) -> None:
-    assert event.request_id is not None
-    decision = now_open.get(event.request_id)
-    if decision is None:
-        decision = Open("", "", event.origin, received_ms + EARLY_MS, 1)
-    elif decision.reward or decision.origin != event.origin or received_ms > decision.closes_ms:
-        return
-    else:
-        decision = decision._replace(reward=1)
-    now_open[event.request_id] = result.open[event.request_id] = decision
+def _outcome(decision: Open) -> Outcome:
+    experiment, variant, _, closes_ms, reward, _, context, _ = decision
+    return Outcome(experiment, variant, reward, closes_ms, context)
+
+
+def _rewarded(decision: Open, rule: Rule, one: Early, origin: str) -> Open | Ignored:
+    """The decision with one more event in its reward, or why that is none."""
+    if decision.origin != origin:
+        return "origin"
+    if one.kind not in rule.kinds:
+        return "unjoined"
+    if one.received_ms > decision.closes_ms:
+        return "late"
+    if len(decision.counted) >= MOST_COUNTED:
+        return "too many"
+    return _with(decision, rule, one) or "repeated"
+
+
+def _with(decision: Open, rule: Rule, one: Early) -> Open | None:
+    """The decision with one more event in its reward; None where that is in it already."""
+    if rule.measure == "any":
+        return None if decision.reward else decision._replace(reward=1)
+    name = _short(one.item_id if rule.measure == "items" else one.event_id)
+    if name in decision.counted:
+        return None
+    added = 1 if rule.measure == "items" else one.value
+    return decision._replace(reward=decision.reward + added, counted=(*decision.counted, name))
+
+
+def _short(id_: str) -> str:
+    """12 hexadecimal digits that tell the ids of one decision apart."""
+    return hashlib.blake2b(id_.encode(), digest_size=6).hexdigest()
+
+
+def kinds_of(rules: Rules) -> frozenset[str]:
+    """The kinds of events that may be a reward of some experiment."""
+    return frozenset().union(*(rule.kinds for rule in rules.values()))
+
+
+def _may_reward(event: Event, kinds: frozenset[str]) -> bool:
+    return event.kind in kinds and event.request_id is not None

@@ -11,8 +11,9 @@ from typing import Any, NamedTuple
 import redis
 from pydantic import ValidationError
 
-from tastemaker.events.attribution import Logged, Open, decode_open, requests_of
+from tastemaker.events.attribution import Logged, Rules, requests_of
 from tastemaker.events.log import Entry, entries, queue_range
+from tastemaker.events.open_decisions import Open, assignments_fit, decode_open
 from tastemaker.events.progress import Progress
 from tastemaker.events.schema import Event, broken_rule
 from tastemaker.state.connection import state_errors
@@ -108,10 +109,20 @@ def read_batches(
     }
 
 
-def read_pending(client: redis.Redis, keys: Keys, batches: Mapping[int, Batch]) -> dict[int, dict[str, Open]]:
-    """By partition, the open decisions that a batch may reward, close or open again."""
+def read_pending(
+    client: redis.Redis,
+    keys: Keys,
+    batches: Mapping[int, Batch],
+    events: Mapping[int, Sequence[Logged]],
+    rules: Rules,
+) -> dict[int, dict[str, tuple[Open, ...]]]:
+    """By partition and request, the open decisions that a batch may reward, close or open again.
+
+    `events` are those of the batches, with the requests that `last_touch` found.
+    """
     wanted = {
-        p: list(dict.fromkeys([*requests_of(b.decisions, b.events), *b.due])) for p, b in batches.items()
+        p: list(dict.fromkeys([*requests_of(b.decisions, events[p], rules), *b.due]))
+        for p, b in batches.items()
     }
     wanted = {p: request_ids for p, request_ids in wanted.items() if request_ids}
     with state_errors("read open decisions"):
@@ -119,7 +130,7 @@ def read_pending(client: redis.Redis, keys: Keys, batches: Mapping[int, Batch]) 
         for partition, request_ids in wanted.items():
             pipe.hmget(keys.pending(partition), request_ids)
         replies = pipe.execute()
-    pending: dict[int, dict[str, Open]] = {p: {} for p in batches}
+    pending: dict[int, dict[str, tuple[Open, ...]]] = {p: {} for p in batches}
     for (partition, request_ids), reply in zip(wanted.items(), replies, strict=True):
         found = zip(request_ids, reply, strict=True)
         pending[partition] = {request_id: decode_open(text) for request_id, text in found if text is not None}
@@ -205,6 +216,8 @@ def _decisions(found: Sequence[Entry], decision_table: MakeTable) -> tuple[list[
 def _broken(decision: Mapping[str, Any], received_ms: int) -> str | None:
     if decision.get("experiment") and not decision.get("variant"):
         return "variant is missing: a decision of an experiment needs one"
+    if not assignments_fit(decision):
+        return "assignments must name experiment and variant, and places from 0 as arm_context"
     if decision["timestamp_ms"] < 0:
         return f"timestamp_ms is {decision['timestamp_ms']}, must be at least 0"
     return _ahead(decision["timestamp_ms"], received_ms)

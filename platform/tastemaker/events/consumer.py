@@ -6,6 +6,7 @@ per stream: applied (every step) and archived (every `ARCHIVE_SECONDS`); a strea
 
 Events are applied in the order in which the log received them; one that comes late does not re-sort a
 history. What spans partitions (posteriors, item totals) is summed up from theirs and written anew: see `effects`.
+Where a part of a cluster is away, the other partitions go on: see `apart`.
 """
 
 import gc
@@ -23,18 +24,22 @@ import redis
 from tastemaker import telemetry
 from tastemaker.config import Settings
 from tastemaker.errors import StateError
+from tastemaker.events.apart import Apart
 from tastemaker.events.archiver import Archiver, AtOnce, Written
-from tastemaker.events.attribution import Open, Outcome, attribute
+from tastemaker.events.attribution import Ignored, Outcome, Rules, attribute
 from tastemaker.events.batch import Batch, Refused, is_late, read_batches, read_pending
 from tastemaker.events.drained import is_drained
 from tastemaker.events.effects import Applied, Effects, Rewards
 from tastemaker.events.forgetting import without_erased
 from tastemaker.events.history import NOT_HISTORY, push_commands
+from tastemaker.events.last_touch import Touched, last_touch, read_shown, users_of
+from tastemaker.events.open_decisions import Open
 from tastemaker.events.owners import Owners, divided, read_owners
 from tastemaker.events.partitions import PartitionLeases
 from tastemaker.events.progress import Positions
 from tastemaker.events.schema import Event
 from tastemaker.home import Home
+from tastemaker.state.cluster import Cluster
 from tastemaker.state.connection import state_errors
 from tastemaker.state.keys import Keys
 from tastemaker.state.lease import LEASE_SECONDS, Command
@@ -51,6 +56,7 @@ class _Change(NamedTuple):
 
     commands: list[Command]
     outcomes: list[Outcome]
+    ignored: Counter[Ignored]
     refused: list[Refused]
 
 
@@ -102,6 +108,8 @@ class StreamConsumer:
         self._archiver = Archiver(client, keys, home, rewards.decision_table)
         self._writer = writer or AtOnce()
         self._writing: Future[Written] | None = None
+        self._apart = Apart(in_parts=isinstance(client, Cluster))
+        self._sums_are_old = False
         self._archive_at = self._project_at = self._merge_at = 0.0
 
     def step(self) -> Step:
@@ -122,7 +130,8 @@ class StreamConsumer:
         while time.monotonic() < deadline:
             self._archive_at = self._project_at = self._merge_at = 0.0
             step = self.step()
-            if step.partitions and not step.projected and is_drained(self._client, self._keys):
+            is_idle = step.partitions and not step.projected and not self._apart.is_waiting
+            if is_idle and is_drained(self._client, self._keys):
                 return True
             if not (step.behind or step.projected):
                 time.sleep(poll_seconds)
@@ -149,29 +158,32 @@ class StreamConsumer:
 
     def _step(self, fences: Mapping[int, int]) -> Step:
         try:
-            if self._positions.follow(fences):
-                self._rewards.roll_up(None)  # who held them before may have died in between
+            # Who held them before may have died in between.
+            self._sums_are_old |= self._positions.follow(fences)
+            if self._sums_are_old:
+                self._sums_are_old = not self._apart.attempt(self._sum_up, otherwise=False)
             telemetry.CONSUMER_PARTITIONS.labels(self._keys.catalogue).set(len(fences))
             return self._work() if fences else Step()
         except StateError:
             self._leases.doubt()
             self._positions.forget()
+            self._apart.begin()
             raise
 
+    def _sum_up(self) -> bool:
+        self._rewards.roll_up(None)
+        return True
+
     def _work(self) -> Step:
-        batches = read_batches(
-            self._client, self._keys, self._positions.progress, self._rewards.decision_table
-        )
-        self._report_lag(batches)
-        outcomes = self._apply({p: batch for p, batch in batches.items() if not batch.is_empty})
+        batches, outcomes = self._advance()
         archived = projected = 0
         behind = any(batch.behind for batch in batches.values())
         if time.monotonic() >= self._merge_at:
-            self._merge()
+            self._apart.attempt(self._merge, otherwise=None)
             self._merge_at = time.monotonic() + MERGE_SECONDS
         if time.monotonic() >= self._project_at:
             began = time.monotonic()
-            projected = self._effects.project()
+            projected = self._apart.attempt(self._effects.project, otherwise=0)
             ended = time.monotonic()
             # Where there is more to do, a share of the time goes to it, and the rest to events.
             more = projected and not behind
@@ -182,7 +194,7 @@ class StreamConsumer:
             self._archive_at = time.monotonic() + ARCHIVE_SECONDS  # on a full disk as well: the rest goes on
             self._writing = self._writer.submit(self._archiver.write, dict(self._positions.progress))
         if self._writing is not None and self._writing.done():
-            archived = self._trim()
+            archived = self._apart.attempt(self._trim, otherwise=0)
         return Step(
             len(batches),
             sum(len(batch.events) for batch in batches.values()),
@@ -192,6 +204,33 @@ class StreamConsumer:
             projected,
             behind,
         )
+
+    def _advance(self) -> tuple[dict[int, Batch], int]:
+        """Reads and applies what is new in all partitions, or in those that can be; gives it, and the final outcomes."""
+        batches: dict[int, Batch] = {}
+        outcomes, failed = 0, None
+        for group in self._apart.groups(self._positions.progress):
+            try:
+                found, finals = self._advance_group(group)
+                batches |= found
+                outcomes += finals
+            except StateError as error:
+                if not self._apart.is_on:
+                    raise
+                self._leases.doubt()
+                self._positions.doubt(group)
+                self._apart.rest(group)
+                telemetry.SET_BACK.labels(self._keys.catalogue).inc()
+                failed = error
+        if failed is not None and not batches:
+            raise failed
+        self._report_lag(batches)
+        return batches, outcomes
+
+    def _advance_group(self, partitions: Sequence[int]) -> tuple[dict[int, Batch], int]:
+        at = {p: self._positions.progress[p] for p in partitions}
+        batches = read_batches(self._client, self._keys, at, self._rewards.decision_table)
+        return batches, self._apply({p: batch for p, batch in batches.items() if not batch.is_empty})
 
     def _trim(self) -> int:
         """Once the writing under way is over, takes what is on disk out of the streams; gives the number of entries."""
@@ -212,8 +251,10 @@ class StreamConsumer:
         if not batches:
             return 0
         batches = without_erased(self._client, self._keys, batches)
-        windows_ms = self._rewards.windows_ms()  # after reading: a decision's experiment is there before it
-        pending = read_pending(self._client, self._keys, batches)
+        rules = self._rewards.rules()  # after reading: a decision's experiment is there before it
+        touched = self._touched(batches, rules)
+        answering = {p: one.events for p, one in touched.items()}
+        pending = read_pending(self._client, self._keys, batches, answering, rules)
         touching = {p: self._touching(batch) for p, batch in batches.items()}
         events = {p: [event for _, event in found] for p, found in touching.items() if found}
         owners = read_owners(
@@ -224,8 +265,9 @@ class StreamConsumer:
             p: self._change(
                 p,
                 batch,
+                touched[p],
                 pending[p],
-                windows_ms,
+                rules,
                 touching[p],
                 applied.get(p, Applied([], {})),
                 owners.get(p, {}),
@@ -237,7 +279,7 @@ class StreamConsumer:
         outcomes = [outcome for change in changes.values() for outcome in change.outcomes]
         if outcomes:
             self._rewards.roll_up({outcome.experiment for outcome in outcomes})
-        self._rewards.count(outcomes)
+        self._rewards.count(outcomes, sum((change.ignored for change in changes.values()), Counter()))
         self._count(batches.values(), sum(map(len, touching.values())), changes.values())
         return len(outcomes)
 
@@ -245,25 +287,33 @@ class StreamConsumer:
         self,
         partition: int,
         batch: Batch,
-        pending: Mapping[str, Open],
-        windows_ms: Mapping[tuple[str, str], int],
+        touched: Touched,
+        pending: Mapping[str, tuple[Open, ...]],
+        rules: Rules,
         touching: Sequence[tuple[int, Event]],
         applied: Applied,
         owners: Owners,
     ) -> _Change:
-        attributed = attribute(batch.decisions, batch.events, pending, batch.due, windows_ms)
+        attributed = attribute(batch.decisions, touched.events, pending, batch.due, rules)
         unapplied = [
             Refused("events", batch.entries[touching[n][0]], why) for n, why in applied.refused.items()
         ]
         commands = [
             *attributed.commands(self._keys, partition),
+            *touched.commands(self._keys, max((one.received_ms for one in batch.decisions), default=0)),
             *self._rewards.commands(partition, attributed.outcomes),
             *self._history_commands(divided([event for _, event in touching], owners)[0]),
             *applied.commands,
             *(one.letter(self._keys, partition) for one in (*batch.poison, *unapplied)),
             *(one.removal(self._keys, partition) for one in (*batch.poison, *batch.forgotten)),
         ]
-        return _Change(commands, attributed.outcomes, batch.poison + unapplied)
+        return _Change(commands, attributed.outcomes, attributed.ignored, batch.poison + unapplied)
+
+    def _touched(self, batches: Mapping[int, Batch], rules: Rules) -> dict[int, Touched]:
+        """By partition, events with the requests that they answer."""
+        users = {p: users_of(batch.decisions, batch.events, rules) for p, batch in batches.items()}
+        shown = read_shown(self._client, self._keys, users)
+        return {p: last_touch(b.decisions, b.events, shown[p], rules) for p, b in batches.items()}
 
     def _touching(self, batch: Batch) -> list[tuple[int, Event]]:
         """The events that touch the state of users and items, each with its place in the batch: live, and not late."""

@@ -8,7 +8,7 @@ from typing import NamedTuple, Protocol
 
 import pyarrow as pa
 
-from tastemaker.events.attribution import Outcome
+from tastemaker.events.attribution import Ignored, Outcome, Rules
 from tastemaker.events.log import Entry
 from tastemaker.events.owners import Owners
 from tastemaker.events.schema import Event
@@ -18,8 +18,8 @@ from tastemaker.state.lease import Command
 class Rewards(Protocol):
     """Who wants the rewards: `experiments.posterior.RewardJoiner`."""
 
-    def windows_ms(self) -> dict[tuple[str, str], int]:
-        """Attribution window by (experiment, origin) of the experiments whose rewards count."""
+    def rules(self) -> Rules:
+        """What a reward is, for the experiments whose rewards count."""
 
     def commands(self, partition: int, outcomes: Sequence[Outcome]) -> list[Command]:
         """What final outcomes write to their partition."""
@@ -27,8 +27,8 @@ class Rewards(Protocol):
     def roll_up(self, experiments: Iterable[str] | None) -> None:
         """Brings catalogue-wide totals up to date; of all experiments for None."""
 
-    def count(self, outcomes: Iterable[Outcome]) -> None:
-        """Counts outcomes in the metrics."""
+    def count(self, outcomes: Iterable[Outcome], ignored: Mapping[Ignored, int]) -> None:
+        """Counts outcomes in the metrics, and by reason the events that were no reward."""
 
     def decision_table(self, decisions: Sequence[Entry]) -> pa.Table:
         """Decisions as the table to archive."""

@@ -100,7 +100,13 @@ def erase_online(
         client.delete(keys.recorded)  # requests without their users: nobody knows which are whose
         try:
             return {
-                "records": _delete(client, keys.user(user_id), keys.history(user_id), keys.profile(user_id)),
+                "records": _delete(
+                    client,
+                    keys.user(user_id),
+                    keys.history(user_id),
+                    keys.profile(user_id),
+                    keys.shown(user_id),
+                ),
                 "lists": _delete(
                     cache, keys.stored_list(user_id), keys.cached_lists(user_id), keys.paged_lists(user_id)
                 ),

@@ -15,6 +15,7 @@ import redis
 
 from tastemaker.state.connection import state_errors
 from tastemaker.state.keys import Keys
+from tastemaker.state.layout import raise_first
 from tastemaker.state.lease import LEASE_SECONDS, queue_acquire, queue_release, queue_renew
 
 # KEYS: the consumers. ARGV: token, time to live in ms. Gives the living ones' tokens.
@@ -42,13 +43,14 @@ class PartitionLeases:
         self._every_seconds = seconds / 10
         self._token = secrets.token_hex(16)
         self._fences: dict[int, int] = {}
+        self._unsure: dict[int, int] = {}
         self._renew_at = 0.0
 
     def hold(self) -> dict[int, int]:
         """The fence of each held partition.
 
         Ten times in a lease's life, and always while nothing is held, all leases are renewed in one round trip, and what
-        is held moves towards the fair share.
+        is held moves towards the fair share. A partition whose part of a cluster is away is not held meanwhile.
 
         Raises:
             StateError: Redis/Valkey cannot be reached.
@@ -72,6 +74,8 @@ class PartitionLeases:
     def release(self) -> None:
         """Gives all up and is no longer counted among the living."""
         with state_errors("release the consumer's leases"):
+            self._fences |= self._unsure
+            self._unsure = {}
             self._give_up(list(self._fences))
             self._client.zrem(self._keys.consumers, self._token)
 
@@ -79,10 +83,17 @@ class PartitionLeases:
         """Forgets the leases that were lost; gives the fair share."""
         pipe: Any = self._client.pipeline(transaction=False)
         pipe.eval(_BEAT, 1, self._keys.consumers, self._token, str(self._ttl_ms))
-        for partition in self._fences:
+        known = self._fences | self._unsure
+        for partition in known:
             queue_renew(pipe, self._keys.partition_lease(partition), self._token, self._ttl_ms)
-        alive, *renewed = pipe.execute()
-        self._fences = {p: f for (p, f), kept in zip(self._fences.items(), renewed, strict=True) if kept}
+        alive, *renewed = pipe.execute(raise_on_error=False)
+        raise_first([alive])
+        away = {p for p, kept in zip(known, renewed, strict=True) if isinstance(kept, Exception)}
+        if away == {*known}:
+            raise_first(renewed)
+        kept = {p: f for (p, f), kept in zip(known.items(), renewed, strict=True) if kept}
+        self._fences = {p: f for p, f in kept.items() if p not in away}
+        self._unsure = {p: f for p, f in kept.items() if p in away}
         return fair_share(self._keys.partitions, sorted(alive).index(self._token), len(alive))
 
     def _give_up(self, partitions: list[int]) -> None:
@@ -93,16 +104,21 @@ class PartitionLeases:
         pipe.execute()
 
     def _take(self, most: int) -> None:
-        others = [p for p in range(self._keys.partitions) if p not in self._fences]
+        others = [p for p in range(self._keys.partitions) if p not in self._fences and p not in self._unsure]
         random.shuffle(others)  # so that two that look at once seldom want the same
         pipe: Any = self._client.pipeline(transaction=False)
         for partition in others:
             pipe.exists(self._keys.partition_lease(partition))
-        free = [p for p, taken in zip(others, pipe.execute(), strict=True) if not taken][:most]
+        replies = pipe.execute(raise_on_error=False)
+        if others and all(isinstance(reply, Exception) for reply in replies):
+            raise_first(replies)
+        free = [p for p, taken in zip(others, replies, strict=True) if taken == 0][:most]
         for partition in free:
             keys = self._keys.partition_lease(partition), self._keys.partition_fence(partition)
             queue_acquire(pipe, keys, self._token, self._ttl_ms)
-        self._fences.update({p: int(f) for p, f in zip(free, pipe.execute(), strict=True) if f})
+        replies = pipe.execute(raise_on_error=False)
+        taken = {p: f for p, f in zip(free, replies, strict=True) if not isinstance(f, Exception)}
+        self._fences.update({p: int(f) for p, f in taken.items() if f})
 
 
 def fair_share(partitions: int, place: int, alive: int) -> int:

@@ -1,6 +1,6 @@
 """How far a consumer has come in each partition that it holds, and the commits that move it on."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import redis
@@ -8,6 +8,7 @@ import redis
 from tastemaker.errors import StateError
 from tastemaker.state.connection import state_errors
 from tastemaker.state.keys import Keys
+from tastemaker.state.layout import raise_first
 from tastemaker.state.lease import Command, queue_commit
 
 _START = "0-0"
@@ -57,6 +58,7 @@ class Positions:
         """
         kept = {p for p in self.progress if fences.get(p) == self._fences[p]}
         new = [p for p in fences if p not in kept]
+        taken = any(self._fences.get(p) != fence for p, fence in fences.items())
         with state_errors("read the consumer's offsets"):
             pipe = self._client.pipeline(transaction=False)
             for partition in new:
@@ -65,11 +67,16 @@ class Positions:
         self.progress = {p: self.progress[p] for p in kept}
         self.progress |= {p: Progress.decode(reply) for p, reply in zip(new, replies, strict=True)}
         self._fences = dict(fences)
-        return bool(new)
+        return taken
 
     def forget(self) -> None:
         """Has `follow` read all offsets again, after an error: a commit may have gone through unseen."""
         self.progress, self._fences = {}, {}
+
+    def doubt(self, partitions: Iterable[int]) -> None:
+        """The same for some of the partitions."""
+        for partition in partitions:
+            self.progress.pop(partition, None)
 
     def commit(self, commands: Mapping[int, Sequence[Command]], after: Mapping[int, Progress]) -> None:
         """Carries out each partition's commands and moves it on, both or neither.
@@ -85,7 +92,9 @@ class Positions:
                 queue_commit(
                     pipe, guard, self._fences[p], commands[p], before=before, after=progress.encode()
                 )
-            replies = pipe.execute()
-        if not all(replies):
+            replies = pipe.execute(raise_on_error=False)
+            done = {p: at for (p, at), reply in zip(after.items(), replies, strict=True) if reply == 1}
+            self.progress.update(done)
+            raise_first(replies)
+        if len(done) < len(after):
             raise StateError("another process has taken a partition's lease", mend="let it work")
-        self.progress.update(after)

@@ -1,31 +1,23 @@
-r"""Which variant a unit gets: a pure function of a hash and probabilities, the same in every process.
+"""Which variant a unit gets in one experiment: a pure function of a hash and probabilities, the same in every process.
 
-A unit's bucket is the first 8 bytes of SHA-256 over the UTF-8 texts salt, scope and unit joined by NUL bytes,
-read as a big-endian number, its top 53 bits divided by 2^53: a number in [0, 1) that a double holds exactly.
-Variants lie on [0, 1) in their order, each as wide as its probability. A fixed split's scope is the
-experiment's name; a bandit's is the name, a colon and the number of the epoch, so that each epoch draws anew.
-
-| salt | scope | unit | bucket |
-|---|---|---|---|
-| s1 | checkout | user-1 | 0.4937115679076297 |
-| s1 | checkout | user-2 | 0.2672596927420634 |
-| s2 | checkout | user-1 | 0.7662987400795563 |
-| s1 | checkout:3 | user-1 | 0.823100510462958 |
-| s1 | checkout | ü | 0.6962507595302515 |
-
-The first by hand: `printf 's1\0checkout\0user-1' | sha256sum` begins 7e63e19dd1f58ff0, and
-(0x7e63e19dd1f58ff0 >> 11) / 2^53 = 0.49371…
+The hash is `hashing`'s, which units take part at all is `layers`'; who keeps what a bandit drew is `router`.
 """
 
-import hashlib
+import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from tastemaker.experiments.definition import Experiment, Fixed
+from tastemaker.experiments.hashing import bucket, pick
 
 FIXED_POLICY = "fixed"
 """Policy version of a fixed split."""
+FORCED_POLICY = "forced"
+"""Policy version of what a tester asked for."""
+_LOGGED = (
+    "layer", "experiment", "variant", "unit", "epoch", "propensity", "propensities", "policy_version", "policy_hash",
+)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +25,8 @@ class Assignment:
     """A unit's variant in one experiment, and how likely it was.
 
     `propensity` is the probability with which `variant` was drawn, `propensities` that of every variant in
-    order: as they were at the draw, which for a bandit is the unit's first exposure in the epoch.
+    order: as they were at the draw, which for a bandit is the unit's first exposure in the epoch. `unit` is the id that was
+    assigned, `generation` the experiment's, `arm_context` the places of the request at the draw that a policy on context saw.
     """
 
     experiment: str
@@ -45,30 +38,29 @@ class Assignment:
     policy_hash: str
     epoch: int = 0
     policy: Mapping[str, Any] | None = field(default=None, compare=False)
+    layer: str = "default"
+    unit: str = ""
+    generation: int = 0
+    arm_context: tuple[int, ...] = ()
 
+    def logged(self) -> str:
+        """JSON as the decision log keeps it: what a reader needs who has no definition."""
+        content = {name: getattr(self, name) for name in _LOGGED}
+        if self.arm_context:
+            content["arm_context"] = self.arm_context
+        return json.dumps(content, separators=(",", ":"), ensure_ascii=False)
 
-def bucket(salt: str, scope: str, unit: str) -> float:
-    """A number in [0, 1), uniform over units. See the module's text for the rule and test vectors.
+    def kept(self) -> dict[str, Any]:
+        """Its fields without the policy, which its experiment's definition says."""
+        fields = asdict(self)
+        del fields["policy"]
+        return fields
 
-    >>> bucket("s1", "checkout", "user-1")
-    0.4937115679076297
-    """
-    digest = hashlib.sha256(f"{salt}\0{scope}\0{unit}".encode()).digest()
-    return (int.from_bytes(digest[:8], "big") >> 11) / 2**53
-
-
-def pick(probabilities: Sequence[float], point: float) -> int:
-    """The place in `probabilities` (which add up to 1) that holds `point` of [0, 1).
-
-    >>> [pick([0.5, 0.25, 0.25], x) for x in (0.0, 0.49, 0.5, 0.75, 0.999)]
-    [0, 0, 1, 2, 2]
-    """
-    edge = 0.0
-    for place, probability in enumerate(probabilities):
-        edge += probability
-        if point < edge:
-            return place
-    return len(probabilities) - 1  # the sum fell short of 1 by rounding
+    @classmethod
+    def of_kept(cls, fields: Mapping[str, Any], policy: Mapping[str, Any] | None = None) -> "Assignment":
+        """The assignment whose fields `kept` gave, read from JSON or MessagePack; an earlier release kept fewer."""
+        listed = {name: tuple(fields.get(name, ())) for name in ("propensities", "arm_context")}
+        return cls(**{**fields, **listed}, policy=policy)
 
 
 def assign_fixed(experiment: Experiment, unit: str) -> Assignment:
@@ -80,11 +72,28 @@ def assign_fixed(experiment: Experiment, unit: str) -> Assignment:
     assert isinstance(experiment.allocation, Fixed)
     weights = experiment.allocation.weights
     place = pick(weights, bucket(experiment.salt, experiment.name, unit))
-    return assignment_of(experiment, place, weights, FIXED_POLICY)
+    return assignment_of(experiment, unit, place, weights, FIXED_POLICY)
+
+
+def assign_forced(experiment: Experiment, unit: str, variant: str) -> Assignment:
+    """The variant that a tester asked for; drawn by nobody, so its propensity is 1.
+
+    Raises:
+        ExperimentError: The experiment has no such variant.
+    """
+    place = experiment.variant_names.index(experiment.variant(variant).name)
+    certain = [float(place == other) for other in range(len(experiment.variants))]
+    return assignment_of(experiment, unit, place, certain, FORCED_POLICY)
 
 
 def assignment_of(
-    experiment: Experiment, place: int, propensities: Sequence[float], policy_version: str, epoch: int = 0
+    experiment: Experiment,
+    unit: str,
+    place: int,
+    propensities: Sequence[float],
+    policy_version: str,
+    epoch: int = 0,
+    arm_context: tuple[int, ...] = (),
 ) -> Assignment:
     """The assignment that gives variant number `place`."""
     variant = experiment.variants[place]
@@ -98,4 +107,8 @@ def assignment_of(
         policy_hash=experiment.policy_hash(variant.name),
         epoch=epoch,
         policy=variant.policy,
+        layer=experiment.layer,
+        unit=unit,
+        generation=experiment.course.generation,
+        arm_context=arm_context,
     )

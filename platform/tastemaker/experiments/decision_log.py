@@ -39,6 +39,10 @@ class Decision:
     made; `policy` what the variant changed about the stages; `past_hash` names the history and record that were read, empty
     where they are nothing; `forced` is the rung of the kill switch, `catalogue_epoch` the lineage and epoch of the put items. Of
     a page of a longer list `first_position` is where in it the page begins, and `cached_from` the request that the list was made for.
+
+    `assignments` are those of all layers, see `logged_assignments`; the single fields are the default layer's, or those of the one
+    layer that there is. A tester's answer is in no experiment: `forced_variants` says what was asked for, as `experiment=variant`.
+    That of a user of the catalogue's holdout, `held_out`, is in none either.
     """
 
     decision_id: str
@@ -78,6 +82,9 @@ class Decision:
     catalogue_epoch: str = ""
     k: int = 0
     first_position: int = 0
+    assignments: Sequence[str] = ()
+    forced_variants: Sequence[str] = ()
+    held_out: bool = False
 
 
 _STRINGS, _MAP = pa.list_(pa.string()), pa.map_
@@ -95,6 +102,7 @@ _COLUMNS: dict[str, Any] = {
     "feature_names": _STRINGS, "features": pa.list_(pa.float32()), "shadow_of": pa.string(),
     "request": pa.string(), "past_hash": pa.string(), "policy": pa.string(), "forced": pa.string(),
     "catalogue_epoch": pa.string(), "k": pa.int32(), "first_position": pa.int32(),
+    "assignments": _STRINGS, "forced_variants": _STRINGS, "held_out": pa.bool_(),
 }  # fmt: skip
 DECISION_SCHEMA = pa.schema(list(_COLUMNS.items()), metadata={"schema": str(SCHEMA)})
 """Columns of the Parquet days; `received_ms` is when the log took the record, by the log's clock."""
@@ -156,6 +164,22 @@ def decisions_in(table: pa.Table) -> list[Decision]:
         for name in ("context", "timings_ms"):
             row[name] = dict(row[name] or ())
     return [Decision(**{name: row[name] for name in _FIELDS if row.get(name) is not None}) for row in rows]
+
+
+def logged_assignments(decision: Decision) -> list[dict[str, Any]]:
+    """A decision's assignments, one a layer, the default layer's first; empty where it is outside of all experiments.
+
+    Each has layer, experiment, variant, unit (the id that was assigned), epoch, propensity, propensities, policy_version and
+    policy_hash; `arm_context` where a policy looked at the request. Of a record of an earlier release, which had one layer, they
+    are made of the single fields.
+    """
+    if decision.assignments:
+        return [json.loads(text) for text in decision.assignments]
+    if decision.experiment is None:
+        return []
+    names = ("experiment", "variant", "unit", "epoch", "propensity", "policy_version", "policy_hash")
+    single = {name: getattr(decision, name) for name in names}
+    return [{"layer": "default", **single, "propensities": list(decision.propensities)}]
 
 
 def append_decision(client: redis.Redis, keys: Keys, decision: Decision, settings: StateSettings) -> None:

@@ -1,134 +1,220 @@
-"""What bandits know: decisions with and without a reward, per variant. The reward joiner alone writes it."""
+"""What bandits know: decisions with and without a reward, per variant, and sums over them. The reward joiner alone writes it.
 
-from collections.abc import Iterable, Mapping, Sequence
+Every number is a sum over decisions whose window has closed, so that those of partitions add up to those of the whole. Discounted
+sums weigh the decision of time t by `2^((t - l) / h)`, with h the half life and l the landmark, the beginning of an era of
+`ERA_HALF_LIVES` half lives: weights grow towards the present instead of shrinking into the past, so that what was summed is never
+touched again [Cormode, Shkapenyuk, Srivastava & Xu 2009, forward decay]. A reader divides by the weight of the newest decision: time
+stands still where none comes, and propensities follow from the statistics alone.
+
+Fields are `variant:kind` of these kinds, discounted ones with `~h.era` behind: `successes` and `failures` (decisions with and
+without a reward, never discounted), `count`, `sum`, `squares` of rewards, and of policies on context `xx.i.j` (sum of x_i x_j, i <= j) and
+`x.i` (sum of x_i times reward).
+"""
+
+import hashlib
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-import pyarrow as pa
+import numpy as np
 import redis
 
-from tastemaker import telemetry
 from tastemaker.events.attribution import Outcome
-from tastemaker.events.log import Entry
-from tastemaker.experiments.bandits import thompson_probabilities
-from tastemaker.experiments.decision_log import decision_table
-from tastemaker.experiments.definition import Experiment, ExperimentStore, Thompson
+from tastemaker.experiments.allocation import Adaptive, Contextual, Fixed, shares
+from tastemaker.experiments.definition import Experiment
+from tastemaker.experiments.policies.arms import Arm
+from tastemaker.experiments.policies.linear import LinearArm, LinearPosterior
 from tastemaker.state.connection import state_errors
 from tastemaker.state.keys import Keys
-from tastemaker.state.lease import Command
 
-_SUCCESSES, _FAILURES = "successes", "failures"
-# KEYS: an experiment's totals. ARGV: their version, then fields and values in turn.
-_WRITE = """
-if tonumber(redis.call('HGET', KEYS[1], 'version') or '-1') > tonumber(ARGV[1]) then return 0 end
-redis.call('HSET', KEYS[1], 'version', unpack(ARGV))
-return 1
-"""
+ERA_HALF_LIVES = 64
+MOST_REWARD = 1e12
+"""Rewards beyond count as this, as an event's value may not be larger."""
+NEWEST, VERSION = "newest_ms", "version"
+_MOST_KEPT = 4096
+_DEFAULT_REWARD = Experiment.model_fields["reward"].default
 
 
 @dataclass(frozen=True, slots=True)
 class Posterior:
-    """Counts per variant of decisions whose window has closed; `version` grows with every change."""
+    """Sums per variant of decisions whose window has closed; `version` grows with every change.
+
+    Args:
+        successes: Decisions with a reward.
+        failures: Decisions without one.
+        version: Of all decisions how many.
+        sums: All other sums by variant and kind.
+        newest_ms: When the newest decision's window closed, by the log's clock.
+    """
 
     successes: Mapping[str, float] = field(default_factory=dict)
     failures: Mapping[str, float] = field(default_factory=dict)
     version: int = 0
+    sums: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    newest_ms: int = 0
+    _known: dict[Any, Any] = field(default_factory=dict, compare=False, repr=False)
 
     @classmethod
     def decode(cls, fields: Mapping[str, str]) -> "Posterior":
         """The posterior in the reply to HGETALL; absent counts are 0."""
-        counts: dict[str, dict[str, float]] = {_SUCCESSES: {}, _FAILURES: {}}
+        kinds: dict[str, dict[str, float]] = {}
         for key, value in fields.items():
-            variant, _, kind = key.rpartition(":")
-            if kind in counts:
-                counts[kind][variant] = float(value)
-        return cls(counts[_SUCCESSES], counts[_FAILURES], int(fields.get("version", 0)))
-
-    def shares(self, experiment: Experiment) -> tuple[float, ...]:
-        """Probability with which a unit that is new in the epoch draws each variant, in order."""
-        assert isinstance(experiment.allocation, Thompson)
-        return thompson_probabilities(
-            tuple(self.successes.get(name, 0.0) for name in experiment.variant_names),
-            tuple(self.failures.get(name, 0.0) for name in experiment.variant_names),
-            experiment.allocation.floor,
-            experiment.allocation.prior,
+            variant, colon, kind = key.rpartition(":")
+            if colon:
+                kinds.setdefault(variant, {})[kind] = float(value)
+        return cls(
+            {name: sums.pop("successes") for name, sums in kinds.items() if "successes" in sums},
+            {name: sums.pop("failures") for name, sums in kinds.items() if "failures" in sums},
+            int(fields.get(VERSION, 0)),
+            {name: sums for name, sums in kinds.items() if sums},
+            int(float(fields.get(NEWEST, 0))),
         )
 
+    def shares(self, experiment: Experiment, context: tuple[int, ...] = ()) -> tuple[float, ...]:
+        """Probability with which a unit that is new in the epoch draws each variant, in order.
 
-def read_posterior(client: redis.Redis, keys: Keys, experiment: str) -> Posterior:
-    """The totals of an experiment; of one without rewards yet, all 0.
+        Args:
+            experiment: Whose posterior this is.
+            context: What `allocation.arm_context` gave for the request.
+        """
+        names = experiment.variant_names
+        return self._once(  # type: ignore[no-any-return]
+            (experiment.allocation, names, context),
+            lambda: shares(experiment.allocation, self, names, context),
+        )
+
+    def arms(self, names: Sequence[str], half_life_seconds: float | None) -> tuple[Arm, ...]:
+        """Counts and sums of each variant, discounted where a half life is given."""
+        return tuple(self._arm(name, half_life_seconds) for name in names)
+
+    def regression(
+        self, names: Sequence[str], half_life_seconds: float | None, dimension: int, ridge: float
+    ) -> LinearPosterior:
+        """Ridge regressions of all variants, discounted where a half life is given."""
+        return self._once(  # type: ignore[no-any-return]
+            (names, half_life_seconds, dimension, ridge),
+            lambda: LinearPosterior.of(
+                [self._linear_arm(name, half_life_seconds, dimension) for name in names], ridge
+            ),
+        )
+
+    def _once(self, key: Any, make: Any) -> Any:
+        if key not in self._known:
+            if len(self._known) >= _MOST_KEPT:
+                self._known.clear()
+            self._known[key] = make()
+        return self._known[key]
+
+    def _arm(self, name: str, half_life_seconds: float | None) -> Arm:
+        sums = dict(self._sums(name, half_life_seconds))
+        if half_life_seconds is not None:
+            return Arm(sums.get("count", 0.0), sums.get("sum", 0.0), sums.get("squares", 0.0))
+        successes = self.successes.get(name, 0.0)
+        return Arm(
+            successes + self.failures.get(name, 0.0),
+            sums.get("sum", successes),
+            sums.get("squares", successes),
+        )
+
+    def _linear_arm(self, name: str, half_life_seconds: float | None, dimension: int) -> LinearArm:
+        gram_DD, moment_D = np.zeros((dimension, dimension)), np.zeros(dimension)
+        for kind, value in self._sums(name, half_life_seconds):
+            head, *places = kind.split(".")
+            at = tuple(int(place) for place in places)
+            if head in ("x", "xx") and max(at) < dimension:
+                if head == "x":
+                    moment_D[at] = value
+                else:
+                    gram_DD[at] = gram_DD[at[::-1]] = value
+        return LinearArm(gram_DD, moment_D)
+
+    def _sums(self, name: str, half_life_seconds: float | None) -> Iterator[tuple[str, float]]:
+        """Kinds and sums of a variant; those of all eras together, by their weight at `newest_ms`."""
+        totals: dict[str, float] = {}
+        for kind, value in self.sums.get(name, {}).items():
+            plain, discounted, suffix = kind.partition("~")
+            if half_life_seconds is None and not discounted:
+                totals[plain] = value
+            elif half_life_seconds is not None and discounted:
+                half_life, _, era = suffix.rpartition(".")
+                if float(half_life) == half_life_seconds:
+                    now = _weight(self.newest_ms, int(era), half_life_seconds)
+                    totals[plain] = totals.get(plain, 0.0) + value / now
+        return iter(totals.items())
+
+
+def increments(outcome: Outcome, allocation: Fixed | Adaptive, is_real: bool) -> Iterator[tuple[str, float]]:
+    """What one outcome adds to which fields.
+
+    Args:
+        outcome: A decision's reward.
+        allocation: Of its experiment.
+        is_real: Whether rewards are any numbers; else they are 0 and 1.
+
+    >>> list(increments(Outcome("e", "a", 3.0), Fixed(weights=(0.5, 0.5)), True))
+    [('a:successes', 1.0), ('a:sum', 3.0), ('a:squares', 9.0)]
+    """
+    reward = max(-MOST_REWARD, min(MOST_REWARD, outcome.reward))
+    half_life = allocation.half_life_seconds if isinstance(allocation, Adaptive) else None
+    yield f"{outcome.variant}:{'successes' if reward else 'failures'}", 1.0
+    weight, suffix = 1.0, ""
+    if half_life is not None:
+        era = _era(outcome.at_ms, half_life)
+        weight, suffix = _weight(outcome.at_ms, era, half_life), f"~{half_life!r}.{era}"
+        yield f"{outcome.variant}:count{suffix}", weight
+    if half_life is not None or is_real:
+        yield f"{outcome.variant}:sum{suffix}", weight * reward
+        yield f"{outcome.variant}:squares{suffix}", weight * reward * reward
+    if isinstance(allocation, Contextual):
+        places = sorted(outcome.context)
+        for n, i in enumerate(places):
+            yield f"{outcome.variant}:x.{i}{suffix}", weight * reward
+            for j in places[n:]:
+                yield f"{outcome.variant}:xx.{i}.{j}{suffix}", weight
+
+
+def _era(at_ms: int, half_life_seconds: float) -> int:
+    return int(at_ms // (1000 * half_life_seconds * ERA_HALF_LIVES))
+
+
+def _weight(at_ms: int, era: int, half_life_seconds: float) -> float:
+    """Of time `at_ms` by the landmark of `era`, from 1 to 2^64 within it; what is older than 900 half lives has no weight left."""
+    half_lives = at_ms / (1000 * half_life_seconds) - era * ERA_HALF_LIVES
+    return float(2.0 ** max(-900.0, min(half_lives, 900.0)))
+
+
+def posterior_name(experiment: Experiment) -> str:
+    """What the sums of an experiment are kept under: another name wherever they would mean something else.
+
+    That is, where its units were assigned anew, and by what a reward is and what of the request is looked at; of an
+    experiment that has all of these as they are by default it is the experiment's name, as in the previous release.
+    """
+    allocation = experiment.allocation
+    looked_at = (*allocation.features, allocation.dimension) if isinstance(allocation, Contextual) else ()
+    meaning = (experiment.course.generation, experiment.reward, *looked_at)
+    if meaning == (0, _DEFAULT_REWARD):
+        return experiment.name
+    digest = hashlib.sha256(json.dumps(meaning).encode()).hexdigest()[:12]
+    return f"{experiment.name}.{digest}"
+
+
+def read_posterior(client: redis.Redis, keys: Keys, name: str) -> Posterior:
+    """The totals of that `posterior_name`; of an experiment without rewards yet, all 0.
 
     Raises:
         StateError: Redis/Valkey cannot be reached.
     """
-    with state_errors(f"read the posterior of {experiment}"):
-        reply: Any = client.hgetall(keys.posterior(experiment))
+    with state_errors(f"read the posterior of {name}"):
+        reply: Any = client.hgetall(keys.posterior(name))
     return Posterior.decode(reply)
 
 
-class RewardJoiner:
-    """Counts the rewards of every experiment, running or stopped: the `Rewards` of `events.effects`.
-
-    Counts are kept per partition, where a consumer writes them together with its offset, and summed up. Any consumer may
-    do so at any time, without a lease: counts only grow, and so does the version, their sum. Totals of a smaller version
-    are not written over those of a larger one, and whoever sums up after the last count has the largest.
-    """
-
-    def __init__(self, client: redis.Redis, keys: Keys) -> None:
-        self._client, self._keys = client, keys
-        self._store = ExperimentStore(client, keys)
-
-    def windows_ms(self) -> dict[tuple[str, str], int]:
-        """Attribution window by (experiment, origin)."""
-        return {(e.name, e.origin): e.attribution_window_ms for e in self._store.list()}
-
-    def commands(self, partition: int, outcomes: Sequence[Outcome]) -> list[Command]:
-        """Increments of the partition's counts."""
-        return [
-            ("HINCRBY", self._keys.posterior_part(partition, experiment), _field(variant, reward), "1")
-            for experiment, variant, reward in outcomes
-        ]
-
-    def roll_up(self, experiments: Iterable[str] | None) -> None:
-        """Sums the partitions' counts into the experiment's posterior; of all experiments for None."""
-        with state_errors("sum up posteriors"):
-            wanted = None if experiments is None else set(experiments)
-            for experiment in self._store.list():
-                if wanted is None or experiment.name in wanted:
-                    self._roll_up(experiment)
-
-    def _roll_up(self, experiment: Experiment) -> None:
-        pipe: Any = self._client.pipeline(transaction=False)
-        for partition in range(self._keys.partitions):
-            pipe.hgetall(self._keys.posterior_part(partition, experiment.name))
-        totals = _sum(pipe.execute())
-        self._write(experiment.name, totals)
-        if isinstance(experiment.allocation, Thompson):
-            posterior = Posterior.decode({name: str(count) for name, count in totals.items()})
-            for variant, share in zip(experiment.variant_names, posterior.shares(experiment), strict=True):
-                telemetry.PROPENSITY.labels(self._keys.catalogue, experiment.name, variant).set(share)
-
-    def _write(self, experiment: str, totals: Mapping[str, int]) -> None:
-        fields = [word for name, count in totals.items() for word in (name, str(count))]
-        self._client.eval(_WRITE, 1, self._keys.posterior(experiment), str(sum(totals.values())), *fields)
-
-    def count(self, outcomes: Iterable[Outcome]) -> None:
-        """Counts rewards in the metrics."""
-        for experiment, variant, reward in outcomes:
-            telemetry.REWARDS.labels(self._keys.catalogue, experiment, variant).inc(reward)
-
-    def decision_table(self, decisions: Sequence[Entry]) -> pa.Table:
-        """Decisions as the table to archive."""
-        return decision_table(decisions)
-
-
-def _field(variant: str, reward: int) -> str:
-    return f"{variant}:{_SUCCESSES if reward else _FAILURES}"
-
-
-def _sum(parts: Iterable[Mapping[str, str]]) -> dict[str, int]:
-    totals: dict[str, int] = {}
+def total_of(parts: Iterable[Mapping[str, str]]) -> dict[str, float]:
+    """Fields of the whole of those of its parts, each field summed in the order of parts; of times the newest."""
+    totals: dict[str, float] = {}
     for part in parts:
-        for name, count in part.items():
-            totals[name] = totals.get(name, 0) + int(count)
+        for name, text in part.items():
+            before = totals.get(name, 0.0)
+            totals[name] = max(before, float(text)) if name == NEWEST else before + float(text)
     return totals

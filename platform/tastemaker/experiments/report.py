@@ -1,28 +1,30 @@
 """An experiment's outcome as numbers to print, plot and keep as JSON."""
 
 import time
+from typing import Final
 
 import numpy as np
 
 from tastemaker.config import Strict
-from tastemaker.errors import ExperimentError
-from tastemaker.experiments.definition import Experiment, Fixed
+from tastemaker.data.item_archive import current_items
+from tastemaker.errors import DataError, ExperimentError
+from tastemaker.experiments.advice import Advice, advise
+from tastemaker.experiments.comparisons import MetricReport, compare, corrected, p_values_of
+from tastemaker.experiments.definition import Experiment
+from tastemaker.experiments.guardrails import GuardrailReport, check_guardrails
+from tastemaker.experiments.measures import count
+from tastemaker.experiments.metrics import METRICS, Metric, metric_of
+from tastemaker.experiments.multiplicity import benjamini_hochberg, holm
+from tastemaker.experiments.novelty import novelty
 from tastemaker.experiments.observations import Observations, read_observations
-from tastemaker.experiments.statistics import (
-    UnitTotals,
-    ratio,
-    ratio_lift,
-    srm_bandit,
-    srm_fixed,
-    unit_totals,
-)
+from tastemaker.experiments.segments import SegmentReport, by_segment
+from tastemaker.experiments.srm import Srm, srm_draws
+from tastemaker.experiments.timeline import Look, TrafficBin, over_time, traffic
+from tastemaker.experiments.weighing import Weighing, influences
 from tastemaker.home import Home
-from tastemaker.types import Bool, Float64
+from tastemaker.types import Float64, Int64
 
-METRICS = ("clicks_per_request", "clicks_per_impression", "rewarded_requests")
-"""Ratio metrics; the last is the share of requests with any click, which bandits learn from."""
-SRM_ALARM = 0.001
-_NUM_BINS = 40
+_DAY_MS: Final = 86_400_000
 
 
 class VariantReport(Strict):
@@ -51,34 +53,51 @@ class LiftReport(Strict):
     reason: str | None = None
 
 
-class TrafficBin(Strict):
-    """What happened from `start_ms` for the length of a bin; lists run over the variants in order.
+class Trend(Strict):
+    """How a variant's lift changes with the days since a unit's first decision: relative change of the metric's ratio per day."""
 
-    `propensities` are the means over new units, null where there was none.
-    """
-
-    start_ms: int
-    requests: tuple[int, ...]
-    new_units: tuple[int, ...]
-    propensities: tuple[float, ...] | None
+    variant: str
+    slope: float
+    low: float
+    high: float
+    p_value: float
+    days: tuple[float, ...]
+    lifts: tuple[float, ...]
+    lows: tuple[float, ...]
+    highs: tuple[float, ...]
+    fades: bool
 
 
 class ExperimentReport(Strict):
-    """All of it. The first variant is the control; intervals are at `level`, clustered by unit."""
+    """All of it. The first variant is the control; intervals are at `level`, clustered by unit.
+
+    `lifts` are those of `metric` at one moment that was fixed before; `looks`, `metrics` and `segments` have the always-valid ones too.
+    """
 
     experiment: str
     hypothesis: str
     origin: str
+    state: str
     allocation: str
     metric: str
     level: float
     units: int
     requests: int
     open_requests: int
+    unknown_events: int
+    first_ms: int
+    last_ms: int
     variants: tuple[VariantReport, ...]
     lifts: tuple[LiftReport, ...]
     srm_p_value: float
+    srm_always_valid_p_value: float
     srm_alarm: bool
+    advice: Advice
+    metrics: tuple[MetricReport, ...]
+    guardrails: tuple[GuardrailReport, ...]
+    looks: tuple[Look, ...]
+    trends: tuple[Trend, ...]
+    segments: tuple[SegmentReport, ...]
     bin_ms: int
     traffic: tuple[TrafficBin, ...]
 
@@ -87,127 +106,176 @@ def build_report(
     home: Home,
     catalogue: str,
     experiment: Experiment,
-    metric: str = "clicks_per_request",
+    metric: str | None = None,
     *,
     level: float = 0.95,
     now_ms: int | None = None,
 ) -> ExperimentReport:
     """The outcome of an experiment, from the Parquet days.
 
-    Under a fixed split all requests weigh alike; a bandit's weigh 1 / propensity.
+    Decisions weigh 1 / the propensity of their variant, which under one fixed split is all the same.
 
     Args:
         home: Holds the days.
         catalogue: The experiment's.
         experiment: As it ran.
-        metric: One of `METRICS`.
+        metric: One of `METRICS`, to be judged by; unset is the experiment's own.
         level: Of the intervals.
         now_ms: Decisions whose attribution window is open then are left out and counted; unset is now.
 
     Raises:
         ExperimentError: An unknown metric, or no decision yet.
     """
-    if metric not in METRICS:
-        raise ExperimentError("metric", value=metric, limit=f"one of: {', '.join(METRICS)}")
+    primary = metric_of(metric or experiment.metric)
     seen = read_observations(
         home, catalogue, experiment, round(time.time() * 1000) if now_ms is None else now_ms
     )
-    totals = _totals(seen, experiment, metric)
-    p_value = _srm(seen, experiment)
-    bin_ms, traffic = _traffic(seen)
+    weighing = Weighing(experiment, level, _num_items(home, catalogue, seen))
+    reports = _metrics(seen, primary, weighing)
+    guardrails = check_guardrails(seen, weighing)
+    split, trends = _srm(seen), _trends(seen, primary, weighing)
+    first_ms, last_ms = int(seen.shown_ms_R.min()), int(seen.shown_ms_R.max())
+    bin_ms, bins = traffic(seen)
     return ExperimentReport(
         experiment=experiment.name,
         hypothesis=experiment.hypothesis,
         origin=experiment.origin,
+        state=experiment.state,
         allocation=experiment.allocation.kind,
-        metric=metric,
+        metric=primary.name,
         level=level,
-        units=len(set(seen.unit_R)),
+        units=len(np.unique(seen.unit_R)),
         requests=len(seen),
         open_requests=seen.num_open,
-        variants=tuple(_variant(seen, experiment, totals, v, level) for v in range(len(experiment.variants))),
-        lifts=tuple(_lift(experiment, totals, v, level) for v in range(1, len(experiment.variants))),
-        srm_p_value=p_value,
-        srm_alarm=p_value < SRM_ALARM,
+        unknown_events=seen.unknown_events,
+        first_ms=first_ms,
+        last_ms=last_ms,
+        variants=tuple(_variant(seen, weighing, reports[0], v) for v in range(weighing.num_variants)),
+        lifts=tuple(_lift(reports[0], v) for v in range(1, weighing.num_variants)),
+        srm_p_value=split.p_value,
+        srm_always_valid_p_value=split.always_valid_p_value,
+        srm_alarm=split.alarm,
+        advice=advise(
+            reports[0],
+            guardrails,
+            srm_alarm=split.alarm,
+            level=level,
+            effect=weighing.effect(primary),
+            ran_ms=last_ms - first_ms,
+            units=len(np.unique(seen.unit_R)),
+            fading=[trend.variant for trend in trends if trend.fades],
+            runs=experiment.state == "running",
+        ),
+        metrics=reports,
+        guardrails=guardrails,
+        looks=_looks(seen, primary, weighing),
+        trends=trends,
+        segments=by_segment(seen, primary, _others(primary), weighing),
         bin_ms=bin_ms,
-        traffic=traffic,
+        traffic=bins,
     )
 
 
-def _totals(seen: Observations, experiment: Experiment, metric: str) -> UnitTotals:
-    numerator_R = (seen.clicks_R > 0).astype(np.float64) if metric == "rewarded_requests" else seen.clicks_R
-    denominator_R = seen.impressions_R if metric == "clicks_per_impression" else np.ones(len(seen))
-    drawn_R = seen.propensity_RV[np.arange(len(seen)), seen.variant_R]
-    propensity_R = None if isinstance(experiment.allocation, Fixed) else drawn_R
-    num_variants = len(experiment.variants)
-    return unit_totals(
-        seen.unit_R, seen.variant_R, numerator_R, denominator_R, num_variants, propensity_R=propensity_R
+def _num_items(home: Home, catalogue: str, seen: Observations) -> int:
+    """Of the catalogue; of what was shown, where nothing was imported."""
+    try:
+        return max(current_items(home, catalogue).num_rows, len(seen.slates.items), 1)
+    except DataError:
+        return max(len(seen.slates.items), 1)
+
+
+def _metrics(seen: Observations, primary: Metric, weighing: Weighing) -> tuple[MetricReport, ...]:
+    """The primary one first, corrected for several variants alone; the others are corrected together."""
+    first = compare(seen, primary, weighing)
+    others = [compare(seen, metric, weighing) for metric in _others(primary)]
+    return (
+        *corrected([first], holm(p_values_of([first])).tolist()),
+        *corrected(others, benjamini_hochberg(p_values_of(others)).tolist()),
     )
 
 
-def _variant(
-    seen: Observations, experiment: Experiment, totals: UnitTotals, v: int, level: float
-) -> VariantReport:
-    rows_R = seen.variant_R == v
-    clicks, impressions = seen.clicks_R[rows_R].sum(), seen.impressions_R[rows_R].sum()
-    value, low, high = _value(totals, v, level)
+def _others(primary: Metric) -> list[Metric]:
+    return [metric for metric in METRICS.values() if metric != primary]
+
+
+def _variant(seen: Observations, weighing: Weighing, primary: MetricReport, v: int) -> VariantReport:
+    rows_R, window_ms = seen.variant_R == v, weighing.experiment.attribution_window_ms
+    clicks = count(seen, "click", window_ms)[rows_R].sum()
+    impressions = count(seen, "impression", window_ms)[rows_R].sum()
+    variant, value = weighing.experiment.variants[v], primary.values[v]
     return VariantReport(
-        name=experiment.variants[v].name,
-        alias=experiment.variants[v].alias,
-        units=len(set(seen.unit_R[rows_R])),
+        name=variant.name,
+        alias=variant.alias,
+        units=len(np.unique(seen.unit_R[rows_R])),
         requests=int(rows_R.sum()),
         impressions=int(impressions),
         clicks=int(clicks),
         click_rate=float(clicks / impressions) if impressions else None,
-        value=value,
-        low=low,
-        high=high,
+        value=value.value,
+        low=value.low,
+        high=value.high,
     )
 
 
-def _value(totals: UnitTotals, v: int, level: float) -> tuple[float | None, float | None, float | None]:
-    try:
-        estimate = ratio(totals, v, level)
-    except ExperimentError:
-        return None, None, None  # too few units so far
-    return estimate.value, estimate.low, estimate.high
+def _lift(primary: MetricReport, v: int) -> LiftReport:
+    one = primary.comparisons[v - 1]
+    return LiftReport(
+        variant=one.variant,
+        value=one.lift.value,
+        low=one.lift.low,
+        high=one.lift.high,
+        p_value=one.p_value,
+        reason=one.reason,
+    )
 
 
-def _lift(experiment: Experiment, totals: UnitTotals, v: int, level: float) -> LiftReport:
-    name = experiment.variants[v].name
-    try:
-        lift = ratio_lift(totals, 0, v, level)
-    except ExperimentError as error:
-        return LiftReport(variant=name, reason=str(error))
-    return LiftReport(variant=name, value=lift.value, low=lift.low, high=lift.high, p_value=lift.p_value)
-
-
-def _srm(seen: Observations, experiment: Experiment) -> float:
+def _srm(seen: Observations) -> Srm:
     first = seen.first_exposures()
-    if isinstance(experiment.allocation, Fixed):
-        counts = np.bincount(seen.variant_R[first], minlength=len(experiment.variants))
-        return srm_fixed(counts.tolist(), experiment.allocation.weights)
-    return srm_bandit(seen.variant_R[first], seen.propensity_RV[first])
+    return srm_draws(seen.variant_R[first], seen.propensity_RV[first])
 
 
-def _traffic(seen: Observations) -> tuple[int, tuple[TrafficBin, ...]]:
-    start_ms = int(seen.timestamp_ms_R.min())
-    bin_ms = max(1, -(-(int(seen.timestamp_ms_R.max()) + 1 - start_ms) // _NUM_BINS))
-    bin_R = (seen.timestamp_ms_R - start_ms) // bin_ms
-    new_R = np.zeros(len(seen), bool)
-    new_R[seen.first_exposures()] = True
-    return bin_ms, tuple(
-        _bin(seen, start_ms + b * bin_ms, bin_R == b, new_R) for b in range(int(bin_R.max()) + 1)
-    )
+def _looks(seen: Observations, primary: Metric, weighing: Weighing) -> tuple[Look, ...]:
+    if primary.kind == "variant":
+        return ()
+    return over_time(influences(seen, weighing.measured(seen, primary), weighing), primary, weighing)
 
 
-def _bin(seen: Observations, start_ms: int, in_bin_R: Bool, new_R: Bool) -> TrafficBin:
-    num_variants = seen.propensity_RV.shape[1]
-    new = in_bin_R & new_R
-    means: Float64 | None = seen.propensity_RV[new].mean(axis=0) if new.any() else None
-    return TrafficBin(
-        start_ms=start_ms,
-        requests=tuple(np.bincount(seen.variant_R[in_bin_R], minlength=num_variants).tolist()),
-        new_units=tuple(np.bincount(seen.variant_R[new], minlength=num_variants).tolist()),
-        propensities=None if means is None else tuple(means.tolist()),
-    )
+def _trends(seen: Observations, primary: Metric, weighing: Weighing) -> tuple[Trend, ...]:
+    """By days since a unit's first decision; none where decisions do not reach into a third day, or under a policy that learns."""
+    if primary.kind != "ratio" or weighing.learns:
+        return ()
+    found = weighing.measured(seen, primary)
+    first_ms_U = np.full(len(seen.units), np.iinfo(np.int64).max)
+    np.minimum.at(first_ms_U, seen.unit_R, seen.shown_ms_R)
+    day_R = (seen.shown_ms_R - first_ms_U[seen.unit_R]) // _DAY_MS
+    day_K = day_R[found.row_K]
+    if day_K.max(initial=0) < 2:
+        return ()
+    trends: list[Trend] = []
+    for v in range(1, weighing.num_variants):
+        try:
+            one = novelty(
+                seen.unit_R[found.row_K], seen.variant_R[found.row_K], day_K, found.numerator_K, found.denominator_K, 0, v,
+                num_variants=weighing.num_variants, level=weighing.level,
+            )  # fmt: skip
+        except ExperimentError:
+            continue  # too few units on too few days
+        trends.append(
+            Trend(
+                variant=weighing.experiment.variants[v].name,
+                slope=one.slope,
+                low=one.low,
+                high=one.high,
+                p_value=one.p_value,
+                days=_numbers(one.day_D),
+                lifts=_numbers(one.lift_D),
+                lows=_numbers(one.low_D),
+                highs=_numbers(one.high_D),
+                fades=bool(one.fades),
+            )
+        )
+    return tuple(trends)
+
+
+def _numbers(values: Float64 | Int64) -> tuple[float, ...]:
+    return tuple(float(value) for value in values)

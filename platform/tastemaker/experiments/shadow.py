@@ -54,9 +54,14 @@ class ShadowReport:
 
 
 def shadow_report(
-    home: Home, catalogue: str, since_ms: int, until_ms: int, origin: Origin = "live"
+    home: Home,
+    catalogue: str,
+    since_ms: int,
+    until_ms: int,
+    origin: Origin = "live",
+    bundle: str | None = None,
 ) -> ShadowReport:
-    """The newest shadow bundle of a span of time.
+    """One shadow bundle in a span of time.
 
     Args:
         home: Holds the archive.
@@ -64,22 +69,24 @@ def shadow_report(
         since_ms: Answers from the later of then and the bundle's first answer on.
         until_ms: Answers before then.
         origin: Of the requests.
+        bundle: Its id; unset, the bundle that was the shadow last.
 
     Raises:
-        ExperimentError: No request was mirrored.
+        ExperimentError: No request was mirrored to it.
         DataError: A file cannot be read.
     """
     span = (pc.field("timestamp_ms") >= since_ms) & (pc.field("timestamp_ms") < until_ms)
     of_origin = span & (pc.field("origin") == origin)
     rows = read_days(home / "decisions" / catalogue, _READ, "decision_id", of_origin).to_pylist()
     shadows = [row for row in rows if row["shadow_of"] is not None]
-    if not shadows:
-        raise ExperimentError(
-            f"no {origin} request of the time was mirrored",
-            mend="point the alias shadow at a version, and see that gateways and the consumer run",
-        )
-    bundle = shadows[-1]["bundle"]
+    bundle = bundle or (shadows[-1]["bundle"] if shadows else None)
     mine = [row for row in shadows if row["bundle"] == bundle]
+    if bundle is None or not mine:
+        to = f" to bundle {bundle}" if bundle else ""
+        raise ExperimentError(
+            f"no {origin} request of the time was mirrored{to}",
+            mend="point the alias shadow at the version, and see that gateways and the consumer run",
+        )
     shown = [
         row for row in rows if row["shadow_of"] is None and row["timestamp_ms"] >= mine[0]["timestamp_ms"]
     ]

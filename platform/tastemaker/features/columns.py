@@ -17,7 +17,7 @@ from pydantic import Field
 from tastemaker.config import Strict
 from tastemaker.data.schema import Column
 from tastemaker.features.ragged import ranges
-from tastemaker.features.ranking_data import Bag
+from tastemaker.features.ranking_batch import Bag
 from tastemaker.features.recency import recency_weights
 from tastemaker.features.rows import placed, spliced
 from tastemaker.types import Float32, Int32, Int64

@@ -13,7 +13,7 @@ from typing import Literal, get_args
 import numpy as np
 
 from tastemaker.errors import DataError
-from tastemaker.features.ranking_data import QUERY_PREFIX, Bag
+from tastemaker.features.ranking_batch import QUERY_PREFIX, Bag
 from tastemaker.types import DEVICES, Int8, Int64, Query, device_row
 
 ContextTable = Literal["hours", "weekdays", "seasons", "devices"]
@@ -21,7 +21,12 @@ CONTEXT_TABLES: tuple[ContextTable, ...] = get_args(ContextTable)
 NUM_ROWS: Mapping[ContextTable, int] = {"hours": 25, "weekdays": 8, "seasons": 5, "devices": len(DEVICES) + 1}
 LOCAL_TIME, DEVICE = "local_time", "device"
 """Keys of a request's context."""
+HOURS = "hours"
+"""What a part of the day is named by, as a device is by `DEVICE`."""
 _HOUR_MS = 3_600_000
+_HOURS_OF_PART = 4
+PARTS_OF_DAY = tuple(f"{first}-{first + _HOURS_OF_PART - 1}" for first in range(0, 24, _HOURS_OF_PART))
+"""Six parts of four hours: `0-3` up to `20-23`."""
 
 
 def query_feature(table: ContextTable) -> str:
@@ -97,6 +102,25 @@ def local_time_ms(text: str) -> int:
             mend="correct it, or leave it out",
         ) from error  # fmt: skip
     return int(shown.timestamp() * 1000)
+
+
+def part_of_day(shown_ms_N: Int64) -> Int64:
+    """The place among `PARTS_OF_DAY` (N,) of moments, as clocks show them.
+
+    >>> PARTS_OF_DAY[int(part_of_day(np.array([local_time_ms("2026-11-24T18:30")]))[0])]
+    '16-19'
+    """
+    return shown_ms_N // _HOUR_MS % 24 // _HOURS_OF_PART
+
+
+def hours_of(context: Mapping[str, str]) -> str:
+    """The part of the day at which a request is made where the user is; empty where it does not say.
+
+    Raises:
+        DataError: See `local_time_ms`.
+    """
+    text = context.get(LOCAL_TIME)
+    return "" if text is None else PARTS_OF_DAY[int(part_of_day(np.array([local_time_ms(text)]))[0])]
 
 
 def context_bags(tables: Sequence[ContextTable], rows: Mapping[ContextTable, Int64]) -> dict[str, Bag]:

@@ -16,7 +16,7 @@ from tastemaker.features.columns import HISTORY, ItemColumns, share_of_history
 from tastemaker.features.context import ContextTable, context_bags, context_rows
 from tastemaker.features.negatives import NegativeSampler
 from tastemaker.features.ragged import ranges
-from tastemaker.features.ranking_data import Bag
+from tastemaker.features.ranking_batch import Bag
 from tastemaker.features.rejected import Rejected
 from tastemaker.types import Float32, Int32, Int64
 

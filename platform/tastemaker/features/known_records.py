@@ -67,6 +67,11 @@ class KnownRecords:
         place = place_of(query.context) or self._homes.get(query.user_id)
         return self.features(query.user_id, item_index, query.now_ms, query.now_ms, place)
 
+    def of_strangers(self, query: Query, item_index: Int32) -> Float32:
+        """The same where nothing is known of the user: what serving computes for a query without a record."""
+        place = place_of(query.context) or self._homes.get(query.user_id)
+        return features_for(UserState(), self.candidates(item_index, query.now_ms), query.now_ms, place)
+
     def features(
         self, user_id: str, item_index: Int32, moment_ms: int, now_ms: int, place: Place | None = None
     ) -> Float32:

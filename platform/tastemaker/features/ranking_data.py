@@ -3,69 +3,28 @@
 Candidates come from retrievers fitted before the labels' time, labels are items that those retrievers have not seen:
 a source's score must mean the same here as when it serves. Not for hydration itself (a stage) or for losses (models).
 
-Shape letters: N candidates of all requests, K of one, B of one batch, F dense features, T targets, G requests (groups),
-V values.
+Shape letters: N candidates of all requests, K of one, F dense features, T targets, G requests (groups).
 """
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal, NamedTuple, get_args
+from typing import Literal, get_args
 
 import numpy as np
 
 from tastemaker.errors import DataError
+from tastemaker.features.ranking_batch import (
+    POSITION,
+    Bag,
+    RankingBatch,
+    without_context,
+    without_records,
+)
 from tastemaker.types import Bool, Candidates, Float32, Int32, Int64
 
 Target = Literal["click", "like", "purchase", "watch"]
 TARGETS: tuple[Target, ...] = get_args(Target)
 CLICK: Target = "click"
-POSITION, QUERY_PREFIX = "position", "query_"
-"""Features that training hides at times, so that their row 0 is learned: the slot, and what a request's context says."""
-
-
-class Bag(NamedTuple):
-    """Bags of table rows end to end: the next `lengths[b]` of `values` are bag b's, each with its weight."""
-
-    values: Int64
-    lengths: Int64
-    weights: Float32
-
-    @classmethod
-    def singles(cls, rows_B: Int32 | Int64) -> "Bag":
-        """One bag of each row alone."""
-        return cls(rows_B.astype(np.int64), np.ones(len(rows_B), np.int64), np.ones(len(rows_B), np.float32))
-
-    @classmethod
-    def concat(cls, parts: Sequence["Bag"]) -> "Bag":
-        """The bags of all parts, in order."""
-        return cls(*(np.concatenate(arrays) for arrays in zip(*parts, strict=True)))
-
-    def times(self, number: int) -> "Bag":
-        """The same bags, `number` times over."""
-        values, lengths, weights = self
-        return Bag(np.tile(values, number), np.tile(lengths, number), np.tile(weights, number))
-
-    def kept(self, keep_B: Bool) -> "Bag":
-        """The bags where `keep_B` is true."""
-        keep_V = np.repeat(keep_B, self.lengths)
-        return Bag(self.values[keep_V], self.lengths[keep_B], self.weights[keep_V])
-
-    def padded(self, num_bags: int) -> "Bag":
-        """The same bags, and empty ones up to `num_bags`."""
-        missing = np.zeros(num_bags - len(self.lengths), np.int64)
-        return Bag(self.values, np.concatenate([self.lengths, missing]), self.weights)
-
-
-class RankingBatch(NamedTuple):
-    """Whole requests, padded with empty candidates behind the last to a fixed B.
-
-    `offsets_G1[g]:offsets_G1[g + 1]` are request g's candidates; what lies behind `offsets_G1[-1]` is padding.
-    """
-
-    dense_BF: Float32
-    bags: dict[str, Bag]
-    label_BT: Float32
-    offsets_G1: Int64
 
 
 @dataclass(frozen=True)
@@ -74,6 +33,7 @@ class RankingData:
 
     `label_NT` has a column for each of `targets`, NaN where a label is unknown; a click is always known. `num_missed`
     counts items that users took and no source proposed: they are no positives here, as the ranker can never see them.
+    `weight_N` is how much each candidate counts should it be a click; unset, all count alike.
     """
 
     dense_NF: Float32
@@ -82,6 +42,7 @@ class RankingData:
     offsets_G1: Int64
     targets: tuple[Target, ...] = (CLICK,)
     num_missed: int = 0
+    weight_N: Float32 | None = None
 
     @classmethod
     def build(
@@ -191,6 +152,17 @@ class RankingData:
         ]
         return replace(self, bags=tuple(hidden))
 
+    def without_records(self, nobody_F: Float32, share: float, seed: int) -> "RankingData":
+        """The same requests, about `share` of them as if their user's record were unknown.
+
+        Args:
+            nobody_F: See `features.request_features.of_nobody`.
+            share: 0 hides none, 1 all.
+            seed: Decides which.
+        """
+        hidden_G = np.random.default_rng([seed, 3]).random(len(self)) < share
+        return replace(self, dense_NF=without_records(self.dense_NF, nobody_F, hidden_G[self.request_index]))
+
     def take(self, groups: Sequence[int] | Int64, keep_N: Bool | None = None) -> "RankingData":
         """The requests at `groups`, in that order, with those of their candidates that `keep_N` names; unset keeps all."""
         parts = [np.arange(self.offsets_G1[g], self.offsets_G1[g + 1]) for g in groups]
@@ -204,7 +176,10 @@ class RankingData:
             ]
         rows = np.concatenate(parts) if parts else np.empty(0, np.int64)
         offsets_G1 = _offsets([len(part) for part in parts])
-        return RankingData(self.dense_NF[rows], tuple(bags), self.label_NT[rows], offsets_G1, self.targets)
+        weight_N = None if self.weight_N is None else self.weight_N[rows]
+        return RankingData(
+            self.dense_NF[rows], tuple(bags), self.label_NT[rows], offsets_G1, self.targets, weight_N=weight_N
+        )
 
     def split(self, share: float, seed: int) -> tuple["RankingData", "RankingData"]:
         """Two parts of whole requests: one to fit on, and at least one request, about `share`, held out of it.
@@ -234,6 +209,8 @@ class RankingData:
         epoch: int = 0,
         negative_share: float = 1.0,
         hidden_share: float = 0.0,
+        nobody_F: Float32 | None = None,
+        hidden_records: float = 0.0,
     ) -> Iterator[RankingBatch]:
         """One epoch of this rank, in an order that `seed` and `epoch` decide alone, as they do all that is drawn.
 
@@ -248,12 +225,15 @@ class RankingData:
             epoch: From 0.
             negative_share: Each candidate without a click is kept with this probability, each with a click always.
             hidden_share: Share of requests whose context and positions are unknown in this epoch.
+            nobody_F: See `features.request_features.of_nobody`; unset hides no record.
+            hidden_records: Share of requests whose user's record is unknown in this epoch.
         """
         order = np.random.default_rng([seed, 1, epoch]).permutation(len(self))
         steps = self.num_batches(requests_per_batch, num_ranks)
         order = np.resize(order, steps * requests_per_batch * num_ranks)
         draws = np.random.default_rng([seed, 2, epoch])
         hidden_G = draws.random(len(self)) < hidden_share
+        unknown_G = np.random.default_rng([seed, 4, epoch]).random(len(self)) < hidden_records
         keep_N = None
         sizes_G = np.diff(self.offsets_G1)
         if negative_share < 1.0:
@@ -262,7 +242,10 @@ class RankingData:
         num_rows = requests_per_batch * max(int(sizes_G.max()), 1)
         for groups in order.reshape(steps, num_ranks, requests_per_batch)[:, rank]:
             part = self.take(groups, keep_N)
-            yield _hidden(part.batch(num_rows=num_rows), hidden_G[groups])
+            batch = without_context(part.batch(num_rows=num_rows), hidden_G[groups])
+            if nobody_F is not None and unknown_G[groups].any():
+                batch = batch.without_records(nobody_F, unknown_G[groups])
+            yield batch
 
     def batch(self, num_rows: int | None = None) -> RankingBatch:
         """All requests as one batch, padded to `num_rows` candidates; unset does not pad."""
@@ -273,6 +256,7 @@ class RankingData:
             {name: Bag.concat([bags[name] for bags in self.bags]).padded(num_rows) for name in self.bags[0]},
             np.pad(self.label_NT, ((0, missing), (0, 0))),
             self.offsets_G1,
+            None if self.weight_N is None else np.pad(self.weight_N, (0, missing)),
         )
 
 
@@ -300,18 +284,6 @@ def _labels(item_K: Int32, taken: Int32, outcome: Mapping[Target, Float32]) -> F
         for item, value in zip(taken, values, strict=True):
             label_KT[item_K == item, column] = value
     return label_KT
-
-
-def _hidden(batch: RankingBatch, hidden_G: Bool) -> RankingBatch:
-    """The batch with row 0 for context and position of the requests where `hidden_G` is true."""
-    if not hidden_G.any():
-        return batch
-    hidden_B = np.repeat(hidden_G, np.diff(batch.offsets_G1))
-    names = [name for name in batch.bags if name == POSITION or name.startswith(QUERY_PREFIX)]
-    singles = {name: np.where(hidden_B, 0, batch.bags[name].values) for name in names}
-    return batch._replace(
-        bags=batch.bags | {name: batch.bags[name]._replace(values=rows) for name, rows in singles.items()}
-    )
 
 
 def _offsets(lengths: Sequence[int]) -> Int64:

@@ -10,7 +10,7 @@ import numpy as np
 
 from tastemaker.features.columns import ItemColumns
 from tastemaker.features.ragged import ranges
-from tastemaker.features.ranking_data import Bag
+from tastemaker.features.ranking_batch import Bag
 from tastemaker.types import Float32, Int32, Int64
 
 

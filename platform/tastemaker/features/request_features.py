@@ -104,6 +104,17 @@ def features_for(
     return np.concatenate(parts, axis=1, dtype=np.float32)
 
 
+def of_nobody(names: Sequence[str]) -> Float32:
+    """What features (F,) of these names are where nothing is known of the user; NaN for those that a record does not change.
+
+    >>> of_nobody(["user_idle_days", "novelty", "item_price"]).tolist()
+    [0.0, 1.0, nan]
+    """
+    known = dict(zip(_USER_FEATURES, _of_user(UserState(), now_ms=0), strict=True))
+    known |= dict.fromkeys(CROSSES, 0.0) | {"novelty": 1.0, "popularity_among_candidates": np.nan}
+    return np.array([known.get(name, np.nan) for name in names], np.float32)
+
+
 def _of_items(candidates: CandidateRows, week_K: Float64, month_K: Float64, now_ms: int) -> Float64:
     value_KF = candidates.counters.at(now_ms)
     attributes = candidates.facts.attributes.value_NF[candidates.item_index]

@@ -1,7 +1,7 @@
-"""Which of the put items have been shown so often that they need no traffic of their own any more."""
+"""How often the put items have been shown and clicked, for those who explore; and from when on an item needs no traffic of its own."""
 
-from collections.abc import Sequence
-from typing import Any, Final
+from collections.abc import Mapping, Sequence
+from typing import Any, Final, NamedTuple
 
 import redis
 
@@ -16,8 +16,20 @@ MOST_IMPRESSIONS: Final = 500.0
 """From so many on an item is well known."""
 
 
+class Tried(NamedTuple):
+    """How often an item was shown, and clicked."""
+
+    shown: float
+    clicked: float
+
+    @property
+    def is_well_known(self) -> bool:
+        """Whether it needs no traffic of its own any more."""
+        return self.shown >= MOST_IMPRESSIONS
+
+
 class WellKnown:
-    """Keeps the ids of such items. One thread refreshes; any may read.
+    """Keeps that of the newest items. One thread refreshes; any may read.
 
     Args:
         client: Of the role `state.url`.
@@ -26,11 +38,11 @@ class WellKnown:
 
     def __init__(self, client: redis.Redis, keys: Keys) -> None:
         self._client, self._keys = client, keys
-        self.item_ids: frozenset[str] = frozenset()
+        self._tried: Mapping[str, Tried] = {}
 
-    def current(self) -> frozenset[str]:
-        """As of the last refresh."""
-        return self.item_ids
+    def current(self) -> Mapping[str, Tried]:
+        """By item id, as of the last refresh."""
+        return self._tried
 
     def refresh(self, item_ids: Sequence[str]) -> None:
         """Reads the totals of the newest of some items, in one exchange.
@@ -49,6 +61,9 @@ class WellKnown:
             totals = Counters.decode(records)
         except UNREADABLE:  # whoever makes the totals says so
             return
-        shown_N = totals.value_NKW[:, row_of("impression"), list(WINDOWS_MS).index("all")]
-        known = (item_id for item_id, shown in zip(newest, shown_N, strict=True) if shown >= MOST_IMPRESSIONS)
-        self.item_ids = frozenset(known)
+        count_NK = totals.value_NKW[:, :, list(WINDOWS_MS).index("all")]
+        shown_N, clicked_N = count_NK[:, row_of("impression")], count_NK[:, row_of("click")]
+        self._tried = {
+            item_id: Tried(float(shown), float(clicked))
+            for item_id, shown, clicked in zip(newest, shown_N, clicked_N, strict=True)
+        }

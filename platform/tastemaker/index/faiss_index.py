@@ -13,7 +13,7 @@ from tastemaker.errors import BundleError, IntegrityError
 from tastemaker.index.config import RECALL_AT, IndexConfig, IndexKind
 from tastemaker.index.device import DeviceSearch, Transfer, to_gpu
 from tastemaker.index.library import faiss
-from tastemaker.index.rules import Allowed, Rules, of_request
+from tastemaker.index.rules import Allowed, Rules, all_alike, of_request
 from tastemaker.index.structure import Structure, config_of, take_apart, train_structure
 from tastemaker.types import Float32, Int32
 
@@ -169,6 +169,8 @@ class FaissIndex:
         faiss.omp_set_num_threads(1)  # holds for the calling thread only, so each search says it
         if allowed is None and exclude is None:
             return self._find(queries, k, Rules.none(self.num_items))
+        if len(queries) and all_alike(allowed, exclude, len(queries)):
+            return self._find(queries, k, self._rules(allowed, exclude, 0))
         found = [
             self._find(queries[b : b + 1], k, self._rules(allowed, exclude, b)) for b in range(len(queries))
         ]

@@ -54,3 +54,11 @@ def of_request(allowed: Allowed, b: int) -> Bool | None:
     if allowed is None or (isinstance(allowed, np.ndarray) and allowed.ndim == 1):
         return allowed
     return allowed[b]
+
+
+def all_alike(allowed: Allowed, exclude: Sequence[Int32] | None, num: int) -> bool:
+    """Whether `num` requests, one or more, have the very same rules: one object, not only equal ones."""
+    first = of_request(allowed, 0)
+    return all(of_request(allowed, b) is first for b in range(1, num)) and (
+        exclude is None or all(exclude[b] is exclude[0] for b in range(1, num))
+    )

@@ -1,4 +1,4 @@
-"""What is popular among users of a group, such as women from 25 to 34, or on a device.
+"""What is popular among users of a group, such as women from 25 to 34, on a device, or at an hour.
 
 A group with few users says little, so that its counts are shrunk towards those of the whole; one with fewer than a
 minimum is none at all.
@@ -20,6 +20,12 @@ class GroupsConfig(Strict):
 
     min_users: int = Field(20, ge=1, description="users without whom a group is none")
     prior: float = Field(500.0, gt=0, description="interactions of the whole that a group's are mixed with")
+    utc_offset_hours: float | None = Field(
+        None,
+        ge=-12,
+        le=14,
+        description="how far most users' clocks are ahead of UTC, for what is popular by the time of day; empty: it is not told",
+    )
 
 
 def fit_groups(

@@ -2,7 +2,7 @@
 
 Serves whoever has no history, and is the baseline that every model must beat.
 
-Segments are of items, such as a tag; groups are of those who took them, such as an age band or a device.
+Segments are of items, such as a tag; groups are of those who took them, such as an age band, a device or a time of day.
 
 Shape letters: N interactions, I catalogue, S segments, G groups.
 """
@@ -15,6 +15,7 @@ from pydantic import Field
 
 from tastemaker.config import Strict
 from tastemaker.errors import CompatibilityError
+from tastemaker.features.context import HOURS, hours_of
 from tastemaker.models.segments import Segments
 from tastemaker.types import Float32, Float64, Int32, Int64
 
@@ -78,6 +79,7 @@ class Popularity:
         self.group_GI: Float32 = group_GI.astype(np.float32, copy=False)
         self._row = {name: row for row, name in enumerate(config.segments)}
         self._group_row = {name: row for row, name in enumerate(config.groups)}
+        self._has_hours = any(name.startswith(f"{HOURS}=") for name in config.groups)
         self._popular_I = _unit(self.counts_I)
         self._lately_I: Float32 = (_unit(self.trending_I) + self._popular_I) * np.float32(0.5)
 
@@ -101,8 +103,13 @@ class Popularity:
         return self.in_class(self.class_of(context))
 
     def class_of(self, context: Mapping[str, str]) -> tuple[str, ...]:
-        """The known segments and groups that a context names, in order: all that its scores depend on."""
+        """The known segments and groups that a context names, in order: all that its scores depend on.
+
+        A request's local time names its part of the day.
+        """
         named = {f"{key}={value}" for key, values in context.items() for value in values.split(SEPARATOR)}
+        if self._has_hours and (hours := hours_of(context)):
+            named.add(f"{HOURS}={hours}")
         return tuple(sorted(name for name in named if name in self._group_row or name in self._row))
 
     def in_class(self, names: Sequence[str]) -> Float32:

@@ -37,28 +37,32 @@ class RankingLoss:
     weights: Mapping[Target, float] = field(default_factory=dict)
     negative_share: float = 1.0
 
-    def __call__(self, logit_BT: Tensor, label_BT: Tensor, offsets: Tensor) -> Tensor:
+    def __call__(
+        self, logit_BT: Tensor, label_BT: Tensor, offsets: Tensor, weight_B: Tensor | None = None
+    ) -> Tensor:
         """The loss.
 
         Args:
             logit_BT: From the model.
             label_BT: See `RankingData`.
             offsets: Where each request begins in the batch and, last, where padding begins; int64 (G + 1,).
+            weight_B: How much each click counts in the listwise loss; unset, all count alike.
         """
         end = int(offsets[-1])
         logit_BT, label_BT = logit_BT[:end].float(), label_BT[:end]
         click_B = label_BT[:, self.targets.index(CLICK)]
-        weight_B = torch.where(click_B > 0, 1.0, 1.0 / self.negative_share)
+        sampled_B = torch.where(click_B > 0, 1.0, 1.0 / self.negative_share)
         total = logit_BT.new_zeros(())
         for column, target in enumerate(self.targets):
             logit_B, label_B = logit_BT[:, column], label_BT[:, column].nan_to_num()
             known_B = ~label_BT[:, column].isnan()
             if target == CLICK:
-                loss = click_loss(logit_B, label_B, offsets, self.kind, self.negative_share)
+                counted_B = label_B if weight_B is None else label_B * weight_B[:end]
+                loss = click_loss(logit_B, counted_B, offsets, self.kind, self.negative_share)
             elif target == "watch":
                 loss = _mean((logit_B - torch.log1p(label_B)) ** 2, known_B.float())
             else:
-                loss = _mean(_cross_entropy(logit_B, label_B), known_B * weight_B)
+                loss = _mean(_cross_entropy(logit_B, label_B), known_B * sampled_B)
             total = total + self.weights.get(target, 1.0) * loss
         return total
 
@@ -82,6 +86,9 @@ def click_loss(
 def listwise_loss(logit_B: Tensor, label_B: Tensor, offsets: Tensor) -> Tensor:
     """Softmax cross-entropy within each request [Cao et al. 2007, ListNet top-one], mean over all positives.
 
+    Labels may be weights of positives, such as 1 / P(looked at) [Ai et al. 2018, inverse propensity weighted softmax]: the mean is then
+    a weighted one.
+
     -1/n sum over positives i of log(exp(s_i) / sum_{j in i's request} exp(s_j)). Every positive counts alike, so a
     request with more of them counts more. Requests without a positive count nothing; without any at all the loss is 0.
 
@@ -96,7 +103,8 @@ def listwise_loss(logit_B: Tensor, label_B: Tensor, offsets: Tensor) -> Tensor:
     shifted_B = logit_B - largest_G[group_B]
     total_G = torch.zeros(num_groups, device=logit_B.device).index_add(0, group_B, shifted_B.exp())
     log_share_B = shifted_B - total_G.log()[group_B]
-    return -(label_B * log_share_B).sum() / label_B.sum().clamp_min(1.0)
+    total = label_B.sum()
+    return -(label_B * log_share_B).sum() / torch.where(total > 0, total, 1.0)
 
 
 def _cross_entropy(logit_B: Tensor, label_B: Tensor) -> Tensor:

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from tastemaker.config import Strict
-from tastemaker.features.ranking_data import Bag
+from tastemaker.features.ranking_batch import Bag
 
 
 @dataclass(frozen=True, slots=True)

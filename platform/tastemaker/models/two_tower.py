@@ -35,7 +35,7 @@ from tastemaker.features.context import (
     query_feature,
     query_rows,
 )
-from tastemaker.features.ranking_data import Bag
+from tastemaker.features.ranking_batch import Bag
 from tastemaker.models.tables import Jagged, PlainTables, Tables, TableSpec, jagged
 from tastemaker.types import Float32, Int32, Int64, Query
 

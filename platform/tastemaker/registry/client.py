@@ -8,24 +8,23 @@ import getpass
 import json
 import re
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager
-from dataclasses import asdict, dataclass, field
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Literal
 from uuid import uuid4
 
 from tastemaker.bundle.manifest import BundleRef
-from tastemaker.config import Settings
 from tastemaker.errors import RegistryError, UsageError
-from tastemaker.home import Home
-from tastemaker.registry.run import Run
-from tastemaker.registry.store import experiment_id, found_or_none, open_client, registry_errors
+from tastemaker.registry import history
+from tastemaker.registry.history import AliasMove
+from tastemaker.registry.run import Runs
+from tastemaker.registry.store import found_or_none, registry_errors
 from tastemaker.types import catalogue_name
 
 _ALIAS = re.compile(r"[a-z][a-z0-9-]{0,39}")
 _RESERVED_ALIAS = re.compile(r"latest|v[0-9]+")
-_MOVE_TAG = "tastemaker.move."
 _MAX_TEXT = 1000
 _LOCK_TIMEOUT_SECONDS = 60.0
 
@@ -47,79 +46,12 @@ class Version:
         return BundleRef(self.uri, self.sha256)
 
 
-@dataclass(frozen=True, slots=True)
-class AliasMove:
-    """Who pointed an alias at which version, when and why."""
-
-    timestamp_ms: int
-    alias: str
-    version: int
-    previous: int | None
-    actor: str
-    reason: str
-    kind: Literal["set", "rollback"] = "set"
-    forced: bool = False
-
-
-class Registry:
+class Registry(Runs):
     """The registry that the settings name; opening the embedded one makes it.
 
     Raises:
         RegistryError: From here and from every method, where MLflow cannot be reached or refuses.
     """
-
-    def __init__(self, settings: Settings, home: Home) -> None:
-        self._settings, self._home = settings, home
-        self._client = open_client(settings, home)
-
-    @contextmanager
-    def run(
-        self,
-        name: str,
-        *,
-        parent: str | None = None,
-        tags: Mapping[str, str] | None = None,
-        again: str | None = None,
-    ) -> Iterator[Run]:
-        """A run that ends with the block: finished, failed, or killed by Ctrl-C.
-
-        Args:
-            name: What it is called.
-            parent: Id of the run that it is nested in.
-            tags: Kept with it.
-            again: Id of a run of that name that ended or was left, which goes on instead of a new one.
-        """
-        run = Run(self._client, again or self._begin(name, parent, tags or {}))
-        if again is not None:
-            with registry_errors("go on with a run"):
-                self._client.update_run(again, status="RUNNING")
-        status = "FAILED"
-        try:
-            yield run
-            status = run.outcome
-        except KeyboardInterrupt:
-            status = "KILLED"
-            raise
-        finally:
-            with registry_errors("end a run"):
-                self._client.set_terminated(run.id, status)
-
-    def end_children(self, parent: str) -> set[str]:
-        """Ends, as killed, the runs nested in a run that nobody is left to end; the names of those that ended before."""
-        with registry_errors("read nested runs"):
-            experiment = experiment_id(self._client, self._home, self._settings)
-            found = self._client.search_runs([experiment], f"tags.`mlflow.parentRunId` = '{parent}'")
-            for run in found:
-                if run.info.status == "RUNNING":
-                    self._client.set_terminated(run.info.run_id, "KILLED")
-        return {str(run.info.run_name) for run in found if run.info.status in ("FINISHED", "FAILED")}
-
-    def _begin(self, name: str, parent: str | None, tags: Mapping[str, str]) -> str:
-        nested = {} if parent is None else {"mlflow.parentRunId": parent}
-        with registry_errors("start a run"):
-            experiment = experiment_id(self._client, self._home, self._settings)
-            run = self._client.create_run(experiment, tags=nested | dict(tags), run_name=name)
-        return str(run.info.run_id)
 
     def publish(
         self, catalogue: str, ref: BundleRef, metrics: Mapping[str, float], run_id: str | None = None
@@ -144,7 +76,8 @@ class Registry:
         """All versions of the catalogue, oldest first."""
         with registry_errors(f"list versions of catalogue {catalogue}"):
             found = self._search(f"name='{catalogue_name(catalogue)}'")
-        return sorted(map(_version, found), key=lambda version: version.number)
+        made = (_version(one) for one in found if "tastemaker.uri" in one.tags)
+        return sorted(made, key=lambda version: version.number)
 
     def version(self, catalogue: str, number: int | str) -> Version:
         """A version by its number, or the one that an alias names.
@@ -154,31 +87,59 @@ class Registry:
         """
         name = catalogue_name(catalogue)
         wanted = self._aliases(name).get(number) if isinstance(number, str) else number
-        with registry_errors(f"read version {number}"):
-            found = wanted and found_or_none(lambda: self._client.get_model_version(name, str(wanted)))
-        if not found:
+        found = self._bundle(name, wanted) if wanted else None
+        if found is None:
             mend = "`tastemaker bundles list` shows what there is"
             raise RegistryError(f"catalogue {name} has no version or alias {number}", mend=mend)
-        return _version(found)
+        return found
 
     def aliases(self, catalogue: str) -> dict[str, Version]:
-        """What every alias names now; empty for a catalogue that nothing was published for."""
+        """What every alias names now that names a bundle; empty for a catalogue that nothing was published for."""
+        return {alias: version for alias, version in self.named(catalogue).items() if version is not None}
+
+    def named(self, catalogue: str) -> dict[str, Version | None]:
+        """The same with aliases that were pointed, in MLflow, at a version that is no bundle: None for those."""
         name = catalogue_name(catalogue)
         numbers = self._aliases(name)
-        versions = {number: self.version(name, number) for number in set(numbers.values())}
+        versions = {number: self._bundle(name, number) for number in set(numbers.values())}
         return {alias: versions[number] for alias, number in sorted(numbers.items())}
 
     def set_alias(
-        self, catalogue: str, alias: str, number: int, actor: str, reason: str, *, forced: bool = False
+        self,
+        catalogue: str,
+        alias: str,
+        number: int,
+        actor: str,
+        reason: str,
+        *,
+        forced: bool = False,
+        expected: Mapping[str, int | None] | None = None,
     ) -> AliasMove:
-        """Points an alias at a version, and keeps who did it and why. `gates.promote` asks the gates first.
+        """Points an alias at a version, and keeps who did it and why. `promotion.promote` asks the gates first.
+
+        Args:
+            catalogue: Whose.
+            alias: What is moved.
+            number: The version.
+            actor: Who moves it.
+            reason: Why.
+            forced: Whether gates that refused were overridden.
+            expected: Versions that aliases must still name; None for one that must name nothing.
 
         Raises:
-            RegistryError: There is no such version.
+            RegistryError: There is no such version, or another alias moved meanwhile.
             UsageError: The alias or the reason is not one.
         """
         with self._lock():
+            self._check_unmoved(catalogue, expected or {})
             return self._move(catalogue, alias, number, actor, reason, kind="set", forced=forced)
+
+    def remove_alias(self, catalogue: str, alias: str, actor: str, reason: str) -> AliasMove | None:
+        """Takes an alias away, and keeps who did it and why; None where it names nothing."""
+        with self._lock():
+            if alias not in self._aliases(catalogue_name(catalogue)):
+                return None
+            return self._move(catalogue, alias, None, actor, reason, kind="set", forced=False)
 
     def rollback(
         self, catalogue: str, alias: str, actor: str | None = None, reason: str = "rolled back"
@@ -189,31 +150,35 @@ class Registry:
             RegistryError: The alias never named another version.
         """
         with self._lock():
-            named: list[int] = []
-            for move in self.history(catalogue):
-                if move.alias == alias and move.kind == "set":
-                    named.append(move.version)
-                elif move.alias == alias:
-                    named = _before(named)
-            back = _before(named)
-            if not back:
+            self._note_outside_moves(catalogue)
+            back = history.rollback_target(self.history(catalogue), alias)
+            if back is None:
                 what = f"alias {alias} of catalogue {catalogue} named no other version before"
                 raise RegistryError(what, mend="promote a version instead")
             actor = actor or getpass.getuser()
-            self._move(catalogue, alias, back[-1], actor, reason, kind="rollback", forced=False)
-        return self.version(catalogue, back[-1])
+            self._move(catalogue, alias, back, actor, reason, kind="rollback", forced=False)
+        return self.version(catalogue, back)
 
     def history(self, catalogue: str) -> list[AliasMove]:
         """All moves of all aliases, oldest first."""
         model = self._model(catalogue_name(catalogue))
-        tags = model.tags if model is not None else {}
-        kept = sorted(key for key in tags if key.startswith(_MOVE_TAG))
-        return [AliasMove(**json.loads(tags[key])) for key in kept]
+        return history.read_moves(model.tags) if model is not None else []
 
     def live_at(self, catalogue: str, alias: str, timestamp_ms: int) -> AliasMove | None:
         """The move that decided what an alias named at a time; None where it named nothing yet."""
-        moves = [m for m in self.history(catalogue) if m.alias == alias and m.timestamp_ms <= timestamp_ms]
-        return moves[-1] if moves else None
+        return history.live_at(self.history(catalogue), alias, timestamp_ms)
+
+    def note_outside_moves(self, catalogue: str) -> list[AliasMove]:
+        """Keeps moves that were made in MLflow's own UI or API since; each is kept once, whoever sees it."""
+        with self._lock():
+            return self._note_outside_moves(catalogue)
+
+    def tags(self, catalogue: str, number: int) -> dict[str, str]:
+        """All tags of a version."""
+        name = catalogue_name(catalogue)
+        with registry_errors(f"read version {number}"):
+            found = found_or_none(lambda: self._client.get_model_version(name, str(number)))
+        return dict(found.tags) if found else {}
 
     def tag(self, catalogue: str, number: int, tags: Mapping[str, str]) -> None:
         """Writes tags on a version, such as what the gates said."""
@@ -225,7 +190,7 @@ class Registry:
         self,
         catalogue: str,
         alias: str,
-        number: int,
+        number: int | None,
         actor: str,
         reason: str,
         *,
@@ -238,15 +203,47 @@ class Registry:
             raise UsageError(
                 "reason and actor", value=len(actor) + len(reason), limit=limit, mend="shorten it"
             )
-        name, to = catalogue_name(catalogue), self.version(catalogue, number).number
+        name, to = (
+            catalogue_name(catalogue),
+            None if number is None else self.version(catalogue, number).number,
+        )
+        self._note_outside_moves(name)
         past = self.history(name)
         now_ms = max([time.time_ns() // 1_000_000, *(move.timestamp_ms + 1 for move in past[-1:])])
         move = AliasMove(now_ms, alias, to, self._aliases(name).get(alias), actor, reason, kind, forced)
         with registry_errors(f"move alias {alias}"):
-            key = f"{_MOVE_TAG}{now_ms:015d}.{uuid4().hex[:8]}"
-            self._client.set_registered_model_tag(name, key, json.dumps(asdict(move), ensure_ascii=False))
-            self._client.set_registered_model_alias(name, alias, str(to))
+            self._keep(name, move, uuid4().hex[:16])
+            if to is None:
+                self._client.delete_registered_model_alias(name, alias)
+            else:
+                self._client.set_registered_model_alias(name, alias, str(to))
         return move
+
+    def _check_unmoved(self, catalogue: str, expected: Mapping[str, int | None]) -> None:
+        now = self._aliases(catalogue_name(catalogue)) if expected else {}
+        for alias, number in expected.items():
+            if now.get(alias) != number:
+                raise RegistryError(
+                    f"version of alias {alias}", value=now.get(alias, "none"), limit=number or "none",
+                    mend="it was moved meanwhile: ask again",
+                )  # fmt: skip
+
+    def _note_outside_moves(self, catalogue: str) -> list[AliasMove]:
+        """Under the lock: who moves an alias writes the move before it moves the alias."""
+        name = catalogue_name(catalogue)
+        model = self._model(name)
+        if model is None:
+            return []
+        aliases = {alias: int(number) for alias, number in model.aliases.items()}
+        now_ms = time.time_ns() // 1_000_000
+        found = history.outside_moves(history.read_moves(model.tags), aliases, now_ms)
+        with registry_errors("keep a move that was made in MLflow"):
+            for move, mark in found:
+                self._keep(name, move, mark)
+        return [move for move, _ in found]
+
+    def _keep(self, name: str, move: AliasMove, mark: str) -> None:
+        self._client.set_registered_model_tag(name, *history.tag_of(move, mark))
 
     def _lock(self) -> AbstractContextManager[None]:
         return self._home.lock("registry", _LOCK_TIMEOUT_SECONDS)
@@ -258,6 +255,12 @@ class Registry:
     def _aliases(self, name: str) -> dict[str, int]:
         model = self._model(name)
         return {} if model is None else {alias: int(number) for alias, number in model.aliases.items()}
+
+    def _bundle(self, name: str, number: int) -> Version | None:
+        """A version; None where there is no such one, or it was not made of a bundle."""
+        with registry_errors(f"read version {number}"):
+            found = found_or_none(lambda: self._client.get_model_version(name, str(number)))
+        return _version(found) if found and "tastemaker.uri" in found.tags else None
 
     def _search(self, filters: str) -> list[Any]:
         page = self._client.search_model_versions(filters)
@@ -277,14 +280,6 @@ def check_alias(alias: str) -> None:
     if not _ALIAS.fullmatch(alias) or _RESERVED_ALIAS.fullmatch(alias):
         limit = "1 to 40 of a-z, 0-9 and '-', from a letter on, not 'latest' or 'v' and a number"
         raise UsageError("alias", value=alias, limit=limit, mend="choose champion, challenger or shadow")
-
-
-def _before(named: list[int]) -> list[int]:
-    """What an alias named, without the newest version and its repetitions at the end."""
-    end = len(named)
-    while end and named[end - 1] == named[-1]:
-        end -= 1
-    return named[:end]
 
 
 def _version(found: Any) -> Version:

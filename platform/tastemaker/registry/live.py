@@ -3,6 +3,7 @@
 Replicas import this module and neither mlflow nor `registry.client`.
 """
 
+import logging
 from collections.abc import Awaitable, Mapping
 from typing import TYPE_CHECKING, Any, Final, cast
 
@@ -27,6 +28,7 @@ return 0
 """
 _ATTEMPTS = 100
 CHAMPION: Final = "champion"
+log = logging.getLogger(__name__)
 
 
 class LiveVersion(Strict):
@@ -53,20 +55,19 @@ class LiveAliases(Strict):
     )
 
 
-def write_live(client: "redis.Redis", keys: Keys, aliases: "Mapping[str, Version]") -> LiveAliases:
+def write_live(client: "redis.Redis", keys: Keys, aliases: "Mapping[str, Version | None]") -> LiveAliases:
     """Makes `aliases` the live ones; where they are so already nothing is written.
+
+    An alias whose version is None, because it is no bundle, goes on naming what it does.
 
     Raises:
         StateError: Redis/Valkey cannot be reached, or others write at the same time without end.
     """
-    wanted = {
-        alias: LiveVersion(version=v.number, uri=v.uri, sha256=v.sha256)
-        for alias, v in sorted(aliases.items())
-    }
     for _ in range(_ATTEMPTS):
         with state_errors("read the live aliases"):
             text = cast("str | None", client.get(keys.live))
         now = _parse(text, keys)
+        wanted = _wanted(aliases, now)
         if now is not None and now.aliases == wanted:
             return now
         new = LiveAliases(
@@ -99,10 +100,14 @@ async def read_live_async(client: "AsyncRedis", keys: Keys) -> LiveAliases | Non
 
 
 class Watcher:
-    """Copies the registry's aliases to where replicas look. One process of a deployment runs it."""
+    """Copies the registry's aliases to where replicas look. One process of a deployment runs it.
+
+    Moves that were made in MLflow's own UI or API are followed like others, and kept in the history.
+    """
 
     def __init__(self, registry: "Registry", client: "redis.Redis", keys: Keys) -> None:
         self._registry, self._client, self._keys = registry, client, keys
+        self._seen: dict[str, Version | None] | None = None
 
     def poll(self) -> LiveAliases:
         """Copies once; what is live then.
@@ -111,7 +116,28 @@ class Watcher:
             RegistryError: The registry cannot be read; what was live stays so.
             StateError: See `write_live`.
         """
-        return write_live(self._client, self._keys, self._registry.aliases(self._keys.catalogue))
+        named = self._registry.named(self._keys.catalogue)
+        live = write_live(self._client, self._keys, named)
+        if named != self._seen:
+            self._note(named)
+        return live
+
+    def _note(self, named: "dict[str, Version | None]") -> None:
+        for alias in sorted(alias for alias, version in named.items() if version is None):
+            log.warning("alias %s names a version that is no bundle: what it named before goes on", alias)
+        for move in self._registry.note_outside_moves(self._keys.catalogue):
+            log.warning("alias %s was moved to version %s in MLflow", move.alias, move.version or "none")
+        self._seen = named
+
+
+def _wanted(aliases: "Mapping[str, Version | None]", now: LiveAliases | None) -> dict[str, LiveVersion]:
+    wanted: dict[str, LiveVersion] = {}
+    for alias, version in sorted(aliases.items()):
+        if version is not None:
+            wanted[alias] = LiveVersion(version=version.number, uri=version.uri, sha256=version.sha256)
+        elif now is not None and alias in now.aliases:
+            wanted[alias] = now.aliases[alias]
+    return wanted
 
 
 def _previous(now: LiveAliases | None, wanted: Mapping[str, LiveVersion]) -> LiveVersion | None:

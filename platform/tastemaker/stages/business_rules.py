@@ -7,19 +7,18 @@ Shape letters: I catalogue.
 """
 
 from collections.abc import Callable, Iterable
+from copy import copy
 from dataclasses import replace
-from functools import lru_cache
 from typing import Annotated, Final, Literal
 
 import numpy as np
 from pydantic import Field
 
 from tastemaker.config import Strict
+from tastemaker.stages.kept_masks import KeptMasks, Mask
 from tastemaker.stages.matching import ItemMatcher, Match, When, holds
 from tastemaker.types import Bool, Int32, Query
 
-FEW_FORBIDDEN: Final = 1000
-"""So many items are excluded by name; more by a mask over all rows."""
 _HOUR_MS: Final = 3_600_000
 _MASKS_KEPT: Final = 32
 
@@ -88,7 +87,14 @@ class HardRules:
         of_policy: Callable[[str], tuple[Hard, ...]] = lambda _: (),
     ) -> None:
         self._matcher, self._rules, self._of_policy = matcher, rules, of_policy
-        self._masks = lru_cache(_MASKS_KEPT)(self._masked)
+        self._masks: KeptMasks[tuple[tuple[Hard, ...], int]] = KeptMasks(_MASKS_KEPT)
+
+    def after(self, matcher: Callable[[], ItemMatcher], rows_W: Int32, num: int) -> "HardRules":
+        """The rules after a step of the catalogue that wrote `rows_W`, of `num` rows in all, which `matcher` knows."""
+        changed = copy(self)
+        changed._matcher = matcher
+        changed._masks = self._masks.after(rows_W, num, lambda key: _allowed(matcher(), *key, rows_W))
+        return changed
 
     def applied(self, query: Query) -> Query:
         """The query that forbids what the rules do: by name where that is little, else by mask. Ages go by the hour.
@@ -97,9 +103,10 @@ class HardRules:
         """
         if not (rules := self._of(query)):
             return query
-        allowed_I, few = self._masks(rules, query.now_ms // _HOUR_MS * _HOUR_MS)
-        if few is not None:
-            return replace(query, exclude=np.concatenate([query.exclude, few]))
+        mask = self._mask(rules, query)
+        if mask.few_forbidden is not None:
+            return replace(query, exclude=np.concatenate([query.exclude, mask.few_forbidden]))
+        allowed_I = mask.allowed_I
         if query.allowed is not None:
             num = min(len(query.allowed), len(allowed_I))
             allowed_I = allowed_I[:num] & query.allowed[:num]
@@ -107,19 +114,32 @@ class HardRules:
 
     def against(self, query: Query, row: int) -> tuple[Hard, ...]:
         """Those that keep an item from a query."""
-        now_ms = query.now_ms // _HOUR_MS * _HOUR_MS
-        return tuple(rule for rule in self._of(query) if not self._masks((rule,), now_ms)[0][row])
+        matcher, now_ms = self._matcher(), _hour(query)
+        rows = np.array([row], np.int32)
+        return tuple(rule for rule in self._of(query) if not _allowed(matcher, (rule,), now_ms, rows)[0])
 
     def _of(self, query: Query) -> tuple[Hard, ...]:
         rules = (*self._rules, *self._of_policy(query.policy)) if query.policy else self._rules
         return tuple(rule for rule in rules if holds(rule.when, query))
 
-    def _masked(self, rules: tuple[Hard, ...], now_ms: int) -> tuple[Bool, Int32 | None]:
-        """What may be shown (I,), and the rows of what may not where those are few."""
-        matcher = self._matcher()
-        allowed_I: Bool = np.ones(len(matcher.traits), bool)
-        for rule in rules:
-            found_I = matcher.everywhere(rule.match, now_ms)
-            allowed_I &= found_I if isinstance(rule, Filter) else ~found_I
-        forbidden = np.flatnonzero(~allowed_I).astype(np.int32)
-        return allowed_I, forbidden if len(forbidden) <= FEW_FORBIDDEN else None
+    def _mask(self, rules: tuple[Hard, ...], query: Query) -> Mask:
+        now_ms = _hour(query)
+
+        def make() -> Bool:
+            matcher = self._matcher()
+            return _allowed(matcher, rules, now_ms, np.arange(len(matcher.traits), dtype=np.int32))
+
+        return self._masks.get((rules, now_ms), make)
+
+
+def _hour(query: Query) -> int:
+    return query.now_ms // _HOUR_MS * _HOUR_MS
+
+
+def _allowed(matcher: ItemMatcher, rules: tuple[Hard, ...], now_ms: int, rows_K: Int32) -> Bool:
+    """Which of some items (K,) may be shown."""
+    allowed_K: Bool = np.ones(len(rows_K), bool)
+    for rule in rules:
+        found_K = matcher.among(rule.match, rows_K, now_ms)
+        allowed_K &= found_K if isinstance(rule, Filter) else ~found_K
+    return allowed_K

@@ -1,22 +1,26 @@
 """Showing items that little is known of: some requests get one of them in a slot that is not among the first.
 
 Serving alone explores, where a query says so; its luck is a function of the query's seed, so that the log can tell it
-again. Offline evaluation asks for no luck and gets none.
+again, and of how often the put items had been shown and clicked by then, which the log does not keep: a replay may show another
+of them. Offline evaluation asks for no luck and gets none.
 
 Shape letters: B requests, K candidates, I catalogue, P pool.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Annotated
 
 import numpy as np
 from pydantic import Field
 
 from tastemaker.config import Strict
+from tastemaker.features.well_known import Tried
 from tastemaker.stages.overlay import FRESH
 from tastemaker.stages.source import Asked, Source, best_allowed, filled
 from tastemaker.types import Bool, Candidates, Float32, Float64, Int32, Query
 
+_UNTRIED = Tried(0.0, 0.0)
 _DRAW, _CHOICE = 0, 1
 """What a seed is drawn for."""
 
@@ -26,10 +30,14 @@ class ExplorationConfig(Strict):
 
     share: float = Field(0.05, ge=0, le=1, description="of requests that get one such item")
     first_slot: int = Field(3, ge=0, description="slot, from 0, before which none is shown")
-    num_proposed: int = Field(10, ge=1, le=1000, description="items that a request draws from the pool")
+    num_proposed: int = Field(3, ge=1, le=1000, description="items that a request draws from the pool; one is shown")
     pool: int = Field(500, ge=1, description="most items that are drawn from, newest first")
     max_interactions: int = Field(
         10, ge=0, description="of an item of the bundle; who has more is known already"
+    )
+    prior: tuple[Annotated[float, Field(gt=0)], Annotated[float, Field(gt=0)]] = Field(
+        (1.0, 9.0),
+        description="of an item's click rate, as if so often clicked and so often not; 1 and 9 expect a tenth",
     )
 
 
@@ -55,12 +63,16 @@ def bundle_pool(counts_I: Float32, created_ms_I: np.ndarray, config: Exploration
 class FreshSource(Source):
     """Items of the pool, some drawn for each exploring query: of those that were put since the bundle, else of its own.
 
+    Thompson sampling of several items at once [Komiyama, Honda & Nakagawa 2015]: each item's click rate is drawn from Beta(prior +
+    clicks, prior + impressions without), and the highest are proposed. So what nobody has seen is proposed most, what was shown in vain less
+    and less, and what people click goes on. Of the bundle's own items no counts are read: they are drawn evenly.
+
     Args:
         num_bundle: Items of the bundle; later ones were put.
         num_items: Rows in all.
         pool: Of the bundle's own items.
         config: How much is explored.
-        well_known: Rows of put items that were shown often enough.
+        tried: Rows of put items, with how often each was shown and clicked; those that are well known are left out.
     """
 
     name = FRESH
@@ -73,11 +85,11 @@ class FreshSource(Source):
         num_items: int,
         pool: Int32,
         config: ExplorationConfig,
-        well_known: Callable[[], Iterable[int]] = tuple,
+        tried: Callable[[], Mapping[int, Tried]] = dict,
     ) -> None:
         self._put = np.arange(max(num_bundle, num_items - config.pool), num_items, dtype=np.int32)
         self._pool, self._config = pool, config
-        self._well_known = well_known
+        self._tried = tried
 
     def ask(self, queries: Sequence[Query]) -> Asked:
         """See `Source.ask`."""
@@ -88,12 +100,23 @@ class FreshSource(Source):
             return np.empty(0, np.int32)
         luck = np.random.default_rng([query.seed, _CHOICE])
         drawn = np.empty(0, np.int32)
-        for rows in (np.setdiff1d(self._put, list(self._well_known())), self._pool):
-            shuffled = luck.random(len(rows)).astype(np.float32)
-            drawn, _ = best_allowed(rows, shuffled, query, self._config.num_proposed)
+        tried = self._tried()
+        known = [row for row, one in tried.items() if one.is_well_known]
+        for rows in (np.setdiff1d(self._put, known), self._pool):
+            rate_P = self._rates(rows, tried, luck)
+            drawn, _ = best_allowed(rows, rate_P, query, self._config.num_proposed)
             if len(drawn):
                 break
         return drawn
+
+    def _rates(self, rows: Int32, tried: Mapping[int, Tried], luck: np.random.Generator) -> Float32:
+        """A click rate (P,) of each row, drawn from what is known of it."""
+        clicked, not_clicked = self._config.prior
+        of = [tried.get(row, _UNTRIED) for row in rows.tolist()]
+        alpha_P = clicked + np.array([one.clicked for one in of], np.float64)
+        beta_P = not_clicked + np.array([max(0.0, one.shown - one.clicked) for one in of], np.float64)
+        rate_P: Float32 = luck.beta(alpha_P, beta_P).astype(np.float32)
+        return rate_P
 
 
 class _AskedFresh:

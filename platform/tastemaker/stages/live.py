@@ -3,7 +3,7 @@
 A change makes a new pipeline over the same models; who holds the one before goes on with it.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -12,6 +12,7 @@ from tastemaker.errors import CompatibilityError
 from tastemaker.features.columns import ItemColumns
 from tastemaker.features.item_store import ItemFacts, ItemStore
 from tastemaker.features.trending import Trending
+from tastemaker.features.well_known import Tried
 from tastemaker.stages.asking import Asking
 from tastemaker.stages.editorial import EditorialList
 from tastemaker.stages.live_items import LiveItems, LiveVectors
@@ -35,7 +36,7 @@ class LiveStages:
         parts: What this process runs.
         store_of: See `Pipeline.from_bundle`.
         trending: See `Pipeline.from_bundle`.
-        well_known: Ids of put items that need no traffic of their own any more.
+        tried: How often put items were shown and clicked, by id.
         content_of: See `BundleParts`.
         asking: How sources are asked; unset, in turn.
         editorial: See `BundleParts`.
@@ -47,7 +48,7 @@ class LiveStages:
         parts: frozenset[Part] = ALL_PARTS,
         store_of: Callable[[ItemFacts], ItemStore] = ItemStore,
         trending: Callable[[], Trending | None] | None = None,
-        well_known: Callable[[], Iterable[str]] = tuple,
+        tried: Callable[[], Mapping[str, Tried]] = dict,
         content_of: ContentOf | None = None,
         asking: Asking | None = None,
         editorial: Callable[[], tuple[EditorialList, ...]] = tuple,
@@ -55,7 +56,7 @@ class LiveStages:
         self._bundle, self._parts, self._asking = bundle, parts, asking
         self._editorial = editorial
         self._store_of, self._trending = store_of, trending
-        self._well_known, self._content_of = well_known, content_of
+        self._tried, self._content_of = tried, content_of
         self._published = self._as_published()
         self._growth: _Growth | None = None
         self._use(self._published, Overlay.none(len(bundle.item_ids)))
@@ -79,7 +80,7 @@ class LiveStages:
 
     def _as_published(self) -> BundleParts:
         return BundleParts(
-            self._bundle, self._trending, well_known=self._well_known, content_of=self._content_of,
+            self._bundle, self._trending, tried=self._tried, content_of=self._content_of,
             asking=self._asking, editorial=self._editorial,
         )  # fmt: skip
 

@@ -118,10 +118,6 @@ class ItemMatcher:
         holds_K &= _between(of.interactions_I, rows_K, None, match.max_interactions)
         return holds_K
 
-    def everywhere(self, match: Match, now_ms: int) -> Bool:
-        """Which items of the catalogue it is about (I,)."""
-        return self.among(match, np.arange(len(self.traits), dtype=np.int32), now_ms)
-
     def rows(self, match: Match) -> Int32:
         """Rows of the ids that it names, in their order; unknown ones are left out."""
         found = [self.row_of(item_id) for item_id in match.item_ids]

@@ -14,7 +14,8 @@ from tastemaker.config import Strict
 from tastemaker.errors import CompatibilityError
 from tastemaker.features.columns import share_of_history
 from tastemaker.features.context import CONTEXT_TABLES, context_bags, query_rows
-from tastemaker.features.ranking_data import CLICK, POSITION, Bag, Target
+from tastemaker.features.ranking_batch import POSITION, Bag
+from tastemaker.features.ranking_data import CLICK, Target
 from tastemaker.features.ranking_items import RankingItems
 from tastemaker.models.calibration import Calibration
 from tastemaker.models.dlrm import MAX_POSITION, Dlrm

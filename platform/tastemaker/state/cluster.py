@@ -2,7 +2,7 @@
 
 Made of redis-py's plain clients, one for each node, for three reasons: WAITAOF has to go over the connection that wrote;
 a node that is away must not disturb connections to others; what fails is told at once, and whoever called does it again,
-as with a single server. A slot that has moved is followed, once. See `cluster_async` for asyncio.
+as with a single server. A slot that has moved or is on its way is followed. See `cluster_async` for asyncio.
 """
 
 import threading
@@ -14,15 +14,22 @@ import redis
 from redis.commands import CoreCommands
 
 from tastemaker.state.layout import (
+    ASKING,
+    ROUNDS,
     Address,
     ClusterUrl,
     Layout,
     Queued,
+    Sources,
+    Target,
+    asked_elsewhere,
     gathered,
     is_stale,
+    merged,
     raise_first,
-    repeated,
     to_repeat,
+    with_asking,
+    without_asking,
 )
 
 _THREADS: Final = 16
@@ -41,9 +48,8 @@ class Cluster(CoreCommands):
 
     def __init__(self, url: str, **settings: Any) -> None:
         self._url, self._settings = ClusterUrl.of(url), settings
-        self._sources = list(self._url.nodes)
+        self._sources = Sources(self._url.nodes)
         self._nodes: dict[Address, redis.Redis] = {}
-        self._layout: Layout | None = None
         self._lock = threading.RLock()
         self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="cluster")
 
@@ -58,23 +64,29 @@ class Cluster(CoreCommands):
         return ClusterPipeline(self, transaction)
 
     def transaction(self, func: Callable[[Any], Any], *watches: str, **options: Any) -> Any:
-        """What `redis.Redis.transaction` does, on the node that has the watched keys; they share a slot."""
+        """What `redis.Redis.transaction` does, on the node that has the watched keys; they share a slot.
+
+        While that slot is on its way to another node it fails for the keys that have gone, and may be done again.
+        """
         owner = self._known_layout().owner(Queued(("WATCH", *watches), {}).slot)
         try:
             return self._node(owner).transaction(func, *watches, **options)
         except redis.RedisError as error:
             if is_stale(error):
-                self._doubt(owner)
                 with self._lock:
-                    self._layout = None
+                    self._sources.doubt(owner)
+                    self._sources.forget()
             raise
 
     def run(self, queued: Sequence[Queued], transaction: bool = False) -> list[Any]:
         """Each command's reply, or its error."""
-        replies = self._run(queued, transaction)
-        if again := to_repeat(queued, replies):
-            for place, reply in zip(again, self._run([queued[n] for n in again], transaction), strict=True):
-                replies[place] = repeated(replies[place], reply)
+        replies = self._run(queued, range(len(queued)), {}, transaction)
+        for _ in range(ROUNDS):
+            again = to_repeat(queued, replies)
+            if not again:
+                break
+            later = self._run(queued, again, asked_elsewhere(queued, replies), transaction)
+            replies = merged(replies, again, later)
         return replies
 
     def nodes(self) -> list[redis.Redis]:
@@ -98,7 +110,8 @@ class Cluster(CoreCommands):
         with self._lock:
             for node in self._nodes.values():
                 node.close()
-            self._nodes, self._layout = {}, None
+            self._nodes = {}
+            self._sources.forget()
 
     def __enter__(self) -> Self:
         return self
@@ -106,43 +119,48 @@ class Cluster(CoreCommands):
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def _run(self, queued: Sequence[Queued], transaction: bool) -> list[Any]:
-        places = self._known_layout().spread(queued)
+    def _run(
+        self, queued: Sequence[Queued], some: Sequence[int], asked: Mapping[int, Address], transaction: bool
+    ) -> list[Any]:
+        """The replies to the commands at some places."""
+        places = self._known_layout().spread(queued, some, asked)
 
-        def at(address: Address) -> list[Any]:
-            pipe: Any = self._node(address).pipeline(transaction=transaction)
-            for place in places[address]:
-                pipe.execute_command(*queued[place].args, **queued[place].options)
+        def at(target: Target) -> list[Any]:
+            commands = [queued[place] for place in places[target]]
             try:
-                found: list[Any] = pipe.execute(raise_on_error=False)
+                return self._send(target, commands, transaction)
             except (redis.RedisError, OSError) as error:
-                self._doubt(address)
-                return [error] * len(places[address])
-            return found
+                with self._lock:
+                    self._sources.doubt(target.node)
+                return [error] * len(commands)
 
         replies = gathered(queued, places, self._at_once(at, list(places)))
         if any(map(is_stale, replies)):
             with self._lock:
-                self._layout = None
-        return replies
+                self._sources.forget()
+        return [replies[place] for place in some]
+
+    def _send(self, target: Target, commands: Sequence[Queued], transaction: bool) -> list[Any]:
+        pipe: Any = self._node(target.node).pipeline(transaction=transaction)
+        if target.asking and transaction:
+            pipe.immediate_execute_command(ASKING)  # holds from MULTI to EXEC
+        sent = with_asking(commands) if target.asking and not transaction else commands
+        for one in sent:
+            pipe.execute_command(*one.args, **one.options)
+        return without_asking(sent, pipe.execute(raise_on_error=False))
 
     def _at_once(
-        self, work: Callable[[Address], list[Any]], addresses: Sequence[Address]
-    ) -> Mapping[Address, list[Any]]:
-        first, *others = addresses
-        running = {address: self._threads.submit(work, address) for address in others}
-        return {first: work(first)} | {address: future.result() for address, future in running.items()}
+        self, work: Callable[[Target], list[Any]], targets: Sequence[Target]
+    ) -> Mapping[Target, list[Any]]:
+        first, *others = targets
+        running = {target: self._threads.submit(work, target) for target in others}
+        return {first: work(first)} | {target: future.result() for target, future in running.items()}
 
     def _node(self, address: Address) -> redis.Redis:
         with self._lock:
             if address not in self._nodes:
                 self._nodes[address] = redis.Redis.from_url(self._url.of_node(address), **self._settings)
             return self._nodes[address]
-
-    def _doubt(self, address: Address) -> None:
-        """Asks other nodes for the layout first."""
-        with self._lock:
-            self._sources = [*(one for one in self._sources if one != address), address]
 
     def _known_layout(self) -> Layout:
         """Asks nodes until one answers.
@@ -152,22 +170,17 @@ class Cluster(CoreCommands):
         """
         with self._lock:
             failure: Exception | None = None
-            for address in list(self._sources) if self._layout is None else ():
+            for address in self._sources.nodes():
                 client: Any = self._node(address)
                 try:
-                    slots: Any = client.execute_command("CLUSTER SLOTS")
+                    return self._sources.learn(client.execute_command("CLUSTER SLOTS"), address)
                 except (redis.RedisError, OSError) as error:
-                    self._doubt(address)
+                    self._sources.doubt(address)
                     failure = failure or error
-                    continue
-                self._layout = Layout.of(slots, address)
-                known = self._layout.nodes
-                self._sources = [*known, *(one for one in self._sources if one not in known)]
-                break
-            if self._layout is None:
+            if self._sources.layout is None:
                 assert failure is not None, "a URL names at least one node"
                 raise failure
-            return self._layout
+            return self._sources.layout
 
 
 class ClusterPipeline(CoreCommands):

@@ -4,7 +4,7 @@ A request that runs out of time cancels what it reads; redis-py's plain clients 
 """
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Self
 
 import redis
@@ -12,15 +12,22 @@ import redis.asyncio
 from redis.commands import AsyncCoreCommands
 
 from tastemaker.state.layout import (
+    ASKING,
+    ROUNDS,
     Address,
     ClusterUrl,
     Layout,
     Queued,
+    Sources,
+    Target,
+    asked_elsewhere,
     gathered,
     is_stale,
+    merged,
     raise_first,
-    repeated,
     to_repeat,
+    with_asking,
+    without_asking,
 )
 
 
@@ -31,9 +38,8 @@ class AsyncCluster(AsyncCoreCommands):
 
     def __init__(self, url: str, **settings: Any) -> None:
         self._url, self._settings = ClusterUrl.of(url), settings
-        self._sources = list(self._url.nodes)
+        self._sources = Sources(self._url.nodes)
         self._nodes: dict[Address, redis.asyncio.Redis] = {}
-        self._layout: Layout | None = None
 
     async def execute_command(self, *args: Any, **options: Any) -> Any:
         """One command's reply."""
@@ -47,11 +53,13 @@ class AsyncCluster(AsyncCoreCommands):
 
     async def run(self, queued: Sequence[Queued], transaction: bool = False) -> list[Any]:
         """Each command's reply, or its error."""
-        replies = await self._run(queued, transaction)
-        if again := to_repeat(queued, replies):
-            later = await self._run([queued[n] for n in again], transaction)
-            for place, reply in zip(again, later, strict=True):
-                replies[place] = repeated(replies[place], reply)
+        replies = await self._run(queued, range(len(queued)), {}, transaction)
+        for _ in range(ROUNDS):
+            again = to_repeat(queued, replies)
+            if not again:
+                break
+            later = await self._run(queued, again, asked_elsewhere(queued, replies), transaction)
+            replies = merged(replies, again, later)
         return replies
 
     async def ping(self, **options: Any) -> bool:
@@ -61,32 +69,42 @@ class AsyncCluster(AsyncCoreCommands):
 
     async def aclose(self) -> None:
         """Closes all connections."""
-        nodes, self._nodes, self._layout = self._nodes, {}, None
+        nodes, self._nodes = self._nodes, {}
+        self._sources.forget()
         await asyncio.gather(*(node.aclose() for node in nodes.values()))
 
-    async def _run(self, queued: Sequence[Queued], transaction: bool) -> list[Any]:
-        places = (await self._known_layout()).spread(queued)
+    async def _run(
+        self, queued: Sequence[Queued], some: Sequence[int], asked: Mapping[int, Address], transaction: bool
+    ) -> list[Any]:
+        """The replies to the commands at some places."""
+        places = (await self._known_layout()).spread(queued, some, asked)
 
-        async def at(address: Address) -> list[Any]:
-            pipe: Any = self._node(address).pipeline(transaction=transaction)
-            for place in places[address]:
-                pipe.execute_command(*queued[place].args, **queued[place].options)
+        async def at(target: Target) -> list[Any]:
+            commands = [queued[place] for place in places[target]]
             try:
-                found: list[Any] = await pipe.execute(raise_on_error=False)
+                return await self._send(target, commands, transaction)
             except (redis.RedisError, OSError) as error:
-                self._doubt(address)
-                return [error] * len(places[address])
+                self._sources.doubt(target.node)
+                return [error] * len(commands)
             except asyncio.CancelledError:
-                self._doubt(address)  # out of time: it may be away, and another in its place
-                self._layout = None
+                self._sources.doubt(target.node)  # out of time: it may be away, and another in its place
+                self._sources.forget()
                 raise
-            return found
 
         found = await asyncio.gather(*map(at, places))
         replies = gathered(queued, places, dict(zip(places, found, strict=True)))
         if any(map(is_stale, replies)):
-            self._layout = None
-        return replies
+            self._sources.forget()
+        return [replies[place] for place in some]
+
+    async def _send(self, target: Target, commands: Sequence[Queued], transaction: bool) -> list[Any]:
+        pipe: Any = self._node(target.node).pipeline(transaction=transaction)
+        if target.asking and transaction:
+            await pipe.immediate_execute_command(ASKING)  # holds from MULTI to EXEC
+        sent = with_asking(commands) if target.asking and not transaction else commands
+        for one in sent:
+            pipe.execute_command(*one.args, **one.options)
+        return without_asking(sent, await pipe.execute(raise_on_error=False))
 
     def _node(self, address: Address) -> redis.asyncio.Redis:
         if address not in self._nodes:
@@ -94,28 +112,19 @@ class AsyncCluster(AsyncCoreCommands):
             self._nodes[address] = redis.asyncio.Redis.from_url(url, **self._settings)
         return self._nodes[address]
 
-    def _doubt(self, address: Address) -> None:
-        """Asks other nodes for the layout first."""
-        self._sources = [*(one for one in self._sources if one != address), address]
-
     async def _known_layout(self) -> Layout:
         failure: Exception | None = None
-        for address in list(self._sources) if self._layout is None else ():
+        for address in self._sources.nodes():
             client: Any = self._node(address)
             try:
-                slots: Any = await client.execute_command("CLUSTER SLOTS")
+                return self._sources.learn(await client.execute_command("CLUSTER SLOTS"), address)
             except (redis.RedisError, OSError) as error:
-                self._doubt(address)
+                self._sources.doubt(address)
                 failure = failure or error
-                continue
-            self._layout = layout = Layout.of(slots, address)
-            known = layout.nodes
-            self._sources = [*known, *(one for one in self._sources if one not in known)]
-            return layout
-        if self._layout is None:
+        if self._sources.layout is None:
             assert failure is not None, "a URL names at least one node"
             raise failure
-        return self._layout
+        return self._sources.layout
 
 
 class AsyncClusterPipeline(AsyncCoreCommands):

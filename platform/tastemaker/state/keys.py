@@ -88,6 +88,15 @@ class Keys:
         """Hash: experiment name -> its definition as JSON."""
         return self._shared("experiments")
 
+    def experiment_history(self, name: str) -> str:
+        """List: changes of an experiment as JSON, oldest first; `:holdout` for those of the holdout."""
+        return self._shared(f"experiment-history:{name}")
+
+    @property
+    def holdout(self) -> str:
+        """JSON: which users are in no experiment, see `experiments.holdout`."""
+        return self._shared("holdout")
+
     @property
     def consumers(self) -> str:
         """Sorted set: token of each living stream consumer by when its heartbeat runs out."""
@@ -134,6 +143,10 @@ class Keys:
     def offsets(self, partition: int) -> str:
         """Hash: `fence`, and per stream the last id applied to state and the last id archived to Parquet."""
         return self._in(partition, "offsets")
+
+    def shown(self, user_id: str) -> str:
+        """JSON: what a user's decisions with an open window showed, see `events.last_touch`; ends with the last window."""
+        return self._in(self.partition(user_id), f"shown:{user_id}")
 
     def pending(self, partition: int) -> str:
         """Hash: request_id -> a decision whose reward is still open."""

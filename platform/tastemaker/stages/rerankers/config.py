@@ -33,7 +33,7 @@ class RerankingConfig(Strict):
     calibrated: CalibratedConfig | None = Field(None, description="the mix of the user's history")
     mmr: MmrConfig | None = Field(default_factory=MmrConfig, description="variety; null switches it off")
     dpp: DppConfig | None = Field(None, description="variety by volume, in place of `mmr`")
-    exposure: ExposureConfig | None = Field(None, description="least shares of groups of items")
+    exposure: ExposureConfig | None = Field(None, description="least and greatest shares of groups of items")
     spread: SpreadConfig | None = Field(None, description="items of one category stand apart")
     franchise_cap: FranchiseCapConfig | None = Field(None, description="cap per franchise")
     category_cap: CategoryCapConfig | None = Field(

@@ -61,6 +61,11 @@ def drawn(
     return order_N, mixed(usual_N, plackett_luce(logit_N[order_N]), sampling.share)
 
 
+def is_sampled(seed: int, share: float) -> bool:
+    """Whether `drawn` samples the list of a request with that seed, where a share of them is."""
+    return bool(np.random.default_rng([seed, _SAMPLE]).random() < share)
+
+
 def logits(score_N: Float32) -> Float64:
     """Log-odds of probabilities; other scores as they are."""
     logit_N: Float64 = score_N.astype(np.float64)

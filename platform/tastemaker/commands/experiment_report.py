@@ -1,0 +1,122 @@
+"""`tastemaker experiment report`."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from tastemaker import context
+from tastemaker.terminal import console, print_json, print_table
+
+if TYPE_CHECKING:
+    from tastemaker.experiments.comparisons import Interval
+    from tastemaker.experiments.report import ExperimentReport
+
+app = typer.Typer()
+SETTLE_SECONDS = 60.0
+"""How long to wait for what is on its way into the days, where traffic is not live and so has an end."""
+
+
+@app.command("report")
+def report(
+    name: str,
+    metric: Annotated[
+        str | None, typer.Option(help="What it is judged by; the experiment's own where unset.")
+    ] = None,
+    level: Annotated[float, typer.Option(min=0.5, max=0.9999, help="Of the intervals.")] = 0.95,
+    html: Annotated[Path | None, typer.Option(help="Write a page with plots there.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="For machines.")] = False,
+) -> dict[str, Any]:
+    """What an experiment says so far: lifts with their intervals, the split, guardrails, segments, and what to do."""
+    from tastemaker.events.drained import await_drained
+    from tastemaker.experiments.metrics import metric_of
+    from tastemaker.experiments.report import build_report
+    from tastemaker.experiments.report_page import render
+    from tastemaker.experiments.store import ExperimentStore
+    from tastemaker.home import write_bytes
+    from tastemaker.state.connection import open_keys, open_state
+
+    if metric is not None:
+        metric_of(metric)
+    settings, home = context.settings(), context.home()
+    with open_state(settings, home) as client:
+        keys = open_keys(client, settings)
+        definition = ExperimentStore(client, keys).get(name)
+        if definition.origin != "live":
+            await_drained(client, keys, SETTLE_SECONDS)
+    found = build_report(home, settings.catalogue, definition, metric, level=level)
+    if html is not None:
+        html.parent.mkdir(parents=True, exist_ok=True)
+        write_bytes(html, render(found).encode())
+    tree = found.model_dump(mode="json")
+    if as_json:
+        print_json(tree)
+    else:
+        _print(found)
+        if html is not None:
+            console.print(f"page: {html}", markup=False)
+    return tree
+
+
+def _print(found: "ExperimentReport") -> None:
+    columns = ["variant", "alias", "units", "requests", "clicks", found.metric, f"{found.level:.0%} interval"]
+    rows = [
+        [v.name, v.alias, v.units, v.requests, v.clicks, _number(v.value), _interval(v.low, v.high)]
+        for v in found.variants
+    ]
+    print_table(f"{found.experiment}: {found.hypothesis}", columns, rows)
+    for one in found.lifts:
+        text = (
+            one.reason
+            or f"{_percent(one.value)} [{_percent(one.low)}, {_percent(one.high)}], p {_p(one.p_value)}"
+        )
+        console.print(f"lift of {one.variant}: {text}", markup=False)
+    print_table(
+        "Metrics",
+        ["metric", "variant", "value", "lift", "always valid", "adjusted", "p, corrected"],
+        [row for row in _metric_rows(found) if any(row[2:])],
+    )
+    for guardrail in found.guardrails:
+        console.print(f"guardrail {guardrail.state}: {guardrail.reason}", markup=False)
+    alarm = "; the split is not what was asked for" if found.srm_alarm else ""
+    console.print(f"SRM p-value: {found.srm_p_value:.4f}{alarm}", markup=False)
+    console.print(f"advice: {found.advice.verdict}: {found.advice.reason}", markup=False)
+    for caution in found.advice.cautions:
+        console.print(f"mind: {caution}", markup=False)
+
+
+def _metric_rows(found: "ExperimentReport") -> list[list[str]]:
+    names = [variant.name for variant in found.variants]
+    rows = []
+    for metric in found.metrics:
+        rows.append([metric.name, names[0], _number(metric.values[0].value), "", "", "", ""])
+        for v, one in enumerate(metric.comparisons, 1):
+            p_value = _p(one.corrected_p_value)
+            lifts = [_lift(one.lift), _lift(one.always_valid), _lift(one.adjusted) or _lift(one.weighted)]
+            rows.append(["", one.variant, _number(metric.values[v].value), *lifts, p_value])
+    return rows
+
+
+def _lift(lift: "Interval") -> str:
+    if lift.value is None:
+        return ""
+    bounds = "" if lift.low is None or lift.high is None else f" [{lift.low:+.1%}, {lift.high:+.1%}]"
+    return f"{lift.value:+.1%}{bounds}"
+
+
+def _p(p_value: float | None) -> str:
+    if p_value is None:
+        return ""
+    return f"{p_value:.4f}" if p_value >= 0.0001 else "<0.0001"
+
+
+def _number(value: float | None) -> str:
+    return "" if value is None else f"{value:.4f}"
+
+
+def _percent(value: float | None) -> str:
+    return "" if value is None else f"{value:+.2%}"
+
+
+def _interval(low: float | None, high: float | None) -> str:
+    return "" if low is None or high is None else f"[{low:.4f}, {high:.4f}]"

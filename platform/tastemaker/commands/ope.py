@@ -1,0 +1,206 @@
+"""`tastemaker ope` and `position-bias`: what another policy or bundle would have earned, and how far down lists are looked at."""
+
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+from tastemaker import context
+from tastemaker.errors import UsageError
+from tastemaker.terminal import console, print_json, print_table
+
+if TYPE_CHECKING:
+    from tastemaker.offpolicy.judgement import Judgement
+    from tastemaker.offpolicy.policies import JudgedPolicy
+
+app = typer.Typer()
+_MINUTE_MS = 60_000
+
+
+@app.command()
+def ope(
+    experiment: Annotated[
+        str | None, typer.Option(help="Judge other weights of this experiment's variants, from its log.")
+    ] = None,
+    policy: Annotated[
+        Path | None,
+        typer.Option(help="YAML: weights of variants, or stages. Without it each variant is judged alone."),
+    ] = None,
+    version: Annotated[
+        int | None, typer.Option(min=1, help="Judge the lists of this version of the catalogue's bundle.")
+    ] = None,
+    metric: Annotated[str, typer.Option(help="What is earned.")] = "clicks_per_request",
+    days: Annotated[
+        float, typer.Option(min=0.001, max=3650, help="Of the log, up to the newest closed answer.")
+    ] = 1.0,
+    window_minutes: Annotated[
+        float,
+        typer.Option(min=0, help="How long after an answer an event counts; an experiment has its own."),
+    ] = 30.0,
+    depth: Annotated[
+        int | None, typer.Option(min=1, help="Judge so many first slots of the lists; without it, all.")
+    ] = None,
+    origin: Annotated[Literal["live", "simulator"], typer.Option(help="Of the answers.")] = "live",
+    level: Annotated[float, typer.Option(min=0.5, max=0.9999, help="Of the intervals.")] = 0.95,
+    least_effective: Annotated[
+        float, typer.Option(min=2, help="Refuse an estimate that rests on fewer answers of equal weight.")
+    ] = 100.0,
+    html: Annotated[Path | None, typer.Option(help="Write the page with plots here.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="For machines.")] = False,
+) -> list[dict[str, Any]]:
+    """Judge a policy or a bundle from the decision log; refuses what the log cannot support."""
+    chosen = _policy(policy)
+    if experiment is not None:
+        if version is not None or depth is not None or (chosen and chosen.stages is not None):
+            raise UsageError("--experiment judges weights", mend="leave out --version, --depth and stages")
+        found = _of_experiment(experiment, chosen, policy, metric, level, least_effective)
+    else:
+        if version is None and chosen is None:
+            raise UsageError("nothing to judge", mend="give --version, --policy with stages, or --experiment")
+        if chosen is not None and chosen.weights is not None:
+            raise UsageError("weights are of an experiment's variants", mend="name it with --experiment")
+        found = [
+            _of_lists(chosen, version, metric, days, window_minutes, depth, origin, level, least_effective)
+        ]
+    rows = [one.as_json() for one in found]
+    if html is not None:
+        from tastemaker.offpolicy.page import render
+
+        html.write_text(render(found), encoding="utf-8")
+    if as_json:
+        print_json(rows)
+        return rows
+    for one in found:
+        _print(one)
+    if html is not None:
+        console.print(f"page written to {html}", markup=False)
+    return rows
+
+
+@app.command("position-bias")
+def position_bias(
+    to: Annotated[
+        Path | None, typer.Option(help="Write it here, for `ranker.fit.position_weights: file`.")
+    ] = None,
+    days: Annotated[
+        float, typer.Option(min=0.001, max=3650, help="Of the log, up to the newest closed answer.")
+    ] = 7.0,
+    window_minutes: Annotated[
+        float, typer.Option(min=0, help="How long after an answer a click counts.")
+    ] = 30.0,
+    origin: Annotated[Literal["live", "simulator"], typer.Option(help="Of the answers.")] = "live",
+    as_json: Annotated[bool, typer.Option("--json", help="For machines.")] = False,
+) -> dict[str, Any]:
+    """Estimate how likely each slot is looked at, from lists whose order was drawn by luck."""
+    from tastemaker.offpolicy.judging import Span
+    from tastemaker.offpolicy.slots import measure_examination
+
+    span = Span.days(days, time.time_ns() // 1_000_000, round(window_minutes * _MINUTE_MS), origin)
+    told, num_lists = measure_examination(context.settings(), context.home(), span)
+    found = {
+        "lists": num_lists, "method": told.method, "examination": told.probability_K.tolist(),
+        "low": told.low_K.tolist(), "high": told.high_K.tolist(),
+    }  # fmt: skip
+    if to is not None:
+        told.save(to)
+    if as_json:
+        print_json(found)
+        return found
+    rows = [
+        [slot, f"{p:.3f} [{low:.3f}, {high:.3f}]"]
+        for slot, (p, low, high) in enumerate(
+            zip(told.probability_K, told.low_K, told.high_K, strict=True), 1
+        )
+    ]
+    print_table(f"Examination, from {num_lists:,} lists", ["slot", "against the first, 95%"], rows)
+    if to is not None:
+        console.print(f"written to {to}", markup=False)
+    return found
+
+
+def _policy(file: Path | None) -> "JudgedPolicy | None":
+    from tastemaker.config_sources import read_yaml
+    from tastemaker.offpolicy.policies import JudgedPolicy
+
+    return None if file is None else JudgedPolicy.parse(read_yaml(file), str(file))
+
+
+def _of_experiment(
+    name: str,
+    chosen: "JudgedPolicy | None",
+    file: Path | None,
+    metric: str,
+    level: float,
+    least_effective: float,
+) -> "list[Judgement]":
+    from tastemaker.experiments.metrics import metric_of
+    from tastemaker.experiments.observations import read_observations
+    from tastemaker.experiments.store import ExperimentStore
+    from tastemaker.offpolicy.arms import judge_weights
+    from tastemaker.offpolicy.policies import JudgedPolicy
+    from tastemaker.state.connection import open_keys, open_state
+
+    settings, home = context.settings(), context.home()
+    with open_state(settings, home) as client:
+        definition = ExperimentStore(client, open_keys(client, settings)).get(name)
+    policies = {str(file): chosen} if chosen else {
+        f"all to {variant}": JudgedPolicy(weights={variant: 1.0}) for variant in definition.variant_names
+    }  # fmt: skip
+    seen = read_observations(home, settings.catalogue, definition, time.time_ns() // 1_000_000)
+    return [
+        judge_weights(
+            seen, definition, metric_of(metric), one, name=label, level=level, least_effective=least_effective
+        )
+        for label, one in policies.items()
+        if one is not None
+    ]
+
+
+def _of_lists(
+    chosen: "JudgedPolicy | None",
+    version: int | None,
+    metric: str,
+    days: float,
+    window_minutes: float,
+    depth: int | None,
+    origin: Literal["live", "simulator"],
+    level: float,
+    least_effective: float,
+) -> "Judgement":
+    from tastemaker.bundle.reader import Bundle
+    from tastemaker.bundle.store import BundleStore
+    from tastemaker.offpolicy.judging import Span, judge_bundle
+    from tastemaker.registry.client import Registry
+
+    settings, home = context.settings(), context.home()
+    bundle = None
+    if version is not None:
+        found = Registry(settings, home).version(settings.catalogue, version)
+        bundle = Bundle.open(BundleStore.of(settings, home), found.uri, found.sha256)
+    span = Span.days(days, time.time_ns() // 1_000_000, round(window_minutes * _MINUTE_MS), origin)
+    return judge_bundle(
+        settings, home, span, bundle=bundle, stages=chosen.stages if chosen else None, metric=metric, depth=depth,
+        name=f"version {version}" if version is not None else "stages", level=level, least_effective=least_effective,
+    )  # fmt: skip
+
+
+def _print(one: "Judgement") -> None:
+    def shown(found: Any) -> str:
+        return f"{found.value:.5g} [{found.low:.5g}, {found.high:.5g}]"
+
+    rows = [["logged", shown(one.logged), ""]]
+    rows += [[e.estimator, shown(e.value), shown(e.difference)] for e in one.estimates]
+    print_table(f"{one.policy}: {one.metric}", ["estimator", one.unit, "more than logged"], rows)
+    support = one.support
+    console.print(
+        f"{one.rows:,} of {one.read:,} answers used, {support.num_used:,} agree with the policy; effective {support.effective_rows:,.0f}; "
+        f"largest weight {support.largest_weight:.3g}; mean weight {support.mean_weight:.3f} "
+        f"[{support.mean_low:.3f}, {support.mean_high:.3f}]",
+        markup=False,
+    )
+    for note in [*one.notes, one.advice()]:
+        console.print(note, markup=False)
+    for reason, count in one.left_out.items():
+        if count:
+            console.print(f"left out: {count:,} answers {reason}", markup=False)

@@ -1,0 +1,271 @@
+"""One metric of an experiment: each variant's value, and each against the control, with intervals of every kind.
+
+Shape letters: U units, V variants.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from tastemaker.config import Strict
+from tastemaker.data.schema import POSITIVE_KINDS
+from tastemaker.errors import ExperimentError
+from tastemaker.experiments.adaptive import adaptive_influence
+from tastemaker.experiments.bayes import best_of
+from tastemaker.experiments.coverage import coverage
+from tastemaker.experiments.cuped import cuped
+from tastemaker.experiments.definition import Experiment
+from tastemaker.experiments.influence import Influence, Lift, difference, estimate, lift
+from tastemaker.experiments.measures import Measured, totals_of
+from tastemaker.experiments.metrics import Better, Metric
+from tastemaker.experiments.observations import Observations
+from tastemaker.experiments.sequential import Boundary, Looks, always_valid_lift
+from tastemaker.experiments.weighing import Weighing, influences
+from tastemaker.types import Bool, Float64
+
+
+class Interval(Strict):
+    """A value and where it may lie; null where it is not defined yet."""
+
+    value: float | None = None
+    low: float | None = None
+    high: float | None = None
+
+
+class Comparison(Strict):
+    """A variant against the control; `reason` says why there is no lift.
+
+    `lift` holds at the one moment that was fixed before, `always_valid` at every moment that anyone looks, `adjusted` is the
+    first with what the units did before the experiment taken out (CUPED) and `variance_removed` how much of the variance
+    that was; it is of fixed splits. `weighted` is of policies that learn: doubly robust, with weights that even out what rare
+    draws do (`adaptive`). All these are relative to the control, `difference` is in the metric's unit. `p_value` and `always_valid_p_value` are of no
+    lift; `corrected_p_value` is the first with the other comparisons of the report in mind.
+    """
+
+    variant: str
+    lift: Interval = Interval()
+    always_valid: Interval = Interval()
+    adjusted: Interval = Interval()
+    variance_removed: float | None = None
+    weighted: Interval = Interval()
+    difference: Interval = Interval()
+    p_value: float | None = None
+    always_valid_p_value: float | None = None
+    corrected_p_value: float | None = None
+    reason: str | None = None
+
+
+class MetricReport(Strict):
+    """A metric; lists run over the variants in order, comparisons over all but the control.
+
+    `decisions` is how many count, those whose window is still open left out. `probability_best` and `expected_loss` (what one loses on average by
+    choosing the variant, in the metric's unit) are null where a variant has no value yet, or all its units have the same.
+    """
+
+    name: str
+    text: str
+    unit: str
+    better: Better
+    decisions: int
+    values: tuple[Interval, ...]
+    comparisons: tuple[Comparison, ...]
+    probability_best: tuple[float, ...] | None = None
+    expected_loss: tuple[float, ...] | None = None
+
+
+def compare(seen: Observations, metric: Metric, weighing: Weighing) -> MetricReport:
+    """The metric's values and comparisons, so far as they are defined."""
+    member_UV: Bool | None = None
+    measured: Measured | None = None
+    looks: list[tuple[int, Influence]] = []
+    try:
+        if metric.kind == "variant":
+            decisions, influence = len(seen), coverage(seen, weighing.num_variants, weighing.num_items)
+        else:
+            found = measured = weighing.measured(seen, metric)
+            decisions, influence = len(found.row_K), weighing.influence(seen, found)
+            looks = influences(seen, found, weighing)
+            member_UV = _members(seen, found, weighing.num_variants)
+    except ExperimentError as error:
+        return _nothing(metric, weighing.experiment, str(error))
+    others = range(1, weighing.num_variants)
+    comparisons = [_comparison(influence, looks, v, metric, weighing) for v in others]
+    if measured is not None and weighing.learns:
+        comparisons = _weighted(comparisons, seen, measured, weighing.level)
+    if member_UV is not None and not weighing.learns:
+        comparisons = _adjusted(comparisons, influence, _covariate(seen, metric), member_UV, weighing.level)
+    best = None
+    if np.isfinite(influence.value_V).all() and (influence.influence_UV != 0).any(axis=0).all():
+        sign = 1.0 if metric.better == "higher" else -1.0
+        best = best_of(Influence(sign * influence.value_V, sign * influence.influence_UV, influence.units_V))
+    return MetricReport(
+        name=metric.name,
+        text=metric.text,
+        unit=metric.unit,
+        better=metric.better,
+        decisions=decisions,
+        values=tuple(_value(influence, v, metric, weighing.level) for v in range(weighing.num_variants)),
+        comparisons=tuple(comparisons),
+        probability_best=None if best is None else tuple(best.probability_V.tolist()),
+        expected_loss=None if best is None else tuple(best.expected_loss_V.tolist()),
+    )
+
+
+def interval(found: Lift) -> Interval:
+    """The same as a part of a report; bounds that are endless are null."""
+    if not np.isfinite(found.high - found.low):
+        return Interval(value=found.value)
+    return Interval(value=found.value, low=found.low, high=found.high)
+
+
+def corrected(reports: Sequence[MetricReport], p_values: Sequence[float]) -> tuple[MetricReport, ...]:
+    """The reports with `p_values` as their comparisons' corrected ones: one for each comparison that has a p-value, in order."""
+    left = iter(p_values)
+    return tuple(
+        report.model_copy(
+            update={
+                "comparisons": tuple(
+                    one if one.p_value is None else one.model_copy(update={"corrected_p_value": next(left)})
+                    for one in report.comparisons
+                )
+            }
+        )
+        for report in reports
+    )
+
+
+def p_values_of(reports: Sequence[MetricReport]) -> list[float]:
+    """P-values of all comparisons that have one, in the order that `corrected` takes them."""
+    return [one.p_value for report in reports for one in report.comparisons if one.p_value is not None]
+
+
+def _members(seen: Observations, found: Measured, num_variants: int) -> Bool:
+    return totals_of(seen, found, num_variants).denominator_UV > 0
+
+
+def _covariate(seen: Observations, metric: Metric) -> Float64:
+    """What a unit did in the 14 days before, in all and in the metric's own kind of event; NaN of new units. Shape (U, 2)."""
+    before_UC = np.column_stack(
+        [
+            seen.past.per_unit(POSITIVE_KINDS, values=False),
+            seen.past.per_unit(metric.events, values=metric.measure == "value"),
+        ]
+    )
+    return np.where(seen.past.interactions_U[:, None] > 0, before_UC, np.nan)
+
+
+def _value(influence: Influence, variant: int, metric: Metric, level: float) -> Interval:
+    try:
+        found = estimate(influence, variant, level)
+    except ExperimentError:
+        return Interval()
+    low = found.low if metric.measure == "mean value" else max(0.0, found.low)  # a rating may be negative
+    return Interval(value=found.value, low=low, high=found.high)
+
+
+def _comparison(
+    influence: Influence,
+    looks: Sequence[tuple[int, Influence]],
+    variant: int,
+    metric: Metric,
+    weighing: Weighing,
+) -> Comparison:
+    name = weighing.experiment.variants[variant].name
+    try:
+        absolute = difference(influence, 0, variant, weighing.level)
+    except ExperimentError as error:
+        return Comparison(variant=name, reason=str(error))
+    apart = Interval(value=absolute.value, low=absolute.low, high=absolute.high)
+    try:
+        fixed = lift(influence, 0, variant, weighing.level)
+        boundary = weighing.boundary(metric)
+        valid = _watched(looks, variant, boundary) or always_valid_lift(influence, 0, variant, boundary)
+    except ExperimentError as error:
+        return Comparison(variant=name, difference=apart, reason=str(error))
+    return Comparison(
+        variant=name,
+        lift=interval(fixed),
+        always_valid=interval(valid),
+        difference=apart,
+        p_value=fixed.p_value,
+        always_valid_p_value=valid.p_value,
+    )
+
+
+def _watched(looks: Sequence[tuple[int, Influence]], variant: int, boundary: Boundary) -> Lift | None:
+    """The lift with an interval that holds whenever it is looked at, also of units that return; None without looks."""
+    watching, found = Looks(boundary, 0, variant), None
+    for _, influence in looks:
+        try:
+            found = watching.look(influence)
+        except ExperimentError:
+            continue  # a variant has no value yet
+    assert found is None or isinstance(found, Lift)
+    return found
+
+
+def _adjusted(
+    comparisons: Sequence[Comparison],
+    influence: Influence,
+    covariate_UC: Float64,
+    member_UV: Bool,
+    level: float,
+) -> list[Comparison]:
+    if not np.nan_to_num(covariate_UC).any() or not np.isfinite(influence.value_V).all():
+        return list(comparisons)
+    try:
+        less = cuped(influence, covariate_UC, member_UV)
+    except ExperimentError:
+        return list(comparisons)  # units that met several variants: their past is no longer from before
+    found = []
+    for v, one in enumerate(comparisons, 1):
+        if one.lift.value is None:
+            found.append(one)
+            continue
+        adjusted = interval(lift(less.influence, 0, v, level))
+        found.append(
+            one.model_copy(update={"adjusted": adjusted, "variance_removed": less.variance_reduction})
+        )
+    return found
+
+
+def _weighted(
+    comparisons: Sequence[Comparison], seen: Observations, found: Measured, level: float
+) -> list[Comparison]:
+    """With the doubly robust lifts of what was done in each draw."""
+    draws_K = seen.draws()[found.row_K]
+    _, first, draw_K = np.unique(draws_K, return_index=True, return_inverse=True)
+    row_D = found.row_K[first]
+    numerator_D = np.bincount(draw_K, weights=found.numerator_K, minlength=len(first)).astype(np.float64)
+    denominator_D = np.bincount(draw_K, weights=found.denominator_K, minlength=len(first)).astype(np.float64)
+    in_time = np.argsort(seen.shown_ms_R[row_D], kind="stable")
+    rows = row_D[in_time]
+    try:
+        influence = adaptive_influence(
+            seen.unit_R[rows],
+            seen.variant_R[rows],
+            seen.propensity_RV[rows],
+            numerator_D[in_time],
+            denominator_D[in_time],
+        )
+    except ExperimentError:
+        return list(comparisons)
+    weighted = []
+    for v, one in enumerate(comparisons, 1):
+        try:
+            weighted.append(one.model_copy(update={"weighted": interval(lift(influence, 0, v, level))}))
+        except ExperimentError:
+            weighted.append(one)  # no value yet
+    return weighted
+
+
+def _nothing(metric: Metric, experiment: Experiment, reason: str) -> MetricReport:
+    return MetricReport(
+        name=metric.name,
+        text=metric.text,
+        unit=metric.unit,
+        better=metric.better,
+        decisions=0,
+        values=tuple(Interval() for _ in experiment.variants),
+        comparisons=tuple(Comparison(variant=v.name, reason=reason) for v in experiment.variants[1:]),
+    )

@@ -1,0 +1,176 @@
+"""Whether a variant has worsened a metric that must not become worse by more than a margin.
+
+The limit is a multiple f of the control's value: 1 - margin where higher is better, 1 + margin where lower is. What is
+estimated is the distance r - f * r_control, whose interval holds at every look, so that looking often does no harm. All guardrails and variants of an
+experiment share its level: the chance that any harmless one is stopped, at any time, is at most 5% [Bonferroni].
+"""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Final, Literal
+
+import numpy as np
+
+from tastemaker.config import Strict
+from tastemaker.errors import ExperimentError
+from tastemaker.experiments.comparisons import Interval
+from tastemaker.experiments.definition import Guardrail
+from tastemaker.experiments.influence import Influence
+from tastemaker.experiments.metrics import Better, metric_of
+from tastemaker.experiments.observations import Observations
+from tastemaker.experiments.sequential import Boundary, Looks
+from tastemaker.experiments.weighing import EFFECT, Weighing, influences
+
+LEVEL: Final = 0.95
+MIN_UNITS: Final = 100
+"""Of each variant before a guardrail says anything: intervals are those of many units."""
+
+State = Literal["kept", "open", "breached"]
+
+
+class GuardrailReport(Strict):
+    """One guardrail for one variant. `slack` is how far, in the metric's unit, the variant lies on the right side of the limit."""
+
+    metric: str
+    variant: str
+    better: Better
+    margin: float
+    state: State
+    value: float | None
+    control: float | None
+    slack: Interval
+    reason: str
+
+
+def check_guardrails(seen: Observations, weighing: Weighing) -> tuple[GuardrailReport, ...]:
+    """Every guardrail of the experiment for every variant but the control.
+
+    Raises:
+        ExperimentError: A guardrail names an unknown metric, or one that has no values of units.
+    """
+    guardrails = weighing.experiment.guardrails
+    num_checks = max(1, len(guardrails) * (weighing.num_variants - 1))
+    level = 1 - (1 - LEVEL) / num_checks
+    return tuple(report for one in guardrails for report in _check(seen, one, weighing, level))
+
+
+def breached(reports: Sequence[GuardrailReport]) -> list[GuardrailReport]:
+    """Those that say stop."""
+    return [report for report in reports if report.state == "breached"]
+
+
+def _check(
+    seen: Observations, guardrail: Guardrail, weighing: Weighing, level: float
+) -> list[GuardrailReport]:
+    metric = metric_of(guardrail.metric)
+    if metric.kind == "variant":
+        raise ExperimentError(
+            "metric of a guardrail",
+            value=metric.name,
+            limit="one that each unit has a value of",
+            mend="choose another",
+        )
+    better = guardrail.direction or metric.better
+    factor = 1 - guardrail.margin if better == "higher" else 1 + guardrail.margin
+    looks = influences(seen, weighing.measured(seen, metric), weighing)
+    return [
+        _judge(looks, guardrail, better, factor, v, weighing, level) for v in range(1, weighing.num_variants)
+    ]
+
+
+def _judge(
+    looks: Sequence[tuple[int, Influence]],
+    guardrail: Guardrail,
+    better: Better,
+    factor: float,
+    variant: int,
+    weighing: Weighing,
+    level: float,
+) -> GuardrailReport:
+    name = weighing.experiment.variants[variant].name
+    value, control, units = _last(looks, variant)
+    slack = _slack(looks, better, factor, variant, level)
+    state: State = "open"
+    if units >= MIN_UNITS:
+        if slack.high is not None and slack.high < 0:
+            state = "breached"
+        elif (slack.low is not None and slack.low > 0) or (better == "lower" and value == control == 0):
+            state = "kept"
+    return GuardrailReport(
+        metric=guardrail.metric,
+        variant=name,
+        better=better,
+        margin=guardrail.margin,
+        state=state,
+        value=value,
+        control=control,
+        slack=slack,
+        reason=_reason(guardrail, better, factor, name, state, value, control, units),
+    )
+
+
+def _last(looks: Sequence[tuple[int, Influence]], variant: int) -> tuple[float | None, float | None, int]:
+    if not looks:
+        return None, None, 0
+    influence = looks[-1][1]
+    pair = [float(influence.value_V[v]) for v in (variant, 0)]
+    value, control = (one if np.isfinite(one) else None for one in pair)
+    return value, control, int(influence.units_V[[0, variant]].min())
+
+
+def _slack(
+    looks: Sequence[tuple[int, Influence]], better: Better, factor: float, variant: int, level: float
+) -> Interval:
+    scale = max(
+        (abs(float(np.nan_to_num(one.value_V[[0, variant]]).max())) for _, one in looks[-1:]), default=0.0
+    )
+    if scale == 0:
+        return Interval()
+    watching = Looks(Boundary.for_effect(EFFECT * scale, level=level), 0, variant, relative=False)
+    found = None
+    for _, influence in looks:
+        try:
+            found = watching.look(_against_limit(influence, factor))
+        except ExperimentError:
+            continue  # too few units so far
+    if found is None:
+        return Interval()
+    if found.standard_error == 0:  # all units of each variant are alike: no luck is left to bound
+        found = replace(found, low=found.value, high=found.value)
+    if not np.isfinite(found.high - found.low):
+        return Interval()
+    if better == "higher":
+        return Interval(value=found.value, low=found.low, high=found.high)
+    return Interval(value=-found.value, low=-found.high, high=-found.low)
+
+
+def _against_limit(influence: Influence, factor: float) -> Influence:
+    """With the limit in place of the control's value."""
+    factor_V = np.ones(len(influence.value_V))
+    factor_V[0] = factor
+    return replace(
+        influence, value_V=influence.value_V * factor_V, influence_UV=influence.influence_UV * factor_V
+    )
+
+
+def _reason(
+    guardrail: Guardrail,
+    better: Better,
+    factor: float,
+    variant: str,
+    state: State,
+    value: float | None,
+    control: float | None,
+    units: int,
+) -> str:
+    if value is None or control is None:
+        return f"{guardrail.metric} of {variant} has no value yet"
+    bound = "at least" if better == "higher" else "at most"
+    told = (
+        f"{guardrail.metric} of {variant} is {value:.4g}, must be {bound} {factor * control:.4g} "
+        f"({factor:.4g} times the control's {control:.4g})"
+    )
+    if state == "open":
+        few = f"; {units} units, at least {MIN_UNITS} are needed" if units < MIN_UNITS else ""
+        return f"{told}: not certain yet{few}"
+    return told

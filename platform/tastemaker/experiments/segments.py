@@ -1,0 +1,117 @@
+"""Metrics within parts of the traffic: devices, countries, and how much units had done before.
+
+Shape letters: R decisions, D draws.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from typing import Final
+
+import numpy as np
+
+from tastemaker.config import Strict
+from tastemaker.experiments.comparisons import Comparison, Interval, compare, corrected, p_values_of
+from tastemaker.experiments.metrics import Metric
+from tastemaker.experiments.multiplicity import benjamini_hochberg
+from tastemaker.experiments.observations import Observations, where
+from tastemaker.experiments.weighing import Weighing
+from tastemaker.types import Bool, Int64, Strings
+
+BUCKETS: Final = ("0", "1-10", "10-50", "50+")
+"""Of the number of interactions before the experiment: none, fewer than 10, fewer than 50, and from 50 on."""
+MOST_SEGMENTS: Final = 8
+"""Of one kind; those of fewer units are `other`."""
+
+
+BUCKET: Final = "interactions before"
+"""The kind of segment by which every metric is told; by the others the primary one alone."""
+
+
+class SegmentReport(Strict):
+    """A metric within one part of the traffic; lists run over the variants, comparisons over all but the control."""
+
+    kind: str
+    name: str
+    metric: str
+    units: int
+    decisions: int
+    values: tuple[Interval, ...]
+    comparisons: tuple[Comparison, ...]
+
+
+def by_segment(
+    seen: Observations, primary: Metric, others: Sequence[Metric], weighing: Weighing
+) -> tuple[SegmentReport, ...]:
+    """The primary metric in all segments that are not all of the traffic, and behind them the others by the number of interactions before.
+
+    A unit stays in the segment of its first decision, so that no variant moves units between segments. The p-values of the
+    primary metric are corrected together, and so are those of all others, so that of the differences told at most a share is by chance
+    [Benjamini & Hochberg 1995].
+    """
+    parts = [
+        (kind, name or "unknown", where(seen, name_R == name))
+        for kind, name_R in _names(seen)
+        for name in _in_order(kind, name_R)
+        if kind == BUCKET or (name_R != name).any()
+    ]
+    buckets = [part for part in parts if part[0] == BUCKET]
+    smaller = weighing.experiment.model_copy(update={"minimum_detectable_effect": None})
+    weighing = replace(
+        weighing, experiment=smaller
+    )  # what is worth finding among all is out of reach in a part
+    return (
+        *_reports([(*part, primary) for part in parts], weighing),
+        *_reports([(*part, metric) for metric in others for part in buckets], weighing),
+    )
+
+
+def _reports(
+    asked: Sequence[tuple[str, str, Observations, Metric]], weighing: Weighing
+) -> Iterator[SegmentReport]:
+    reports = [compare(part, metric, weighing) for _, _, part, metric in asked]
+    reports = list(corrected(reports, benjamini_hochberg(p_values_of(reports)).tolist()))
+    for (kind, name, part, metric), report in zip(asked, reports, strict=True):
+        yield SegmentReport(
+            kind=kind,
+            name=name,
+            metric=metric.name,
+            units=len(np.unique(part.unit_R)),
+            decisions=report.decisions,
+            values=report.values,
+            comparisons=report.comparisons,
+        )
+
+
+def buckets_of(interactions_U: Int64) -> Strings:
+    """The bucket of each number of interactions.
+
+    >>> buckets_of(np.array([0, 1, 9, 10, 49, 50])).tolist()
+    ['0', '1-10', '1-10', '10-50', '10-50', '50+']
+    """
+    return np.array(BUCKETS, object)[np.searchsorted([1, 10, 50], interactions_U, side="right")]
+
+
+def _names(seen: Observations) -> Iterator[tuple[str, Strings]]:
+    first_U = np.full(len(seen.units), len(seen))
+    np.minimum.at(first_U, seen.unit_R, np.arange(len(seen)))
+    first_U = np.minimum(first_U, len(seen) - 1)  # of units that these observations have none of
+    device_U = [name.lower() for name in seen.device_R[first_U]]
+    yield "device", _merged(np.array(device_U, object))[seen.unit_R]
+    country_U = [name.upper() for name in seen.country_R[first_U]]
+    yield "country", _merged(np.array(country_U, object))[seen.unit_R]
+    yield BUCKET, buckets_of(seen.past.interactions_U)[seen.unit_R]
+
+
+def _merged(name_U: Strings) -> Strings:
+    names, counts = np.unique(name_U.astype(str), return_counts=True)
+    kept = names[np.argsort(-counts, kind="stable")[:MOST_SEGMENTS]]
+    small_U: Bool = ~np.isin(name_U.astype(str), kept)
+    return np.where(small_U, "other", name_U)
+
+
+def _in_order(kind: str, name_R: Strings) -> list[str]:
+    """Names, that of the most decisions first; the buckets in their own order."""
+    names, counts = np.unique(name_R.astype(str), return_counts=True)
+    if kind == BUCKET:
+        return [name for name in BUCKETS if name in names]
+    return [str(name) for name in names[np.argsort(-counts, kind="stable")]]

@@ -1,0 +1,80 @@
+"""How an experiment's observations are made into values of variants.
+
+Shape letters: R decisions, K decisions that have a number already, V variants.
+"""
+
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+
+from tastemaker.experiments.definition import Experiment, Fixed
+from tastemaker.experiments.influence import Influence
+from tastemaker.experiments.measures import Measured, measure, totals_of
+from tastemaker.experiments.metrics import Metric
+from tastemaker.experiments.observations import Observations
+from tastemaker.experiments.sequential import Boundary, cumulative_totals
+from tastemaker.experiments.statistics import ratio_influence
+
+NUM_LOOKS: Final = 20
+EFFECT: Final = 0.2
+"""Relative change that always-valid intervals are tuned to where the experiment does not say which it wants to find.
+
+Rather large: of effects that are found with less error intervals are up to a tenth wider than they could be, of rare events
+much narrower than if they were tuned to small effects.
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Weighing:
+    """How an experiment's numbers are made into values: level of intervals, effect that they are tuned to, size of the catalogue."""
+
+    experiment: Experiment
+    level: float
+    num_items: int
+
+    @property
+    def num_variants(self) -> int:
+        """V."""
+        return len(self.experiment.variants)
+
+    @property
+    def learns(self) -> bool:
+        """Whether shares follow what units did, so that nothing of a unit may be adjusted for."""
+        return not isinstance(self.experiment.allocation, Fixed)
+
+    def boundary(self, metric: Metric) -> Boundary:
+        """Of the always-valid intervals of a metric's lifts."""
+        effect = self.effect(metric) or EFFECT
+        return Boundary.for_effect(float(np.log1p(effect)), level=self.level)
+
+    def effect(self, metric: Metric) -> float | None:
+        """Relative change of the metric that is worth finding, where the experiment says one."""
+        mine = metric.name == self.experiment.metric
+        return self.experiment.minimum_detectable_effect if mine else None
+
+    def measured(self, seen: Observations, metric: Metric) -> Measured:
+        """The metric's numbers by decision."""
+        return measure(seen, metric, self.experiment.attribution_window_ms)
+
+    def influence(self, seen: Observations, found: Measured) -> Influence:
+        """Values by variant of a metric's numbers."""
+        return ratio_influence(totals_of(seen, found, self.num_variants))
+
+
+def influences(
+    seen: Observations, found: Measured, weighing: Weighing, num_looks: int = NUM_LOOKS
+) -> list[tuple[int, Influence]]:
+    """The metric after equal parts of its decisions: the end of each part, in ms of the log's clock, and all up to it."""
+    row_K = found.row_K
+    if len(row_K) == 0:
+        return []
+    ends = np.unique(
+        np.quantile(seen.shown_ms_R[row_K], np.linspace(0, 1, num_looks + 1)[1:]).astype(np.int64) + 1
+    )
+    totals = cumulative_totals(
+        seen.unit_R[row_K], seen.variant_R[row_K], found.numerator_K, found.denominator_K, weighing.num_variants,
+        seen.shown_ms_R[row_K], ends.tolist(),
+        propensity_R=seen.own_propensities()[row_K],
+    )  # fmt: skip
+    return [(int(end), ratio_influence(one)) for end, one in zip(ends, totals, strict=True)]

@@ -1,0 +1,125 @@
+"""Judges a bundle or stages from a home's decision log: reads, answers anew, estimates. What `tastemaker ope` and gates call."""
+
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+
+from tastemaker.bundle.reader import Bundle
+from tastemaker.bundle.store import BundleStore
+from tastemaker.config import Settings
+from tastemaker.errors import BundleError, IntegrityError
+from tastemaker.experiments.metrics import metric_of
+from tastemaker.home import Home
+from tastemaker.offpolicy.judgement import Judgement
+from tastemaker.offpolicy.lists import judge_lists
+from tastemaker.offpolicy.logged_lists import read_lists
+from tastemaker.offpolicy.recomputing import Recomputing, tellable
+from tastemaker.offpolicy.support import LEAST_EFFECTIVE
+from tastemaker.types import Origin
+
+DAY_MS: Final = 86_400_000
+WELL_TOLD: Final = 0.9
+"""Share of logged lists that come out again; with fewer the judged lists are not quite those that would serve."""
+MOST_LISTS: Final = 20_000
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """Which answers are judged from: of an origin, from and to when, and how long after one an event counts."""
+
+    since_ms: int
+    until_ms: int
+    now_ms: int
+    window_ms: int
+    origin: Origin = "live"
+
+    @classmethod
+    def days(cls, days: float, now_ms: int, window_ms: int, origin: Origin = "live") -> "Span":
+        """The days before the newest answer whose window has closed."""
+        until_ms = now_ms - window_ms
+        return cls(until_ms - round(days * DAY_MS), until_ms, now_ms, window_ms, origin)
+
+
+def judge_bundle(
+    settings: Settings,
+    home: Home,
+    span: Span,
+    *,
+    bundle: Bundle | None,
+    stages: dict[str, Any] | None = None,
+    metric: str = "clicks_per_request",
+    depth: int | None = None,
+    name: str = "policy",
+    level: float = 0.95,
+    least_effective: float = LEAST_EFFECTIVE,
+    check: bool = True,
+) -> Judgement:
+    """What the lists of a bundle, or of other stages, would have earned.
+
+    Args:
+        settings: Catalogue, bundle store, length of histories.
+        home: Of decisions and events.
+        span: See `Span`.
+        bundle: Judged; unset, the one that answered last.
+        stages: See `stages.policy`; unset, the bundle's own.
+        metric: Name of a metric of slots.
+        depth: So many first slots are judged and counted; unset, all.
+        name: In the judgement.
+        level: Of intervals.
+        least_effective: See `support.require_support`.
+        check: Whether to tell how many logged lists come out again.
+
+    Raises:
+        ExperimentError: There are no lists with propensities, or they do not support the policy.
+        BundleError: A bundle cannot be opened.
+        DataError: The log cannot be read.
+    """
+    measured = metric_of(metric)
+    logged = read_lists(
+        home, settings.catalogue, measured, origin=span.origin, since_ms=span.since_ms, until_ms=span.until_ms,
+        now_ms=span.now_ms, window_ms=span.window_ms,
+    )  # fmt: skip
+    logged = tellable(home, settings.catalogue, logged)
+    if len(logged) > MOST_LISTS:
+        logged = logged.take(
+            np.arange(len(logged)) >= len(logged) - MOST_LISTS, "are older than those that are looked at"
+        )
+    state = settings.state
+    again = Recomputing(home, settings.catalogue, logged, state.history_length, state.late_days)
+    names = [name or "" for name in logged.decisions["bundle"].to_pylist()]
+    notes = _checked(again, settings, home, names) if check else []
+    judged = bundle or bundle_of_log(settings, home, names[-1])
+    if judged is None:
+        raise BundleError(
+            f"bundle {names[-1]}, which answered last, cannot be opened", mend="name a version with --version"
+        )
+    lists = again.lists(judged, stages, "answering anew")
+    if depth is not None:
+        logged = logged.down_to(depth)
+    return judge_lists(
+        logged, lists, measured, name=name, level=level, least_effective=least_effective, notes=notes
+    )
+
+
+def _checked(again: Recomputing, settings: Settings, home: Home, names: list[str]) -> list[str]:
+    """How many logged lists come out again, in words."""
+    opened = {name: bundle_of_log(settings, home, name) for name in dict.fromkeys(names)}
+    bundles = {name: bundle for name, bundle in opened.items() if bundle is not None}
+    if not bundles:
+        return [
+            "no bundle that made the logged lists is there any more: whether they come out again is not known"
+        ]
+    same, looked = again.parity(bundles)
+    notes = [f"{same:,} of {looked:,} logged lists come out again under the bundle that made them"]
+    if same < WELL_TOLD * looked:
+        notes.append("the judged lists are not quite those that would serve: see `tastemaker replay`")
+    return notes
+
+
+def bundle_of_log(settings: Settings, home: Home, name: str) -> Bundle | None:
+    """A bundle by the name that decisions have; None where it is not there any more."""
+    try:
+        return Bundle.open(BundleStore.of(settings, home), f"manifests/{settings.catalogue}/{name}.json")
+    except IntegrityError:
+        return None

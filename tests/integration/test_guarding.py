@@ -1,0 +1,92 @@
+"""The guard on a real Valkey: it stops what breaks a guardrail, says why, and leaves the rest alone."""
+
+import time
+from typing import Any
+
+import pytest
+from experiment_log import START_MS, decision, event, experiment
+
+from tastemaker import telemetry
+from tastemaker.config import ExperimentSettings
+from tastemaker.errors import UsageError
+from tastemaker.events.archive import event_table, write_days
+from tastemaker.experiments.decision_log import decision_table
+from tastemaker.experiments.definition import Guardrail, Variant
+from tastemaker.experiments.store import ExperimentStore
+from tastemaker_services.guarding import ACTOR, Guard
+
+AGO_MS = time.time_ns() // 1_000_000 - START_MS - 20_000  # its store tells the time of now
+NOW_MS = START_MS + AGO_MS + 60_000
+GUARDRAIL = Guardrail(metric="clicks_per_request", margin=0.05)
+
+
+def traffic(state: Any, every: dict[str, int]) -> None:
+    """400 units of each variant, of which one in so many clicks."""
+    decisions, events = [], []
+    for v, one_in in every.items():
+        for n in range(400):
+            decisions.append(decision(f"{v}{n}", f"{v}{n}", v, AGO_MS + n))
+            if n % one_in == 0:
+                events.append(event(f"{v}{n}", "x", AGO_MS + n + 5))
+    write_days(state.home / "decisions" / state.settings.catalogue, decision_table(decisions))
+    write_days(state.home / "events" / state.settings.catalogue, event_table(events))
+
+
+def test_a_breach_stops_the_experiment_and_its_history_says_why(state: Any) -> None:
+    store = ExperimentStore(state.client, state.keys)
+    store.create(experiment(guardrails=(GUARDRAIL,)))
+    guard = Guard(state.settings, state.home)
+    assert guard.look(NOW_MS) == []  # nothing has happened yet
+    traffic(state, {"a": 3, "b": 12})
+    assert guard.look(NOW_MS) == ["exp"]
+    assert store.get("exp").state == "stopped"
+    change = store.history("exp")[-1]
+    assert change.actor == ACTOR
+    assert "clicks_per_request of b is 0.085, must be at least 0.3182" in change.reason
+    labels = (state.settings.catalogue, "exp")
+    assert telemetry.GUARDRAIL_STOPS.labels(*labels)._value.get() == 1
+    assert telemetry.GUARDRAILS.labels(*labels, "breached")._value.get() == 1
+    assert telemetry.SRM.labels(*labels)._value.get() == 1.0
+    assert guard.look(NOW_MS) == []  # it does not run any more
+    assert len([one for one in store.history("exp") if one.actor == ACTOR]) == 1
+
+
+def test_what_keeps_its_guardrails_runs_on(state: Any) -> None:
+    store = ExperimentStore(state.client, state.keys)
+    store.create(experiment(guardrails=(GUARDRAIL,)))
+    traffic(state, {"a": 3, "b": 3})
+    assert Guard(state.settings, state.home).look(NOW_MS) == []
+    assert store.get("exp").state == "running"
+
+
+def test_an_experiment_that_cannot_be_judged_keeps_no_other_from_it(state: Any) -> None:
+    store = ExperimentStore(state.client, state.keys)
+    store.create(experiment(guardrails=(GUARDRAIL,)))
+    alike = tuple(Variant(name=name, alias="champion") for name in "ab")
+    store.create(experiment(name="apart", layer="other", variants=alike))
+    traffic(state, {"a": 3, "b": 12})
+    stray = [decision("s1", "s1", "zebra", AGO_MS + 7, experiment="apart")]
+    write_days(state.home / "decisions" / state.settings.catalogue, decision_table(stray))
+    assert Guard(state.settings, state.home).look(NOW_MS) == ["exp"]
+    assert store.get("apart").state == "running"
+
+
+def test_one_process_looks_at_a_time(state: Any) -> None:
+    with state.home.lock("guardrails"), pytest.raises(UsageError, match="in use by another process"):
+        Guard(state.settings, state.home).look(NOW_MS)
+
+
+def test_it_looks_by_itself(state: Any) -> None:
+    store = ExperimentStore(state.client, state.keys)
+    store.create(experiment(guardrails=(GUARDRAIL,)))
+    settings = state.settings.model_copy(update={"experiments": ExperimentSettings(guardrail_seconds=1.0)})
+    guard = Guard(settings, state.home)
+    guard.start()
+    try:
+        traffic(state, {"a": 3, "b": 12})
+        give_up = time.monotonic() + 60
+        while store.get("exp").state == "running" and time.monotonic() < give_up:
+            time.sleep(0.05)
+        assert store.get("exp").state == "stopped"
+    finally:
+        guard.stop()

@@ -1,0 +1,149 @@
+"""`tastemaker ope` and `position-bias` on answers of a real gateway and pipeline, whose order was drawn by luck."""
+
+import json
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+import numpy as np
+import pytest
+from gateway_world import variant
+from piped_world import PipedWorld
+from tagged import write_bundle
+
+from tastemaker import cli, context
+from tastemaker.bundle.reader import Bundle
+from tastemaker.bundle.store import BundleStore
+from tastemaker.config import Settings
+from tastemaker.errors import ExperimentError, UsageError
+from tastemaker.events.archive import event_table, write_days
+from tastemaker.events.log import Entry
+from tastemaker.events.schema import Event
+from tastemaker.experiments.decision_log import Decision, decision_table, encode_decision
+from tastemaker.home import Home
+
+NUM_REQUESTS, WINDOW, LOOKS = 150, 3, (1.0, 0.5, 0.25)
+PAST = ["i2", "i6", "i11"]
+UNSHUFFLED = {"reranking": {"keep_top": 0}}
+SHUFFLED = {"reranking": {"shuffle": {"window": WINDOW, "head": 6}, "keep_top": 0}}
+
+
+@pytest.fixture(scope="module")
+def settings(tmp_path_factory: pytest.TempPathFactory) -> Settings:
+    """Of a home with answers of shuffled lists; any item is clicked where it is looked at, with a probability of .6."""
+    home = Home.make(tmp_path_factory.mktemp("ope") / "home")
+    settings = Settings(home=home.root)
+    store = BundleStore.of(settings, home)
+    _, manifest = store.get_manifest(write_bundle(store, exploration={"share": 0.0}).uri)
+    bundle = Bundle.open(store, store.put_manifest(settings.catalogue, manifest))
+    world = PipedWorld(bundle)
+    world.assignment = variant("champion", SHUFFLED)
+    world.histories = {f"user-{n}": PAST for n in range(0, NUM_REQUESTS, 3)}
+    luck = np.random.default_rng(0)
+    with pytest.MonkeyPatch.context() as patch:  # each request's luck comes from its id
+        patch.setattr("tastemaker_services.run.uuid4", lambda: UUID(bytes=luck.bytes(16)))
+        for n in range(NUM_REQUESTS):
+            world.recommend(f"user-{n}", session=[f"i{n % 24}"], k=WINDOW)
+    events = [
+        click(one, one.item_ids[k])
+        for one in world.decisions
+        for k, look in enumerate(LOOKS)
+        if luck.random() < look * 0.6
+    ]
+    events += [earlier(user, item, n) for user in world.histories for n, item in enumerate(PAST)]
+    entries = [Entry(f"{one.timestamp_ms}-0", encode_decision(one)) for one in world.decisions]
+    write_days(home / "decisions" / settings.catalogue, decision_table(entries))
+    write_days(home / "events" / settings.catalogue, event_table(events))
+    return settings
+
+
+def earlier(user: str, item: str, n: int) -> Entry:
+    """What a user took before all answers, as the archive has it."""
+    at_ms = 1_750_000_000_000 + n
+    event = Event(
+        event_id=f"{user}-{item}", user_id=user, item_id=item, kind="like", timestamp_ms=at_ms, origin="live"
+    )
+    return Entry(f"{at_ms}-0", event.model_dump_json())
+
+
+@pytest.fixture
+def home(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> Home:
+    monkeypatch.setattr(context, "_settings", settings)
+    return Home.make(settings.home)
+
+
+def click(one: Decision, item: str) -> Entry:
+    event = Event(
+        event_id=f"{one.request_id}-{item}", user_id=one.user_id, item_id=item, kind="click", origin="live",
+        timestamp_ms=one.timestamp_ms, request_id=one.request_id,
+    )  # fmt: skip
+    return Entry(f"{one.timestamp_ms}-0", event.model_dump_json())
+
+
+def run(*arguments: str) -> Any:
+    return cli.invoke(["ope", "--window-minutes", "0", *arguments])
+
+
+def policy(tmp_path: Path, stages: dict[str, Any]) -> str:
+    file = tmp_path / "policy.yaml"
+    file.write_text(json.dumps({"stages": stages}))
+    return str(file)
+
+
+def test_lists_of_other_stages_are_judged_from_shuffled_ones(
+    home: Home, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    page = tmp_path / "page.html"
+    (found,) = run("--policy", policy(tmp_path, UNSHUFFLED), "--least-effective", "15", "--html", str(page))
+    # The stages' own order is one of the six that a shuffled window can show.
+    assert found["rows"] == found["read"] == NUM_REQUESTS
+    assert found["support"]["mean_low"] < 1 < found["support"]["mean_high"]
+    assert found["support"]["largest_weight"] == pytest.approx(6.0)
+    assert found["notes"][0] == "150 of 150 logged lists come out again under the bundle that made them"
+    # Whatever the order, .6 (1 + .5 + .25) items are clicked.
+    value = found["estimates"][0]["value"]
+    assert value["low"] < 1.05 < value["high"]
+    assert "reward interaction" in page.read_text()
+    assert "more than logged" in capsys.readouterr().out
+
+
+def test_a_slot_alone_rests_on_more_answers(home: Home, tmp_path: Path) -> None:
+    (whole,) = run("--policy", policy(tmp_path, UNSHUFFLED), "--least-effective", "15", "--json")
+    (first,) = run(
+        "--policy", policy(tmp_path, UNSHUFFLED), "--depth", "1", "--least-effective", "15", "--json"
+    )
+    assert first["support"]["effective_rows"] > 1.5 * whole["support"]["effective_rows"]
+    assert first["estimates"][0]["value"]["low"] < 0.6 < first["estimates"][0]["value"]["high"]
+
+
+def test_stages_that_show_what_was_never_shown_are_refused(home: Home, tmp_path: Path) -> None:
+    # Half of the items are blocked, those that few lists do without.
+    blocked = {"reranking": {"rules": [{"kind": "block", "match": {"categories": ["c0", "c1"]}}]}}
+    with pytest.raises(
+        ExperimentError, match=r"lacks support in the log: of its mass, \d+\.\d% is on what was never tried"
+    ):
+        run("--policy", policy(tmp_path, blocked))
+
+
+def test_slots_that_are_looked_at_less(home: Home, tmp_path: Path) -> None:
+    file = tmp_path / "examination.json"
+    found = cli.invoke(["position-bias", "--window-minutes", "0", "--to", str(file), "--json"])
+    assert found["lists"] == NUM_REQUESTS
+    told = len(found["examination"])  # down to where there are enough clicks
+    assert told >= 2
+    for true, low, high in zip(LOOKS[:told], found["low"], found["high"], strict=True):
+        assert low - 0.05 <= true <= high + 0.05
+    assert json.loads(file.read_text())["examination"] == found["examination"]
+
+
+def test_what_says_nothing_to_judge_is_misuse(home: Home, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="nothing to judge: give --version"):
+        run()
+    weights = tmp_path / "weights.yaml"
+    weights.write_text("weights: {a: 1.0}")
+    with pytest.raises(
+        UsageError, match="weights are of an experiment's variants: name it with --experiment"
+    ):
+        run("--policy", str(weights))
+    with pytest.raises(UsageError, match="--experiment judges weights"):
+        run("--experiment", "exp", "--version", "1")

@@ -1,0 +1,289 @@
+"""Judgements from Parquet days as the gateway and the consumer write them: numbers by hand, and refusals."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tastemaker.errors import ConfigError, ExperimentError
+from tastemaker.events.archive import EVENT_SCHEMA, event_table, write_days
+from tastemaker.events.log import Entry
+from tastemaker.events.schema import Event
+from tastemaker.experiments.decision_log import Decision, decision_table, encode_decision
+from tastemaker.experiments.definition import Experiment, Fixed, Variant
+from tastemaker.experiments.metrics import METRICS
+from tastemaker.experiments.observations import Observations, read_observations
+from tastemaker.home import Home
+from tastemaker.offpolicy.arms import judge_weights
+from tastemaker.offpolicy.lists import agreement, judge_lists, unsupported_lists
+from tastemaker.offpolicy.logged_lists import LoggedLists, read_lists
+from tastemaker.offpolicy.page import render
+from tastemaker.offpolicy.policies import JudgedPolicy
+from tastemaker.offpolicy.slots import Luck, by_one_luck
+from tastemaker.stages.rerankers.luck import SamplingConfig, drawn, is_sampled, logits, plackett_luce
+from tastemaker.types import Query
+
+START_MS = 1_750_000_000_000
+WINDOW_MS = 10_000
+CLICKS = METRICS["clicks_per_request"]
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Home:
+    return Home.make(tmp_path / "home")
+
+
+def decision(number: int, **fields: Any) -> Entry:
+    defaults: dict[str, Any] = {
+        "decision_id": f"d{number}", "request_id": f"r{number}", "timestamp_ms": START_MS + number, "catalogue": "shop",
+        "origin": "live", "unit": f"u{number}", "user_id": f"u{number}", "bundle": "b1", "item_ids": ["x", "y"],
+        "slot_propensity": [0.5, 1.0], "slot_propensity_kind": "exact", "request": json.dumps({"user_id": "nobody"}), "k": 2,
+    }  # fmt: skip
+    one = Decision(**defaults | fields)
+    return Entry(f"{START_MS + number}-0", encode_decision(one))
+
+
+def click(number: int, item: str, after_ms: int = 100, **fields: Any) -> Entry:
+    defaults: dict[str, Any] = {
+        "event_id": f"e{number}-{item}-{after_ms}", "user_id": f"u{number}", "item_id": item, "kind": "click",
+        "timestamp_ms": START_MS + number + after_ms, "request_id": f"r{number}", "origin": "live",
+    }  # fmt: skip
+    one = Event(**defaults | fields)
+    return Entry(f"{START_MS + number + after_ms}-0", one.model_dump_json())
+
+
+def write(home: Home, decisions: list[Entry], events: list[Entry]) -> None:
+    write_days(home / "decisions" / "shop", decision_table(decisions))
+    table = event_table(events) if events else EVENT_SCHEMA.empty_table()
+    write_days(home / "events" / "shop", table)
+
+
+def read(home: Home, **fields: Any) -> LoggedLists:
+    span: dict[str, Any] = {
+        "origin": "live", "since_ms": START_MS, "until_ms": START_MS + 10_000, "now_ms": START_MS + 100_000,
+        "window_ms": WINDOW_MS,
+    }  # fmt: skip
+    return read_lists(home, "shop", CLICKS, **span | fields)
+
+
+def test_slots_earn_what_was_clicked_in_time(home: Home) -> None:
+    write(
+        home,
+        [decision(0), decision(1, item_ids=["y"], slot_propensity=[0.25]), decision(2)],
+        [
+            click(0, "y"), click(0, "y", 200), click(0, "elsewhere"), click(1, "y", WINDOW_MS + 1), click(2, "x"),
+            click(2, "y", kind="impression"), click(2, "y", origin="simulator"),
+        ],
+    )  # fmt: skip
+    found = read(home)
+    assert found.reward_SK.tolist() == [[0, 1], [0, 0], [1, 0]]
+    assert found.propensity_SK.tolist() == [[0.5, 1], [0.25, 1], [0.5, 1]]
+    assert found.filled_SK.tolist() == [[True, True], [True, False], [True, True]]
+
+
+def test_what_cannot_be_used_is_counted_by_its_reason(home: Home) -> None:
+    write(
+        home,
+        [
+            decision(0), decision(1, slot_propensity=[], slot_propensity_kind="none"), decision(2, shadow_of="r0"),
+            decision(3, cached_from="r0"), decision(4, first_position=10), decision(5, rungs=["popular"]),
+            decision(6, forced="popular"), decision(7, origin="simulator"), decision(20_000),
+            decision(95_000),
+        ],
+        [],
+    )  # fmt: skip
+    found = read(home, until_ms=START_MS + 98_000)
+    assert len(found) == 2
+    assert found.num_read == 9  # all but the simulator's
+    assert found.left_out == {
+        "were made for comparison": 1, "are still open": 1, "were kept lists or later pages": 2, "were fallbacks": 2,
+        "lack propensities of their slots": 1,
+    }  # fmt: skip
+
+
+def test_a_log_without_propensities_is_refused_with_numbers(home: Home) -> None:
+    write(home, [decision(0, slot_propensity=[], slot_propensity_kind="none")], [])
+    with pytest.raises(
+        ExperimentError,
+        match=r"among 1 answers .1 lack propensities of their slots., is 0, must be at least 1",
+    ):
+        read(home)
+    with pytest.raises(ExperimentError, match="metric rewarded_requests, is 'not a sum over slots'"):
+        read_lists(
+            home, "shop", METRICS["rewarded_requests"], origin="live", since_ms=0, until_ms=1, now_ms=1, window_ms=1
+        )  # fmt: skip
+
+
+def shown(home: Home, num: int = 400) -> LoggedLists:
+    """Even luck decides which of two items is first; item y is clicked in the first slot alone."""
+    decisions, events = [], []
+    for n in range(num):
+        items = ["x", "y"] if n % 2 else ["y", "x"]
+        decisions.append(decision(n, item_ids=items, slot_propensity=[0.5, 1.0]))
+        if items[0] == "y":
+            events.append(click(n, "y"))
+    write(home, decisions, events)
+    return read(home)
+
+
+def test_a_policy_is_worth_what_agreeing_lists_earned(home: Home) -> None:
+    logged = shown(home)
+    found = judge_lists(logged, [["y", "x"]] * 400, CLICKS)
+    # Half of the lists agree, weigh 2 and earned 1; what was logged earned 1/2.
+    assert found.headline.value.value == pytest.approx(1.0)
+    assert found.headline.difference.value == pytest.approx(0.5)
+    assert found.logged.value == pytest.approx(0.5)
+    assert {e.estimator: e.value.value for e in found.estimates} == pytest.approx(
+        {"reward interaction": 1.0, "reward interaction, self-normalised": 1.0, "whole list": 1.0}
+    )
+    assert found.support.num_used == 200
+    assert found.support.effective_rows == pytest.approx(200)
+    assert "would have earned more" in found.advice()
+    other = judge_lists(logged, [["x", "y"]] * 400, CLICKS)
+    assert other.headline.value.value == 0
+    assert other.headline.difference.value == pytest.approx(-0.5)
+    page = render([found])
+    assert "reward interaction" in page
+    assert "<script src" not in page
+
+
+def test_a_policy_that_was_never_tried_is_refused(home: Home) -> None:
+    logged = shown(home)
+    with pytest.raises(
+        ExperimentError, match=r"of its mass, 100.0% is on what was never tried, and 0 of 400 rows"
+    ):
+        judge_lists(logged, [["z", "x"]] * 400, CLICKS)
+
+
+def test_a_certain_slot_that_differs_has_no_support(home: Home) -> None:
+    write(home, [decision(n, slot_propensity=[1.0, 0.5]) for n in range(4)], [])
+    logged = read(home)
+    # The first list agrees, the second differs in its certain first slot, the third in its drawn second slot.
+    judged = [["x", "y"], ["y", "x"], ["x", "z"], ["x", "y"]]
+    policy_SK = agreement(logged, judged)
+    assert policy_SK.tolist() == [[1, 1], [0, 0], [1, 0], [1, 1]]
+    assert unsupported_lists(logged, policy_SK) == pytest.approx(0.25)
+
+
+def test_fewer_slots_need_less_agreement(home: Home) -> None:
+    logged = shown(home).down_to(1)
+    found = judge_lists(logged, [["y", "whatever"]] * 400, CLICKS)
+    assert found.headline.value.value == pytest.approx(1.0)
+
+
+def experiment(**fields: Any) -> Experiment:
+    defaults: dict[str, Any] = {
+        "name": "exp", "hypothesis": "b is better", "salt": "s",
+        "variants": (Variant(name="a", alias="champion"), Variant(name="b", alias="challenger")),
+        "allocation": Fixed(weights=(0.75, 0.25)), "attribution_window_seconds": WINDOW_MS / 1000,
+    }  # fmt: skip
+    return Experiment(**defaults | fields)
+
+
+def assigned(home: Home, propensities: tuple[float, float] = (0.75, 0.25)) -> Observations:
+    """Of 800 visitors a quarter has b; b's are clicked half of the time on mobiles, a's always on tablets."""
+    decisions, events = [], []
+    for n in range(800):
+        variant = "b" if n % 4 == 0 else "a"
+        device = "mobile" if (n // 4) % 2 else "tablet"
+        own = propensities[variant == "b"]
+        decisions.append(
+            decision(
+                n, experiment="exp", variant=variant, epoch=0, propensity=own, propensities=list(propensities),
+                context={"device": device}, item_ids=["x"], slot_propensity=[], slot_propensity_kind="none",
+            )
+        )  # fmt: skip
+        if (variant, device) in {("b", "mobile"), ("a", "tablet")}:
+            events.append(click(n, "x"))
+    write(home, decisions, events)
+    return read_observations(home, "shop", experiment(), START_MS + 100_000)
+
+
+def test_weights_by_hand(home: Home) -> None:
+    seen = assigned(home)
+    # Either variant earns 1 on half of the devices.
+    found = judge_weights(seen, experiment(), CLICKS, JudgedPolicy(weights={"b": 1.0}))
+    assert {e.estimator: e.value.value for e in found.estimates}["ips"] == pytest.approx(0.5)
+    assert found.headline.value.value == pytest.approx(0.5)
+    assert found.support.mean_weight == pytest.approx(1.0)
+    assert found.support.num_used == 200
+    # Each device has what it clicks: all of it.
+    where = JudgedPolicy(weights={"a": 1.0}, by="device", where={"mobile": {"b": 1.0}})
+    best = judge_weights(seen, experiment(), CLICKS, where)
+    assert best.headline.value.value == pytest.approx(1.0)
+    assert best.headline.difference.low > 0.4
+    assert best.rows == best.read == 800
+
+
+def test_the_weights_of_the_experiment_are_worth_what_was_logged(home: Home) -> None:
+    seen = assigned(home)
+    same = judge_weights(seen, experiment(), CLICKS, JudgedPolicy(weights={"a": 0.75, "b": 0.25}))
+    assert same.headline.value.value == pytest.approx(same.logged.value)
+    assert same.headline.difference.value == pytest.approx(0, abs=1e-12)
+    assert np.allclose([e.value.value for e in same.estimates], same.logged.value, atol=0.02)
+
+
+def test_a_variant_that_nobody_could_get_is_refused(home: Home) -> None:
+    seen = assigned(home, (1.0, 0.0))
+    seen.propensity_RV[seen.variant_R == 1] = (0.75, 0.25)
+    with pytest.raises(
+        ExperimentError, match=r"gives requests to b that could never get it.*is 0.75, must be 0"
+    ):
+        judge_weights(seen, experiment(), CLICKS, JudgedPolicy(weights={"b": 1.0}))
+
+
+def test_propensities_that_cannot_be_right_are_told(home: Home) -> None:
+    # A quarter has b, and the log says a tenth.
+    seen = assigned(home, (0.9, 0.1))
+    found = judge_weights(seen, experiment(), CLICKS, JudgedPolicy(weights={"b": 1.0}))
+    assert any("logged propensities are not those" in note for note in found.notes)
+
+
+@pytest.mark.parametrize(
+    ("fields", "match"),
+    [
+        ({}, "needs weights or stages"),
+        ({"weights": {"a": 0.5}}, "weights must add up to 1, add up to 0.5"),
+        ({"weights": {"a": 1.0}, "stages": {}}, "one of them"),
+        ({"weights": {"a": 1.0}, "where": {"tv": {"a": 1.0}}}, "where needs by"),
+        ({"weights": {"a": 1.0}, "by": "device", "where": {"tv": {"a": 0.3}}}, "tv must add up to 1"),
+        ({"stages": {"until": "never"}}, "until"),
+    ],
+)
+def test_files_that_are_no_policy(fields: dict[str, Any], match: str) -> None:
+    with pytest.raises(ConfigError, match=match):
+        JudgedPolicy.parse(fields, "policy.yaml")
+
+
+def test_variants_that_are_none(home: Home) -> None:
+    with pytest.raises(ExperimentError, match="variant of the policy, is 'c', must be one of: a, b"):
+        judge_weights(assigned(home), experiment(), CLICKS, JudgedPolicy(weights={"c": 1.0}))
+    with pytest.raises(ExperimentError, match="metric coverage"):
+        judge_weights(assigned(home), experiment(), METRICS["coverage"], JudgedPolicy(weights={"a": 1.0}))
+
+
+def test_lists_tell_of_slots_by_the_luck_that_drew_them(home: Home) -> None:
+    # Half of the candidates' orders are sampled: those alone tell, with the propensities of sampling alone.
+    sampling = SamplingConfig(share=0.4, temperature=1.0)
+    score_N = np.array([0.6, 0.5, 0.4], np.float32)
+    decisions = []
+    for n in range(40):
+        order, chance = drawn(Query(np.empty(0, np.int32), seed=n), score_N, 0, None, sampling)
+        items = [f"i{k}" for k in order]
+        decisions.append(
+            decision(n, seed=n, item_ids=items, slot_propensity=chance.astype(np.float32).tolist())
+        )
+    write(home, decisions, [])
+    logged = read(home)
+    seeds = logged.decisions["seed"].to_pylist()
+    propensity_SK, known_S = by_one_luck(logged, [Luck(shuffles=False, sampled_share=0.4)] * 40)
+    assert known_S.tolist() == [is_sampled(seed or 0, 0.4) for seed in seeds]
+    assert 5 < known_S.sum() < 35
+    for s in np.flatnonzero(known_S):
+        order = [int(item[1]) for item in logged.items[s]]
+        assert propensity_SK[s] == pytest.approx(plackett_luce(logits(score_N)[order]), rel=1e-4)
+    _, shuffled_S = by_one_luck(logged, [Luck(shuffles=True, sampled_share=0.4)] * 40)
+    assert (shuffled_S == ~known_S).all()
+    assert not by_one_luck(logged, [None] * 40)[1].any()
