@@ -57,12 +57,20 @@ def _config_error(cls: type[BaseModel], error: ValidationError, origin: str) -> 
 
 def _fields_at(cls: type[BaseModel], path: tuple[int | str, ...]) -> list[str]:
     model: Any = cls
+    union: list[Any] = []
     for part in path:
         field = getattr(model, "model_fields", {}).get(part)
-        if field is not None:
+        if field is None:  # the tag of one of a union's models
+            model = next((kind for kind in union if _has_default(kind, part)), model)
+        else:
             kinds = (field.annotation, *get_args(field.annotation))  # of `X | None` it is X's
-            model = next((kind for kind in kinds if hasattr(kind, "model_fields")), model)
+            union = [kind for kind in kinds if hasattr(kind, "model_fields")]
+            model = next(iter(union), model)
     return list(model.model_fields)
+
+
+def _has_default(model: type[BaseModel], value: int | str) -> bool:
+    return any(field.default == value for field in model.model_fields.values())
 
 
 class StateSettings(Strict):

@@ -20,6 +20,8 @@ from tastemaker.events.archive import event_table, write_days
 from tastemaker.events.log import Entry
 from tastemaker.events.schema import Event
 from tastemaker.experiments.decision_log import Decision, decision_table, encode_decision
+from tastemaker.experiments.definition import Experiment, Fixed, Variant
+from tastemaker.experiments.store import ExperimentStore
 from tastemaker.home import Home
 
 NUM_REQUESTS, WINDOW, LOOKS = 150, 3, (1.0, 0.5, 0.25)
@@ -134,6 +136,41 @@ def test_slots_that_are_looked_at_less(home: Home, tmp_path: Path) -> None:
     for true, low, high in zip(LOOKS[:told], found["low"], found["high"], strict=True):
         assert low - 0.05 <= true <= high + 0.05
     assert json.loads(file.read_text())["examination"] == found["examination"]
+
+
+def test_weights_of_an_experiment_are_judged_from_its_log(
+    state: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(context, "_settings", state.settings)
+    variants = (Variant(name="a", alias="champion"), Variant(name="b", alias="champion"))
+    ExperimentStore(state.client, state.keys).create(
+        Experiment(
+            name="home", hypothesis="b is better", salt="s", variants=variants, allocation=Fixed(weights=(0.5, 0.5)),
+            attribution_window_seconds=60,
+        )
+    )  # fmt: skip
+    decisions, events = [], []
+    for n in range(600):  # b's lists are clicked half of the time, a's a quarter
+        at_ms, name = 1_760_000_000_000 + n, "ab"[n % 2]
+        one = Decision(
+            decision_id=f"d{n}", request_id=f"r{n}", timestamp_ms=at_ms, catalogue=state.keys.catalogue, origin="live",
+            unit=f"u{n // 4}", user_id=f"u{n // 4}", bundle="b1", experiment="home", variant=name, epoch=n % 4,
+            propensity=0.5, propensities=(0.5, 0.5), item_ids=["x"],
+        )  # fmt: skip
+        decisions.append(Entry(f"{at_ms}-0", encode_decision(one)))
+        if n % 4 == 1 or n % 8 == 0:
+            events.append(click(one, "x"))
+    write_days(state.home / "decisions" / state.keys.catalogue, decision_table(decisions))
+    write_days(state.home / "events" / state.keys.catalogue, event_table(events))
+    found = {one["policy"]: one for one in run("--experiment", "home", "--json")}
+    values = {policy: one["estimates"][0]["value"]["value"] for policy, one in found.items()}
+    assert values == {"all to a": pytest.approx(0.25), "all to b": pytest.approx(0.5)}
+    weights = tmp_path / "weights.yaml"
+    weights.write_text("weights: {a: 0.2, b: 0.8}")
+    (both,) = run("--experiment", "home", "--policy", str(weights))
+    # Hajek: (.4 * 75 + 1.6 * 150) / (.4 * 300 + 1.6 * 300) = .45
+    assert both["estimates"][0]["value"]["value"] == pytest.approx(0.45)
+    assert both["estimates"][0]["difference"]["low"] > 0
 
 
 def test_what_says_nothing_to_judge_is_misuse(home: Home, tmp_path: Path) -> None:

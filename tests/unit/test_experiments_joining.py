@@ -170,6 +170,12 @@ def test_a_decision_without_its_propensities_is_refused(home: Home) -> None:
         read(home)
 
 
+def test_a_draw_that_could_not_be_is_refused(home: Home) -> None:
+    write(home, [decision("r1", "u1", "a", 0, propensities=(0.0, 1.0))])
+    with pytest.raises(ExperimentError, match="must be above 0"):
+        read(home)
+
+
 def test_joining_equals_a_plain_search(home: Home) -> None:
     luck = np.random.default_rng(7)
     shown = [

@@ -1,6 +1,7 @@
 """Judgements from Parquet days as the gateway and the consumer write them: numbers by hand, and refusals."""
 
 import json
+from itertools import permutations
 from pathlib import Path
 from typing import Any
 
@@ -17,17 +18,19 @@ from tastemaker.experiments.metrics import METRICS
 from tastemaker.experiments.observations import Observations, read_observations
 from tastemaker.home import Home
 from tastemaker.offpolicy.arms import judge_weights
-from tastemaker.offpolicy.lists import agreement, judge_lists, unsupported_lists
+from tastemaker.offpolicy.lists import agreement, judge_lists, shown_above, unsupported_lists
 from tastemaker.offpolicy.logged_lists import LoggedLists, read_lists
 from tastemaker.offpolicy.page import render
 from tastemaker.offpolicy.policies import JudgedPolicy
 from tastemaker.offpolicy.slots import Luck, by_one_luck
+from tastemaker.stages.exploring import ExplorationConfig
 from tastemaker.stages.rerankers.luck import SamplingConfig, drawn, is_sampled, logits, plackett_luce
 from tastemaker.types import Query
 
 START_MS = 1_750_000_000_000
 WINDOW_MS = 10_000
 CLICKS = METRICS["clicks_per_request"]
+NO_EXPLORATION = ExplorationConfig(share=0.0)
 
 
 @pytest.fixture
@@ -157,6 +160,29 @@ def test_a_policy_that_was_never_tried_is_refused(home: Home) -> None:
         judge_lists(logged, [["z", "x"]] * 400, CLICKS)
 
 
+def test_slots_alone_are_worth_what_their_items_earn_there(home: Home) -> None:
+    # Three items in all six orders, 100 lists each. A click needs the first slot and y, or the second slot and x.
+    decisions, events = [], []
+    for n in range(600):
+        items = list(list(permutations("xyz"))[n % 6])
+        decisions.append(decision(n, item_ids=items, slot_propensity=[1 / 3, 1 / 2, 1.0]))
+        events += [click(n, item) for k, item in enumerate(items) if (k, item) in {(0, "y"), (1, "x")}]
+    write(home, decisions, events)
+    logged = read(home)
+    judged = [["y", "x", "z"]] * 600
+    found = judge_lists(logged, judged, CLICKS, belief="item-position")
+    assert found.headline.value.value == pytest.approx(2.0)
+    # Of the second slot a third of the lists show x above already; of the others half have it there.
+    assert shown_above(logged, judged)[:, 1].sum() == 200
+    assert found.support.mean_weight == pytest.approx(1.0)
+    assert found.support.effective_rows == pytest.approx(200)  # of 600; by interaction they are 100
+    assert judge_lists(logged, judged, CLICKS).support.effective_rows == pytest.approx(100)
+    whole = judge_lists(logged, judged, CLICKS, belief="whole-list")
+    assert whole.headline.value.value == pytest.approx(2.0)
+    with pytest.raises(ExperimentError, match="lacks support"):
+        judge_lists(logged, [["y", "w", "z"]] * 600, CLICKS, belief="item-position")
+
+
 def test_a_certain_slot_that_differs_has_no_support(home: Home) -> None:
     write(home, [decision(n, slot_propensity=[1.0, 0.5]) for n in range(4)], [])
     logged = read(home)
@@ -182,16 +208,19 @@ def experiment(**fields: Any) -> Experiment:
     return Experiment(**defaults | fields)
 
 
-def assigned(home: Home, propensities: tuple[float, float] = (0.75, 0.25)) -> Observations:
+def assigned(
+    home: Home, propensities: tuple[float, float] = (0.75, 0.25), of_b: tuple[float, float] | None = None
+) -> Observations:
     """Of 800 visitors a quarter has b; b's are clicked half of the time on mobiles, a's always on tablets."""
     decisions, events = [], []
     for n in range(800):
         variant = "b" if n % 4 == 0 else "a"
         device = "mobile" if (n // 4) % 2 else "tablet"
-        own = propensities[variant == "b"]
+        drawn_by = of_b if of_b and variant == "b" else propensities
+        own = drawn_by[variant == "b"]
         decisions.append(
             decision(
-                n, experiment="exp", variant=variant, epoch=0, propensity=own, propensities=list(propensities),
+                n, experiment="exp", variant=variant, epoch=0, propensity=own, propensities=list(drawn_by),
                 context={"device": device}, item_ids=["x"], slot_propensity=[], slot_propensity_kind="none",
             )
         )  # fmt: skip
@@ -226,8 +255,7 @@ def test_the_weights_of_the_experiment_are_worth_what_was_logged(home: Home) -> 
 
 
 def test_a_variant_that_nobody_could_get_is_refused(home: Home) -> None:
-    seen = assigned(home, (1.0, 0.0))
-    seen.propensity_RV[seen.variant_R == 1] = (0.75, 0.25)
+    seen = assigned(home, (1.0, 0.0), of_b=(0.75, 0.25))
     with pytest.raises(
         ExperimentError, match=r"gives requests to b that could never get it.*is 0.75, must be 0"
     ):
@@ -278,12 +306,23 @@ def test_lists_tell_of_slots_by_the_luck_that_drew_them(home: Home) -> None:
     write(home, decisions, [])
     logged = read(home)
     seeds = logged.decisions["seed"].to_pylist()
-    propensity_SK, known_S = by_one_luck(logged, [Luck(shuffles=False, sampled_share=0.4)] * 40)
+    propensity_SK, known_S = by_one_luck(logged, [Luck(False, 0.4, NO_EXPLORATION)] * 40)
     assert known_S.tolist() == [is_sampled(seed or 0, 0.4) for seed in seeds]
     assert 5 < known_S.sum() < 35
     for s in np.flatnonzero(known_S):
         order = [int(item[1]) for item in logged.items[s]]
         assert propensity_SK[s] == pytest.approx(plackett_luce(logits(score_N)[order]), rel=1e-4)
-    _, shuffled_S = by_one_luck(logged, [Luck(shuffles=True, sampled_share=0.4)] * 40)
+    _, shuffled_S = by_one_luck(logged, [Luck(True, 0.4, NO_EXPLORATION)] * 40)
     assert (shuffled_S == ~known_S).all()
     assert not by_one_luck(logged, [None] * 40)[1].any()
+
+
+def test_an_order_that_only_exploring_could_change_was_no_luck(home: Home) -> None:
+    # A tenth of the requests shows an explored item in the second or third slot, half each; the others keep their order.
+    exploration = ExplorationConfig(share=0.1, first_slot=1)
+    kept = [1.0, 0.95, 0.9 / 0.95]
+    write(home, [decision(n, seed=n, item_ids=["x", "y", "z"], slot_propensity=kept) for n in range(60)], [])
+    logged = read(home)
+    propensity_SK, known_S = by_one_luck(logged, [Luck(True, 0.0, exploration)] * 60)
+    assert 45 <= known_S.sum() < 60
+    assert propensity_SK[known_S] == pytest.approx(1.0)

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import special, stats
 
-from tastemaker.errors import ExperimentError
+from tastemaker.errors import ConfigError, ExperimentError
 from tastemaker.experiments.allocation import (
     Adaptive,
     EpsilonGreedy,
@@ -314,3 +314,10 @@ def test_what_the_previous_release_kept_is_an_allocation_still(text: dict[str, A
     kept = experiment(Thompson(), 2).model_dump(mode="json") | {"allocation": text}
     read = Experiment.model_validate_json(json.dumps(kept)).allocation
     assert read.model_dump(mode="json").items() >= text.items()
+
+
+def test_an_unknown_setting_of_a_policy_is_told_with_those_that_it_has() -> None:
+    tree = experiment(Thompson(), 2).model_dump(mode="json") | {"allocation": {"kind": "thompson", "flor": 0.1}}
+    message = "unknown key allocation.thompson.flor, is 0.1, must be one of: epoch_seconds, floor, half_life_seconds"
+    with pytest.raises(ConfigError, match=message):
+        Experiment.parse(tree, "exp.yaml")

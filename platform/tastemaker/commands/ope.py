@@ -41,6 +41,12 @@ def ope(
     depth: Annotated[
         int | None, typer.Option(min=1, help="Judge so many first slots of the lists; without it, all.")
     ] = None,
+    belief: Annotated[
+        Literal["whole-list", "reward-interaction", "item-position"],
+        typer.Option(
+            help="What a slot's clicks depend on: the list, what is above it too, or the slot alone."
+        ),
+    ] = "reward-interaction",
     origin: Annotated[Literal["live", "simulator"], typer.Option(help="Of the answers.")] = "live",
     level: Annotated[float, typer.Option(min=0.5, max=0.9999, help="Of the intervals.")] = 0.95,
     least_effective: Annotated[
@@ -61,7 +67,9 @@ def ope(
         if chosen is not None and chosen.weights is not None:
             raise UsageError("weights are of an experiment's variants", mend="name it with --experiment")
         found = [
-            _of_lists(chosen, version, metric, days, window_minutes, depth, origin, level, least_effective)
+            _of_lists(
+                chosen, version, metric, days, window_minutes, depth, belief, origin, level, least_effective
+            )
         ]
     rows = [one.as_json() for one in found]
     if html is not None:
@@ -164,6 +172,7 @@ def _of_lists(
     days: float,
     window_minutes: float,
     depth: int | None,
+    belief: Literal["whole-list", "reward-interaction", "item-position"],
     origin: Literal["live", "simulator"],
     level: float,
     least_effective: float,
@@ -180,7 +189,7 @@ def _of_lists(
         bundle = Bundle.open(BundleStore.of(settings, home), found.uri, found.sha256)
     span = Span.days(days, time.time_ns() // 1_000_000, round(window_minutes * _MINUTE_MS), origin)
     return judge_bundle(
-        settings, home, span, bundle=bundle, stages=chosen.stages if chosen else None, metric=metric, depth=depth,
+        settings, home, span, bundle=bundle, stages=chosen.stages if chosen else None, metric=metric, depth=depth, belief=belief,
         name=f"version {version}" if version is not None else "stages", level=level, least_effective=least_effective,
     )  # fmt: skip
 

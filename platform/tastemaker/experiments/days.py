@@ -31,7 +31,7 @@ def read_decisions(folder: Path, experiment: Experiment) -> pa.Table:
 
     def read(parts: list[Path]) -> pa.Table:
         tables = [_DECISIONS.empty_table()]
-        for path in _since(parts, experiment.course.started_ms):
+        for path in _since(parts, experiment.course.reassigned_ms):
             for rows in read_batches(path, _DECISIONS, None):
                 batch: Any = pa.concat_tables([tables[0], rows], promote_options="default").select(
                     _DECISIONS.names

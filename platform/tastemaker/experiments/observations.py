@@ -202,4 +202,13 @@ def _propensities(decisions: pa.Table, experiment: Experiment) -> Float64:
             f"a decision of experiment {experiment.name} lacks its propensities",
             mend="log the assignment's propensities with it",
         )
-    return pc.list_flatten(lists).to_numpy().reshape(-1, num_variants).astype(np.float64)
+    propensity_RV = pc.list_flatten(lists).to_numpy().reshape(-1, num_variants).astype(np.float64)
+    drawn_R = propensity_RV[np.arange(len(propensity_RV)), _variants(decisions, experiment)]
+    if not (drawn_R > 0).all():
+        raise ExperimentError(
+            f"propensity of a variant that experiment {experiment.name} drew",
+            value=float(drawn_R.min()),
+            limit="above 0",
+            mend="log the probabilities that the draw was made with",
+        )
+    return propensity_RV

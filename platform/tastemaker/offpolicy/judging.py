@@ -15,6 +15,7 @@ from tastemaker.offpolicy.judgement import Judgement
 from tastemaker.offpolicy.lists import judge_lists
 from tastemaker.offpolicy.logged_lists import read_lists
 from tastemaker.offpolicy.recomputing import Recomputing, tellable
+from tastemaker.offpolicy.slates import Belief
 from tastemaker.offpolicy.support import LEAST_EFFECTIVE
 from tastemaker.types import Origin
 
@@ -50,6 +51,7 @@ def judge_bundle(
     stages: dict[str, Any] | None = None,
     metric: str = "clicks_per_request",
     depth: int | None = None,
+    belief: Belief = "reward-interaction",
     name: str = "policy",
     level: float = 0.95,
     least_effective: float = LEAST_EFFECTIVE,
@@ -65,6 +67,7 @@ def judge_bundle(
         stages: See `stages.policy`; unset, the bundle's own.
         metric: Name of a metric of slots.
         depth: So many first slots are judged and counted; unset, all.
+        belief: See `lists.judge_lists`.
         name: In the judgement.
         level: Of intervals.
         least_effective: See `support.require_support`.
@@ -98,7 +101,14 @@ def judge_bundle(
     if depth is not None:
         logged = logged.down_to(depth)
     return judge_lists(
-        logged, lists, measured, name=name, level=level, least_effective=least_effective, notes=notes
+        logged,
+        lists,
+        measured,
+        belief=belief,
+        name=name,
+        level=level,
+        least_effective=least_effective,
+        notes=notes,
     )
 
 

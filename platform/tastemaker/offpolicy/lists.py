@@ -1,12 +1,12 @@
 """Other lists judged from the log of drawn ones: of another bundle, of other stages, of any policy that can tell its list.
 
-The judged policy shows one list for sure. A logged list speaks for it as far down as both agree (reward interaction), or only
-where they agree as a whole; by the logged propensities the others' share is made up for.
+The judged policy shows one list for sure. A logged list speaks for it as far down as both agree (reward interaction), only
+where they agree as a whole, or slot by slot (item and position); by the logged propensities the others' share is made up for.
 
 Shape letters: S lists, K slots.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 import numpy as np
@@ -16,12 +16,17 @@ from tastemaker.experiments.metrics import Metric
 from tastemaker.offpolicy.intervals import interval
 from tastemaker.offpolicy.judgement import Judgement, all_estimated, calibration_note, histogram
 from tastemaker.offpolicy.logged_lists import LoggedLists
-from tastemaker.offpolicy.slates import Slates, self_normalised_slate_value, slate_value
-from tastemaker.offpolicy.support import LEAST_EFFECTIVE, require_support, support_of
+from tastemaker.offpolicy.slates import Belief, Slates, self_normalised_slate_value, slate_value
+from tastemaker.offpolicy.support import LEAST_EFFECTIVE, LEAST_MASS, Support, require_support, support_of
 from tastemaker.offpolicy.terms import Terms
 from tastemaker.types import Float64, Int64
 
-MAIN: Final = "reward interaction"
+MAIN: Final[Mapping[Belief, str]] = {
+    "whole-list": "whole list",
+    "reward-interaction": "reward interaction",
+    "item-position": "item and position",
+}
+"""The main estimator's name by belief."""
 _CERTAIN: Final = 1 - 1e-9
 
 
@@ -30,6 +35,7 @@ def judge_lists(
     judged: Sequence[Sequence[str]],
     metric: Metric,
     *,
+    belief: Belief = "reward-interaction",
     name: str = "policy",
     level: float = 0.95,
     least_effective: float = LEAST_EFFECTIVE,
@@ -42,6 +48,8 @@ def judge_lists(
         logged: What was shown, with probabilities and rewards.
         judged: The policy's list for each of the same requests.
         metric: The rewards'.
+        belief: About where a slot's rewards come from, see `slates`. By `item-position` each slot is taken by itself, given what was
+            shown above it: of the lists whose upper slots do not have the judged item already, those that show it there.
         name: Of the policy, in the judgement.
         level: Of intervals.
         least_effective: See `support.require_support`.
@@ -55,23 +63,58 @@ def judge_lists(
         raise ExperimentError("lists of the policy", value=len(judged), limit=f"{len(logged)}, one a request")
     policy_SK = agreement(logged, judged)
     slates = Slates(logged.reward_SK, logged.propensity_SK, policy_SK, logged.filled_SK)
-    weight_SK = slates.weights("reward-interaction")
-    deepest_S = _deepest(weight_SK, logged)
-    support = support_of(deepest_S, logged.cluster_S, unsupported_lists(logged, policy_SK))
+    if belief == "item-position":
+        weight_S, support = _slot_support(logged, judged, slates, policy_SK)
+    else:
+        weight_S = _deepest(slates.weights(belief), logged)
+        support = support_of(weight_S, logged.cluster_S, unsupported_lists(logged, policy_SK))
     require_support(support, least_effective)
-    terms = {
-        MAIN: slate_value(slates, "reward-interaction"),
-        "reward interaction, self-normalised": self_normalised_slate_value(slates, "reward-interaction"),
-        "whole list": slate_value(slates, "whole-list"),
-    }
+    terms = _terms(slates, belief)
     earned = Terms.mean(np.where(logged.filled_SK, logged.reward_SK, 0.0).sum(axis=1))
     return Judgement(
         policy=name, metric=metric.name, unit=metric.unit, level=level,
         logged=interval(earned, logged.cluster_S, level, seed),
-        estimates=all_estimated(terms, earned, logged.cluster_S, level, seed), main=MAIN, support=support,
+        estimates=all_estimated(terms, earned, logged.cluster_S, level, seed), main=MAIN[belief], support=support,
         read=logged.num_read, rows=len(logged), left_out=logged.left_out,
-        weights=histogram(deepest_S), notes=[*notes, *calibration_note(support)],
+        weights=histogram(weight_S), notes=[*notes, *calibration_note(support)],
     )  # fmt: skip
+
+
+def _terms(slates: Slates, belief: Belief) -> dict[str, Terms]:
+    """The main estimate, and those beside it that have the same support."""
+    if belief == "item-position":
+        return {MAIN[belief]: self_normalised_slate_value(slates, belief)}
+    terms = {MAIN[belief]: slate_value(slates, belief)}
+    terms[f"{MAIN[belief]}, self-normalised"] = self_normalised_slate_value(slates, belief)
+    if belief == "reward-interaction":
+        terms[MAIN["whole-list"]] = slate_value(slates, "whole-list")
+    return terms
+
+
+def _slot_support(
+    logged: LoggedLists, judged: Sequence[Sequence[str]], slates: Slates, policy_SK: Float64
+) -> tuple[Float64, Support]:
+    """Weights of the slot that fewest answers speak for, (S,), and its support.
+
+    Where the judged item stands above already it cannot be in the slot: such lists have weight 0, and 1 is known to be missing.
+    """
+    weight_SK, above_SK = slates.weights("item-position"), shown_above(logged, judged)
+    certain_SK = (logged.propensity_SK >= _CERTAIN) & (policy_SK == 0) & (above_SK == 0)
+    found = []
+    for k in range(logged.filled_SK.shape[1]):
+        lacking = float((certain_SK[:, k] & logged.filled_SK[:, k]).mean())
+        missing_S = np.where(logged.filled_SK[:, k], above_SK[:, k], 1.0)
+        found.append((weight_SK[:, k], support_of(weight_SK[:, k], logged.cluster_S, lacking, missing_S)))
+    return min(found, key=lambda one: (one[1].supported >= LEAST_MASS, one[1].effective_rows))
+
+
+def shown_above(logged: LoggedLists, judged: Sequence[Sequence[str]]) -> Float64:
+    """Whether the judged item of each slot stands above it in the logged list, (S, K)."""
+    above_SK = np.zeros(logged.filled_SK.shape)
+    for s, (shown, wanted) in enumerate(zip(logged.items, judged, strict=True)):
+        for k in range(1, min(len(shown), len(wanted))):
+            above_SK[s, k] = float(wanted[k] in shown[:k])
+    return above_SK
 
 
 def agreement(logged: LoggedLists, judged: Sequence[Sequence[str]]) -> Float64:

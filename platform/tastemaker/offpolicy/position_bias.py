@@ -66,7 +66,7 @@ def without_usual(propensity_SK: Float64, share: float) -> Float64:
     if not 0 < share < 0.5:
         raise ExperimentError("share of sampled requests", value=share, limit="below 0.5, or 1")
     joint_SK = propensity_SK.cumprod(axis=1)
-    usual_SK = joint_SK >= (1 - share) * (1 - _ENDS)
+    usual_SK = joint_SK >= 0.5  # at least 1 - share, or at most share
     sampled_SK = np.clip((joint_SK - (1 - share) * usual_SK) / share, 1e-300, 1.0)
     before_SK = np.hstack([np.ones((len(joint_SK), 1)), sampled_SK[:, :-1]])
     found_SK: Float64 = np.clip(sampled_SK / before_SK, 1e-300, 1.0)

@@ -50,7 +50,9 @@ class Support:
         return max(0.0, min(1.0 - self.unsupported, self.mean_high, 1.0))
 
 
-def support_of(weight_R: Float64, cluster_R: Int64, unsupported: float = 0.0) -> Support:
+def support_of(
+    weight_R: Float64, cluster_R: Int64, unsupported: float = 0.0, known_R: Float64 | None = None
+) -> Support:
     """Diagnostics of importance weights.
 
     By hand: weights 2, 2, 0, 0: effective rows 4^2 / 8 = 2, the largest has half of the weight, the mean is 1.
@@ -63,12 +65,14 @@ def support_of(weight_R: Float64, cluster_R: Int64, unsupported: float = 0.0) ->
         weight_R: Of each row; for lists, of the slot whose weights vary most.
         cluster_R: See `intervals.interval`.
         unsupported: Share of the policy's mass that is known to lack support.
+        known_R: What is known to be missing from the mean of each row's weight under full support; unset, nothing.
 
     Raises:
         ExperimentError: Fewer than two clusters.
     """
     total, squares = float(weight_R.sum()), float((weight_R**2).sum())
-    mean = interval(Terms.mean(weight_R), cluster_R, MASS_LEVEL)
+    whole_R = weight_R if known_R is None else weight_R + known_R
+    mean = interval(Terms.mean(whole_R), cluster_R, MASS_LEVEL)
     largest = float(weight_R.max(initial=0.0))
     return Support(
         num_rows=len(weight_R),

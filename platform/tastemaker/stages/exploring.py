@@ -30,7 +30,9 @@ class ExplorationConfig(Strict):
 
     share: float = Field(0.05, ge=0, le=1, description="of requests that get one such item")
     first_slot: int = Field(3, ge=0, description="slot, from 0, before which none is shown")
-    num_proposed: int = Field(3, ge=1, le=1000, description="items that a request draws from the pool; one is shown")
+    num_proposed: int = Field(
+        3, ge=1, le=1000, description="items that a request draws from the pool; one is shown"
+    )
     pool: int = Field(500, ge=1, description="most items that are drawn from, newest first")
     max_interactions: int = Field(
         10, ge=0, description="of an item of the bundle; who has more is known already"
@@ -58,6 +60,17 @@ def bundle_pool(counts_I: Float32, created_ms_I: np.ndarray, config: Exploration
     age = -np.nan_to_num(created_ms_I[rows], nan=-np.inf)
     order = np.lexsort((rows, counts_I[rows], age))
     return rows[order][: config.pool].astype(np.int32)
+
+
+def explored_chance(share: float, num: int) -> Float64:
+    """The probability (num,) that a slot has the explored item, given that none before has.
+
+    >>> explored_chance(0.5, 2).round(3).tolist()  # 1/4, then 1/4 of 3/4
+    [0.25, 0.333]
+    """
+    each = share / num
+    chance_S: Float64 = each / (1.0 - each * np.arange(num, dtype=np.float64))
+    return chance_S
 
 
 class FreshSource(Source):
@@ -147,7 +160,7 @@ class Exploration:
         first, k = self.config.first_slot, min(query.k, len(slate))
         if not query.explore or not self.config.share or first >= k:
             return slate
-        chance_S = self._chance(k - first)
+        chance_S = explored_chance(self.config.share, k - first)
         if not explores(query, self.config):
             return self._by_chance(slate, first, 1.0 - chance_S)
         at = np.flatnonzero(self.is_fresh(slate))
@@ -163,12 +176,6 @@ class Exploration:
         assert moved.propensity is not None, "exploring gives propensities"
         moved.propensity[slot] = chance_S[slot - first] / len(at)
         return moved
-
-    def _chance(self, num: int) -> Float64:
-        """The probability (num,) that a slot has the explored item, given that none before has."""
-        each = self.config.share / num
-        chance_S: Float64 = each / (1.0 - each * np.arange(num, dtype=np.float64))
-        return chance_S
 
     def _by_chance(self, slate: Candidates, first: int, factor_S: Float64) -> Candidates:
         usual = np.ones(len(slate), np.float32) if slate.propensity is None else slate.propensity

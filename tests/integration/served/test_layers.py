@@ -32,10 +32,10 @@ SHORT: dict[str, Any] = {
 
 
 def test_two_layers_and_a_tester(running: Running) -> None:
-    with httpx.Client(base_url=f"{running.serving.admin_url}/admin/v1/experiments", trust_env=False) as admin:
+    with httpx.Client(base_url=running.serving.admin_url, trust_env=False) as admin:
 
         def post(path: str, **body: Any) -> httpx.Response:
-            return admin.post(path, json=body)
+            return admin.post(f"/admin/v1/experiments{path}", json=body)
 
         live = running.registry.aliases(running.settings.catalogue)
         numbers = {"a": live["champion"].number, "b": live["challenger"].number}
