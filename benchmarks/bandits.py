@@ -34,8 +34,16 @@ def regret(effort: Effort) -> Part:
         f"Regret: expected successes missed in {num_rounds:,} rounds, {len(seeds)} paired seeds",
         ("world", "policy", "whose", "mean [95%]", "to the better peer"),
     )
-    python = peer_python()
-    part.figures = {kind: _world(part, kind, seeds, num_rounds, python) for kind in KINDS}
+    halves = [list(seeds[::2]), list(seeds[1::2])]
+    print("  obp and vowpalwabbit", flush=True)
+    theirs = _peers(halves, num_rounds)
+    for kind in KINDS:
+        print(f"  ours: {kind}", flush=True)
+        with ProcessPoolExecutor(2) as pool:
+            played = [pool.submit(bandits_play.regrets, kind, half, num_rounds) for half in halves]
+            ours = _joined([one.result() for one in played])
+        _world(part, kind, ours, theirs[kind])
+        part.figures[kind] = {"ours": ours, "theirs": theirs[kind]}
     part.notes += [
         f"Ours learn and draw by the functions that serve, with a floor of {bandits_play.FLOOR:g} where nothing else is said; a floor of .05 spends a "
         "fifth of the traffic of four arms evenly: what off-policy estimates cost. Everybody learns in batches of 20 rounds, a round a "
@@ -48,13 +56,7 @@ def regret(effort: Effort) -> Part:
 PARTS = {"regret": regret, **bandits_router.PARTS}
 
 
-def _world(part: Part, kind: str, seeds: Sequence[int], num_rounds: int, python: Path) -> dict[str, Regrets]:
-    print(f"  {kind}", flush=True)
-    halves = [list(seeds[::2]), list(seeds[1::2])]
-    with ProcessPoolExecutor(2) as pool:
-        ours_of = [pool.submit(bandits_play.regrets, kind, half, num_rounds) for half in halves]
-        theirs = _joined([_peers(kind, halves, num_rounds, python)])
-        ours = _joined([one.result() for one in ours_of])
+def _world(part: Part, kind: str, ours: Regrets, theirs: Regrets) -> None:
     rival = min(theirs, key=lambda name: _mean(theirs[name]))
     for whose, found in (("ours", ours), ("theirs", theirs)):
         for name, by_seed in found.items():
@@ -67,20 +69,19 @@ def _world(part: Part, kind: str, seeds: Sequence[int], num_rounds: int, python:
     first = next(iter(ours))
     ratio = _mean(ours[first]) / _mean(theirs[rival])
     part.target(f"{kind}: regret of {first} to {rival}", ratio, TARGET_RATIO, "lower")
-    return {"ours": ours, "theirs": theirs}
 
 
-def _peers(kind: str, halves: Sequence[Sequence[int]], num_rounds: int, python: Path) -> Regrets:
-    script = str(Path(__file__).parent / "bandits_peers.py")
+def _peers(halves: Sequence[Sequence[int]], num_rounds: int) -> dict[str, Regrets]:
+    """Regret of the peers' policies by world."""
+    words = [str(peer_python()), str(Path(__file__).parent / "bandits_peers.py"), ",".join(KINDS)]
     running = [
-        subprocess.Popen(
-            [python, script, kind, ",".join(map(str, half)), str(num_rounds)], stdout=subprocess.PIPE
-        )
+        subprocess.Popen([*words, ",".join(map(str, half)), str(num_rounds)], stdout=subprocess.PIPE)
         for half in halves
     ]
     texts = [one.communicate()[0] for one in running]
     assert all(one.returncode == 0 for one in running), "a peer failed, see above"
-    return _joined([json.loads(text) for text in texts])
+    found = [json.loads(text) for text in texts]
+    return {kind: _joined([one[kind] for one in found]) for kind in KINDS}
 
 
 def _joined(parts: Sequence[Regrets]) -> Regrets:

@@ -55,14 +55,18 @@ CATALOGUE = "bench"
 
 def router(effort: Effort) -> Part:
     """Both halves."""
-    part = Part("Router", ("one decision, on one core", "decisions a second", "p50, us", "p99, us", "p99 by the clock, us"))
+    part = Part(
+        "Router",
+        ("one decision, on one core", "decisions a second", "p50, us", "p99, us", "p99 by the clock, us"),
+    )
     num = max(2_000, NUM_DECISIONS // effort.divide)
     speeds = {
         name: [_speed(of, num, turn) for turn in range(min(effort.turns, 3))] for name, of in _kinds().items()
     }
     for name, found in speeds.items():
         cells = (
-            shown(column(found, key), digits) for key, digits in (("per_second", 0), ("p50", 1), ("p99", 1), ("wall_p99", 1))
+            shown(column(found, key), digits)
+            for key, digits in (("per_second", 0), ("p50", 1), ("p99", 1), ("wall_p99", 1))
         )
         part.rows.append((name, *cells))
         p99 = statistics.median(column(found, "p99"))

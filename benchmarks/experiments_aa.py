@@ -124,23 +124,21 @@ def watched(world: World, rng: np.random.Generator) -> tuple[float, ...]:
     num = NUM_LOOKS * USERS_A_LOOK
     variant_U, rate_U = rng.integers(0, 2, num), rng.beta(RATE * ALIKE, (1 - RATE) * ALIKE, num)
     often_U = world.again * rng.lognormal(-(world.uneven**2) / 2, world.uneven, num)
-    earned_U, visits_U, squares = np.zeros(num), np.zeros(num), np.zeros(2)
+    totals, squares = UnitTotals(np.zeros((num, 2)), np.zeros((num, 2))), np.zeros(2)
     boundary = Boundary.for_effect(np.log1p(EFFECT))
     looks, called, before = Looks(boundary, 0, 1), np.zeros(5, bool), 0
     for look in range(NUM_LOOKS):
         arrived = world.arrived(look)
-        came_U = np.zeros(num, int)
-        came_U[:arrived] = rng.poisson(often_U[:arrived])
-        came_U[before:arrived] = 1
+        again_U = rng.poisson(often_U[:before])
+        came = np.r_[np.flatnonzero(again_U), before:arrived]  # who was there already, and who is new
+        visits = np.r_[again_U[again_U > 0], np.ones(arrived - before, int)]
         before = arrived
-        visits_U += came_U
-        clicks_U = rng.binomial(came_U, rate_U)
-        each_U = clicks_U * rng.lognormal(0, world.spend, num) if world.spend else clicks_U
-        earned_U += each_U
-        squares += np.bincount(
-            variant_U, each_U**2 if world.spend else each_U, 2
-        )  # a visit has one click or none
-        totals = _totals(variant_U, earned_U, visits_U)
+        clicks = rng.binomial(visits, rate_U[came])
+        earned = clicks * rng.lognormal(0, world.spend, len(came)) if world.spend else clicks
+        totals.numerator_UV[came, variant_U[came]] += earned
+        totals.denominator_UV[came, variant_U[came]] += visits
+        # A visit has one click or none, and one purchase or none.
+        squares += np.bincount(variant_U[came], earned**2 if world.spend else earned, 2)
         try:
             called |= _calls(looks, totals, squares)
         except ExperimentError:

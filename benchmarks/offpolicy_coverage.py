@@ -72,7 +72,7 @@ def _headline(judge: Callable[[int], Judgement], seed: int) -> Interval | None:
 
 def judge_drawn(seed: int) -> Judgement:
     """Three slots that are shuffled or sampled; another order is judged."""
-    log = _WORLD.run(seed, num_visitors=300)
+    log = _WORLD.run(seed, num_visitors=240)
     lists = lists_of(log.decisions, log.events, CLICKS, world.NOW_MS, world.WINDOW_MS)
     judged = [_WORLD.items(kind, _WORLD.judged(kind)) for kind in log.kind_R.tolist()]
     return judge_lists(lists, judged, CLICKS, seed=seed)
@@ -80,7 +80,7 @@ def judge_drawn(seed: int) -> Judgement:
 
 def judge_arms(seed: int) -> Judgement:
     """A bandit's log judged for other weights, through the Parquet days of a home, as a report reads them."""
-    log = world.arms_run(seed, _EXPERIMENT.name, num_visitors=250, mean=MEAN)
+    log = world.arms_run(seed, _EXPERIMENT.name, num_visitors=160, mean=MEAN)
     policy = JudgedPolicy(weights=dict(zip(world.VARIANTS, WEIGHTS.tolist(), strict=True)))
     with tempfile.TemporaryDirectory() as folder:
         home = Home.make(Path(folder) / "home")

@@ -272,7 +272,11 @@ class ServingSettings(Strict):
         description="where retrievers search; cuda needs the extra gpu and indexes of kind flat or ivf-flat",
     )
     threads: int = Field(
-        2, ge=1, le=64, description="requests that a fused gateway's stages work on at once, and each source"
+        1,
+        ge=1,
+        le=64,
+        description="requests that a fused gateway's stages work on at once; with several they share one interpreter, and"
+        " each answer waits for the others",
     )
     batch: int = Field(
         16, ge=1, le=256, description="most calls that travel to a stage together; 1 sends each alone"

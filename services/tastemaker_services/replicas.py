@@ -67,9 +67,8 @@ class Retriever(Mirrored):
     @property
     def _asking(self) -> Asking:
         """A version's own: one that is tried or mirrored keeps no thread from those that answer."""
-        return SideBySide(
-            self._settings.serving.source_ms / 1000, self._count, self._settings.serving.threads, one_thread
-        )
+        callers = self._settings.serving.threads + 1  # one of them is the thread for what may wait
+        return SideBySide(self._settings.serving.source_ms / 1000, self._count, callers, one_thread)
 
     @cached_property
     def _editorial(self) -> EditorialLists:

@@ -1,34 +1,24 @@
 """Judgements from Parquet days as the gateway and the consumer write them: numbers by hand, and refusals."""
 
-import json
 from itertools import permutations
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from judged_days import START_MS, WINDOW_MS, click, decision, write
 
-from tastemaker.errors import ConfigError, ExperimentError
-from tastemaker.events.archive import EVENT_SCHEMA, event_table, write_days
-from tastemaker.events.log import Entry
-from tastemaker.events.schema import Event
-from tastemaker.experiments.decision_log import Decision, decision_table, encode_decision
-from tastemaker.experiments.definition import Experiment, Fixed, Variant
+from tastemaker.errors import ExperimentError
 from tastemaker.experiments.metrics import METRICS
-from tastemaker.experiments.observations import Observations, read_observations
 from tastemaker.home import Home
-from tastemaker.offpolicy.arms import judge_weights
 from tastemaker.offpolicy.lists import agreement, judge_lists, shown_above, unsupported_lists
 from tastemaker.offpolicy.logged_lists import LoggedLists, read_lists
 from tastemaker.offpolicy.page import render
-from tastemaker.offpolicy.policies import JudgedPolicy
 from tastemaker.offpolicy.slots import Luck, by_one_luck
 from tastemaker.stages.exploring import ExplorationConfig
 from tastemaker.stages.rerankers.luck import SamplingConfig, drawn, is_sampled, logits, plackett_luce
 from tastemaker.types import Query
 
-START_MS = 1_750_000_000_000
-WINDOW_MS = 10_000
 CLICKS = METRICS["clicks_per_request"]
 NO_EXPLORATION = ExplorationConfig(share=0.0)
 
@@ -36,31 +26,6 @@ NO_EXPLORATION = ExplorationConfig(share=0.0)
 @pytest.fixture
 def home(tmp_path: Path) -> Home:
     return Home.make(tmp_path / "home")
-
-
-def decision(number: int, **fields: Any) -> Entry:
-    defaults: dict[str, Any] = {
-        "decision_id": f"d{number}", "request_id": f"r{number}", "timestamp_ms": START_MS + number, "catalogue": "shop",
-        "origin": "live", "unit": f"u{number}", "user_id": f"u{number}", "bundle": "b1", "item_ids": ["x", "y"],
-        "slot_propensity": [0.5, 1.0], "slot_propensity_kind": "exact", "request": json.dumps({"user_id": "nobody"}), "k": 2,
-    }  # fmt: skip
-    one = Decision(**defaults | fields)
-    return Entry(f"{START_MS + number}-0", encode_decision(one))
-
-
-def click(number: int, item: str, after_ms: int = 100, **fields: Any) -> Entry:
-    defaults: dict[str, Any] = {
-        "event_id": f"e{number}-{item}-{after_ms}", "user_id": f"u{number}", "item_id": item, "kind": "click",
-        "timestamp_ms": START_MS + number + after_ms, "request_id": f"r{number}", "origin": "live",
-    }  # fmt: skip
-    one = Event(**defaults | fields)
-    return Entry(f"{START_MS + number + after_ms}-0", one.model_dump_json())
-
-
-def write(home: Home, decisions: list[Entry], events: list[Entry]) -> None:
-    write_days(home / "decisions" / "shop", decision_table(decisions))
-    table = event_table(events) if events else EVENT_SCHEMA.empty_table()
-    write_days(home / "events" / "shop", table)
 
 
 def read(home: Home, **fields: Any) -> LoggedLists:
@@ -197,99 +162,6 @@ def test_fewer_slots_need_less_agreement(home: Home) -> None:
     logged = shown(home).down_to(1)
     found = judge_lists(logged, [["y", "whatever"]] * 400, CLICKS)
     assert found.headline.value.value == pytest.approx(1.0)
-
-
-def experiment(**fields: Any) -> Experiment:
-    defaults: dict[str, Any] = {
-        "name": "exp", "hypothesis": "b is better", "salt": "s",
-        "variants": (Variant(name="a", alias="champion"), Variant(name="b", alias="challenger")),
-        "allocation": Fixed(weights=(0.75, 0.25)), "attribution_window_seconds": WINDOW_MS / 1000,
-    }  # fmt: skip
-    return Experiment(**defaults | fields)
-
-
-def assigned(
-    home: Home, propensities: tuple[float, float] = (0.75, 0.25), of_b: tuple[float, float] | None = None
-) -> Observations:
-    """Of 800 visitors a quarter has b; b's are clicked half of the time on mobiles, a's always on tablets."""
-    decisions, events = [], []
-    for n in range(800):
-        variant = "b" if n % 4 == 0 else "a"
-        device = "mobile" if (n // 4) % 2 else "tablet"
-        drawn_by = of_b if of_b and variant == "b" else propensities
-        own = drawn_by[variant == "b"]
-        decisions.append(
-            decision(
-                n, experiment="exp", variant=variant, epoch=0, propensity=own, propensities=list(drawn_by),
-                context={"device": device}, item_ids=["x"], slot_propensity=[], slot_propensity_kind="none",
-            )
-        )  # fmt: skip
-        if (variant, device) in {("b", "mobile"), ("a", "tablet")}:
-            events.append(click(n, "x"))
-    write(home, decisions, events)
-    return read_observations(home, "shop", experiment(), START_MS + 100_000)
-
-
-def test_weights_by_hand(home: Home) -> None:
-    seen = assigned(home)
-    # Either variant earns 1 on half of the devices.
-    found = judge_weights(seen, experiment(), CLICKS, JudgedPolicy(weights={"b": 1.0}))
-    assert {e.estimator: e.value.value for e in found.estimates}["ips"] == pytest.approx(0.5)
-    assert found.headline.value.value == pytest.approx(0.5)
-    assert found.support.mean_weight == pytest.approx(1.0)
-    assert found.support.num_used == 200
-    # Each device has what it clicks: all of it.
-    where = JudgedPolicy(weights={"a": 1.0}, by="device", where={"mobile": {"b": 1.0}})
-    best = judge_weights(seen, experiment(), CLICKS, where)
-    assert best.headline.value.value == pytest.approx(1.0)
-    assert best.headline.difference.low > 0.4
-    assert best.rows == best.read == 800
-
-
-def test_the_weights_of_the_experiment_are_worth_what_was_logged(home: Home) -> None:
-    seen = assigned(home)
-    same = judge_weights(seen, experiment(), CLICKS, JudgedPolicy(weights={"a": 0.75, "b": 0.25}))
-    assert same.headline.value.value == pytest.approx(same.logged.value)
-    assert same.headline.difference.value == pytest.approx(0, abs=1e-12)
-    assert np.allclose([e.value.value for e in same.estimates], same.logged.value, atol=0.02)
-
-
-def test_a_variant_that_nobody_could_get_is_refused(home: Home) -> None:
-    seen = assigned(home, (1.0, 0.0), of_b=(0.75, 0.25))
-    with pytest.raises(
-        ExperimentError, match=r"gives requests to b that could never get it.*is 0.75, must be 0"
-    ):
-        judge_weights(seen, experiment(), CLICKS, JudgedPolicy(weights={"b": 1.0}))
-
-
-def test_propensities_that_cannot_be_right_are_told(home: Home) -> None:
-    # A quarter has b, and the log says a tenth.
-    seen = assigned(home, (0.9, 0.1))
-    found = judge_weights(seen, experiment(), CLICKS, JudgedPolicy(weights={"b": 1.0}))
-    assert any("logged propensities are not those" in note for note in found.notes)
-
-
-@pytest.mark.parametrize(
-    ("fields", "match"),
-    [
-        ({}, "needs weights or stages"),
-        ({"weights": {"a": 0.5}}, "weights must add up to 1, add up to 0.5"),
-        ({"weights": {"a": 1.0}, "stages": {}}, "one of them"),
-        ({"weights": {"a": 1.0}, "where": {"tv": {"a": 1.0}}}, "where needs by"),
-        ({"weights": {"a": 1.0}, "by": "device", "where": {"tv": {"a": 0.3}}}, "tv must add up to 1"),
-        ({"stages": {"until": "never"}}, "until"),
-    ],
-)
-def test_files_that_are_no_policy(fields: dict[str, Any], match: str) -> None:
-    with pytest.raises(ConfigError, match=match):
-        JudgedPolicy.parse(fields, "policy.yaml")
-
-
-def test_variants_that_are_none(home: Home) -> None:
-    with pytest.raises(ExperimentError, match="variant of the policy, is 'c', must be one of: a, b"):
-        judge_weights(assigned(home), experiment(), CLICKS, JudgedPolicy(weights={"c": 1.0}))
-    with pytest.raises(ExperimentError, match="metric coverage"):
-        judge_weights(assigned(home), experiment(), METRICS["coverage"], JudgedPolicy(weights={"a": 1.0}))
 
 
 def test_lists_tell_of_slots_by_the_luck_that_drew_them(home: Home) -> None:

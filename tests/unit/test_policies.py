@@ -317,7 +317,9 @@ def test_what_the_previous_release_kept_is_an_allocation_still(text: dict[str, A
 
 
 def test_an_unknown_setting_of_a_policy_is_told_with_those_that_it_has() -> None:
-    tree = experiment(Thompson(), 2).model_dump(mode="json") | {"allocation": {"kind": "thompson", "flor": 0.1}}
+    tree = experiment(Thompson(), 2).model_dump(mode="json") | {
+        "allocation": {"kind": "thompson", "flor": 0.1}
+    }
     message = "unknown key allocation.thompson.flor, is 0.1, must be one of: epoch_seconds, floor, half_life_seconds"
     with pytest.raises(ConfigError, match=message):
         Experiment.parse(tree, "exp.yaml")

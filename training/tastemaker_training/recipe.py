@@ -103,6 +103,12 @@ class RankerRecipe(Strict):
     model: RankerModelConfig = Field(default_factory=RankerModelConfig, description="shape of the DLRM")
     fit: RankerFitConfig = Field(default_factory=RankerFitConfig, description="how it is trained")
 
+    @model_validator(mode="after")
+    def _positions_count_once(self) -> Self:
+        if self.model.position and self.fit.click_weights.position != "none":
+            raise ValueError("model.position and fit.click_weights.position make up for the same: choose one")
+        return self
+
 
 class Recipe(Strict):
     """One whole training run."""
@@ -139,14 +145,6 @@ class Recipe(Strict):
         names = {source.name for source in self.pipeline.retrieval.sources}
         if self.is_content_only and not names <= CONTENT_SOURCES:
             raise ValueError(f"without a ranker, sources among {', '.join(sorted(CONTENT_SOURCES))}")
-        return self
-
-    @model_validator(mode="after")
-    def _positions_count_once(self) -> Self:
-        if self.ranker.model.position and self.ranker.fit.click_weights.position != "none":
-            raise ValueError(
-                "ranker.model.position and ranker.fit.click_weights.position make up for the same: choose one"
-            )
         return self
 
 

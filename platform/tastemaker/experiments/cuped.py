@@ -98,7 +98,10 @@ def _columns(covariate_UC: Float64, member_U: Bool) -> Float64:
     known_UC = ~absent_UC & member_U[:, None]
     mean_C = np.where(known_UC, covariate_UC, 0.0).sum(axis=0) / np.maximum(known_UC.sum(axis=0), 1)
     value_UC = np.where(known_UC, covariate_UC - mean_C, 0.0)
-    lacking = np.unique((absent_UC & member_U[:, None])[:, absent_UC.any(axis=0)], axis=1).astype(np.float64)
-    if lacking.size:
-        lacking = np.where(member_U[:, None], lacking - lacking[member_U].mean(axis=0), 0.0)
-    return np.concatenate([value_UC, lacking], axis=1)
+    patterns = {
+        column_U.tobytes(): column_U for column_U in (absent_UC & member_U[:, None]).T if column_U.any()
+    }
+    lacking = [
+        np.where(member_U, column_U - column_U[member_U].mean(), 0.0) for column_U in patterns.values()
+    ]
+    return np.column_stack([value_UC, *lacking])

@@ -100,8 +100,8 @@ def read_events(folder: Path, origin: str, decisions: pa.Table, since_ms: int, n
 
     def read(parts: list[Path]) -> pa.Table:
         tables = [_EVENTS.empty_table()]
+        batch: Any
         for path in _since(parts, since_ms):
-            batch: Any
             for batch in read_batches(path, _EVENTS, pc.field("origin") == origin):
                 mine: Any = pc.or_(
                     pc.is_in(batch["user_id"], value_set=users),
@@ -110,11 +110,18 @@ def read_events(folder: Path, origin: str, decisions: pa.Table, since_ms: int, n
                 tables.append(
                     batch.filter(pc.and_(mine, pc.less_equal(batch["received_ms"], pa.scalar(now_ms))))
                 )
-        return without_repeats(
-            pa.concat_tables(tables, promote_options="default").select(_EVENTS.names), "event_id"
-        )
+        return _each_once(pa.concat_tables(tables, promote_options="default").select(_EVENTS.names))
 
     return reread(folder, read)
+
+
+def _each_once(events: pa.Table) -> pa.Table:
+    """Events without repeats, in no order, and without what is not needed any more; nothing is copied where there are none."""
+    slim = events.select(["event_id", "timestamp_ms", "received_ms"])
+    slim = slim.append_column("row", pa.array(np.arange(len(events))))
+    events = events.drop_columns(["event_id", "origin"])
+    kept = without_repeats(slim, "event_id")["row"]
+    return events.take(kept) if len(kept) < len(events) else events
 
 
 def _since(parts: list[Path], since_ms: int) -> list[Path]:

@@ -97,7 +97,8 @@ def totals_of(seen: Observations, found: Measured, num_variants: int) -> UnitTot
 
 def _items(seen: Observations, touches: Touches, counted_I: Bool | None) -> Float64:
     """Of each decision the number of distinct items among its touches. Shape (R,)."""
-    pairs = np.unique(seen.slates.keys(touches.row_E, touches.item_E))
+    pairs = np.sort(seen.slates.keys(touches.row_E, touches.item_E))
+    pairs = pairs[np.diff(pairs, prepend=-1) != 0]
     num_items = max(1, len(seen.slates.items))
     if counted_I is not None:
         pairs = pairs[counted_I[pairs % num_items]]

@@ -56,6 +56,10 @@ class Observations:
         """The probability with which each decision's own variant was drawn. Shape (R,)."""
         return self.propensity_RV[np.arange(len(self)), self.variant_R]
 
+    def num_units(self) -> int:
+        """How many units there are here; `units` may hold more."""
+        return int(np.count_nonzero(np.bincount(self.unit_R)))
+
     def draws(self) -> Int64:
         """A number for each decision's draw, from 0: those of one unit and epoch have one. Shape (R,)."""
         pair_R = self.unit_R * (int(self.epoch_R.max()) + 1) + self.epoch_R

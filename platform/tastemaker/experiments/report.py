@@ -144,13 +144,13 @@ def build_report(
         allocation=experiment.allocation.kind,
         metric=primary.name,
         level=level,
-        units=len(np.unique(seen.unit_R)),
+        units=seen.num_units(),
         requests=len(seen),
         open_requests=seen.num_open,
         unknown_events=seen.unknown_events,
         first_ms=first_ms,
         last_ms=last_ms,
-        variants=tuple(_variant(seen, weighing, reports[0], v) for v in range(weighing.num_variants)),
+        variants=_variants(seen, weighing, reports[0]),
         lifts=tuple(_lift(reports[0], v) for v in range(1, weighing.num_variants)),
         srm_p_value=split.p_value,
         srm_always_valid_p_value=split.always_valid_p_value,
@@ -162,7 +162,7 @@ def build_report(
             level=level,
             effect=weighing.effect(primary),
             ran_ms=last_ms - first_ms,
-            units=len(np.unique(seen.unit_R)),
+            units=seen.num_units(),
             fading=[trend.variant for trend in trends if trend.fades],
             runs=experiment.state == "running",
         ),
@@ -198,23 +198,28 @@ def _others(primary: Metric) -> list[Metric]:
     return [metric for metric in METRICS.values() if metric != primary]
 
 
-def _variant(seen: Observations, weighing: Weighing, primary: MetricReport, v: int) -> VariantReport:
-    rows_R, window_ms = seen.variant_R == v, weighing.experiment.attribution_window_ms
-    clicks = count(seen, "click", window_ms)[rows_R].sum()
-    impressions = count(seen, "impression", window_ms)[rows_R].sum()
-    variant, value = weighing.experiment.variants[v], primary.values[v]
-    return VariantReport(
-        name=variant.name,
-        alias=variant.alias,
-        units=len(np.unique(seen.unit_R[rows_R])),
-        requests=int(rows_R.sum()),
-        impressions=int(impressions),
-        clicks=int(clicks),
-        click_rate=float(clicks / impressions) if impressions else None,
-        value=value.value,
-        low=value.low,
-        high=value.high,
-    )
+def _variants(seen: Observations, weighing: Weighing, primary: MetricReport) -> tuple[VariantReport, ...]:
+    window_ms = weighing.experiment.attribution_window_ms
+    clicks_R, impressions_R = (count(seen, kind, window_ms) for kind in ("click", "impression"))
+    found = []
+    for v, variant in enumerate(weighing.experiment.variants):
+        rows_R, value = seen.variant_R == v, primary.values[v]
+        clicks, impressions = int(clicks_R[rows_R].sum()), int(impressions_R[rows_R].sum())
+        found.append(
+            VariantReport(
+                name=variant.name,
+                alias=variant.alias,
+                units=int(np.count_nonzero(np.bincount(seen.unit_R[rows_R]))),
+                requests=int(rows_R.sum()),
+                impressions=impressions,
+                clicks=clicks,
+                click_rate=clicks / impressions if impressions else None,
+                value=value.value,
+                low=value.low,
+                high=value.high,
+            )
+        )
+    return tuple(found)
 
 
 def _lift(primary: MetricReport, v: int) -> LiftReport:

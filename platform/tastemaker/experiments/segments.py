@@ -75,7 +75,7 @@ def _reports(
             kind=kind,
             name=name,
             metric=metric.name,
-            units=len(np.unique(part.unit_R)),
+            units=part.num_units(),
             decisions=report.decisions,
             values=report.values,
             comparisons=report.comparisons,

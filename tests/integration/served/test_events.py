@@ -101,5 +101,5 @@ def test_an_experiment_splits_visitors_and_each_variant_answers_from_its_bundle(
             running.recommend("visitor 0")["experiment"] is None
         )  # a live request is none of the simulator's
         listed = httpx.get(f"{running.serving.admin_url}/admin/v1/experiments", trust_env=False).json()
-        assert [experiment["name"] for experiment in listed["experiments"]] == ["split"]
+        assert "split" in [experiment["name"] for experiment in listed["experiments"]]
         store.stop("split")
