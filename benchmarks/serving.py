@@ -1,9 +1,9 @@
 """Answering requests at a million items, with 2 cores for everything: `make bench-serving`.
 
-    latency    p50, p95 and p99 at 10, 25 and 50 requests a second, open loop, spread and fused
+    latency    p50, p95 and p99 at 10, 25 and 50 requests a second, open loop, spread, fused, and two fused gateways
     stages     the same of each stage, by the answers' own timings
-    overhead   both graphs beside one bare process that calls the same stages: one request in flight, and many
-    where      what each of the three spends the time of a lone request on
+    overhead   the graphs beside one bare process that calls the same stages: one request in flight, and many
+    where      what each of them spends the time of a lone request on
     memory     of each process
     swaps      promotions and rollbacks under load, see `serving_swap`
 
@@ -43,7 +43,7 @@ from serving_turns import (
 )  # fmt: skip
 from turns import Effort, Part, shown
 
-GRAPHS: Final[tuple[Kind, ...]] = ("fused", "spread")
+GRAPHS: Final[tuple[Kind, ...]] = ("fused", "fused x 2", "spread")
 STAGES: Final = ("history", "retrieve", "rank", "rerank")
 BUDGET_MS: Final = {"history": 5.0, "retrieve": 10.0, "rank": 50.0, "rerank": 5.0}
 SVG: Final = ROOT / "benchmarks" / "out" / "serving.svg"
@@ -205,7 +205,7 @@ def _plot(found: Turns) -> None:
     from matplotlib import pyplot as plt
 
     figure, axes = plt.subplots(figsize=(7.0, 4.0))
-    for kind, colour in zip(GRAPHS, ("tab:blue", "tab:orange"), strict=True):
+    for kind, colour in zip(GRAPHS, ("tab:blue", "tab:green", "tab:orange"), strict=True):
         for level, style in zip(LEVELS, (":", "--", "-"), strict=True):
             ms = [
                 statistics.median(percentiles([turn[f"{rate}/s"] for turn in found[kind]], level))

@@ -16,7 +16,7 @@ from turns import Effort
 
 from tastemaker.home import Home
 
-KINDS: Final[tuple[Kind, ...]] = ("bare", "fused", "spread")
+KINDS: Final[tuple[Kind, ...]] = ("bare", "fused", "fused x 2", "spread")
 RATES: Final = (10, 25, 50)
 LEVELS: Final = (50, 95, 99)
 MANY: Final = 8
@@ -36,7 +36,7 @@ def measured(effort: Effort) -> Turns:
         _make_world(Path(folder), num_items(effort))
         home = Home.open(Path(folder) / "home")
         for turn in range(count):
-            for kind in KINDS[turn % 3 :] + KINDS[: turn % 3]:
+            for kind in KINDS[turn % len(KINDS) :] + KINDS[: turn % len(KINDS)]:
                 print(f"  turn {turn + 1} of {count}: {kind}", flush=True)
                 with running(kind, home) as contender:
                     found[kind].append(_one(contender, seconds, turn))

@@ -16,6 +16,7 @@ from tastemaker.commands import (
     catalogues,
     data,
     demo,
+    doctor,
     editorial,
     experiments,
     features,
@@ -82,6 +83,7 @@ for _part in (
     ope,
     rules,
     demo,
+    doctor,
 ):
     app.registered_commands += _part.app.registered_commands
     app.registered_groups += _part.app.registered_groups

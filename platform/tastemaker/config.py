@@ -184,6 +184,10 @@ class GatewaySettings(Strict):
 
     host: str = Field("127.0.0.1", description="address that /v1 listens on; needs keys unless loopback")
     port: int = Field(8700, ge=0, le=65535, description="port of /v1; 0 takes a free one")
+    admin_host: str = Field(
+        "127.0.0.1",
+        description="address of /docs, /metrics and /admin; needs a key of scope admin unless loopback",
+    )
     admin_port: int = Field(
         8701, ge=0, le=65535, description="port of /docs, /metrics and /admin; 0 takes a free one"
     )
@@ -257,8 +261,22 @@ class ReplicaSettings(Strict):
         return self
 
 
-def _gateway_replicas() -> ReplicaSettings:
-    return ReplicaSettings(target_ongoing_requests=20.0, max_ongoing_requests=1000, max_queued_requests=-1)
+class GatewayReplicaSettings(ReplicaSettings):
+    """The same of gateways, which answer many requests at once and mostly wait."""
+
+    target_ongoing_requests: float = Field(
+        20.0, gt=0, description="requests of one process on average; more make it two"
+    )
+    max_ongoing_requests: int = Field(
+        1000,
+        ge=1,
+        description="requests in one process; its own bound, gateway.shedding, is below and answers 429",
+    )
+    max_queued_requests: int = Field(
+        -1,
+        ge=-1,
+        description="requests that wait for a process; -1: any number, so that Serve's own refusal (503) is never met",
+    )
 
 
 class ServingSettings(Strict):
@@ -299,10 +317,9 @@ class ServingSettings(Strict):
     shadow_in_flight: int = Field(
         1, ge=1, le=64, description="of one gateway's requests, those that the shadow answers at once"
     )
-    gateway: ReplicaSettings = Field(
-        default_factory=_gateway_replicas,
-        description="it answers many at once and mostly waits; its own bound is gateway.shedding, with 429, so that"
-        " Serve's (503) is never met",
+    gateway: GatewayReplicaSettings = Field(
+        default_factory=GatewayReplicaSettings,
+        description="it answers many at once and mostly waits; its own bound is gateway.shedding, with 429",
     )
     retriever: ReplicaSettings = Field(default_factory=ReplicaSettings, description="proposes candidates")
     ranker: ReplicaSettings = Field(
@@ -343,6 +360,15 @@ class TrainingSettings(Strict):
     max_failures: int = Field(3, ge=0, description="lost ranks after which a training is given up")
 
 
+class CanaryGuardrail(Strict):
+    """A metric of experiments that a version's first users must not see worsen."""
+
+    metric: str = Field(description="its name")
+    margin: float = Field(
+        ge=0, le=1, description="most that it may worsen, as a share of the champion's value"
+    )
+
+
 class CanarySettings(Strict):
     """A version's first users: an experiment against the champion that `tastemaker promote` starts and waits for."""
 
@@ -354,10 +380,14 @@ class CanarySettings(Strict):
     window_seconds: float = Field(
         300.0, gt=0, description="how long a click counts for its request; a request is judged after that"
     )
-    guardrails: dict[str, float] = Field(
-        default_factory=lambda: {"rewarded_requests": 0.1, "degraded_requests": 1.0, "latency_ms": 0.5},
+    guardrails: tuple[CanaryGuardrail, ...] = Field(
+        (
+            CanaryGuardrail(metric="rewarded_requests", margin=0.1),
+            CanaryGuardrail(metric="degraded_requests", margin=1.0),
+            CanaryGuardrail(metric="latency_ms", margin=0.5),
+        ),
         min_length=1,
-        description="metric of experiments -> most that it may worsen, as a share of the champion's",
+        description="what must not become worse",
     )
 
     @field_validator("steps")
@@ -387,9 +417,8 @@ class PromotionSettings(Strict):
     calibration_error: float = Field(
         0.05, gt=0, le=1, description="most expected calibration error of the ranker's probabilities"
     )
-    recall: dict[str, float] = Field(
-        default_factory=lambda: {"flat": 1.0, "hnsw": 0.9, "ivf-flat": 0.9, "ivf-pq": 0.9},
-        description="least recall at 10 of the index, by its kind",
+    recall: float = Field(
+        0.9, gt=0, le=1, description="least recall at 10 of an approximate index; an exact one has 1"
     )
     latency_ms: float | None = Field(
         None, gt=0, description="most that 95 of 100 recorded requests may take; empty: gateway.deadline_ms"
@@ -423,6 +452,33 @@ class ExperimentSettings(Strict):
     )
 
 
+class ExporterSettings(Strict):
+    """What the parts of a cluster tell Prometheus and Kubernetes, each process or pod for itself."""
+
+    host: str = Field("127.0.0.1", description="address of /metrics, /healthz and /readyz; no keys are asked")
+    port: int = Field(8702, ge=0, le=65535, description="their port; 0 takes a free one")
+
+
+class LoggingSettings(Strict):
+    """What the processes that serve write to stderr."""
+
+    format: Literal["text", "json"] = Field("text", description="lines for people, or JSON for collectors")
+    level: Literal["debug", "info", "warning", "error"] = Field(
+        "warning", description="least that is written"
+    )
+
+
+class TracingSettings(Strict):
+    """OpenTelemetry spans of the gateway and the stages."""
+
+    endpoint: str | None = Field(
+        None,
+        pattern=r"^https?://[^\s@]+$",
+        description="where spans go by OTLP over HTTP, such as http://collector:4318/v1/traces; empty: no tracing",
+    )
+    sample_ratio: float = Field(0.01, ge=0, le=1, description="share of requests that are traced")
+
+
 class Settings(Strict):
     """All that one deployment is told. The file is YAML of this shape."""
 
@@ -441,6 +497,9 @@ class Settings(Strict):
     training: TrainingSettings = Field(default_factory=TrainingSettings, description="ranks")
     promotion: PromotionSettings = Field(default_factory=PromotionSettings, description="gates of versions")
     experiments: ExperimentSettings = Field(default_factory=ExperimentSettings, description="A/B tests")
+    exporter: ExporterSettings = Field(default_factory=ExporterSettings, description="a cluster's metrics")
+    logging: LoggingSettings = Field(default_factory=LoggingSettings, description="lines on stderr")
+    tracing: TracingSettings = Field(default_factory=TracingSettings, description="spans of requests")
 
     @field_validator("catalogue")
     @classmethod

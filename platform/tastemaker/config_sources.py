@@ -93,6 +93,8 @@ def _from_environment(environment: Mapping[str, str]) -> list[tuple[str, Any, st
         value: Any = yaml.safe_load(text) if text.strip() else text
         if name.endswith("_FILE") and name != "TASTEMAKER_RAY__TOKEN_FILE":
             key, value = key.removesuffix("_file"), _secret(name, text)
+            if key == "gateway.keys":  # the one secret that is a list
+                value = yaml.safe_load(value)
         if key in ("home", "state.password", "state.url") and value is not None:
             value = str(value)
         found.append((key, value, name))

@@ -87,7 +87,8 @@ def prepare_ray(settings: Settings, home: Home) -> dict[str, Any]:
         _set_once(key, lambda name=name: str(_haproxy_folder() / name))  # type: ignore[misc]
     os.environ.setdefault("PROMETHEUS_MULTIPROC_DIR", str(home / "run" / "metrics"))
     os.environ.setdefault("RAY_AUTH_MODE", "token")
-    _set_once("RAY_AUTH_TOKEN_PATH", lambda: _token_file(settings, home))
+    if "RAY_AUTH_TOKEN" not in os.environ:  # which KubeRay sets
+        _set_once("RAY_AUTH_TOKEN_PATH", lambda: _token_file(settings, home))
     if settings.ray.address:
         return {"address": settings.ray.address, "log_to_driver": False}
     # Nobody scrapes Ray's own metrics of an embedded session, and each request would pay for them.

@@ -76,7 +76,8 @@ class Query:
     `lineage` is what rows behind the bundle's belong to, see `stages.overlay`; empty where there are none. `explore` lets
     items through that little is known of, by the luck of `seed`. `long_term_only` leaves out what sessions do to the user's
     vector. `policy` is what the variant changes about the stages, as
-    `stages.policy.StagePolicy.dump` gives it; empty where it changes nothing.
+    `stages.policy.StagePolicy.dump` gives it; empty where it changes nothing. `traceparent` is the span that the work for it
+    belongs to, as W3C Trace Context writes it; empty where the request is not traced.
     """
 
     history_L: Int32
@@ -96,6 +97,7 @@ class Query:
     explore: bool = False
     long_term_only: bool = False
     policy: str = ""
+    traceparent: str = ""
 
 
 @dataclass(frozen=True, slots=True)

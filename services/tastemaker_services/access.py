@@ -20,12 +20,19 @@ def check_exposure(settings: GatewaySettings) -> None:
     """Refuses to listen beyond loopback without keys.
 
     Raises:
-        ConfigError: `gateway.host` is reachable from elsewhere and no key is configured.
+        ConfigError: `gateway.host` is reachable from elsewhere and no key is configured; or `gateway.admin_host`, and none
+            of scope admin.
     """
     if not settings.keys and not _is_loopback(settings.host):
         raise ConfigError(
             "gateway.host", value=settings.host, limit="a loopback address while gateway.keys is empty",
             mend="configure a key (its SHA-256 and scopes), or listen on 127.0.0.1",
+        )  # fmt: skip
+    if not _is_loopback(settings.admin_host) and not any("admin" in key.scopes for key in settings.keys):
+        raise ConfigError(
+            "gateway.admin_host", value=settings.admin_host,
+            limit="a loopback address while gateway.keys has no key of scope admin",
+            mend="configure one (its SHA-256 and scopes), or listen on 127.0.0.1",
         )  # fmt: skip
 
 

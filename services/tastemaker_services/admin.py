@@ -1,4 +1,4 @@
-"""The listener for those who run the platform: /docs, /metrics, /admin/v1; on loopback, not the gateway's."""
+"""The listener for those who run the platform: /docs, /metrics, /admin/v1; not the gateway's."""
 
 import threading
 import time
@@ -19,7 +19,6 @@ from tastemaker.errors import ServingError
 from tastemaker_services.api import create_api
 from tastemaker_services.gauges import forget_dead_gauges
 
-HOST = "127.0.0.1"
 START_SECONDS = 10.0
 
 
@@ -84,12 +83,12 @@ def gateway_openapi(settings: GatewaySettings) -> dict[str, Any]:
 
 
 class AdminServer:
-    """Runs the admin application in a thread of this process."""
+    """Runs an application for those who run the platform in a thread of this process."""
 
-    def __init__(self, app: FastAPI, port: int) -> None:
+    def __init__(self, app: FastAPI, host: str, port: int) -> None:
         config = uvicorn.Config(
             app,
-            host=HOST,
+            host=host,
             port=port,
             log_config=None,
             access_log=False,
@@ -98,7 +97,7 @@ class AdminServer:
         )
         self._server = uvicorn.Server(config)
         self._thread = threading.Thread(target=self._server.run, daemon=True, name="admin")
-        self.url = f"http://{HOST}:{port}"
+        self.url = f"http://{host}:{port}"
 
     def start(self) -> None:
         """Starts listening.
@@ -110,7 +109,7 @@ class AdminServer:
         deadline = time.monotonic() + START_SECONDS
         while not self._server.started:
             if not self._thread.is_alive() or time.monotonic() > deadline:
-                raise ServingError(f"the admin listener at {self.url} does not start", mend="see the log")
+                raise ServingError(f"the listener at {self.url} does not start", mend="see the log")
             time.sleep(0.01)
 
     def stop(self) -> None:

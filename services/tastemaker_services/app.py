@@ -9,7 +9,6 @@ import os
 import socket
 import time
 from contextlib import ExitStack
-from functools import partial
 from pathlib import Path
 
 import httpx
@@ -17,10 +16,9 @@ import httpx
 from tastemaker.config import Settings
 from tastemaker.errors import PortInUseError, ServingError
 from tastemaker.home import Home, write_json
-from tastemaker.registry.overview import read_overview
 from tastemaker.runtime import free_port, open_ray, prepare_ray
 from tastemaker.terminal import progress
-from tastemaker_services.access import Access, check_exposure
+from tastemaker_services.access import check_exposure
 from tastemaker_services.draining import drain, forget
 from tastemaker_services.every import Every
 
@@ -37,11 +35,12 @@ class Serving:
         self._home = home
         self._stack = ExitStack()
         port = _port(settings.gateway.host, settings.gateway.port, "gateway.port")
-        admin_port = _port("127.0.0.1", settings.gateway.admin_port, "gateway.admin_port")
+        admin_host = settings.gateway.admin_host
+        admin_port = _port(admin_host, settings.gateway.admin_port, "gateway.admin_port")
         gateway = settings.gateway.model_copy(update={"port": port, "admin_port": admin_port})
         self.settings = settings.model_copy(update={"home": home.root, "gateway": gateway})
         self.url = f"http://{_client_host(gateway.host)}:{port}"
-        self.admin_url = f"http://127.0.0.1:{admin_port}"
+        self.admin_url = f"http://{_client_host(admin_host)}:{admin_port}"
 
     def start(self) -> None:
         """Starts all of it and returns once `/readyz` says so; on any failure stops what it started.
@@ -151,21 +150,14 @@ class Serving:
         self._stack.callback(ConsumerHandle(self.settings).stop)
 
     def _start_admin(self) -> None:
-        from tastemaker_services.admin import AdminServer, OurMetrics, create_admin
-        from tastemaker_services.experiment_admin import ExperimentAdmin
-        from tastemaker_services.experiment_report_admin import ReportAdmin
-        from tastemaker_services.ladder_admin import LadderAdmin
-        from tastemaker_services.promotions_admin import PromotionsAdmin
-        from tastemaker_services.versions_admin import add_versions
+        from tastemaker_services.admin import AdminServer
+        from tastemaker_services.admin_app import Administered, administration
 
-        app = create_admin(self.settings.gateway, self._metrics)
-        access, metrics = Access(self.settings.gateway.keys), OurMetrics(self._metrics).collect
-        ExperimentAdmin(self._client, self._keys, access).add_to(app)
-        ReportAdmin(self._client, self._keys, self._home, access).add_to(app)
-        LadderAdmin(self._client, self._keys, access, metrics).add_to(app)
-        PromotionsAdmin(self._registry, self.settings.catalogue, access, self._watcher.poll).add_to(app)
-        add_versions(app, access, partial(read_overview, self._client, self._keys))
-        server = AdminServer(app, self.settings.gateway.admin_port)
+        running = Administered(
+            self.settings, self._home, self._client, self._keys, self._registry, self._watcher, self._metrics
+        )
+        gateway = self.settings.gateway
+        server = AdminServer(administration(running), gateway.admin_host, gateway.admin_port)
         self._stack.callback(server.stop)
         server.start()
 

@@ -1,16 +1,18 @@
 """`tastemaker serve` and `tastemaker recommend`."""
 
 import json
+import os
 from typing import Annotated, Any
 
 import typer
 
 from tastemaker import context
 from tastemaker.terminal import console, print_json, print_table, wait_for_interrupt
-from tastemaker_services import ladder_commands
+from tastemaker_services import cluster_commands, ladder_commands
 
 app = typer.Typer()
 app.add_typer(ladder_commands.app, name="ladder")
+app.add_typer(cluster_commands.app, name="cluster")
 
 
 @app.command("serve")
@@ -18,8 +20,10 @@ def serve(
     wait: Annotated[bool, typer.Option("--wait/--no-wait", hidden=True)] = True,
 ) -> dict[str, str]:
     """Serve the champion: gateway, graph, consumer, metrics. Ctrl-C stops all of it."""
+    from tastemaker.logs import write_logs
     from tastemaker_services.app import start
 
+    write_logs(context.settings().logging)
     serving = start(context.settings(), context.home())
     context.lifetime.callback(serving.stop)
     urls = {
@@ -111,7 +115,11 @@ def _ask(body: dict[str, Any]) -> dict[str, Any]:
 
     url = _running_url()
     try:
-        reply = httpx.post(f"{url}/v1/recommendations", json=body, timeout=10.0, trust_env=False)
+        key = os.environ.get("TASTEMAKER_API_KEY")
+        headers = {"authorization": f"Bearer {key}"} if key else {}
+        reply = httpx.post(
+            f"{url}/v1/recommendations", json=body, headers=headers, timeout=10.0, trust_env=False
+        )
         answer: dict[str, Any] = reply.json()
     except (httpx.HTTPError, ValueError) as error:
         raise ServingError(

@@ -10,13 +10,14 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import replace
 from functools import partial
-from typing import Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from tastemaker.config import Settings
 from tastemaker.errors import StateError
 from tastemaker.experiments.assigned import Assigned
 from tastemaker.experiments.eligibility import Subject
 from tastemaker.features.user_state import UserState
+from tastemaker.logs import REQUEST_ID
 from tastemaker.registry.live import CHAMPION
 from tastemaker.stages.policy import beside, policy_of
 from tastemaker.state.lists import StoredList
@@ -43,7 +44,11 @@ from tastemaker_services.run import Run, shares
 from tastemaker_services.schema import Priority, RecommendationRequest
 from tastemaker_services.shadow import Answered
 from tastemaker_services.shedding import Admitted, Load
+from tastemaker_services.tracing import told_of
 from tastemaker_services.users import User, past_hash
+
+if TYPE_CHECKING:
+    from tastemaker_services.tracing import Tracer
 
 T = TypeVar("T")
 NOT_PERSONALISED: Final = User([], UserState(), b"", profile=Profile(personalise=False))
@@ -70,6 +75,7 @@ class Gateway:
         answered: Gets each request with its slate, once its stages are through.
         pages: Where long lists are kept that are shown page by page; None where none are.
         standing: The catalogue's own rules as the text of a policy.
+        tracer: Makes the spans of recommendations; None where nothing is traced.
     """
 
     def __init__(
@@ -87,6 +93,7 @@ class Gateway:
         answered: Callable[[Answered], None] = lambda _: None,
         pages: Pages | None = None,
         standing: Callable[[], str] = lambda: "",
+        tracer: "Tracer | None" = None,
     ) -> None:
         self._settings, self._shares = settings, shares(settings.gateway.budget_ms)
         lag = LoopLag(settings.gateway.deadline_ms / 1000)
@@ -95,7 +102,7 @@ class Gateway:
         self._catalogue, self._standing = settings.catalogue, standing
         self._read_user, self._assign, self._pin = read_user, assign, pin
         self._answered, self._paging = answered, Paging(pages, settings.cache.page_items)
-        self._stages, self._decisions = stages, decisions
+        self._stages, self._decisions, self._tracer = stages, decisions, tracer
         self._ladder = Ladder(stages, read_stored, settings.catalogue, self._breakers)
         self._lately = Lately(lists, settings.catalogue, self._breakers)
 
@@ -115,6 +122,18 @@ class Gateway:
         """
         run = self.run(request.deadline_ms)
         run.variants = variants or {}
+        if self._tracer is None:
+            return await self._admitted(run, request, origin)
+        run.trace = self._tracer.begin("recommend", run.request_id)
+        body: dict[str, Any] = {}
+        try:
+            body = await self._admitted(run, request, origin)
+        finally:
+            if run.trace is not None:
+                run.trace.end(told_of(body, run.degraded, origin))
+        return body
+
+    async def _admitted(self, run: Run, request: RecommendationRequest, origin: Origin) -> dict[str, Any]:
         with self._load.request(request.priority if origin == "live" else "background") as admitted:
             run.start_at(admitted.rung)
             body = await self._body(run, request, origin)
@@ -206,6 +225,7 @@ class Gateway:
         run = Run(self._catalogue, deadline_ms or gateway.deadline_ms, self._shares, gateway.budget_ms)
         run.forced = self._forced()
         run.start_at(run.forced)
+        REQUEST_ID.set(run.request_id)
         return run
 
     async def reader(self, run: Run, user_id: str, personalise: bool) -> User | None:
@@ -262,7 +282,10 @@ class Gateway:
         keep = keeps_features(run.request_id, self._settings.gateway.features_share)
         seed = int(run.request_id[:_SEED_DIGITS], 16)
         keep |= request.explain
-        return replace(query, keep_features=keep, seed=seed, explore=origin == "live")
+        traceparent = run.trace.parent if run.trace else ""
+        return replace(
+            query, keep_features=keep, seed=seed, explore=origin == "live", traceparent=traceparent
+        )
 
     def log(
         self,

@@ -21,6 +21,7 @@ from tastemaker.events.schema import Event
 from tastemaker.experiments.decision_log import Decision, append_decisions_async
 from tastemaker.experiments.router import Router
 from tastemaker.home import Home
+from tastemaker.logs import write_logs
 from tastemaker.registry.live import LiveVersion
 from tastemaker.state.connection import cache_url_of, connect, connect_async, url_of
 from tastemaker.state.items import ItemChanges, PutItems, Written, write_items_async
@@ -50,6 +51,7 @@ from tastemaker_services.schema import RecommendationRequest
 from tastemaker_services.shadow import Answered, Shadow
 from tastemaker_services.spread import Graph, SpreadGraph
 from tastemaker_services.standing import StandingRules
+from tastemaker_services.tracing import TraceParent, tracer_of
 from tastemaker_services.users import User, read_user
 from tastemaker_services.warm_up import WarmUp
 
@@ -60,7 +62,8 @@ class GatewayReplica:
     """What Serve runs as the ingress."""
 
     def __init__(self, settings: Settings, *stages: DeploymentHandle) -> None:
-        self._home = home = Home.open(settings.home)
+        write_logs(settings.logging)
+        self._home = home = Home.make(settings.home)
         self._settings = settings
         self._keys = Keys(settings.catalogue, settings.state.partitions)
         url = url_of(settings, home)
@@ -76,6 +79,7 @@ class GatewayReplica:
         self._cache = ResultCache(self._cache_client, self._keys, seconds) if seconds else None
         self._recorder = Recorder(self._client, self._keys)
         router = Router(self._client, self._keys)
+        self._tracer = tracer_of(settings.tracing, "gateway")
         self._switch = KillSwitch(self._client, self._keys)
         self._standing = StandingRules(self._client, self._keys)
         self._gateway = Gateway(
@@ -91,6 +95,7 @@ class GatewayReplica:
             forced=self._switch.rung,
             standing=self._standing.policy,
             pages=self._pages(),
+            tracer=self._tracer,
         )
         self._listing = Listing(self._gateway)
         self._explainer = Explainer(self._gateway, self._graph.stages)
@@ -110,13 +115,18 @@ class GatewayReplica:
 
     def __serve_build_asgi_app__(self) -> FastAPI:
         """The routes; background work lives as long as the application."""
-        return create_api(self, self._settings.gateway, self._settings.catalogue, self._lifespan)
+        api = create_api(self, self._settings.gateway, self._settings.catalogue, self._lifespan)
+        if self._tracer is not None:
+            api.add_middleware(TraceParent)
+        return api
 
     @asynccontextmanager
     async def _lifespan(self, _: FastAPI) -> AsyncIterator[None]:
         async with AsyncExitStack() as stack:
             for client in (self._client, self._bytes_client, self._cache_client):
                 stack.push_async_callback(client.aclose)
+            if self._tracer is not None:
+                stack.push_async_callback(asyncio.to_thread, self._tracer.stop)
             if self._cache is not None:
                 stack.push_async_callback(self._cache.settle)
             await asyncio.to_thread(self._intake.start)

@@ -5,7 +5,7 @@ import time
 from collections.abc import Awaitable, Iterator, Mapping
 from contextlib import contextmanager
 from itertools import accumulate
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 from uuid import uuid4
 
 from tastemaker import telemetry
@@ -13,6 +13,9 @@ from tastemaker.config import BudgetSettings
 from tastemaker.errors import StateError
 from tastemaker.state.forced import RUNGS
 from tastemaker.types import Candidates
+
+if TYPE_CHECKING:
+    from tastemaker_services.tracing import Trace
 
 T = TypeVar("T")
 ANSWER_BY = 0.95
@@ -47,6 +50,8 @@ class Run:
         self.cached_from: str | None = None
         """The earlier request whose list is answered again."""
         self.timings_ms: dict[str, float] = {}
+        self.trace: Trace | None = None
+        """Where the request is traced."""
         self.seen: dict[str, Candidates] = {}
         """What each stage answered."""
         self.ahead: dict[str, Candidates | None] = {}
@@ -114,6 +119,8 @@ class Run:
         """Notes and counts how long a stage took."""
         self.timings_ms[name] = round(seconds * 1000, 3)
         telemetry.STAGE_SECONDS.labels(self._catalogue, name).observe(seconds)
+        if self.trace is not None:
+            self.trace.stage(name, seconds)
 
     def fall_to(self, rung: str) -> None:
         """Notes and counts a fallback."""

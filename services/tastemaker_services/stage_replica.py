@@ -20,6 +20,7 @@ from tastemaker.bundle.store import BundleStore
 from tastemaker.config import Settings
 from tastemaker.errors import StateError, TastemakerError
 from tastemaker.home import Home
+from tastemaker.logs import write_logs
 from tastemaker.registry.live import LiveAliases, LiveVersion, read_live
 from tastemaker.registry.reports import Report
 from tastemaker.stages.recorded import read_recorded
@@ -32,6 +33,7 @@ from tastemaker_services.calls import Failed
 from tastemaker_services.keeping import Keeper, Turn
 from tastemaker_services.quiet import at_low_priority, prepare_process
 from tastemaker_services.rehearsal import made_queries, rehearse
+from tastemaker_services.tracing import tracer_of
 from tastemaker_services.versions import POLL_SECONDS
 
 if TYPE_CHECKING:
@@ -76,7 +78,9 @@ class StageReplica:
     """
 
     def __init__(self, settings: Settings, stage: str, *parts: "Part", threads: int = 1) -> None:
-        self._settings, self._home = settings, Home.open(settings.home)
+        write_logs(settings.logging)
+        self._settings, self._home = settings, Home.make(settings.home)
+        self._stage, self._tracer = stage, tracer_of(settings.tracing, stage)
         self._keys = Keys(settings.catalogue, settings.state.partitions)
         self._client = connect(url_of(settings, self._home))
         self._name = f"{stage}/{uuid4().hex[:12]}"
@@ -116,11 +120,14 @@ class StageReplica:
             if version is None:
                 answers.append(Failed(f"bundle {sha256[:12]} is not loaded here"))
                 continue
+            began_ns = time.time_ns() if self._tracer else 0
             try:
                 answers.append(work(version, rest))
             except Exception as error:  # one call's fault is that call's
-                log.exception("a call failed")
+                log.exception("a call failed", extra={"request_id": _request_of(rest)})
                 answers.append(Failed(f"{type(error).__name__}: {error}"))
+            if self._tracer and (parent := getattr(rest[0], "traceparent", "")):
+                self._tracer.worked(f"{self._stage} works", parent, began_ns)
         return answers
 
     def _load(self, version: LiveVersion, everything: ItemChanges) -> Loaded:
@@ -166,6 +173,12 @@ class StageReplica:
 
     def _attend(self) -> None:
         """What a stage looks after besides, with every poll."""
+
+
+def _request_of(call: Sequence[Any]) -> str:
+    """How the id of a call's request begins, where it is told: by its luck."""
+    seed = getattr(call[0], "seed", 0)
+    return f"{seed:015x}" if seed else ""
 
 
 def _import_stages() -> None:

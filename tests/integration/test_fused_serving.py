@@ -10,7 +10,7 @@ import numpy as np
 import psutil
 import pytest
 from histories import put_histories
-from tagged import NUM_TAGS, items_table, write_bundle
+from tagged import items_table, write_bundle
 
 from tastemaker.bundle.reader import Bundle
 from tastemaker.bundle.store import BundleStore
@@ -61,8 +61,9 @@ class Served:
         asked = {"user_id": "known", "item_id": item_id, "k": 8}
         return self.told(self.client.get("/v1/explain", params=asked))
 
-    def search(self, **asked: Any) -> dict[str, Any]:
-        return self.told(self.client.get("/v1/search", params=asked))
+    def found(self, text: str) -> list[str]:
+        asked = {"q": text, "user_id": "known", "k": 1}
+        return [item["item_id"] for item in self.told(self.client.get("/v1/search", params=asked))["items"]]
 
     @staticmethod
     def told(reply: httpx.Response) -> dict[str, Any]:
@@ -119,9 +120,13 @@ def test_one_process_answers_every_question_as_the_pipeline_does_and_swaps(
     taken = here.explain("i1")
     assert (taken["verdict"], taken["rules"]) == ("hard-rule", ["already-taken"])
     assert {said["source"] for said in taken["sources"]} == {"two_tower", "ease", "als", "popular"}
-    found = [int(item["item_id"][1:]) for item in here.search(q="t1", user_id="known", k=3)["items"]]
-    assert len(found) == 3
-    assert all(row % NUM_TAGS == 1 and row not in HISTORY for row in found)
+    concert = {"item_id": "concert", "title": "a violin sonata", "tags": ["t1"]}
+    assert here.client.put("/v1/items", json={"items": [concert]}).status_code == 200
+    deadline = time.monotonic() + WAIT_SECONDS
+    while here.found("Violin!") != ["concert"]:
+        assert time.monotonic() < deadline, "it does not find what was put"
+        time.sleep(0.1)
+    assert here.client.delete("/v1/items/concert").status_code == 200
 
     second = here.publish(reranking={"mmr": None, "keep_top": 0})
     deadline = time.monotonic() + WAIT_SECONDS

@@ -10,7 +10,7 @@ from promotable import ITEM_IDS, write_bundle
 
 from tastemaker.bundle.reader import Bundle
 from tastemaker.bundle.store import BundleStore
-from tastemaker.config import CanarySettings, PromotionSettings
+from tastemaker.config import CanaryGuardrail, CanarySettings, PromotionSettings
 from tastemaker.events.archive import event_table, write_days
 from tastemaker.events.log import Entry
 from tastemaker.events.schema import Event
@@ -35,6 +35,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:The ``noload`` loader strategy:D
 
 HOUR_MS = 3_600_000
 STEPS = (0.05, 0.2)
+CLICKS = CanaryGuardrail(metric="rewarded_requests", margin=0.1)
 
 
 class World:
@@ -203,7 +204,7 @@ def canary(world, now_ms=None, **fields):
         "steps": STEPS,
         "hours": 1.0,
         "requests": 100,
-        "guardrails": {"rewarded_requests": 0.1},
+        "guardrails": (CLICKS,),
     } | fields.pop("limits", {})
     case = world.case(now_ms, canary=CanarySettings(**limits), **fields)
     return Canary(world.registry).ask(case)
@@ -321,25 +322,29 @@ def test_a_canary_that_gateways_do_not_answer_from_yet_waits_without_users(world
 
 def test_a_promotion_waits_for_its_canary_and_ends_it(world, monkeypatch):
     world.gateway(champion=1, canary=2)
-    limits = CanarySettings(steps=(0.1,), hours=0.0, requests=100, guardrails={"rewarded_requests": 0.1})
+    limits = CanarySettings(steps=(0.1,), hours=0.0, requests=100, guardrails=(CLICKS,))
     settings = world.with_limits(canary=limits)
     promoter = Promoter(settings, world.home, world.registry, world.store)
     order = PromotionOrder(2, actor="ann", reason="better")
     waiting = promoter.promote(order)
     assert (waiting.state, world.registry.aliases(world.catalogue)["champion"].number) == ("waiting", 1)
+    assert promoter.promote(replace(order, alias="shadow")).state == "promoted"
     [experiment] = world.experiments.list()
+    assert experiment.state == "running"
     since_ms = world.experiments.history(experiment.name)[-1].at_ms
     traffic(world, experiment.name, since_ms, 0.5, 0.5)
     assert promoter.promote(order).state == "waiting"  # no request's window of 5 minutes has closed
     monkeypatch.setattr(promoter_module, "Case", partial(Case, now_ms=since_ms + HOUR_MS))
     promoted = promoter.promote(order)
     assert (promoted.state, promoted.forced, promoted.gates[-1].outcome) == ("promoted", False, "passed")
-    assert {name: v.number for name, v in world.registry.aliases(world.catalogue).items()} == {"champion": 2}
+    named = {name: v.number for name, v in world.registry.aliases(world.catalogue).items()}
+    assert named == {"champion": 2, "shadow": 2}
     assert [one.state for one in world.experiments.list()] == ["stopped"]
     assert (
         read_live(world.state.client, world.state.keys).aliases["champion"].version == 1
     )  # until who serves looks
-    assert list(Watcher(world.registry, world.state.client, world.state.keys).poll().aliases) == ["champion"]
+    live = Watcher(world.registry, world.state.client, world.state.keys).poll()
+    assert live.aliases["champion"].version == 2
 
 
 def test_a_move_in_mlflow_is_seen_by_what_serves_and_kept_once_whoever_watches(world):

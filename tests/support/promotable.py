@@ -28,6 +28,7 @@ def write_bundle(
     fingerprint: str = "f",
     weight: float = 1.0,
     kind: Any = "flat",
+    effort: dict[str, int] | None = None,
     columns: dict[str, Any] | None = None,
     lists: Sequence[int] | None = None,
     ece: float | None = None,
@@ -42,7 +43,7 @@ def write_bundle(
     writer.add_tensors("item_tower.safetensors", {"w": np.array([weight])})
     category = ["old" if row < len(ids) // 2 else "new" for row in range(len(ids))]
     writer.add_table("items.parquet", pa.table({"item_id": list(ids), "category": category}))
-    writer.add_index("index.faiss", FaissIndex.build(VECTORS, IndexConfig(kind=kind)))
+    writer.add_index("index.faiss", FaissIndex.build(VECTORS, IndexConfig(kind=kind, **(effort or {}))))
     if ndcg is not None:
         named = list(users) if users is not None else [f"u{n}" for n in range(len(ndcg))]
         kept: dict[str, Any] = {"user_id": named, "ndcg@10": ndcg, **(columns or {})}

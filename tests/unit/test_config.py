@@ -72,3 +72,7 @@ def test_a_wrong_file_is_refused_by_name_key_and_value(tmp_path: Path, text: str
 def test_settings_cannot_be_changed() -> None:
     with pytest.raises(ValueError, match="frozen"):
         Settings().catalogue = "other"  # type: ignore[misc]
+
+
+def test_settings_are_hashable_so_that_workers_may_keep_what_was_made_of_them() -> None:
+    assert hash(Settings()) == hash(Settings())

@@ -36,6 +36,13 @@ def test_one_process_of_each_is_the_default_and_a_gateway_holds_more_than_it_adm
     assert deployment(settings.serving.ranker).max_queued_requests == 64
 
 
+def test_what_is_said_of_the_gateway_leaves_its_other_defaults() -> None:
+    said = ServingSettings.model_validate({"gateway": {"replicas": 2}}).gateway
+    assert said == ServingSettings().gateway.model_copy(update={"replicas": 2})
+    assert deployment(said).num_replicas == 2
+    assert deployment(said).max_ongoing_requests == 1000
+
+
 def test_more_processes_by_number_or_by_load() -> None:
     assert deployment(ReplicaSettings(replicas=3)).num_replicas == 3
     scaled = deployment(ReplicaSettings(replicas=2, max_replicas=6, target_ongoing_requests=0.5))

@@ -14,7 +14,7 @@ ROOTS = {"platform": "tastemaker", "training": "tastemaker_training", "services"
 # Lowest first. A part may import those before it and its own.
 LAYERS = [
     {"errors", "types", "ids"},
-    {"config", "config_sources", "home", "telemetry", "terminal"},
+    {"config", "config_sources", "home", "logs", "redaction", "telemetry", "terminal"},
     {"context", "runtime", "client"},
     {"state"},
     {"events"},
@@ -30,7 +30,7 @@ LAYERS = [
     {"experiments", "evaluation"},
     {"offpolicy"},
     {"promotion"},
-    {"testing"},
+    {"testing", "doctor"},
     {"playground", "commands", "cli"},
 ]
 HEAVY = {"torch", "faiss", "mlflow", "implicit", "sklearn", "pandas", "ray", "fastapi", "scipy"}

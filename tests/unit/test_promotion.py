@@ -159,6 +159,17 @@ def test_a_lost_champion_does_not_keep_its_successor_out(world):
     assert world.aliases == {"champion": new}
 
 
+def test_what_was_said_for_one_alias_stays_when_the_version_wants_another(world):
+    number = world.publish()
+    champion = world.promote(number)
+    shadow = world.promote(number, "shadow")
+    said = {gate.name: gate.reason for gate in shadow.gates}
+    assert said["canary"] == "only a version for alias champion is asked"
+    kept = read_promotions(world.registry, world.settings.catalogue, number)
+    assert kept == [champion, shadow]
+    assert read_gates(world.registry, world.settings.catalogue, number)["canary"] == champion.gates[-1]
+
+
 def test_a_dry_run_asks_and_moves_nothing(world):
     number = world.publish()
     promotion = world.promote(number, dry_run=True)

@@ -10,6 +10,8 @@ from tastemaker.index.measuring import borders, recall
 from tastemaker.promotion.gate import Case, GateResult, passed_if
 
 INTEGRITY: Final = "integrity"
+EXACT: Final = "flat"
+"""Kind of an index that leaves nothing out."""
 _RECALL_AT: Final = 10
 _SAMPLE: Final = 100
 
@@ -69,7 +71,7 @@ def index(case: Case) -> GateResult:
         found_in = bundle.index(name)
     except BundleError as error:
         return GateResult(name="index", outcome="refused", reason=str(error))
-    limit, vectors_ID = case.limits.recall.get(info.kind, 1.0), found_in.vectors()
+    limit, vectors_ID = 1.0 if info.kind == EXACT else case.limits.recall, found_in.vectors()
     sample = np.random.default_rng(0).choice(len(vectors_ID), min(_SAMPLE, len(vectors_ID)), replace=False)
     k = min(_RECALL_AT, len(vectors_ID))
     found, _ = found_in.search(vectors_ID[sample], k)

@@ -149,8 +149,8 @@ def _experiment(case: Case) -> Experiment:
         "allocation": {"kind": "fixed", "weights": [0.5, 0.5]},
         "traffic": _traffic(case.limits.canary.steps[0]),
         "attribution_window_seconds": case.limits.canary.window_seconds,
-        "metric": next(iter(guardrails)),
-        "guardrails": [{"metric": metric, "margin": margin} for metric, margin in guardrails.items()],
+        "metric": guardrails[0].metric,
+        "guardrails": [one.model_dump() for one in guardrails],
     }
     return Experiment.parse(tree, "promotion.canary")
 

@@ -122,7 +122,8 @@ class Promoter:
         promotion = _ended(promotion, results, _state(results, order))
         if promotion.state == "promoted":
             self._move(order, promotion, live)
-        if promotion.state in ("promoted", "refused") and not order.dry_run:
+        is_over = promotion.state in ("promoted", "refused") and not order.dry_run
+        if is_over and order.alias == CHAMPION:
             self._end_canary(case, promotion.state)
         return save(self._registry, promotion)
 
@@ -177,7 +178,8 @@ class Promoter:
         results: list[GateResult] = []
         for gate in self.gates:
             result = self._answer(gate, case, kept.get(gate.name), results)
-            if result is not kept.get(gate.name):
+            is_asked = case.alias == CHAMPION or not gate.for_users
+            if is_asked and result is not kept.get(gate.name):
                 save_gate(self._registry, self._catalogue, order.number, result)
             results.append(result)
             tell(result)

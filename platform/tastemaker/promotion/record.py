@@ -73,9 +73,8 @@ def read_promotions(registry: "Registry", catalogue: str, number: int) -> list[P
     gates, found = _gates(tags), []
     for tag in sorted(tags):
         if tag.startswith(PROMOTION_TAG):
-            kept = _Kept.model_validate_json(tags[tag])
-            results = tuple(_answers(kept, gates))
-            found.append(kept.promotion.model_copy(update={"gates": results}))
+            promotion = Promotion.model_validate_json(tags[tag])
+            found.append(_so_far(promotion, gates) if promotion.state == "running" else promotion)
     return found
 
 
@@ -99,25 +98,14 @@ def save(registry: "Registry", promotion: Promotion) -> Promotion:
 
 def save_state(registry: "Registry", promotion: Promotion) -> None:
     """Keeps the tag alone."""
-    order = tuple(gate.name for gate in promotion.gates)
-    kept = _Kept(promotion=promotion.model_copy(update={"gates": ()}), order=order)
     tag = f"{PROMOTION_TAG}{promotion.alias}"
-    registry.tag(promotion.catalogue, promotion.version, {tag: kept.model_dump_json()})
+    registry.tag(promotion.catalogue, promotion.version, {tag: promotion.model_dump_json()})
 
 
-class _Kept(Strict):
-    """The tag of a promotion: gates' answers have tags of their own, for a tag is short in some stores."""
-
-    promotion: Promotion
-    order: tuple[str, ...]
-
-
-def _answers(kept: _Kept, gates: dict[str, GateResult]) -> list[GateResult]:
-    """What the gates of a promotion said; of one under way, or killed, as far as it got."""
-    if kept.promotion.state == "running":
-        asked = [one for one in gates.values() if one.at_ms >= kept.promotion.started_ms]
-        return sorted(asked, key=lambda one: one.at_ms)
-    return [gates[name] for name in kept.order if name in gates]
+def _so_far(promotion: Promotion, gates: dict[str, GateResult]) -> Promotion:
+    """A promotion that is under way, or was killed, with what gates said since it began."""
+    asked = [one for one in gates.values() if one.at_ms >= promotion.started_ms]
+    return promotion.model_copy(update={"gates": tuple(sorted(asked, key=lambda one: one.at_ms))})
 
 
 def _gates(tags: dict[str, str]) -> dict[str, GateResult]:

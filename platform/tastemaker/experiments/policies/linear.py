@@ -59,9 +59,9 @@ class LinearPosterior:
 
     def expected(self, context: Sequence[int]) -> tuple[Float64, Float64]:
         """Expected reward xᵀ A⁻¹ b of each arm (N,), and its variance xᵀ A⁻¹ x (N,) in units of one reward's."""
-        places = list(context)
-        variance_N = self.covariance_NDD[:, places][:, :, places].sum(axis=(1, 2))
-        return self.weight_ND[:, places].sum(axis=1), np.maximum(variance_N, 1e-300)
+        x_D = np.zeros(self.weight_ND.shape[1])
+        x_D[list(context)] = 1.0
+        return self.weight_ND @ x_D, np.maximum(self.covariance_NDD @ x_D @ x_D, 1e-300)
 
     def ucb_weights(self, context: Sequence[int], exploration: float) -> tuple[float, ...]:
         """1 for the arm of the highest `xᵀ A⁻¹ b + c sqrt(xᵀ A⁻¹ x)`, ties shared [Li et al. 2010, algorithm 1].

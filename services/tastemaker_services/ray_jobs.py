@@ -1,0 +1,132 @@
+"""Starts RayJobs from inside a pod: a CronJob's small client, with no right but to create, get and list RayJobs.
+
+A schedule thus makes no Ray cluster before its time, and no second one while the first is at work.
+"""
+
+import os
+import time
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Final, Self
+
+import httpx
+import yaml
+
+from tastemaker.errors import ConfigError, ServingError
+
+API: Final = "ray.io/v1"
+LABEL: Final = "tastemaker.io/job"
+"""Whose value two RayJobs of one kind share."""
+ENDED: Final = frozenset({"Complete", "Failed"})
+"""`status.jobDeploymentStatus` of a RayJob that is through."""
+ACCOUNT: Final = Path("/var/run/secrets/kubernetes.io/serviceaccount")
+LOOK_SECONDS: Final = 10.0
+
+
+def read_manifest(path: Path) -> dict[str, Any]:
+    """The RayJob in a file, its name made the beginning of a generated one.
+
+    Raises:
+        ConfigError: It is no RayJob, or lacks a name or the label `tastemaker.io/job`.
+    """
+    try:
+        job = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise ConfigError(f"RayJob {path}", value=str(error), mend="give a YAML or JSON file") from error
+    kind = (job.get("apiVersion"), job.get("kind")) if isinstance(job, dict) else None
+    if kind != (API, "RayJob"):
+        raise ConfigError(f"RayJob {path}: kind", value=kind, limit=f"{API} RayJob", mend="correct it")
+    metadata = dict(job.get("metadata") or {})
+    name = metadata.pop("name", None) or metadata.get("generateName", "").rstrip("-")
+    if not name or LABEL not in (metadata.get("labels") or {}):
+        raise ConfigError(f"RayJob {path}: metadata", limit=f"a name and the label {LABEL}", mend="add them")
+    return job | {"metadata": metadata | {"generateName": f"{name}-"}}
+
+
+class RayJobs:
+    """The RayJobs of one namespace, through the API server.
+
+    Args:
+        url: Of the API server.
+        namespace: Whose.
+        token_file: The service account's token, which is read for every call: Kubernetes renews it.
+        ca_file: Who signed the server's certificate; None trusts the system's.
+    """
+
+    def __init__(self, url: str, namespace: str, token_file: Path, ca_file: Path | None) -> None:
+        import ssl
+
+        context = ssl.create_default_context(cafile=str(ca_file) if ca_file else None)
+        self._path = f"/apis/{API}/namespaces/{namespace}/rayjobs"
+        self._token_file = token_file
+        self._client = httpx.Client(base_url=url, verify=context, timeout=30.0, trust_env=False)
+
+    @classmethod
+    def of_this_pod(cls) -> Self:
+        """By what Kubernetes mounts into every pod with a service account.
+
+        Raises:
+            ConfigError: This is no such pod.
+        """
+        host = os.environ.get("KUBERNETES_SERVICE_HOST")
+        if host is None or not (ACCOUNT / "token").exists():
+            raise ConfigError(
+                "no service account is mounted", mend="run it in a pod with automountServiceAccountToken"
+            )
+        shown = f"[{host}]" if ":" in host else host
+        url = f"https://{shown}:{os.environ.get('KUBERNETES_SERVICE_PORT', '443')}"
+        return cls(url, (ACCOUNT / "namespace").read_text().strip(), ACCOUNT / "token", ACCOUNT / "ca.crt")
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._client.close()
+
+    def unfinished(self, job: dict[str, Any]) -> str | None:
+        """The name of a RayJob of the same kind that has not ended; None where there is none."""
+        kind = job["metadata"]["labels"][LABEL]
+        found = self._call("GET", self._path, params={"labelSelector": f"{LABEL}={kind}"})
+        names = [one["metadata"]["name"] for one in found.get("items", []) if _state(one) not in ENDED]
+        return names[0] if names else None
+
+    def start(self, job: dict[str, Any]) -> str:
+        """Creates it; its name."""
+        return str(self._call("POST", self._path, json=job)["metadata"]["name"])
+
+    def wait(self, name: str) -> None:
+        """Returns once it is complete.
+
+        Raises:
+            ServingError: It failed, or was deleted.
+        """
+        while (state := _state(job := self._call("GET", f"{self._path}/{name}"))) not in ENDED:
+            time.sleep(LOOK_SECONDS)
+        if state == "Failed":
+            reason = str(job["status"].get("message", ""))[:300] or "no reason is given"
+            raise ServingError(
+                f"RayJob {name} failed: {reason}", mend=f"see `kubectl describe rayjob {name}`"
+            )
+
+    def _call(self, method: str, path: str, **more: Any) -> dict[str, Any]:
+        try:
+            token = self._token_file.read_text(encoding="utf-8").strip()
+            reply = self._client.request(method, path, headers={"authorization": f"Bearer {token}"}, **more)
+            found: dict[str, Any] = reply.json()
+        except (httpx.HTTPError, OSError, ValueError) as error:
+            raise ServingError(
+                f"the API server does not answer: {type(error).__name__}",
+                mend="check the pod's service account and network policy",
+            ) from error
+        if reply.is_error:
+            raise ServingError(
+                f"the API server refused {method} {path}: {str(found.get('message', reply.status_code))[:300]}",
+                mend="give the service account create, get and list on rayjobs.ray.io",
+            )
+        return found
+
+
+def _state(job: dict[str, Any]) -> str:
+    return str((job.get("status") or {}).get("jobDeploymentStatus", ""))
