@@ -47,9 +47,9 @@ def regret(effort: Effort) -> Part:
     part.notes += [
         f"Ours learn and draw by the functions that serve, with a floor of {bandits_play.FLOOR:g} where nothing else is said; a floor of .05 spends a "
         "fifth of the traffic of four arms evenly: what off-policy estimates cost. Everybody learns in batches of 20 rounds, a round a "
-        "second; in the delayed worlds rewards are known after 10 minutes. Settings were chosen on other seeds (100 to 109). The target holds the best of our "
-        "two or three policies against the best of their four, floors and missing half lives left out; to compare any one of ours with the best of four "
-        "noisy means would be to compare it with their luck.",
+        "second; in the delayed worlds rewards are known after 10 minutes. Settings were chosen on other seeds (100 to 109). Two targets a "
+        "world hold ours against the best of their four as these seeds turned out, which is partly their luck: the best of our two or three policies, "
+        "floors and missing half lives left out, which has the same luck, and the one policy that we would name beforehand, which has none.",
     ]
     return part
 
@@ -68,8 +68,10 @@ def _world(part: Part, kind: str, ours: Regrets, theirs: Regrets) -> None:
             cells = (f"{values.mean():.1f} ± {margin:.1f}", f"{ratio:.2f} [{low:.2f}, {high:.2f}]")
             part.rows.append((kind, name, whose, *cells))
     best = min((name for name in ours if "," not in name), key=lambda name: _mean(ours[name]))
-    ratio = _mean(ours[best]) / _mean(theirs[rival])
-    part.target(f"{kind}: regret of our best, {best}, to theirs, {rival}", ratio, TARGET_RATIO, "lower")
+    first = next(iter(ours))
+    for what, name in (("our best", best), ("the one that we would name beforehand", first)):
+        ratio = _mean(ours[name]) / _mean(theirs[rival])
+        part.target(f"{kind}: regret of {what}, {name}, to their best, {rival}", ratio, TARGET_RATIO, "lower")
 
 
 def _peers(halves: Sequence[Sequence[int]], num_rounds: int) -> dict[str, Regrets]:

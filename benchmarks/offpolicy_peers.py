@@ -25,7 +25,8 @@ def timed(job):
 
 
 def main(path):
-    sys.modules["seaborn"] = types.ModuleType("seaborn")  # obp plots with it, and imports it for estimates as well
+    # obp plots with it, and imports it for estimates as well.
+    sys.modules["seaborn"] = types.ModuleType("seaborn")
     from obp import ope
 
     with np.load(path) as arrays:

@@ -4,12 +4,12 @@ import re
 from typing import Final
 
 HIDDEN: Final = "***"
-_URL_CREDENTIALS: Final = re.compile(r"(?P<scheme>[a-z][a-z0-9+.-]*://)[^\s/@]*@", re.IGNORECASE)
+_URL_CREDENTIALS: Final = re.compile(r"(?P<scheme>[a-z][a-z0-9+.-]*://)[^\s/@\"']*@", re.IGNORECASE)
 _BEARER: Final = re.compile(r"(?P<word>bearer|basic)\s+[\w.~+/=-]{8,}", re.IGNORECASE)
 _ASSIGNED: Final = re.compile(
     r"(?P<name>[\w.-]*(?:password|passwd|secret|token|api_?key|access_?key)[\"']?\s*[=:]\s*)"
-    r"(?:(?P<quote>[\"'])(?:(?!(?P=quote)).)*(?P=quote)|(?!null\b|none\b)[^\s,;&\"'}\]]+)",
-    re.IGNORECASE,
+    r"(?:(?P<quote>[\"'])(?:\\.|(?!(?P=quote)).)*(?P=quote)|(?!null\b|none\b)[^\s,;&\"'}\]]+)",
+    re.IGNORECASE | re.DOTALL,
 )
 
 

@@ -276,7 +276,8 @@ def test_answers_of_an_earlier_release_are_read_and_asked_again(world):
     number = world.publish()
     old = {"name": "index", "outcome": "passed", "value": 1.0, "limit": 1.0, "reason": "flat"}
     odd = {"tastemaker.gate.odd": '{"name": 3}', "tastemaker.gate.index": json.dumps(old)}
-    world.registry.tag(world.settings.catalogue, number, odd)
+    world.registry.tag(world.settings.catalogue, number, odd | {"tastemaker.promotion.champion": "{}"})
+    assert read_promotions(world.registry, world.settings.catalogue, number) == []
     assert read_gates(world.registry, world.settings.catalogue, number) == {"index": GateResult(**old)}
     assert "index" in world.asked(number)
 

@@ -1,6 +1,7 @@
 """`tastemaker promote` and `history`: how a version earns an alias, and what was live when."""
 
 import getpass
+import time
 from collections.abc import Callable
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -84,12 +85,14 @@ def history(
 @contextmanager
 def _told(num_gates: int, as_json: bool) -> "Iterator[Callable[[GateResult], None]]":
     """Shows each answer as it comes, and how many gates are left."""
+    begun_ms = time.time_ns() // 1_000_000
     with progress("asking gates", num_gates) as advance:
 
         def tell(gate: "GateResult") -> None:
             advance(1)
             if not as_json:
-                console.print(_line(gate), markup=False)
+                stood = f"; said {_when(gate.at_ms)} UTC" if gate.at_ms < begun_ms else ""
+                console.print(f"{_line(gate)}{stood}", markup=False, soft_wrap=True)
 
         yield tell
 
@@ -127,8 +130,12 @@ def _time_ms(text: str) -> int:
     return round((moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp() * 1000)
 
 
+def _when(time_ms: int) -> str:
+    return datetime.fromtimestamp(time_ms / 1000, UTC).strftime("%Y-%m-%d %H:%M:%S")
+
+
 def _row(move: "AliasMove") -> list[object]:
-    when = datetime.fromtimestamp(move.timestamp_ms / 1000, UTC).strftime("%Y-%m-%d %H:%M:%S")
+    when = _when(move.timestamp_ms)
     version, before = ("none" if number is None else number for number in (move.version, move.previous))
     how = f"{move.kind}, forced" if move.forced else move.kind
     return [move.alias, version, before, how, when, move.actor, move.reason]

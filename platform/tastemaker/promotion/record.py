@@ -71,10 +71,12 @@ def read_promotions(registry: "Registry", catalogue: str, number: int) -> list[P
     registry.version(catalogue, number)
     tags = registry.tags(catalogue, number)
     gates, found = _gates(tags), []
-    for tag in sorted(tags):
-        if tag.startswith(PROMOTION_TAG):
+    for tag in sorted(tag for tag in tags if tag.startswith(PROMOTION_TAG)):
+        try:
             promotion = Promotion.model_validate_json(tags[tag])
-            found.append(_so_far(promotion, gates) if promotion.state == "running" else promotion)
+        except ValidationError:  # of another release: the promotion begins anew
+            continue
+        found.append(_so_far(promotion, gates) if promotion.state == "running" else promotion)
     return found
 
 
