@@ -76,6 +76,7 @@ class Tracer:
             from opentelemetry.sdk.trace import TracerProvider
             from opentelemetry.sdk.trace.export import BatchSpanProcessor
             from opentelemetry.sdk.trace.id_generator import RandomIdGenerator
+            from opentelemetry.sdk.trace.sampling import ALWAYS_ON
             from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
         except ImportError as error:
             raise MissingExtraError(
@@ -89,7 +90,7 @@ class Tracer:
                 return _trace_id.get() or super().generate_trace_id()
 
         named = Resource.create({"service.name": f"tastemaker-{service}", "service.version": __version__})
-        self._provider = TracerProvider(resource=named, id_generator=Ids())
+        self._provider = TracerProvider(sampler=ALWAYS_ON, resource=named, id_generator=Ids())
         sent = exporter or OTLPSpanExporter(endpoint=settings.endpoint)
         self._provider.add_span_processor(BatchSpanProcessor(sent, schedule_delay_millis=EXPORT_MS))
         self._tracer = self._provider.get_tracer("tastemaker", __version__)

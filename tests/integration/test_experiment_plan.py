@@ -25,7 +25,8 @@ def settings(state: Any) -> Iterator[None]:
 @pytest.mark.usefixtures("settings")
 def test_a_plan_like_an_experiment_takes_its_controls_variation(state: Any) -> None:
     catalogue = state.settings.catalogue
-    ExperimentStore(state.client, state.keys).create(experiment(name="past", state="draft"))  # without a start all days are its own
+    # A draft has no start: all days are its own.
+    ExperimentStore(state.client, state.keys).create(experiment(name="past", state="draft"))
     decisions = [decision(f"r{i}", f"u{i // 2}", "ab"[i // 8], i, experiment="past") for i in range(16)]
     clicks = [event(f"r{i}", "x", 20) for i in (0, 1, 2, 4, 8)]  # of u0 2, u1 1, u2 1, u3 none; u4 1
     write_days(state.home / "decisions" / catalogue, decision_table(decisions))

@@ -34,6 +34,7 @@ from tastemaker_services.pins import Pin
 from tastemaker_services.rules import ItemRules
 from tastemaker_services.schema import RecommendationRequest
 from tastemaker_services.shadow import Answered
+from tastemaker_services.tracing import Tracer
 from tastemaker_services.users import User
 
 NUM_ITEMS = 10
@@ -142,6 +143,7 @@ class World:
         self.state_is_down = False
         self.forced: str | None = None
         self.standing = ""
+        self.tracer: Tracer | None = None
         self.pins = {alias: Pin(version, make_face(alias)) for version, alias in enumerate(SHA, 1)}
         self.decisions: list[Decision] = []
         self.asked_assignment: list[tuple[str, str]] = []
@@ -192,7 +194,7 @@ class World:
                 self.settings, read_user=self.read_user, assign=self.assign, pin=self.pins.get,
                 stages=self.stages(), decisions=log, lists=self.lists,
                 read_stored=self.read_stored, forced=lambda: self.forced, standing=lambda: self.standing,
-                answered=self._answered, pages=self.pages,
+                answered=self._answered, pages=self.pages, tracer=self.tracer,
             )  # fmt: skip
             log.start()
             try:

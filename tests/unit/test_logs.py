@@ -16,7 +16,9 @@ from tastemaker.redaction import without_secrets
 
 @pytest.fixture(autouse=True)
 def loggers_as_before() -> Iterator[None]:
-    before = {name: (list(logging.getLogger(name).handlers), logging.getLogger(name).level) for name in PACKAGES}
+    before = {
+        name: (list(logging.getLogger(name).handlers), logging.getLogger(name).level) for name in PACKAGES
+    }
     yield
     for name, (handlers, level) in before.items():
         logging.getLogger(name).handlers = handlers

@@ -9,7 +9,7 @@
 {{- define "tastemaker.fullname" -}}
 {{- $name := include "tastemaker.name" . -}}
 {{- $full := ternary .Release.Name (printf "%s-%s" .Release.Name $name) (contains $name .Release.Name) -}}
-{{- .Values.fullnameOverride | default $full | trunc 30 | trimSuffix "-" -}}
+{{- .Values.fullnameOverride | default $full | trunc 26 | trimSuffix "-" -}}
 {{- end -}}
 
 {{/* What selectors select by: {root, component}. */}}

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from tastemaker import context
-from tastemaker.terminal import console, print_json, print_table
+from tastemaker.terminal import console, print_json
 
 app = typer.Typer()
 
@@ -32,8 +32,11 @@ def doctor(
     if as_json:
         print_json(report)
     else:
-        rows = [[one.check, one.outcome, _told(one.detail, one.mend)] for one in findings]
-        print_table(f"Catalogue {settings.catalogue}: {outcome}", ["check", "outcome", "detail"], rows)
+        for one in findings:
+            console.print(f"{one.outcome:8}{one.check}: {one.detail}", markup=False)
+            if one.mend:
+                console.print(f"{'':8}-> {one.mend}", markup=False)
+        console.print(f"catalogue {settings.catalogue}: {outcome}", markup=False)
         if bundle is not None:
             console.print(f"wrote {bundle}: {len(report['bundle'])} files", markup=False)
     if outcome == "failed":
@@ -70,7 +73,3 @@ def _metrics() -> str | None:
     except httpx.HTTPError:
         return None
     return reply.text if reply.status_code == 200 else None
-
-
-def _told(detail: str, mend: str) -> str:
-    return f"{detail}: {mend}" if mend else detail
