@@ -28,6 +28,19 @@ STAGE_SECONDS = Histogram(
     "tastemaker_stage_latency_seconds", "Time in a stage, seen from the gateway", ["catalogue", "stage"],
     buckets=LATENCY_BUCKETS,
 )  # fmt: skip
+BUDGET = Gauge(
+    "tastemaker_stage_budget_seconds", "What a stage may take at p99 (`gateway.budget_ms`); `total` is the deadline",
+    ["catalogue", "stage"], multiprocess_mode="mostrecent",
+)  # fmt: skip
+MESSAGE_CALLS = Histogram(
+    "tastemaker_stage_message_calls", "Requests that went to a stage in one message, between processes", ["catalogue", "stage"],
+    buckets=(1, 2, 4, 8, 16, 32),
+)  # fmt: skip
+REPLICAS = Gauge(
+    "tastemaker_stage_replicas", "Living replicas, as a gateway knows them", ["catalogue", "stage"],
+    multiprocess_mode="mostrecent",
+)  # fmt: skip
+EMPTY = Counter("tastemaker_gateway_empty", "Lists without any item", ["catalogue"])
 RUNGS_USED = Counter("tastemaker_gateway_rungs", "Fallbacks used", ["catalogue", "rung"])
 FORCED = Gauge(
     "tastemaker_gateway_forced", "1 where a gateway holds its answers to a rung by the kill switch", ["catalogue", "rung"],
@@ -138,6 +151,22 @@ SRM = Gauge(
     "tastemaker_experiment_srm_ratio", "P-value, valid at every look, of the split being what was asked for",
     ["catalogue", "experiment"], multiprocess_mode="mostrecent",
 )  # fmt: skip
+EXPERIMENT_METRIC = Gauge(
+    "tastemaker_experiment_metric", "A variant's metric, in the metric's unit: value, low, high (always valid only in the lift)",
+    ["catalogue", "experiment", "variant", "metric", "bound"], multiprocess_mode="mostrecent",
+)  # fmt: skip
+EXPERIMENT_LIFT = Gauge(
+    "tastemaker_experiment_lift_ratio", "Of a variant over the control, with the interval that holds at every look: value, low, high",
+    ["catalogue", "experiment", "variant", "metric", "bound"], multiprocess_mode="mostrecent",
+)  # fmt: skip
+EXPERIMENT_ADVICE = Gauge(
+    "tastemaker_experiment_advice", "1 for what the newest look advises, 0 for the other verdicts",
+    ["catalogue", "experiment", "verdict"], multiprocess_mode="mostrecent",
+)  # fmt: skip
+POSTERIOR_MEAN = Gauge(
+    "tastemaker_experiment_posterior_ratio", "Mean of a Beta(1, 1) posterior: how often a variant's decisions are rewarded",
+    ["catalogue", "experiment", "variant"], multiprocess_mode="mostrecent",
+)  # fmt: skip
 CATALOGUE_ITEMS = Counter(
     "tastemaker_catalogue_items", "Rows put or deleted by outcome: accepted, unchanged, rejected, deleted",
     ["catalogue", "outcome"],
@@ -152,6 +181,14 @@ UNKNOWN_ROWS = Counter(
 BUNDLE_GENERATION = Gauge(
     "tastemaker_bundle_live_generation", "Generation of the live aliases", ["catalogue"],
     multiprocess_mode="mostrecent",
+)  # fmt: skip
+BUNDLE_VERSION = Gauge(
+    "tastemaker_bundle_live_version", "Version that an alias answers from; 0 where none does", ["catalogue", "alias"],
+    multiprocess_mode="mostrecent",
+)  # fmt: skip
+BUNDLE_CREATED = Gauge(
+    "tastemaker_bundle_created_timestamp_seconds", "When the bundle that an alias answers from was made; 0 where none does",
+    ["catalogue", "alias"], multiprocess_mode="mostrecent",
 )  # fmt: skip
 BUNDLE_REFUSED = Counter(
     "tastemaker_bundle_refused", "Bundles that serving refused, by reason", ["catalogue", "reason"]
@@ -171,6 +208,41 @@ SHADOW_OVERLAP = Histogram(
 SHADOW_SECONDS = Histogram(
     "tastemaker_shadow_latency_seconds", "Time of the shadow's stages", ["catalogue"],
     buckets=LATENCY_BUCKETS,
+)  # fmt: skip
+STATE_BYTES = Gauge(
+    "tastemaker_state_used_bytes", "Memory of Redis/Valkey, of all nodes of a cluster: used, limit (0 is none)",
+    ["catalogue", "store", "kind"], multiprocess_mode="mostrecent",
+)  # fmt: skip
+QUALITY = Gauge(
+    "tastemaker_quality_exposure", "Of the lists of the last hour: coverage, gini, popular-share (ratios), novelty (bits), reach (items)",
+    ["catalogue", "figure"], multiprocess_mode="mostrecent",
+)  # fmt: skip
+TRAINING_LOSS = Gauge(
+    "tastemaker_training_loss", "Of the newest epoch of each fit that the home keeps", ["catalogue", "fit"],
+    multiprocess_mode="mostrecent",
+)  # fmt: skip
+TRAINING_EPOCH = Gauge(
+    "tastemaker_training_epoch", "Number of the newest epoch", ["catalogue", "fit"], multiprocess_mode="mostrecent"
+)
+TRAINING_VALIDATION = Gauge(
+    "tastemaker_training_validation_ratio", "Validation metric of the newest epoch", ["catalogue", "fit", "metric"],
+    multiprocess_mode="mostrecent",
+)  # fmt: skip
+TRAINING_TABLES = Gauge(
+    "tastemaker_training_table_bytes", "Weights of the embedding tables on a rank", ["catalogue", "fit", "rank"],
+    multiprocess_mode="mostrecent",
+)  # fmt: skip
+TRAINING_CHECKPOINT = Gauge(
+    "tastemaker_training_checkpoint_timestamp_seconds", "When the newest checkpoint of a fit was written", ["catalogue", "fit"],
+    multiprocess_mode="mostrecent",
+)  # fmt: skip
+GATES = Gauge(
+    "tastemaker_promotion_gates", "What gates said of the version that an alias names: how many of each outcome",
+    ["catalogue", "alias", "outcome"], multiprocess_mode="mostrecent",
+)  # fmt: skip
+GATE_VALUE = Gauge(
+    "tastemaker_promotion_gate_value", "The figure that a gate looked at, and its limit, for the version that an alias names",
+    ["catalogue", "alias", "gate", "bound"], multiprocess_mode="mostrecent",
 )  # fmt: skip
 
 

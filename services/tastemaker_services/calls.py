@@ -45,12 +45,15 @@ class StageCalls:
     Args:
         send: Carries a message of calls to a replica and gives an answer for each, in order.
         most: Calls of one message.
+        sent: Is told how many calls went with each message.
     """
 
-    def __init__(self, send: Send, most: int = MAX_BATCH) -> None:
+    def __init__(
+        self, send: Send, most: int = MAX_BATCH, sent: Callable[[int], None] = lambda _: None
+    ) -> None:
         self.num_replicas = 1
         """Living replicas of the stage: as many messages are under way at once, since each works on one."""
-        self._send, self._most = send, most
+        self._send, self._most, self._sent = send, most, sent
         self._waiting: deque[_Waiting] = deque()
         self._in_flight: set[asyncio.Task[None]] = set()
 
@@ -79,6 +82,7 @@ class StageCalls:
         while self._waiting and len(self._in_flight) < self.num_replicas:
             batch = self._next_batch()
             if batch:
+                self._sent(len(batch))
                 task = asyncio.get_running_loop().create_task(self._carry(batch))
                 self._in_flight.add(task)
 

@@ -6,6 +6,7 @@ Shape letters: K candidates, S sources, I catalogue.
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from copy import copy
 from dataclasses import replace
+from datetime import datetime
 from typing import Any
 
 import numpy as np
@@ -42,6 +43,7 @@ class BundleFace:
         feature_names: Sequence[str] = (),
         content_fingerprint: str | None = None,
         hard_rules: tuple[Hard, ...] = (),
+        created_seconds: float = 0.0,
     ) -> None:
         self.bundle_id, self.sha256 = bundle_id, sha256
         self.item_ids, self.source_names = item_ids, tuple(source_names)
@@ -49,6 +51,8 @@ class BundleFace:
         """What the ranker reads, in order."""
         self.content_fingerprint = content_fingerprint
         """Of the bundle's content space; None where it has none."""
+        self.created_seconds = created_seconds
+        """When the bundle was made, in seconds since 1970."""
         self.overlay = Overlay.none(len(item_ids))
         """What was put and deleted since, as of this face."""
         self._row_of: Callable[[str], int | None] = {item_id: row for row, item_id in enumerate(item_ids)}.get
@@ -85,6 +89,7 @@ class BundleFace:
             trending=trending,
             content_fingerprint=fingerprint_of(bundle),
             hard_rules=hard(reranking.rules),
+            created_seconds=datetime.fromisoformat(bundle.manifest.created).timestamp(),
         )
 
     def row_of(self, item_id: str) -> int | None:

@@ -96,6 +96,7 @@ class Gateway:
         tracer: "Tracer | None" = None,
     ) -> None:
         self._settings, self._shares = settings, shares(settings.gateway.budget_ms)
+        tell_budget(settings)
         lag = LoopLag(settings.gateway.deadline_ms / 1000)
         self._forced, self._load = forced, Load(settings.gateway.shedding, settings.catalogue, lag)
         self._breakers = Breakers(settings.gateway.breakers, settings.catalogue)
@@ -168,6 +169,8 @@ class Gateway:
         if len(slate) > num_shown:
             cursor = await self._paging.first(run, question, request, num_shown, slate, reason)
             slate = slate.take(range(num_shown))
+        if not len(slate):
+            telemetry.EMPTY.labels(self._catalogue).inc()
         run.end()
         self.log(run, question, request, slate, origin)
         again = partial(self.query, run, request, user, now_ms=now_ms, origin=origin)

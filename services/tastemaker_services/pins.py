@@ -72,6 +72,7 @@ class Pins:
         self._name = f"{GATEWAY}/{uuid4().hex[:12]}"
         self.num_replicas: dict[str, int] = {}
         """Living replicas by stage, as of the last poll."""
+        self._catalogue = keys.catalogue
         self._generation = telemetry.BUNDLE_GENERATION.labels(keys.catalogue)
         self.waiting_for: str | None = "the live aliases"
         """Why there is no champion to answer from yet; None once there is."""
@@ -107,12 +108,14 @@ class Pins:
         await asyncio.to_thread(self._keeper.poll, live)
         reports = await self._exchange(live)
         self.num_replicas = living(reports, _now_ms())
+        self._tell_replicas()
         aliases = live.aliases if live else {}
         for alias, version in sorted(aliases.items()):
             self._flip(alias, version, reports)
         self._follow()
         for alias in set(self._pins) - set(aliases):
             del self._pins[alias]
+            self._tell_version(alias)
         self._trials.forget(self._faces.held)
         if live:
             self._generation.set(live.generation)
@@ -153,6 +156,16 @@ class Pins:
             return
         if self._trials.passed(version, held.face, may_be_slow=pin is None):
             self._pins[alias] = Pin(version.version, held.face)
+            self._tell_version(alias)
+
+    def _tell_replicas(self) -> None:
+        for stage in self._stages | self.num_replicas.keys():
+            telemetry.REPLICAS.labels(self._catalogue, stage).set(self.num_replicas.get(stage, 0))
+
+    def _tell_version(self, alias: str) -> None:
+        pin = self._pins.get(alias)
+        telemetry.BUNDLE_VERSION.labels(self._catalogue, alias).set(pin.version if pin else 0)
+        telemetry.BUNDLE_CREATED.labels(self._catalogue, alias).set(pin.face.created_seconds if pin else 0)
 
     def _explain(self, live: LiveAliases | None) -> None:
         if CHAMPION in self._pins:

@@ -133,6 +133,13 @@ class Run:
         telemetry.STAGE_SECONDS.labels(self._catalogue, "total").observe(self.elapsed_ms() / 1000)
 
 
+def tell_budget(settings: Settings) -> None:
+    """Sets the metric of what each stage, and the whole, may take."""
+    gateway = settings.gateway
+    for stage, budget_ms in {**gateway.budget_ms.model_dump(), "total": gateway.deadline_ms}.items():
+        telemetry.BUDGET.labels(settings.catalogue, stage).set(budget_ms / 1000)
+
+
 def shares(budget: BudgetSettings) -> dict[str, float]:
     """The part of the deadline by which each stage must have answered: its own share's end or the next stage's.
 

@@ -135,3 +135,19 @@ checksum/config: {{ include "tastemaker.config" . | sha256sum }}
 {{- define "tastemaker.postgresqlSecret" -}}
 {{- include "tastemaker.secret" (dict "root" . "given" .Values.postgresql.existingSecret "name" "postgresql") -}}
 {{- end -}}
+
+{{/* Refuses values that do not go together, which the schema cannot say. */}}
+{{- define "tastemaker.checks" -}}
+{{- if and .Values.cache.enabled (not .Values.valkey.enabled) -}}
+{{- fail "cache.enabled is true and valkey.enabled false: the cache's users are those of valkey; give valkey.external.keys.cache" -}}
+{{- end -}}
+{{- if and .Values.postgresql.enabled .Values.postgresql.external.enabled -}}
+{{- fail "postgresql.enabled and postgresql.external.enabled are both true: MLflow uses one; set one of them to false" -}}
+{{- end -}}
+{{- if .Values.postgresql.external.enabled -}}
+{{- $_ := required "mlflow.existingSecret is needed where postgresql.external.enabled is true" .Values.mlflow.existingSecret -}}
+{{- end -}}
+{{- if and .Values.valkey.enabled .Values.valkey.tls.enabled -}}
+{{- $_ := required "valkey.tls.existingSecret is needed where valkey.tls.enabled is true" .Values.valkey.tls.existingSecret -}}
+{{- end -}}
+{{- end -}}

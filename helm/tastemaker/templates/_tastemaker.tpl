@@ -135,7 +135,7 @@ envFrom:
 {{- end }}
 {{- end -}}
 
-{{/* A whole container but for ports and probes: {root, name, image, args, role, keys, registry, shared, resources}. */}}
+{{/* A whole container but for ports and probes: {root, name, image, args, role, keys, registry, shared, resources, env: further ones}. */}}
 {{- define "tastemaker.container" -}}
 name: {{ .name }}
 {{ include "tastemaker.imageOf" . }}
@@ -143,6 +143,9 @@ command: [tastemaker]
 args: {{ .args | toJson }}
 env:
   {{- include "tastemaker.env" . | nindent 2 }}
+  {{- with .env }}
+  {{- toYaml . | nindent 2 }}
+  {{- end }}
 {{- with include "tastemaker.storageEnv" .root }}
 {{ . }}
 {{- end }}

@@ -28,7 +28,8 @@ def found_by(name: str, check: Check) -> Iterator[Finding]:
     try:
         yield from check()
     except TastemakerError as error:
-        yield Finding(name, "failed", error.what, error.mend or "")
+        mend = error.mend or ""
+        yield Finding(name, "failed", str(error).removesuffix(f": {mend}"), mend)
 
 
 def worst(findings: Iterable[Finding]) -> Outcome:

@@ -126,7 +126,7 @@ def _settings(settings: Settings, origins: Mapping[str, str]) -> dict[str, Any]:
     told["gateway"]["keys"] = [
         {"sha256": HIDDEN, "scopes": list(key.scopes)} for key in settings.gateway.keys
     ]
-    return {"settings": told, "origins": dict(origins)}
+    return {"settings": told, "origins": [f"{key} from {origin}" for key, origin in origins.items()]}
 
 
 def _live(settings: Settings, home: Home) -> dict[str, Any]:

@@ -71,6 +71,15 @@ class Posterior:
             int(float(fields.get(NEWEST, 0))),
         )
 
+    def mean(self, variant: str) -> float:
+        """How often a variant's decisions are rewarded: the mean of Beta(1 + successes, 1 + failures).
+
+        >>> Posterior({"a": 3.0}, {"a": 5.0}).mean("a")  # 4 / 10
+        0.4
+        """
+        successes, failures = self.successes.get(variant, 0.0), self.failures.get(variant, 0.0)
+        return (1 + successes) / (2 + successes + failures)
+
     def shares(self, experiment: Experiment, context: tuple[int, ...] = ()) -> tuple[float, ...]:
         """Probability with which a unit that is new in the epoch draws each variant, in order.
 

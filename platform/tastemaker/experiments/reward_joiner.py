@@ -101,7 +101,9 @@ class RewardJoiner:
             for variant, share in zip(
                 experiment.variant_names, posterior.shares(experiment, (0,)), strict=True
             ):
-                telemetry.PROPENSITY.labels(self._keys.catalogue, experiment.name, variant).set(share)
+                labels = (self._keys.catalogue, experiment.name, variant)
+                telemetry.PROPENSITY.labels(*labels).set(share)
+                telemetry.POSTERIOR_MEAN.labels(*labels).set(posterior.mean(variant))
 
     def _write(self, name_of_posterior: str, totals: Mapping[str, float]) -> None:
         version = sum(int(value) for name, value in totals.items() if name.endswith(_COUNTS))

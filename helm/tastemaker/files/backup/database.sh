@@ -1,0 +1,6 @@
+#!/bin/sh
+# MLflow's tables in PostgreSQL. libpq does not know SQLAlchemy's driver names.
+set -eu
+umask 077
+uri=$(printf '%s' "$MLFLOW_BACKEND_STORE_URI" | sed 's/^postgresql+[a-z0-9]*:/postgresql:/')
+pg_dump --format=custom --file "$BACKUPS/$(cat "$WORK/stamp").partial/mlflow.pgdump" --dbname "$uri"

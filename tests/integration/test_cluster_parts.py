@@ -1,0 +1,237 @@
+"""What a cluster runs, as processes on a real Valkey, and the client that starts RayJobs, against an API server of a few lines."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+import yaml
+
+from tastemaker import cli
+from tastemaker.errors import ConfigError, ServingError
+from tastemaker_services.ray_jobs import LABEL, RayJobs, read_manifest
+
+JOB = {
+    "apiVersion": "ray.io/v1",
+    "kind": "RayJob",
+    "metadata": {"name": "retrain", "labels": {LABEL: "retrain"}},
+    "spec": {"entrypoint": "tastemaker retrain movielens"},
+}
+KEY = "d2" * 32
+
+
+@contextmanager
+def part(home: Path, *arguments: str, **environment: str) -> Iterator[tuple[str, "subprocess.Popen[str]"]]:
+    """A part of a cluster, and where it listens."""
+    kept = {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith(("TASTEMAKER_", "PROMETHEUS_"))
+    }
+    process = subprocess.Popen(
+        [sys.executable, "-c", "from tastemaker.cli import main; main()", "cluster", *arguments],
+        env=kept | {"TASTEMAKER_HOME": str(home), "TASTEMAKER_EXPORTER__PORT": "0"} | environment,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout is not None
+    try:
+        line = process.stdout.readline()
+        assert line.startswith("listening at "), line
+        yield line.split()[-1], process
+    finally:
+        process.send_signal(signal.SIGTERM)
+        process.communicate(timeout=30)
+
+
+def get(url: str) -> httpx.Response:
+    return httpx.get(url, trust_env=False, timeout=10)
+
+
+def test_a_consumer_applies_events_and_tells_of_itself(state: Any, tmp_path: Path) -> None:
+    environment = {
+        "TASTEMAKER_STATE__URL": state.url,
+        "TASTEMAKER_CATALOGUE": state.keys.catalogue,
+        "TASTEMAKER_STATE__PARTITIONS": "4",
+    }
+    with part(tmp_path / "home", "consumer", **environment) as (url, process):
+        assert get(f"{url}/healthz").json() == {"status": "ok"}
+        assert get(f"{url}/readyz").json() == {"status": "ready"}
+        state.client.xadd(state.keys.events(0), {"event": "no JSON at all"})
+        deadline = time.monotonic() + 20
+        while not state.client.xlen(state.keys.dead_letters(0)):
+            assert time.monotonic() < deadline, "the consumer does not step"
+            time.sleep(0.05)
+        metrics = get(f"{url}/metrics").text
+        assert re.search(r"^tastemaker_events_dead_letters_total\{.*\} 1\.0$", metrics, re.MULTILINE)
+    assert process.returncode == 130
+    assert not state.client.exists(*(state.keys.partition_lease(p) for p in range(4)))  # it gave them up
+
+
+def test_an_exporter_sums_the_metrics_of_its_pods_processes(tmp_path: Path) -> None:
+    folder = tmp_path / "metrics"
+    folder.mkdir()
+    answer = (
+        "from tastemaker import telemetry; telemetry.REQUESTS.labels('shop', 'recommendations', 'ok').inc(2)"
+    )
+    for _ in range(2):
+        environment = os.environ | {"PROMETHEUS_MULTIPROC_DIR": str(folder)}
+        subprocess.run([sys.executable, "-c", answer], env=environment, check=True)
+    with part(tmp_path / "home", "exporter", PROMETHEUS_MULTIPROC_DIR=str(folder)) as (url, _):
+        assert get(f"{url}/healthz").status_code == 200
+        assert 'outcome="ok",route="recommendations"} 4.0' in get(f"{url}/metrics").text
+
+
+@pytest.mark.slow
+def test_the_admin_part_copies_aliases_and_asks_for_keys(state: Any, tmp_path: Path) -> None:
+    import hashlib
+
+    keys = yaml.safe_dump([{"sha256": hashlib.sha256(b"of the admin").hexdigest(), "scopes": ["admin"]}])
+    (tmp_path / "keys").write_text(keys)
+    environment = {
+        "TASTEMAKER_STATE__URL": state.url,
+        "TASTEMAKER_CATALOGUE": state.keys.catalogue,
+        "TASTEMAKER_STATE__PARTITIONS": "4",
+        "TASTEMAKER_GATEWAY__ADMIN_PORT": "0",
+        "TASTEMAKER_GATEWAY__KEYS_FILE": str(tmp_path / "keys"),
+    }
+    with part(tmp_path / "home", "admin", **environment) as (url, _):
+        assert get(f"{url}/healthz").status_code == 200
+        assert get(f"{url}/admin/v1/experiments").status_code == 401
+        found = httpx.get(
+            f"{url}/admin/v1/experiments", headers={"authorization": "Bearer of the admin"}, trust_env=False
+        )
+        assert found.status_code == 200
+        deadline = time.monotonic() + 30
+        while not state.client.exists(state.keys.live):
+            assert time.monotonic() < deadline, "the watcher does not write"
+            time.sleep(0.1)
+
+
+class Kubernetes:
+    """The part of an API server that keeps RayJobs."""
+
+    def __init__(self) -> None:
+        self.jobs: list[dict[str, Any]] = []
+        self.tokens: list[str] = []
+        kept = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                kept.tokens.append(self.headers["authorization"])
+                path, _, selector = self.path.partition("?")
+                name = path.rpartition("/rayjobs")[2].strip("/")
+                if name:
+                    return self._answer(200, next(j for j in kept.jobs if j["metadata"]["name"] == name))
+                assert selector == f"labelSelector={LABEL.replace('/', '%2F')}%3Dretrain"
+                return self._answer(200, {"items": kept.jobs})
+
+            def do_POST(self) -> None:
+                job = json.loads(self.rfile.read(int(self.headers["content-length"])))
+                if "entrypoint" not in job["spec"]:
+                    return self._answer(422, {"message": "spec.entrypoint is missing"})
+                job["metadata"]["name"] = job["metadata"].pop("generateName") + f"{len(kept.jobs)}"
+                kept.jobs.append(job)
+                return self._answer(201, job)
+
+            def _answer(self, status: int, body: Any) -> None:
+                content = json.dumps(body).encode()
+                self.send_response(status)
+                self.send_header("content-length", str(len(content)))
+                self.end_headers()
+                self.wfile.write(content)
+
+            def log_message(self, *_: Any) -> None: ...
+
+        self._server = HTTPServer(("127.0.0.1", 0), Handler)
+        self.url = f"http://127.0.0.1:{self._server.server_port}"
+        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.05,))
+        self._thread.start()
+
+    def stop(self) -> None:
+        self._server.shutdown()
+        self._server.server_close()
+        self._thread.join()
+
+
+@pytest.fixture
+def kubernetes() -> Iterator[Kubernetes]:
+    server = Kubernetes()
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+def jobs(kubernetes: Kubernetes, tmp_path: Path) -> Iterator[RayJobs]:
+    (tmp_path / "token").write_text("of the pod\n")
+    with RayJobs(kubernetes.url, "shop", tmp_path / "token", None) as client:
+        yield client
+
+
+def manifest(folder: Path, **changes: Any) -> Path:
+    file = folder / "job.yaml"
+    file.write_text(yaml.safe_dump(JOB | changes))
+    return file
+
+
+def test_a_job_is_started_unless_one_of_its_kind_is_under_way(
+    kubernetes: Kubernetes, jobs: RayJobs, tmp_path: Path
+) -> None:
+    job = read_manifest(manifest(tmp_path))
+    assert jobs.unfinished(job) is None
+    assert jobs.start(job) == "retrain-0"
+    assert jobs.unfinished(job) == "retrain-0"  # no status yet
+    kubernetes.jobs[0]["status"] = {"jobDeploymentStatus": "Running"}
+    assert jobs.unfinished(job) == "retrain-0"
+    kubernetes.jobs[0]["status"] = {"jobDeploymentStatus": "Complete"}
+    assert jobs.unfinished(job) is None
+    jobs.wait("retrain-0")
+    kubernetes.jobs[0]["status"] = {"jobDeploymentStatus": "Failed", "message": "out of memory"}
+    with pytest.raises(ServingError, match="retrain-0 failed: out of memory"):
+        jobs.wait("retrain-0")
+    assert set(kubernetes.tokens) == {"Bearer of the pod"}
+
+
+def test_what_the_api_server_refuses_is_told(jobs: RayJobs, kubernetes: Kubernetes, tmp_path: Path) -> None:
+    with pytest.raises(ServingError, match=r"refused POST .*spec\.entrypoint is missing"):
+        jobs.start(read_manifest(manifest(tmp_path, spec={})))
+    with (
+        RayJobs("http://127.0.0.1:1", "shop", tmp_path / "token", None) as nobody,
+        pytest.raises(ServingError, match="does not answer: ConnectError"),
+    ):
+        nobody.start(read_manifest(manifest(tmp_path)))
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"kind": "Job"}, r"kind.*'Job'.*ray\.io/v1 RayJob"),
+        ({"metadata": {"name": "retrain"}}, "the label tastemaker.io/job"),
+        ({"metadata": {"labels": {LABEL: "x"}}}, "a name"),
+    ],
+)
+def test_a_manifest_that_is_no_job_is_refused(tmp_path: Path, changes: dict[str, Any], words: str) -> None:
+    with pytest.raises(ConfigError, match=words):
+        read_manifest(manifest(tmp_path, **changes))
+
+
+def test_a_dry_run_shows_what_would_be_sent(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        cli.main(
+            ["--home", str(tmp_path / "home"), "cluster", "start-job", str(manifest(tmp_path)), "--dry-run"]
+        )
+    assert ended.value.code == 0
+    sent = json.loads(capsys.readouterr().out)
+    assert sent["metadata"] == {"generateName": "retrain-", "labels": {LABEL: "retrain"}}
+    assert sent["spec"] == JOB["spec"]
