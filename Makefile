@@ -9,7 +9,7 @@ LINKS := $(foreach folder,$(PIP_FIND_LINKS),--find-links $(folder))
 PYTEST := $(BIN)/python -m pytest
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-slow lint format bench-quality bench-reranking bench-training bench-scaling bench-features bench-retrieval bench-ann bench-serving bench-swap bench-experiments chaos wheel wheel-test clean
+.PHONY: help install demo test test-slow tools chart-test lint format bench-quality bench-reranking bench-training bench-scaling bench-features bench-retrieval bench-ann bench-serving bench-swap bench-experiments chaos wheel wheel-test clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -29,10 +29,16 @@ demo: install  ## the main job on real data: import, train, publish, serve, expe
 	$(BIN)/tastemaker demo $(ARGS)
 
 test: install  ## the tests that are not slow (under 12 minutes on 2 cores)
-	$(PYTEST) -m "not slow and not gpu" $(ARGS)
+	$(PYTEST) -m "not slow and not gpu and not chart" $(ARGS)
 
 test-slow: install  ## the slow tests
-	$(PYTEST) -m "slow and not gpu" $(ARGS)
+	$(PYTEST) -m "slow and not gpu and not chart" $(ARGS)
+
+tools:  ## helm, kubectl and the checkers of the chart, by checksum, into .tools
+	$(PYTHON) k8s/fetch_tools.py
+
+chart-test: install tools  ## the Helm chart: lint, renders, schemas of Kubernetes, references, and that nothing in it is fiction
+	$(PYTEST) -m "chart and not slow" tests/deploy/chart $(ARGS)
 
 lint: install  ## ruff and mypy
 	$(BIN)/ruff check .

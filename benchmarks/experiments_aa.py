@@ -13,10 +13,10 @@ from experiments_runs import share, simulate
 from turns import Effort, Part
 
 from tastemaker.errors import ExperimentError
-from tastemaker.experiments.influence import lift
-from tastemaker.experiments.planning import plan, variation_of
-from tastemaker.experiments.sequential import Boundary, Looks
-from tastemaker.experiments.statistics import UnitTotals, ratio_influence
+from tastemaker.experiments.statistics.influence import lift
+from tastemaker.experiments.statistics.planning import plan, variation_of
+from tastemaker.experiments.statistics.ratios import UnitTotals, ratio_influence
+from tastemaker.experiments.statistics.sequential import Boundary, Looks
 from tastemaker.types import Float64, Int64
 
 NUM_EXPERIMENTS, NUM_LOOKS, USERS_A_LOOK = 10_000, 40, 100

@@ -6,9 +6,9 @@ import numpy as np
 from experiments_runs import share, simulate
 from turns import Effort, Part
 
-from tastemaker.experiments.cuped import cuped, ratio_covariate
-from tastemaker.experiments.influence import difference
-from tastemaker.experiments.statistics import UnitTotals, ratio_influence
+from tastemaker.experiments.statistics.cuped import cuped, ratio_covariate
+from tastemaker.experiments.statistics.influence import difference
+from tastemaker.experiments.statistics.ratios import UnitTotals, ratio_influence
 
 NUM_EXPERIMENTS, NUM_UNITS = 2000, 2000
 RHOS = (0.0, 0.3, 0.5, 0.7, 0.9)

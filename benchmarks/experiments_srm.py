@@ -8,12 +8,12 @@ import numpy as np
 from experiments_runs import Simulated, share, simulate
 from turns import Effort, Part
 
-from tastemaker.experiments.adaptive import adaptive_influence
-from tastemaker.experiments.influence import difference, lift
 from tastemaker.experiments.policies.quadrature import largest_of_betas
-from tastemaker.experiments.sequential import Boundary, Looks, cumulative_totals
-from tastemaker.experiments.srm import srm, srm_draws
-from tastemaker.experiments.statistics import ratio_influence, unit_totals
+from tastemaker.experiments.statistics.adaptive import adaptive_influence
+from tastemaker.experiments.statistics.influence import difference, lift
+from tastemaker.experiments.statistics.ratios import ratio_influence, unit_totals
+from tastemaker.experiments.statistics.sequential import Boundary, Looks, cumulative_totals
+from tastemaker.experiments.statistics.srm import srm, srm_draws
 
 MILLION, LOOKS = 1_000_000, 50
 NUM_SPLITS, NUM_BANDITS = 1000, 1000

@@ -16,7 +16,7 @@ from tastemaker.errors import ExperimentError
 from tastemaker.events.archive import write_days
 from tastemaker.experiments.definition import Experiment, Thompson, Variant
 from tastemaker.experiments.metrics import METRICS
-from tastemaker.experiments.observations import read_observations
+from tastemaker.experiments.reporting.observations import read_observations
 from tastemaker.home import Home
 from tastemaker.offpolicy.arms import judge_weights
 from tastemaker.offpolicy.intervals import Interval

@@ -146,7 +146,7 @@ def _schema_of(value: Value, settings: dict[str, Any]) -> dict[str, Any]:
 
 def _settings_schema() -> dict[str, Any]:
     """Tastemaker's own, but for what the chart sets (home) and what may not lie in a ConfigMap (the password)."""
-    schema = _without_titles(Settings.model_json_schema())
+    schema: dict[str, Any] = _without_titles(Settings.model_json_schema())
     del schema["properties"]["home"]
     del schema["$defs"]["StateSettings"]["properties"]["password"]
     return schema
@@ -200,7 +200,7 @@ def main(arguments: list[str]) -> int:
     ]
     if "--check" in arguments:
         for name in stale:
-            print(f"{CHART / name} is out of date: run python helm/generate.py")
+            sys.stderr.write(f"{CHART / name} is out of date: run python helm/generate.py\n")
         return int(bool(stale))
     for name, text in made.items():
         (CHART / name).write_text(text, encoding="utf-8")

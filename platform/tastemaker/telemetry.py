@@ -145,7 +145,9 @@ GUARDRAILS = Gauge(
     ["catalogue", "experiment", "outcome"], multiprocess_mode="mostrecent",
 )  # fmt: skip
 GUARDRAIL_STOPS = Counter(
-    "tastemaker_experiment_guardrail_stops", "Experiments that a guardrail stopped", ["catalogue", "experiment"]
+    "tastemaker_experiment_guardrail_stops",
+    "Experiments that a guardrail stopped",
+    ["catalogue", "experiment"],
 )
 SRM = Gauge(
     "tastemaker_experiment_srm_ratio", "P-value, valid at every look, of the split being what was asked for",
@@ -222,7 +224,10 @@ TRAINING_LOSS = Gauge(
     multiprocess_mode="mostrecent",
 )  # fmt: skip
 TRAINING_EPOCH = Gauge(
-    "tastemaker_training_epoch", "Number of the newest epoch", ["catalogue", "fit"], multiprocess_mode="mostrecent"
+    "tastemaker_training_epoch",
+    "Number of the newest epoch",
+    ["catalogue", "fit"],
+    multiprocess_mode="mostrecent",
 )
 TRAINING_VALIDATION = Gauge(
     "tastemaker_training_validation_ratio", "Validation metric of the newest epoch", ["catalogue", "fit", "metric"],

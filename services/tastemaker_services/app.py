@@ -21,6 +21,7 @@ from tastemaker.terminal import progress
 from tastemaker_services.access import check_exposure
 from tastemaker_services.draining import drain, forget
 from tastemaker_services.every import Every
+from tastemaker_services.gate_gauges import GatesTold
 
 READY_SECONDS = 120.0
 WATCH_SECONDS = 2.0
@@ -133,7 +134,13 @@ class Serving:
 
     def _start_watchers(self) -> None:
         """Of the registry, of which serving knows here alone, and of the embedded Valkey, which is started again if it dies."""
-        watchers = [Every(WATCH_SECONDS, self._watcher.poll, "registry-watcher")]
+        watchers = [
+            Every(
+                WATCH_SECONDS,
+                GatesTold(self._watcher, self._registry, self.settings.catalogue).poll,
+                "registry-watcher",
+            )
+        ]
         if self.settings.state.url is None:
             watchers.append(Every(REVIVE_SECONDS, self._revive, "valkey-watcher"))
         for watcher in watchers:

@@ -1,4 +1,4 @@
-"""What is done beside the streams, in a thread of the consumers' processes: erasures, Feast's rows, compaction, skew.
+"""What is done beside the streams, in a thread of the consumers' processes: erasures, Feast's rows, compaction, skew, metrics.
 
 Each is done by whichever process comes first, under a lock of the home or so that doing it twice does no harm.
 """
@@ -27,6 +27,7 @@ from tastemaker.state.keys import Keys
 from tastemaker.users.archive import archive_profiles
 from tastemaker.users.merges import admit_merges
 from tastemaker_services.content_vectors import ContentVectors
+from tastemaker_services.home_gauges import HomeGauges
 from tastemaker_services.interests import Interests
 
 EVERY_SECONDS = 1.0
@@ -54,6 +55,7 @@ class Chores:
         self._skew_at = time.monotonic() + SKEW_SECONDS
         self._items = ItemArchiver(self._client, self._keys, home)
         self._content, self._warned = ContentVectors(settings, home, self._client, self._keys), False
+        self._gauges = HomeGauges(settings, home, self._client, self._cache)
         self._stopped = threading.Event()
         self._thread = threading.Thread(target=self._run, daemon=True, name="chores")
 
@@ -78,6 +80,7 @@ class Chores:
                 self.project,
                 self.compact,
                 self.skew,
+                self._gauges.tell,
             ):
                 _attempt(chore)
 

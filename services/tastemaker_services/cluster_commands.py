@@ -58,13 +58,14 @@ def admin(wait: Wait = True) -> str:
     from tastemaker_services.access import check_exposure
     from tastemaker_services.admin_app import Administered, administration
     from tastemaker_services.every import Every
+    from tastemaker_services.gate_gauges import GatesTold
 
     settings, home = _settings(), context.home()
     check_exposure(settings.gateway)
     client = context.lifetime.enter_context(open_state(settings, home))
     keys, registry = open_keys(client, settings), Registry(settings, home)
     watcher = Watcher(registry, client, keys)
-    every = Every(WATCH_SECONDS, watcher.poll, "registry-watcher")
+    every = Every(WATCH_SECONDS, GatesTold(watcher, registry, settings.catalogue).poll, "registry-watcher")
     every.start()
     context.lifetime.callback(every.stop)
     app = administration(Administered(settings, home, client, keys, registry, watcher, folder))

@@ -11,8 +11,8 @@ from fastapi import FastAPI, Request, Response
 
 from tastemaker.errors import DataError, ExperimentError, TastemakerError, UnknownExperimentError
 from tastemaker.experiments.metrics import metric_of
-from tastemaker.experiments.report import ExperimentReport, build_report
-from tastemaker.experiments.report_page import render
+from tastemaker.experiments.reporting.page import render
+from tastemaker.experiments.reporting.report import ExperimentReport, build_report
 from tastemaker.experiments.store import ExperimentStore
 from tastemaker.home import Home
 from tastemaker.state.keys import Keys

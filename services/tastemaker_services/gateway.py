@@ -12,6 +12,7 @@ from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
+from tastemaker import telemetry
 from tastemaker.config import Settings
 from tastemaker.errors import StateError
 from tastemaker.experiments.assigned import Assigned
@@ -40,7 +41,7 @@ from tastemaker_services.pins import Pin
 from tastemaker_services.policies import policy_for
 from tastemaker_services.problems import Problem
 from tastemaker_services.queries import Question, query_of
-from tastemaker_services.run import Run, shares
+from tastemaker_services.run import Run, shares, tell_budget
 from tastemaker_services.schema import Priority, RecommendationRequest
 from tastemaker_services.shadow import Answered
 from tastemaker_services.shedding import Admitted, Load

@@ -10,16 +10,20 @@ import time
 from collections.abc import Sequence
 from typing import Final
 
+from prometheus_client import Gauge
+
 from tastemaker import telemetry
 from tastemaker.config import Settings
 from tastemaker.errors import ExperimentError, TastemakerError, UsageError
 from tastemaker.experiments.definition import Experiment
-from tastemaker.experiments.guardrails import GuardrailReport, breached, check_guardrails
-from tastemaker.experiments.metrics import METRICS
-from tastemaker.experiments.observations import Observations, read_observations
-from tastemaker.experiments.srm import srm_draws
+from tastemaker.experiments.metrics import METRICS, metric_of
+from tastemaker.experiments.reporting.advice import VERDICTS, advise
+from tastemaker.experiments.reporting.comparisons import Interval, MetricReport, compare
+from tastemaker.experiments.reporting.guardrails import GuardrailReport, breached, check_guardrails
+from tastemaker.experiments.reporting.observations import Observations, read_observations
+from tastemaker.experiments.reporting.weighing import Weighing
+from tastemaker.experiments.statistics.srm import Srm, srm_draws
 from tastemaker.experiments.store import ExperimentStore
-from tastemaker.experiments.weighing import Weighing
 from tastemaker.home import Home
 from tastemaker.state.connection import connect, url_of
 from tastemaker.state.keys import Keys
@@ -27,6 +31,8 @@ from tastemaker.state.keys import Keys
 ACTOR: Final = "guardrail"
 """Who stopped an experiment, in its history."""
 _LEVEL: Final = 0.95
+_SHOWN: Final = ("clicks_per_impression", "conversion", "rewarded_requests", "revenue")
+"""Metrics that are told of every experiment, beside its own."""
 _REST: Final = 20.0
 """How many times longer than a look took nobody looks again."""
 log = logging.getLogger(__name__)
@@ -74,9 +80,10 @@ class Guard:
         except TastemakerError as error:
             log.warning("cannot look at experiment %s: %s", experiment.name, error)
             return False
-        self._tell_split(experiment, seen)
+        split = self._tell_split(experiment, seen)
+        weighing = Weighing(experiment, _LEVEL, num_items=1)
         try:
-            reports = check_guardrails(seen, Weighing(experiment, _LEVEL, num_items=1))
+            reports = check_guardrails(seen, weighing)
         except ExperimentError as error:
             log.warning("cannot check the guardrails of experiment %s: %s", experiment.name, error)
             return False
@@ -87,17 +94,55 @@ class Guard:
             self._store.stop(experiment.name, actor=ACTOR, reason=reason)
             telemetry.GUARDRAIL_STOPS.labels(self._catalogue, experiment.name).inc()
             log.warning("experiment %s is stopped by a guardrail: %s", experiment.name, reason)
+        self._tell_metrics(experiment, seen, weighing, reports, split)
         return bool(broken)
 
-    def _tell_split(self, experiment: Experiment, seen: Observations) -> None:
+    def _tell_split(self, experiment: Experiment, seen: Observations) -> Srm:
         first = seen.first_exposures()
         split = srm_draws(seen.variant_R[first], seen.propensity_RV[first])
         telemetry.SRM.labels(self._catalogue, experiment.name).set(split.always_valid_p_value)
+        return split
 
     def _tell_guardrails(self, experiment: Experiment, reports: Sequence[GuardrailReport]) -> None:
         for state in ("kept", "open", "breached"):
             number = sum(report.state == state for report in reports)
             telemetry.GUARDRAILS.labels(self._catalogue, experiment.name, state).set(number)
+
+    def _tell_metrics(
+        self,
+        experiment: Experiment,
+        seen: Observations,
+        weighing: Weighing,
+        guardrails: Sequence[GuardrailReport],
+        split: Srm,
+    ) -> None:
+        """Each variant's figures, and what to do by them. What reads the whole catalogue is left to the report."""
+        primary = metric_of(experiment.metric)
+        shown = [primary, *(METRICS[name] for name in _SHOWN if name != primary.name)]
+        found = [compare(seen, metric, weighing) for metric in shown if metric.kind != "variant"]
+        for report in found:
+            self._tell_metric(experiment, report)
+        if primary.kind != "variant":
+            advice = advise(
+                found[0], guardrails, srm_alarm=split.alarm, level=_LEVEL, effect=weighing.effect(primary),
+                ran_ms=int(seen.shown_ms_R.max() - seen.shown_ms_R.min()), units=seen.num_units(),
+            )  # fmt: skip
+            for verdict in VERDICTS:
+                told = telemetry.EXPERIMENT_ADVICE.labels(self._catalogue, experiment.name, verdict)
+                told.set(verdict == advice.verdict)
+
+    def _tell_metric(self, experiment: Experiment, report: MetricReport) -> None:
+        for variant, value in zip(experiment.variant_names, report.values, strict=True):
+            self._tell(telemetry.EXPERIMENT_METRIC, (experiment.name, variant, report.name), value)
+        for one in report.comparisons:
+            self._tell(
+                telemetry.EXPERIMENT_LIFT, (experiment.name, one.variant, report.name), one.always_valid
+            )
+
+    def _tell(self, gauge: Gauge, labels: tuple[str, ...], found: Interval) -> None:
+        for bound, value in found.model_dump().items():
+            if value is not None:
+                gauge.labels(self._catalogue, *labels, bound).set(value)
 
     def _run(self) -> None:
         rest = self._seconds
@@ -115,7 +160,6 @@ class Guard:
 
 
 def _past(experiment: Experiment) -> bool:
-    """Whether a guardrail needs what was before the experiment."""
-    return any(
-        one.metric in METRICS and METRICS[one.metric].measure == "tail items" for one in experiment.guardrails
-    )
+    """Whether a guardrail or the experiment's own metric needs what was before it."""
+    names = [experiment.metric, *(one.metric for one in experiment.guardrails)]
+    return any(name in METRICS and METRICS[name].measure == "tail items" for name in names)

@@ -255,7 +255,7 @@ def _graph(settings: Settings, stages: Sequence[DeploymentHandle]) -> Graph:
     """What the settings ask for: the stages behind handles, or here."""
     if settings.serving.graph == "spread":
         retriever, ranker, reranker = stages
-        return SpreadGraph(retriever, ranker, reranker, settings.serving.batch)
+        return SpreadGraph(retriever, ranker, reranker, settings.serving.batch, settings.catalogue)
     # Torch and FAISS come with it, which a spread graph's gateway does not need.
     from tastemaker_services.fused import FusedGraph
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, TypeVar
 from uuid import uuid4
 
 from tastemaker import telemetry
-from tastemaker.config import BudgetSettings
+from tastemaker.config import BudgetSettings, Settings
 from tastemaker.errors import StateError
 from tastemaker.state.forced import RUNGS
 from tastemaker.types import Candidates

@@ -4,10 +4,11 @@
 """
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Protocol
 
+from tastemaker import telemetry
 from tastemaker_services.calls import MAX_BATCH, Send, StageCalls
 from tastemaker_services.ladder import Call, Stages
 from tastemaker_services.pins import STAGES
@@ -62,13 +63,14 @@ class SpreadGraph:
         ranker: "DeploymentHandle",
         reranker: "DeploymentHandle",
         most: int = MAX_BATCH,
+        catalogue: str = "default",
     ) -> None:
         self._handles = [handle.options(**_PLAIN_PICKLE) for handle in (retriever, ranker, reranker)]
         retrieval, ranking, reranking = self._handles
         self._calls = {
-            "retriever": StageCalls(_sender(retrieval.retrieve), most),
-            "ranker": StageCalls(_lightly(_sender(ranking.rank)), most),
-            "reranker": StageCalls(_sender(reranking.rerank), most),
+            "retriever": StageCalls(_sender(retrieval.retrieve), most, _counted(catalogue, "retriever")),
+            "ranker": StageCalls(_lightly(_sender(ranking.rank)), most, _counted(catalogue, "ranker")),
+            "reranker": StageCalls(_sender(reranking.rerank), most, _counted(catalogue, "reranker")),
         }
         self.stages = Stages(
             retrieve=self._calls["retriever"],
@@ -125,3 +127,7 @@ def _aside(handle: "DeploymentHandle", part: str) -> Send:
 
 async def _held(handle: "DeploymentHandle") -> Any:
     return await handle.held.remote()
+
+
+def _counted(catalogue: str, stage: str) -> Callable[[int], None]:
+    return telemetry.MESSAGE_CALLS.labels(catalogue, stage).observe

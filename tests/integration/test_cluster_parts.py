@@ -18,7 +18,7 @@ import httpx
 import pytest
 import yaml
 
-from tastemaker import cli
+from tastemaker import cli, context
 from tastemaker.errors import ConfigError, ServingError
 from tastemaker_services.ray_jobs import LABEL, RayJobs, read_manifest
 
@@ -226,7 +226,10 @@ def test_a_manifest_that_is_no_job_is_refused(tmp_path: Path, changes: dict[str,
         read_manifest(manifest(tmp_path, **changes))
 
 
-def test_a_dry_run_shows_what_would_be_sent(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_dry_run_shows_what_would_be_sent(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(context, "_settings", None)
     with pytest.raises(SystemExit) as ended:
         cli.main(
             ["--home", str(tmp_path / "home"), "cluster", "start-job", str(manifest(tmp_path)), "--dry-run"]

@@ -13,7 +13,7 @@ from experiment_log import START_MS, decision, event, experiment
 from tastemaker.config import ApiKey, GatewaySettings
 from tastemaker.events.archive import event_table, write_days
 from tastemaker.experiments.decision_log import decision_table
-from tastemaker.experiments.report import ExperimentReport
+from tastemaker.experiments.reporting.report import ExperimentReport
 from tastemaker.experiments.store import ExperimentStore
 from tastemaker_services.access import Access
 from tastemaker_services.admin import create_admin

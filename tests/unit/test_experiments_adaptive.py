@@ -6,10 +6,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tastemaker.errors import ExperimentError
-from tastemaker.experiments.adaptive import adaptive_influence
-from tastemaker.experiments.influence import difference, lift
 from tastemaker.experiments.policies.quadrature import largest_of_betas
-from tastemaker.experiments.statistics import ratio_influence, unit_totals
+from tastemaker.experiments.statistics.adaptive import adaptive_influence
+from tastemaker.experiments.statistics.influence import difference, lift
+from tastemaker.experiments.statistics.ratios import ratio_influence, unit_totals
 
 
 def bandit(

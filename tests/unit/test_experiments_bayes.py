@@ -6,8 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tastemaker.errors import ExperimentError
-from tastemaker.experiments.bayes import best_of, best_of_means, best_of_proportions
-from tastemaker.experiments.influence import Influence
+from tastemaker.experiments.statistics.bayes import best_of, best_of_means, best_of_proportions
+from tastemaker.experiments.statistics.influence import Influence
 
 NUM_DRAWS = 400_000
 

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 
 from tastemaker.errors import ExperimentError
-from tastemaker.experiments.cuped import cuped, ratio_covariate
-from tastemaker.experiments.influence import Influence, difference, lift
-from tastemaker.experiments.statistics import UnitTotals, ratio_influence
+from tastemaker.experiments.statistics.cuped import cuped, ratio_covariate
+from tastemaker.experiments.statistics.influence import Influence, difference, lift
+from tastemaker.experiments.statistics.ratios import UnitTotals, ratio_influence
 
 
 def values(value_U: np.ndarray, variant_U: np.ndarray, num_variants: int = 2) -> tuple[Influence, np.ndarray]:

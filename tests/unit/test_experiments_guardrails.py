@@ -9,9 +9,9 @@ from experiment_log import CATALOGUE, DAY_MS, START_MS, decision, event, experim
 
 from tastemaker.errors import ExperimentError
 from tastemaker.experiments.definition import Guardrail, Thompson
-from tastemaker.experiments.guardrails import GuardrailReport, breached, check_guardrails
-from tastemaker.experiments.observations import read_observations
-from tastemaker.experiments.weighing import Weighing
+from tastemaker.experiments.reporting.guardrails import GuardrailReport, breached, check_guardrails
+from tastemaker.experiments.reporting.observations import read_observations
+from tastemaker.experiments.reporting.weighing import Weighing
 from tastemaker.home import Home
 
 

@@ -11,8 +11,8 @@ from experiment_log import CATALOGUE, START_MS, WINDOW_MS, decision, event, expe
 from tastemaker.errors import ExperimentError
 from tastemaker.events.log import Entry
 from tastemaker.experiments.definition import Course
-from tastemaker.experiments.measures import count
-from tastemaker.experiments.observations import Observations, read_observations
+from tastemaker.experiments.reporting.measures import count
+from tastemaker.experiments.reporting.observations import Observations, read_observations
 from tastemaker.home import Home
 
 LATER_MS = START_MS + 100 * WINDOW_MS

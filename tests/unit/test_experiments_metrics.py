@@ -10,14 +10,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tastemaker.errors import ExperimentError
-from tastemaker.experiments.comparisons import compare
-from tastemaker.experiments.coverage import coverage, expected_distinct
 from tastemaker.experiments.definition import Thompson
-from tastemaker.experiments.measures import measure
 from tastemaker.experiments.metrics import METRICS, metric_of
-from tastemaker.experiments.observations import Observations, read_observations, where
-from tastemaker.experiments.segments import by_segment
-from tastemaker.experiments.weighing import Weighing
+from tastemaker.experiments.reporting.comparisons import compare
+from tastemaker.experiments.reporting.coverage import coverage, expected_distinct
+from tastemaker.experiments.reporting.measures import measure
+from tastemaker.experiments.reporting.observations import Observations, read_observations, where
+from tastemaker.experiments.reporting.segments import by_segment
+from tastemaker.experiments.reporting.weighing import Weighing
 from tastemaker.home import Home
 from tastemaker.types import EVENT_KINDS
 

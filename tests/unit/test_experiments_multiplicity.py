@@ -6,15 +6,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tastemaker.errors import ExperimentError
-from tastemaker.experiments.influence import lift
-from tastemaker.experiments.multiplicity import (
+from tastemaker.experiments.statistics.influence import lift
+from tastemaker.experiments.statistics.multiplicity import (
     benjamini_hochberg,
     dunnett_reach,
     holm,
     simultaneous_level,
     simultaneous_lifts,
 )
-from tastemaker.experiments.statistics import UnitTotals, ratio_influence
+from tastemaker.experiments.statistics.ratios import UnitTotals, ratio_influence
 
 P_VALUES = [0.001, 0.008, 0.039, 0.041, 0.042, 0.06, 0.074, 0.205, 0.212, 0.216]
 lists = st.lists(st.floats(0, 1), min_size=1, max_size=12)

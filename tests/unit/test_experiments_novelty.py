@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from tastemaker.errors import ExperimentError
-from tastemaker.experiments.novelty import novelty
-from tastemaker.experiments.statistics import ratio_lift, unit_totals
+from tastemaker.experiments.statistics.novelty import novelty
+from tastemaker.experiments.statistics.ratios import ratio_lift, unit_totals
 
 DAYS = 10
 

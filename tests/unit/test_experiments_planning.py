@@ -9,15 +9,15 @@ from hypothesis import strategies as st
 
 from tastemaker.cli import invoke
 from tastemaker.errors import ExperimentError, UsageError
-from tastemaker.experiments.planning import (
+from tastemaker.experiments.statistics.planning import (
     crossing,
     plan,
     sequential_distance,
     variation_of,
     variation_of_rate,
 )
-from tastemaker.experiments.sequential import Boundary
-from tastemaker.experiments.statistics import UnitTotals, ratio_influence
+from tastemaker.experiments.statistics.ratios import UnitTotals, ratio_influence
+from tastemaker.experiments.statistics.sequential import Boundary
 
 
 def test_a_fixed_plan_is_the_textbooks() -> None:

@@ -18,7 +18,7 @@ from tastemaker.experiments.decision_log import (
 )
 from tastemaker.experiments.definition import Guardrail, Thompson, Variant
 from tastemaker.experiments.metrics import METRICS
-from tastemaker.experiments.report import ExperimentReport, build_report
+from tastemaker.experiments.reporting.report import ExperimentReport, build_report
 from tastemaker.home import Home
 
 

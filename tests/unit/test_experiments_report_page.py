@@ -8,8 +8,8 @@ import pytest
 from experiment_log import CATALOGUE, DAY_MS, START_MS, decision, event, experiment, write
 
 from tastemaker.experiments.definition import Guardrail
-from tastemaker.experiments.report import ExperimentReport, build_report
-from tastemaker.experiments.report_page import render
+from tastemaker.experiments.reporting.page import render
+from tastemaker.experiments.reporting.report import ExperimentReport, build_report
 from tastemaker.home import Home
 
 

@@ -7,8 +7,9 @@ from hypothesis import strategies as st
 from scipy import optimize
 
 from tastemaker.errors import ExperimentError
-from tastemaker.experiments.influence import Difference, Influence, Lift, lift
-from tastemaker.experiments.sequential import (
+from tastemaker.experiments.statistics.influence import Difference, Influence, Lift, lift
+from tastemaker.experiments.statistics.ratios import UnitTotals, ratio_influence, unit_totals
+from tastemaker.experiments.statistics.sequential import (
     Boundary,
     Looks,
     always_valid_difference,
@@ -16,7 +17,6 @@ from tastemaker.experiments.sequential import (
     cumulative_totals,
     tightest,
 )
-from tastemaker.experiments.statistics import UnitTotals, ratio_influence, unit_totals
 
 alphas = st.floats(0.001, 0.3)
 errors = st.floats(1e-4, 10)

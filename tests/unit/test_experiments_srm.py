@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tastemaker.errors import ExperimentError
-from tastemaker.experiments.srm import srm, srm_draws
+from tastemaker.experiments.statistics.srm import srm, srm_draws
 
 
 def test_a_fixed_split_as_planned_is_no_mismatch_and_a_lost_tenth_is() -> None:

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tastemaker.errors import ExperimentError
-from tastemaker.experiments.statistics import (
+from tastemaker.experiments.statistics.ratios import (
     Lift,
     UnitTotals,
     ratio,

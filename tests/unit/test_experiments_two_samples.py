@@ -7,9 +7,9 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from tastemaker.errors import ExperimentError
-from tastemaker.experiments.influence import difference
-from tastemaker.experiments.statistics import UnitTotals, ratio_influence
-from tastemaker.experiments.two_samples import two_proportions, welch
+from tastemaker.experiments.statistics.influence import difference
+from tastemaker.experiments.statistics.ratios import UnitTotals, ratio_influence
+from tastemaker.experiments.statistics.two_samples import two_proportions, welch
 
 
 def test_two_proportions_agree_with_statsmodels() -> None:

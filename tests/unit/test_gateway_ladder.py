@@ -179,14 +179,15 @@ def test_a_forced_rung_answers_all_and_says_so(rung: str | None) -> None:
 
 
 def test_a_session_that_fails_costs_the_session_alone() -> None:
-    world = Ladder()
-    world.faults["session"] = "raises"
-    (answer,) = world.ask({"session": ("i2",)})
-    assert (items(answer), answer["degraded"]) == (ORDERS[None], ["base-vector"])
-    rank_query = next(query for name, _, query in world.graph.queries if name == "rank")
-    assert not rank_query.long_term_only  # the ranker has no part in it
-    (answer,) = world.ask({})
-    assert answer["degraded"] == []
+    with virtual_time(*CLOCKS):
+        world = Ladder()
+        world.faults["session"] = "raises"
+        (answer,) = world.ask({"session": ("i2",)})
+        assert (items(answer), answer["degraded"]) == (ORDERS[None], ["base-vector"])
+        rank_query = next(query for name, _, query in world.graph.queries if name == "rank")
+        assert not rank_query.long_term_only  # the ranker has no part in it
+        (answer,) = world.ask({})
+        assert answer["degraded"] == []
 
 
 def test_an_answer_whose_stages_took_their_time_is_whole() -> None:

@@ -6,9 +6,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tastemaker.errors import ExperimentError
-from tastemaker.experiments.influence import difference
 from tastemaker.experiments.interleaving import Draft, team_draft, verdict, winner
-from tastemaker.experiments.statistics import UnitTotals, ratio_influence
+from tastemaker.experiments.statistics.influence import difference
+from tastemaker.experiments.statistics.ratios import UnitTotals, ratio_influence
 
 rankings = st.permutations(range(12)).flatmap(lambda items: st.integers(0, 12).map(lambda n: items[:n]))
 

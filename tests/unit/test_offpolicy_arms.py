@@ -10,7 +10,7 @@ from judged_days import START_MS, WINDOW_MS, click, decision, write
 from tastemaker.errors import ConfigError, ExperimentError
 from tastemaker.experiments.definition import Experiment, Fixed, Variant
 from tastemaker.experiments.metrics import METRICS
-from tastemaker.experiments.observations import Observations, read_observations
+from tastemaker.experiments.reporting.observations import Observations, read_observations
 from tastemaker.home import Home
 from tastemaker.offpolicy.arms import judge_weights
 from tastemaker.offpolicy.policies import JudgedPolicy

@@ -10,7 +10,7 @@ from tastemaker.errors import UsageError
 from tastemaker.terminal import console, print_json, print_table
 
 if TYPE_CHECKING:
-    from tastemaker.experiments.planning import Plan
+    from tastemaker.experiments.statistics.planning import Plan
 
 app = typer.Typer()
 
@@ -51,7 +51,7 @@ def plan_(
     as_json: Annotated[bool, typer.Option("--json", help="For machines.")] = False,
 ) -> dict[str, Any]:
     """How many units, and days, an experiment needs: to be watched and stopped at any time, and with one look at its end."""
-    from tastemaker.experiments.planning import plan
+    from tastemaker.experiments.statistics.planning import plan
 
     variation = _variation(rate, per_unit, correlation, mean, deviation, like, metric)
     plans = {
@@ -92,7 +92,7 @@ def _variation(
     like: str | None,
     metric: str | None,
 ) -> float:
-    from tastemaker.experiments.planning import variation_of_rate
+    from tastemaker.experiments.statistics.planning import variation_of_rate
 
     given = [rate is not None, mean is not None or deviation is not None, like is not None]
     if sum(given) != 1:
@@ -112,10 +112,10 @@ def _seen(name: str, metric: str | None) -> float:
     import time
 
     from tastemaker.experiments.metrics import metric_of
-    from tastemaker.experiments.observations import read_observations
-    from tastemaker.experiments.planning import variation_of
+    from tastemaker.experiments.reporting.observations import read_observations
+    from tastemaker.experiments.reporting.weighing import Weighing
+    from tastemaker.experiments.statistics.planning import variation_of
     from tastemaker.experiments.store import ExperimentStore
-    from tastemaker.experiments.weighing import Weighing
     from tastemaker.state.connection import open_keys, open_state
 
     settings, home = context.settings(), context.home()

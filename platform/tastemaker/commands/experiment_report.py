@@ -9,8 +9,8 @@ from tastemaker import context
 from tastemaker.terminal import console, print_json, print_table
 
 if TYPE_CHECKING:
-    from tastemaker.experiments.comparisons import Interval
-    from tastemaker.experiments.report import ExperimentReport
+    from tastemaker.experiments.reporting.comparisons import Interval
+    from tastemaker.experiments.reporting.report import ExperimentReport
 
 app = typer.Typer()
 SETTLE_SECONDS = 60.0
@@ -30,8 +30,8 @@ def report(
     """What an experiment says so far: lifts with their intervals, the split, guardrails, segments, and what to do."""
     from tastemaker.events.drained import await_drained
     from tastemaker.experiments.metrics import metric_of
-    from tastemaker.experiments.report import build_report
-    from tastemaker.experiments.report_page import render
+    from tastemaker.experiments.reporting.page import render
+    from tastemaker.experiments.reporting.report import build_report
     from tastemaker.experiments.store import ExperimentStore
     from tastemaker.home import write_bytes
     from tastemaker.state.connection import open_keys, open_state

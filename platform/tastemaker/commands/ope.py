@@ -143,7 +143,7 @@ def _of_experiment(
     least_effective: float,
 ) -> "list[Judgement]":
     from tastemaker.experiments.metrics import metric_of
-    from tastemaker.experiments.observations import read_observations
+    from tastemaker.experiments.reporting.observations import read_observations
     from tastemaker.experiments.store import ExperimentStore
     from tastemaker.offpolicy.arms import judge_weights
     from tastemaker.offpolicy.policies import JudgedPolicy

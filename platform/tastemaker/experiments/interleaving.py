@@ -13,9 +13,9 @@ import numpy as np
 
 from tastemaker.errors import ExperimentError
 from tastemaker.experiments.hashing import bucket
-from tastemaker.experiments.influence import estimate, two_sided
-from tastemaker.experiments.sequential import Boundary
-from tastemaker.experiments.statistics import UnitTotals, ratio_influence
+from tastemaker.experiments.statistics.influence import estimate, two_sided
+from tastemaker.experiments.statistics.ratios import UnitTotals, ratio_influence
+from tastemaker.experiments.statistics.sequential import Boundary
 from tastemaker.types import Float64, Int64
 
 Team = Literal[0, 1]

@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 from tastemaker.errors import ExperimentError
 from tastemaker.events.archive import read_days
 from tastemaker.experiments.decision_log import DECISION_SCHEMA, SHADOW_FAILED
-from tastemaker.experiments.statistics import ratio, unit_totals
+from tastemaker.experiments.statistics.ratios import ratio, unit_totals
 from tastemaker.home import Home
 from tastemaker.types import Float64, Origin
 

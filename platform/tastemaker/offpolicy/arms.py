@@ -9,9 +9,9 @@ import numpy as np
 
 from tastemaker.errors import ExperimentError
 from tastemaker.experiments.definition import Experiment
-from tastemaker.experiments.measures import Measured, measure
 from tastemaker.experiments.metrics import Metric
-from tastemaker.experiments.observations import Observations
+from tastemaker.experiments.reporting.measures import Measured, measure
+from tastemaker.experiments.reporting.observations import Observations
 from tastemaker.offpolicy import estimators
 from tastemaker.offpolicy.estimators import Choices
 from tastemaker.offpolicy.intervals import interval

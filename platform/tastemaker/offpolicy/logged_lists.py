@@ -14,9 +14,9 @@ import pyarrow.compute as pc
 from tastemaker.errors import ExperimentError
 from tastemaker.events.archive import EVENT_SCHEMA, read_days
 from tastemaker.experiments.decision_log import DECISION_SCHEMA
-from tastemaker.experiments.joining import Slates as Shown
-from tastemaker.experiments.joining import Touches, join
 from tastemaker.experiments.metrics import Metric
+from tastemaker.experiments.reporting.joining import Slates as Shown
+from tastemaker.experiments.reporting.joining import Touches, join
 from tastemaker.home import Home
 from tastemaker.types import Bool, Float64, Int64, Origin
 

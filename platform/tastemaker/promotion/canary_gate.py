@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any, Final
 
 from tastemaker.errors import ExperimentError, StateError
 from tastemaker.experiments.definition import Experiment
-from tastemaker.experiments.guardrails import GuardrailReport, check_guardrails
-from tastemaker.experiments.observations import Observations, read_observations
+from tastemaker.experiments.reporting.guardrails import GuardrailReport, check_guardrails
+from tastemaker.experiments.reporting.observations import Observations, read_observations
+from tastemaker.experiments.reporting.weighing import Weighing
 from tastemaker.experiments.store import ExperimentStore
-from tastemaker.experiments.weighing import Weighing
 from tastemaker.promotion.gate import Case, GateResult, Outcome
 from tastemaker.registry.live import Watcher
 from tastemaker.registry.overview import wait_until_answered

@@ -55,7 +55,9 @@ def problems(objects: Iterable[Object]) -> Iterator[str]:
         for target in pods(objects):
             if not selects(dict(arrow.selector), target.labels):
                 continue
-            outward = (r for p in policies if _holds(p, arrow.pod.labels) for r in p["spec"].get("egress") or [])
+            outward = (
+                r for p in policies if _holds(p, arrow.pod.labels) for r in p["spec"].get("egress") or []
+            )
             inward = (r for p in policies if _holds(p, target.labels) for r in p["spec"].get("ingress") or [])
             if not any(_lets(rule, "to", target.labels, arrow.port) for rule in outward):
                 yield f"{told}: no policy lets it out"

@@ -92,7 +92,9 @@ def settings_of(place: Place, objects: Iterable[Object], root: Path) -> "Setting
         (root / path.lstrip("/")).parent.mkdir(parents=True, exist_ok=True)
         (root / path.lstrip("/")).write_text(text)
     environment = {
-        name: str(root / value.lstrip("/")) if name.endswith("_FILE") or name == "TASTEMAKER_CONFIG" else value
+        name: str(root / value.lstrip("/"))
+        if name.endswith("_FILE") or name == "TASTEMAKER_CONFIG"
+        else value
         for name, value in place.literals().items()
     }
     return load_settings(environment=environment)

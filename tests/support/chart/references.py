@@ -27,7 +27,9 @@ class References:
             if item["kind"] == "RayService" and "serveService" in item["spec"]:
                 service = item["spec"]["serveService"]
                 self._named["Service", service["metadata"]["name"]] = service
-            for claim in item["spec"].get("volumeClaimTemplates", []) if item["kind"] == "StatefulSet" else []:
+            for claim in (
+                item["spec"].get("volumeClaimTemplates", []) if item["kind"] == "StatefulSet" else []
+            ):
                 for number in range(item["spec"].get("replicas", 1)):
                     name = f"{claim['metadata']['name']}-{item['metadata']['name']}-{number}"
                     self._named["PersistentVolumeClaim", name] = claim
@@ -46,14 +48,18 @@ class References:
         item = self._named.get((kind, name))
         if item is None:
             return kind in ("Secret", "PersistentVolumeClaim") and name in self._brought
-        return key is None or any(key in (item.get(part) or {}) for part in ("data", "stringData", "binaryData"))
+        return key is None or any(
+            key in (item.get(part) or {}) for part in ("data", "stringData", "binaryData")
+        )
 
     def _pod(self, pod: Pod) -> Iterator[str]:
         account = pod.spec.get("serviceAccountName")
         if account is None or not self.is_there("ServiceAccount", account):
             yield f"no ServiceAccount {account}"
         volumes = {v["name"]: v for v in pod.spec.get("volumes") or []}
-        claims = pod.owner["spec"].get("volumeClaimTemplates", []) if pod.owner["kind"] == "StatefulSet" else []
+        claims = (
+            pod.owner["spec"].get("volumeClaimTemplates", []) if pod.owner["kind"] == "StatefulSet" else []
+        )
         known = volumes.keys() | {claim["metadata"]["name"] for claim in claims}
         for volume in volumes.values():
             yield from self._volume(volume)
@@ -80,7 +86,9 @@ class References:
                         if not self.is_there(kind, name, item["key"]):
                             yield f"volume {volume['name']}: {kind} {name} has no key {item['key']}"
 
-    def _container(self, container: dict[str, Any], known: set[str], volumes: dict[str, Any]) -> Iterator[str]:
+    def _container(
+        self, container: dict[str, Any], known: set[str], volumes: dict[str, Any]
+    ) -> Iterator[str]:
         where = f"container {container['name']}"
         mounts = container.get("volumeMounts") or []
         paths = [m["mountPath"] for m in mounts]
@@ -130,7 +138,9 @@ class References:
                 if item["kind"] == "StatefulSet" and not self.is_there("Service", spec["serviceName"]):
                     yield f"no Service {spec['serviceName']}"
             case "Service":
-                yield from self._selected(spec.get("selector") or {}, [p["targetPort"] for p in spec["ports"]])
+                yield from self._selected(
+                    spec.get("selector") or {}, [p["targetPort"] for p in spec["ports"]]
+                )
             case "PodDisruptionBudget" | "PodMonitor":
                 ports = [e["port"] for e in spec.get("podMetricsEndpoints") or []]
                 yield from self._selected(spec["selector"].get("matchLabels") or {}, ports)
@@ -149,7 +159,9 @@ class References:
                 yield from self._routes(item)
             case "ConfigMap":
                 for text in (item.get("data") or {}).values():
-                    yield from self._hosts(text) if "/dashboards" not in text and '"panels"' not in text else ()
+                    yield from (
+                        self._hosts(text) if "/dashboards" not in text and '"panels"' not in text else ()
+                    )
 
     def _selected(self, selector: dict[str, str], ports: list[Any]) -> Iterator[str]:
         chosen = [pod for pod in self.pods if selects(selector, pod.labels)]
@@ -176,15 +188,21 @@ class References:
         for name, port in backends:
             if not self.is_there("Service", name):
                 yield f"no Service {name}"
-            elif not any(port in (p["port"], p.get("name")) for p in self._named["Service", name]["spec"]["ports"]):
+            elif not any(
+                port in (p["port"], p.get("name")) for p in self._named["Service", name]["spec"]["ports"]
+            ):
                 yield f"Service {name} has no port {port}"
-        yield from (f"lets {path} out, which is not below /v1" for path in paths if not path.startswith("/v1"))
+        yield from (
+            f"lets {path} out, which is not below /v1" for path in paths if not path.startswith("/v1")
+        )
 
 
 def _files(text: str, mounts: list[Any], volumes: dict[str, Any]) -> Iterator[str]:
     """Files in a text that no mount brings, or that are not among the items of the volume that is mounted there."""
     for path in FILE.findall(text):
-        over = [m for m in mounts if path == m["mountPath"] or path.startswith(m["mountPath"].rstrip("/") + "/")]
+        over = [
+            m for m in mounts if path == m["mountPath"] or path.startswith(m["mountPath"].rstrip("/") + "/")
+        ]
         if not over:
             yield f"{path} is in no mount"
             continue

@@ -103,7 +103,7 @@ def template(values: Values) -> subprocess.CompletedProcess[str]:
 def objects_of(case: Case) -> tuple[Object, ...]:
     """The objects that a case renders."""
     loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-    return tuple(o for o in yaml.load_all(rendered(case), loader) if o)  # noqa: S506 - a safe loader
+    return tuple(o for o in yaml.load_all(rendered(case), loader) if o)
 
 
 def _switches(tree: Values, above: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:

@@ -9,12 +9,12 @@ from typing import Final
 import numpy as np
 
 from tastemaker.experiments.definition import Experiment, Fixed
-from tastemaker.experiments.influence import Influence
-from tastemaker.experiments.measures import Measured, measure, totals_of
 from tastemaker.experiments.metrics import Metric
-from tastemaker.experiments.observations import Observations
-from tastemaker.experiments.sequential import Boundary, cumulative_totals
-from tastemaker.experiments.statistics import ratio_influence
+from tastemaker.experiments.reporting.measures import Measured, measure, totals_of
+from tastemaker.experiments.reporting.observations import Observations
+from tastemaker.experiments.statistics.influence import Influence
+from tastemaker.experiments.statistics.ratios import ratio_influence
+from tastemaker.experiments.statistics.sequential import Boundary, cumulative_totals
 
 NUM_LOOKS: Final = 20
 EFFECT: Final = 0.2

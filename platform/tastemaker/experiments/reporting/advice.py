@@ -7,17 +7,18 @@ that whoever follows the advice of the first day that gives one is wrong no more
 """
 
 from collections.abc import Sequence
-from typing import Final, Literal
+from typing import Final, Literal, get_args
 
 import numpy as np
 from scipy import special
 
 from tastemaker.config import Strict
-from tastemaker.experiments.comparisons import Comparison, MetricReport
-from tastemaker.experiments.guardrails import GuardrailReport, breached
-from tastemaker.experiments.multiplicity import holm
+from tastemaker.experiments.reporting.comparisons import Comparison, MetricReport
+from tastemaker.experiments.reporting.guardrails import GuardrailReport, breached
+from tastemaker.experiments.statistics.multiplicity import holm
 
 Verdict = Literal["ship", "keep running", "stop", "look at SRM first"]
+VERDICTS: Final[tuple[Verdict, ...]] = get_args(Verdict)
 WEEK_MS: Final = 7 * 86_400_000
 _POWER: Final = 0.8
 _EFFECT: Final = 0.05

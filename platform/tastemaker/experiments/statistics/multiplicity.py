@@ -6,7 +6,7 @@ import numpy as np
 from scipy import optimize, special
 
 from tastemaker.errors import ExperimentError
-from tastemaker.experiments.influence import (
+from tastemaker.experiments.statistics.influence import (
     Influence,
     Lift,
     critical_value,

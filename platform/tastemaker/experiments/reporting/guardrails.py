@@ -13,13 +13,13 @@ import numpy as np
 
 from tastemaker.config import Strict
 from tastemaker.errors import ExperimentError
-from tastemaker.experiments.comparisons import Interval
 from tastemaker.experiments.definition import Guardrail
-from tastemaker.experiments.influence import Influence
 from tastemaker.experiments.metrics import Better, metric_of
-from tastemaker.experiments.observations import Observations
-from tastemaker.experiments.sequential import Boundary, Looks
-from tastemaker.experiments.weighing import EFFECT, Weighing, influences
+from tastemaker.experiments.reporting.comparisons import Interval
+from tastemaker.experiments.reporting.observations import Observations
+from tastemaker.experiments.reporting.weighing import EFFECT, Weighing, influences
+from tastemaker.experiments.statistics.influence import Influence
+from tastemaker.experiments.statistics.sequential import Boundary, Looks
 
 LEVEL: Final = 0.95
 MIN_UNITS: Final = 100

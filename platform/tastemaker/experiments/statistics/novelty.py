@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from tastemaker.errors import ExperimentError
-from tastemaker.experiments.influence import critical_value, log_lift, two_sided
-from tastemaker.experiments.statistics import Units, ratio_influence, unit_codes, unit_totals
+from tastemaker.experiments.statistics.influence import critical_value, log_lift, two_sided
+from tastemaker.experiments.statistics.ratios import Units, ratio_influence, unit_codes, unit_totals
 from tastemaker.types import Float64, Int64
 
 _LEAST_DAYS, _LEAST_UNITS = 3, 10

@@ -8,19 +8,19 @@ import numpy as np
 from tastemaker.config import Strict
 from tastemaker.data.item_archive import current_items
 from tastemaker.errors import DataError, ExperimentError
-from tastemaker.experiments.advice import Advice, advise
-from tastemaker.experiments.comparisons import MetricReport, compare, corrected, p_values_of
 from tastemaker.experiments.definition import Experiment
-from tastemaker.experiments.guardrails import GuardrailReport, check_guardrails
-from tastemaker.experiments.measures import count
 from tastemaker.experiments.metrics import METRICS, Metric, metric_of
-from tastemaker.experiments.multiplicity import benjamini_hochberg, holm
-from tastemaker.experiments.novelty import novelty
-from tastemaker.experiments.observations import Observations, read_observations
-from tastemaker.experiments.segments import SegmentReport, by_segment
-from tastemaker.experiments.srm import Srm, srm_draws
-from tastemaker.experiments.timeline import Look, TrafficBin, over_time, traffic
-from tastemaker.experiments.weighing import Weighing, influences
+from tastemaker.experiments.reporting.advice import Advice, advise
+from tastemaker.experiments.reporting.comparisons import MetricReport, compare, corrected, p_values_of
+from tastemaker.experiments.reporting.guardrails import GuardrailReport, check_guardrails
+from tastemaker.experiments.reporting.measures import count
+from tastemaker.experiments.reporting.observations import Observations, read_observations
+from tastemaker.experiments.reporting.segments import SegmentReport, by_segment
+from tastemaker.experiments.reporting.timeline import Look, TrafficBin, over_time, traffic
+from tastemaker.experiments.reporting.weighing import Weighing, influences
+from tastemaker.experiments.statistics.multiplicity import benjamini_hochberg, holm
+from tastemaker.experiments.statistics.novelty import novelty
+from tastemaker.experiments.statistics.srm import Srm, srm_draws
 from tastemaker.home import Home
 from tastemaker.types import Float64, Int64
 

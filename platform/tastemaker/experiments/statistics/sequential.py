@@ -25,7 +25,7 @@ import numpy as np
 from scipy import special
 
 from tastemaker.errors import ExperimentError
-from tastemaker.experiments.influence import (
+from tastemaker.experiments.statistics.influence import (
     Difference,
     Influence,
     Lift,
@@ -34,7 +34,7 @@ from tastemaker.experiments.influence import (
     lift_of,
     log_lift,
 )
-from tastemaker.experiments.statistics import Units, UnitTotals, unit_codes
+from tastemaker.experiments.statistics.ratios import Units, UnitTotals, unit_codes
 from tastemaker.types import Float64, Int64
 
 _LEAST_CORRELATION = 0.1

@@ -9,8 +9,8 @@ import numpy as np
 from scipy import special
 
 from tastemaker.errors import ExperimentError
-from tastemaker.experiments.influence import Influence
-from tastemaker.experiments.observations import Observations
+from tastemaker.experiments.reporting.observations import Observations
+from tastemaker.experiments.statistics.influence import Influence
 from tastemaker.types import Bool, Float64, Int64
 
 _NUM_GROUPS: Final = 20

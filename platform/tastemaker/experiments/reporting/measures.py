@@ -8,10 +8,10 @@ from typing import Final
 
 import numpy as np
 
-from tastemaker.experiments.joining import Touches
 from tastemaker.experiments.metrics import RETURN_AFTER_MS, Metric
-from tastemaker.experiments.observations import Observations
-from tastemaker.experiments.statistics import UnitTotals
+from tastemaker.experiments.reporting.joining import Touches
+from tastemaker.experiments.reporting.observations import Observations
+from tastemaker.experiments.statistics.ratios import UnitTotals
 from tastemaker.types import Bool, Float64, Int64
 
 SESSION_GAP_MS: Final = 30 * 60_000

@@ -4,8 +4,8 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any, Final
 
-from tastemaker.experiments.comparisons import Interval
-from tastemaker.experiments.report import ExperimentReport
+from tastemaker.experiments.reporting.comparisons import Interval
+from tastemaker.experiments.reporting.report import ExperimentReport
 
 Figure = dict[str, Any]
 COLOURS: Final = (

@@ -4,7 +4,7 @@ import numpy as np
 from scipy import special
 
 from tastemaker.errors import ExperimentError
-from tastemaker.experiments.influence import Difference, critical_value, two_sided
+from tastemaker.experiments.statistics.influence import Difference, critical_value, two_sided
 
 
 def two_proportions(

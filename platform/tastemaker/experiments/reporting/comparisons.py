@@ -10,17 +10,17 @@ import numpy as np
 from tastemaker.config import Strict
 from tastemaker.data.schema import POSITIVE_KINDS
 from tastemaker.errors import ExperimentError
-from tastemaker.experiments.adaptive import adaptive_influence
-from tastemaker.experiments.bayes import best_of
-from tastemaker.experiments.coverage import coverage
-from tastemaker.experiments.cuped import cuped
 from tastemaker.experiments.definition import Experiment
-from tastemaker.experiments.influence import Influence, Lift, difference, estimate, lift
-from tastemaker.experiments.measures import Measured, totals_of
 from tastemaker.experiments.metrics import Better, Metric
-from tastemaker.experiments.observations import Observations
-from tastemaker.experiments.sequential import Boundary, Looks, always_valid_lift
-from tastemaker.experiments.weighing import Weighing, influences
+from tastemaker.experiments.reporting.coverage import coverage
+from tastemaker.experiments.reporting.measures import Measured, totals_of
+from tastemaker.experiments.reporting.observations import Observations
+from tastemaker.experiments.reporting.weighing import Weighing, influences
+from tastemaker.experiments.statistics.adaptive import adaptive_influence
+from tastemaker.experiments.statistics.bayes import best_of
+from tastemaker.experiments.statistics.cuped import cuped
+from tastemaker.experiments.statistics.influence import Influence, Lift, difference, estimate, lift
+from tastemaker.experiments.statistics.sequential import Boundary, Looks, always_valid_lift
 from tastemaker.types import Bool, Float64
 
 

@@ -12,9 +12,9 @@ import numpy as np
 from scipy import optimize, special
 
 from tastemaker.errors import ExperimentError
-from tastemaker.experiments.influence import Influence, critical_value
-from tastemaker.experiments.multiplicity import dunnett_reach, simultaneous_level
-from tastemaker.experiments.sequential import Boundary
+from tastemaker.experiments.statistics.influence import Influence, critical_value
+from tastemaker.experiments.statistics.multiplicity import dunnett_reach, simultaneous_level
+from tastemaker.experiments.statistics.sequential import Boundary
 from tastemaker.types import Float64
 
 NUM_LOOKS = 20

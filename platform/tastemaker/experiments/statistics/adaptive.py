@@ -6,8 +6,8 @@ Shape letters: E draws (unit and epoch, in the order of time), U units, V varian
 import numpy as np
 
 from tastemaker.errors import ExperimentError
-from tastemaker.experiments.influence import Influence
-from tastemaker.experiments.statistics import Units, unit_codes
+from tastemaker.experiments.statistics.influence import Influence
+from tastemaker.experiments.statistics.ratios import Units, unit_codes
 from tastemaker.types import Float64, Int64
 
 

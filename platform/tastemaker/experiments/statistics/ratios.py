@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from tastemaker.experiments.influence import Estimate, Influence, Lift, estimate, lift
+from tastemaker.experiments.statistics.influence import Estimate, Influence, Lift, estimate, lift
 from tastemaker.types import Float64, Int64, Strings
 
 Units = Sequence[str] | Strings | Int64

@@ -13,8 +13,8 @@ import pyarrow.compute as pc
 
 from tastemaker.data.schema import INTERACTIONS_SCHEMA, POSITIVE_KINDS, Column, imported_folder
 from tastemaker.events.archive import read_batches
-from tastemaker.experiments.joining import kind_numbers
 from tastemaker.experiments.metrics import DAY_MS
+from tastemaker.experiments.reporting.joining import kind_numbers
 from tastemaker.home import Home
 from tastemaker.types import EVENT_KINDS, Float64, Int64
 

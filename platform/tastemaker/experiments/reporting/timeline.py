@@ -10,12 +10,12 @@ import numpy as np
 
 from tastemaker.config import Strict
 from tastemaker.errors import ExperimentError
-from tastemaker.experiments.comparisons import Interval, interval
-from tastemaker.experiments.influence import Influence, Lift, lift
 from tastemaker.experiments.metrics import Metric
-from tastemaker.experiments.observations import Observations
-from tastemaker.experiments.sequential import Looks
-from tastemaker.experiments.weighing import Weighing
+from tastemaker.experiments.reporting.comparisons import Interval, interval
+from tastemaker.experiments.reporting.observations import Observations
+from tastemaker.experiments.reporting.weighing import Weighing
+from tastemaker.experiments.statistics.influence import Influence, Lift, lift
+from tastemaker.experiments.statistics.sequential import Looks
 from tastemaker.types import Bool, Float64
 
 _NUM_BINS: Final = 40

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from tastemaker.errors import ExperimentError
-from tastemaker.experiments.influence import Influence
+from tastemaker.experiments.statistics.influence import Influence
 from tastemaker.types import Bool, Float64
 
 

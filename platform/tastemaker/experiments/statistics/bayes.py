@@ -13,8 +13,8 @@ import numpy as np
 from scipy import special
 
 from tastemaker.errors import ExperimentError
-from tastemaker.experiments.influence import Influence
 from tastemaker.experiments.policies.quadrature import largest_of_betas, largest_of_normals
+from tastemaker.experiments.statistics.influence import Influence
 from tastemaker.types import Float64
 
 _NODES, _WEIGHTS = np.polynomial.legendre.leggauss(20)

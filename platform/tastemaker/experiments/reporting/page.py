@@ -6,11 +6,11 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Final
 
-from tastemaker.experiments import report_figures as figures
-from tastemaker.experiments.comparisons import Comparison, Interval, MetricReport
-from tastemaker.experiments.guardrails import GuardrailReport
-from tastemaker.experiments.report import ExperimentReport
-from tastemaker.experiments.segments import SegmentReport
+from tastemaker.experiments.reporting import figures
+from tastemaker.experiments.reporting.comparisons import Comparison, Interval, MetricReport
+from tastemaker.experiments.reporting.guardrails import GuardrailReport
+from tastemaker.experiments.reporting.report import ExperimentReport
+from tastemaker.experiments.reporting.segments import SegmentReport
 
 _STYLE: Final = """
 :root { color-scheme: light dark; --line: #8884; --good: #1a7f37; --bad: #c93c37; --wait: #9a6700; }

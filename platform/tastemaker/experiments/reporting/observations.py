@@ -12,10 +12,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from tastemaker.errors import ExperimentError
-from tastemaker.experiments.days import read_decisions, read_events
 from tastemaker.experiments.definition import Experiment
-from tastemaker.experiments.joining import Slates, Touches, join
-from tastemaker.experiments.past import Past, no_past, read_past
+from tastemaker.experiments.reporting.days import read_decisions, read_events
+from tastemaker.experiments.reporting.joining import Slates, Touches, join
+from tastemaker.experiments.reporting.past import Past, no_past, read_past
 from tastemaker.home import Home
 from tastemaker.types import Bool, Float64, Int64, Strings
 

@@ -1,0 +1,1 @@
+"""From the decision log and events to what an experiment says of itself."""

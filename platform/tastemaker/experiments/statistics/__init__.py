@@ -1,0 +1,1 @@
+"""What an experiment's numbers say: pure functions over what units did."""

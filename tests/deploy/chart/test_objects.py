@@ -1,0 +1,36 @@
+"""What the chart renders is whole: hardened pods, references that lead somewhere, policies that let through what is done."""
+
+from chart import hardening, policies
+from chart.objects import Object, pods
+from chart.references import References
+from chart.rendering import Case, ci_cases, objects_of, random_cases, values_of
+
+
+def test_pods_have_resources_probes_and_security(objects: tuple[Object, ...]) -> None:
+    assert [problem for pod in pods(objects) for problem in hardening.problems(pod)] == []
+
+
+def test_objects_have_the_standard_labels(objects: tuple[Object, ...]) -> None:
+    assert [problem for item in objects for problem in hardening.label_problems(item)] == []
+
+
+def test_references_lead_somewhere(case: Case) -> None:
+    assert list(References(objects_of(case), values_of(case)).problems()) == []
+
+
+def test_policies_let_through_what_pods_are_told_to_reach(objects: tuple[Object, ...]) -> None:
+    assert list(policies.problems(objects)) == []
+
+
+def test_policies_name_pods_that_exist() -> None:
+    cases = [*ci_cases(), *random_cases()]
+    known = {component for case in cases for component in policies.components(objects_of(case))}
+    named = {pair for case in cases for pair in policies.named(objects_of(case))}
+    assert {pair for pair in named if pair[1] not in known} == set()
+    assert any(policies.arrows(objects_of(cases[0]))), "no URL was found: the check above looks at nothing"
+
+
+def test_quantities() -> None:
+    assert hardening.amount("250m") * 4 == hardening.amount(1)
+    assert hardening.amount("1Gi") == 1024 * hardening.amount("1Mi") == 1_073_741_824
+    assert hardening.amount("1.5") == hardening.amount("1500m")

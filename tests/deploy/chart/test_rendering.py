@@ -1,0 +1,77 @@
+"""Lint, the inventory of what each ci file renders, and that a render does not change by itself.
+
+`UPDATE_GOLDEN=1 make chart-test` writes the inventories anew: read their difference before it is kept.
+"""
+
+import os
+from pathlib import Path
+
+import pytest
+import yaml
+
+from chart.objects import name_of, pods
+from chart.rendering import CHART, ROOT, Case, ci_cases, helm, objects_of, rendered, values_of
+
+GOLDEN = ROOT / "tests" / "golden" / "chart"
+FEATURES = {"minimal", "external", "gpu", "ha", "air-gapped"}
+
+
+def test_lint() -> None:
+    flags = [text for case in ci_cases() for text in ("--values", str(case.file))][:2]
+    answer = helm("lint", "--strict", str(CHART), *flags)
+    assert answer.returncode == 0, answer.stdout + answer.stderr
+
+
+def test_each_feature_has_a_ci_file() -> None:
+    assert {case.name for case in ci_cases()} == FEATURES
+
+
+def test_renders_agree(case: Case) -> None:
+    """Names and specs depend on values alone; only made passwords are random."""
+    assert values_of(case) is not None
+    again = helm(
+        "template", "shop", str(CHART), "--namespace", "recommend", "--kube-version", "1.35.0", "-f", "-",
+        stdin=yaml.safe_dump(values_of(case)),
+    )  # fmt: skip
+    kept = [name_of(o) for o in yaml.safe_load_all(again.stdout) if o]
+    assert kept == [name_of(o) for o in objects_of(case)]
+
+
+@pytest.mark.parametrize("case", ci_cases(), ids=lambda case: case.name)
+def test_inventory(case: Case) -> None:
+    path = GOLDEN / f"{case.name}.txt"
+    found = inventory(case)
+    if os.environ.get("UPDATE_GOLDEN"):
+        path.write_text(found)
+    assert found == path.read_text()
+
+
+def test_no_password_stands_in_an_object_that_is_no_secret() -> None:
+    for case in ci_cases():
+        objects = objects_of(case)
+        secrets = [o for o in objects if o["kind"] == "Secret"]
+        words = [v for s in secrets for k, v in s["stringData"].items() if k not in ("username", "keys.yaml")]
+        others = yaml.safe_dump_all([o for o in objects if o["kind"] != "Secret"])
+        assert [word for word in words if word in others] == []
+        assert not words or "keys" in rendered(case)
+
+
+def inventory(case: Case) -> str:
+    """A line for each object, and below it one for each container: its image and what it runs."""
+    lines = []
+    by_owner = {}
+    for pod in pods(objects_of(case)):
+        by_owner.setdefault(name_of(pod.owner), []).append(pod)
+    for name in sorted({*map(name_of, objects_of(case)), *by_owner}):
+        lines.append(name)
+        for pod in by_owner.get(name, []):
+            for container in pod.containers():
+                run = [*(container.get("command") or []), *(container.get("args") or [])]
+                ports = [str(port["containerPort"]) for port in container.get("ports") or []]
+                told = [pod.part, container["name"], container["image"], " ".join(run), ",".join(ports)]
+                lines.append("  " + " | ".join(text for text in told if text))
+    return "\n".join(lines) + "\n"
+
+
+def test_goldens_have_a_ci_file() -> None:
+    assert {path.stem for path in Path(GOLDEN).glob("*.txt")} == {case.name for case in ci_cases()}
