@@ -9,7 +9,7 @@ LINKS := $(foreach folder,$(PIP_FIND_LINKS),--find-links $(folder))
 PYTEST := $(BIN)/python -m pytest
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-slow tools chart-test lint format bench-quality bench-reranking bench-training bench-scaling bench-features bench-retrieval bench-ann bench-serving bench-swap bench-experiments chaos wheel wheel-test clean
+.PHONY: help install demo test test-slow tools chart-test lint format bench-quality bench-reranking bench-training bench-scaling bench-features bench-retrieval bench-ann bench-serving bench-swap bench-experiments chaos wheel wheel-test kind-up kind-demo kind-down clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -88,6 +88,15 @@ wheel: install  ## the wheels of a release, in dist/
 
 wheel-test: wheel  ## the wheel alone, in an empty environment and folder, runs the quick demo
 	bash tests/deploy/wheel_demo.sh dist
+
+kind-up:  ## a kind cluster with KubeRay, Prometheus, Grafana and our images (needs docker and kind)
+	bash k8s/kind/up.sh
+
+kind-demo:  ## the chart in that cluster, a first version and some traffic for the dashboards
+	bash k8s/kind/demo.sh
+
+kind-down:  ## remove that cluster
+	kind delete cluster --name tastemaker
 
 clean:  ## remove what the targets made (not the home folder)
 	rm -rf dist build benchmarks/out .mypy_cache .ruff_cache .pytest_cache .hypothesis

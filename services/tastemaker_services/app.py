@@ -21,7 +21,6 @@ from tastemaker.terminal import progress
 from tastemaker_services.access import check_exposure
 from tastemaker_services.draining import drain, forget
 from tastemaker_services.every import Every
-from tastemaker_services.gate_gauges import GatesTold
 
 READY_SECONDS = 120.0
 WATCH_SECONDS = 2.0
@@ -134,6 +133,8 @@ class Serving:
 
     def _start_watchers(self) -> None:
         """Of the registry, of which serving knows here alone, and of the embedded Valkey, which is started again if it dies."""
+        from tastemaker_services.gate_gauges import GatesTold  # metrics: only after their folder is named
+
         watchers = [
             Every(
                 WATCH_SECONDS,

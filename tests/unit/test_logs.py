@@ -25,7 +25,7 @@ def loggers_as_before() -> Iterator[None]:
         logging.getLogger(name).setLevel(level)
 
 
-def test_json_lines_carry_the_request_and_the_fault(capsys: pytest.CaptureFixture[str]) -> None:
+def test_json_lines_carry_the_request_and_the_fault(capfd: pytest.CaptureFixture[str]) -> None:
     write_logs(LoggingSettings(format="json", level="info"))
     log = logging.getLogger("tastemaker_services.gateway")
 
@@ -43,7 +43,7 @@ def test_json_lines_carry_the_request_and_the_fault(capsys: pytest.CaptureFixtur
             log.exception("failed", extra={"request_id": "third"})
 
     asyncio.run(both())
-    first, second, idle, failed = map(json.loads, capsys.readouterr().err.splitlines())
+    first, second, idle, failed = map(json.loads, capfd.readouterr().err.splitlines())
     assert (first["request_id"], second["request_id"], failed["request_id"]) == ("first", "second", "third")
     assert idle.keys() == {"time", "level", "logger", "message"}
     assert (first["level"], first["logger"], first["message"]) == ("info", log.name, "answered")
@@ -51,24 +51,24 @@ def test_json_lines_carry_the_request_and_the_fault(capsys: pytest.CaptureFixtur
     assert first["time"].endswith("+00:00")
 
 
-def test_text_lines_say_the_same_and_levels_are_kept(capsys: pytest.CaptureFixture[str]) -> None:
+def test_text_lines_say_the_same_and_levels_are_kept(capfd: pytest.CaptureFixture[str]) -> None:
     write_logs(LoggingSettings())
     write_logs(LoggingSettings())  # again: no line is written twice
     logging.getLogger("tastemaker.registry").info("not wanted")
     logging.getLogger("tastemaker.registry").warning("an alias moved", extra={"request_id": "ab"})
-    [line] = capsys.readouterr().err.splitlines()
+    [line] = capfd.readouterr().err.splitlines()
     assert line.endswith("WARNING tastemaker.registry [ab]: an alias moved")
 
 
 @pytest.mark.parametrize("form", ["text", "json"])
-def test_no_line_holds_a_secret(form: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_no_line_holds_a_secret(form: str, capfd: pytest.CaptureFixture[str]) -> None:
     write_logs(LoggingSettings.parse({"format": form}, "test"))
     log = logging.getLogger("tastemaker.state")
     try:
         raise OSError("cannot reach rediss://app:hunter2@db:6379/0")
     except OSError:
         log.exception("Authorization: Bearer hunter2hunter2; password=hunter2")
-    written = capsys.readouterr().err
+    written = capfd.readouterr().err
     assert "hunter2" not in written
     assert "rediss://***@db:6379/0" in written
 

@@ -34,8 +34,10 @@ env:
   - {name: KEEP, value: {{ $values.backup.keep | quote }}}
   - {name: RESTORE, value: {{ $values.backup.restore | quote }}}
   - {name: VALKEY_HOST, value: {{ include "tastemaker.fullname" .root }}-valkey}
-  - {name: TASTEMAKER_FILES, value: {{ include "tastemaker.home" .root }}}
+  - {name: HOME_FILES, value: {{ include "tastemaker.home" .root }}}
   - {name: BUNDLE_FILES, value: {{ include "tastemaker.bundles" .root }}}
+  - {name: MLFLOW_FILES, value: /var/lib/mlflow}
+  - {name: VALKEY_FILES, value: /data}
   {{- if $values.mlflow.enabled }}
   {{- include "tastemaker.mlflow.env" .root | nindent 2 }}
   {{- end }}

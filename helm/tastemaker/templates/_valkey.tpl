@@ -2,7 +2,7 @@
 
 {{/* One user for each role. Feast's rows end in the project's name; Ray's keys begin with its own. */}}
 {{- define "tastemaker.valkey.users" -}}
-{{- $rows := printf "*tm_%s" (dig "catalogue" "default" .Values.config) -}}
+{{- $rows := printf "*tm_%s" (dig "catalogue" "default" .Values.config | replace "-" "_") -}}
 user default off
 user probe on nopass -@all +ping
 user serving on @serving@ ~tm:* +@all -@admin -@dangerous

@@ -3,7 +3,7 @@
 Shape letters: B lists, K slots, I items of the catalogue.
 """
 
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 import pyarrow as pa
@@ -12,11 +12,11 @@ import pyarrow.compute as pc
 from tastemaker.data.item_archive import current_items
 from tastemaker.data.schema import read_imported
 from tastemaker.errors import DataError
-from tastemaker.evaluation.metrics import coverage, gini, novelty
+from tastemaker.evaluation.metrics import PADDING, coverage, gini, novelty
 from tastemaker.events.archive import read_days
 from tastemaker.experiments.decision_log import DECISION_SCHEMA
 from tastemaker.home import Home
-from tastemaker.types import PADDING, Int32, Int64
+from tastemaker.types import Int32, Int64
 
 MOST_LISTS: Final = 20_000
 HEAD_SHARE: Final = 0.01
@@ -47,7 +47,7 @@ def measure_exposure(home: Home, catalogue: str, since_ms: int, until_ms: int) -
     if not len(lists):
         return {}
     interactions, _ = read_imported(home, catalogue)
-    item_ids = current_items(home, catalogue)["item_id"].combine_chunks()
+    item_ids: Any = current_items(home, catalogue)["item_id"].combine_chunks()
     ranked_BK = _ranked(lists, item_ids)
     num_users_I, num_users = _popularity(interactions, item_ids)
     if not (ranked_BK != PADDING).any():
@@ -64,15 +64,16 @@ def measure_exposure(home: Home, catalogue: str, since_ms: int, until_ms: int) -
     }
 
 
-def _lists(home: Home, catalogue: str, since_ms: int, until_ms: int) -> pa.ChunkedArray:
+def _lists(home: Home, catalogue: str, since_ms: int, until_ms: int) -> Any:
     span = (pc.field("timestamp_ms") >= since_ms) & (pc.field("timestamp_ms") < until_ms)
     table = read_days(home / "decisions" / catalogue, _READ, "decision_id", span)
     table = table.filter(pc.is_null(table["shadow_of"]))
-    table = table.filter(pc.greater(pc.fill_null(pc.list_value_length(table["item_ids"]), 0), 0))
+    lengths: Any = pc.list_value_length(table["item_ids"])
+    table = table.filter(pc.greater(pc.fill_null(lengths, 0), pa.scalar(0)))
     return table["item_ids"][-MOST_LISTS:] if len(table) else table["item_ids"]
 
 
-def _ranked(lists: pa.ChunkedArray, item_ids: pa.Array) -> Int32:
+def _ranked(lists: Any, item_ids: Any) -> Int32:
     """(B, K) rows of the catalogue, `PADDING` behind each list's end and for items that are gone."""
     lengths_B = pc.list_value_length(lists).to_numpy()
     row_N = pc.fill_null(pc.index_in(pc.list_flatten(lists), value_set=item_ids), PADDING).to_numpy()
@@ -81,7 +82,7 @@ def _ranked(lists: pa.ChunkedArray, item_ids: pa.Array) -> Int32:
     return ranked_BK
 
 
-def _popularity(interactions: pa.Table, item_ids: pa.Array) -> tuple[Int64, int]:
+def _popularity(interactions: pa.Table, item_ids: Any) -> tuple[Int64, int]:
     pairs = interactions.select(["user_id", "item_id"]).group_by(["user_id", "item_id"]).aggregate([])
     row_N = pc.index_in(pairs["item_id"].combine_chunks(), value_set=item_ids)
     counts_I = np.bincount(row_N.drop_null().to_numpy(), minlength=len(item_ids))

@@ -10,7 +10,7 @@ from typing import Any
 from chart.objects import Object, Pod, embedded, name_of, pods
 
 BROUGHT = re.compile(r"(existing(Secret|Claim)|tlsSecret)$")
-HOST = re.compile(r"://(?:[^/@\s]*@)?([a-z][a-z0-9.-]*)(?::(\d+))?")
+HOST = re.compile(r"(?:https?|rediss?|postgresql)://(?:[^/@\s]*@)?([a-z][a-z0-9.-]*)(?::(\d+))?")
 FILE = re.compile(r"(?:^|ssl_ca_certs=|sslrootcert=)(/(?:run|etc)/[\w./-]+)")
 
 

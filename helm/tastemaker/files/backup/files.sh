@@ -4,14 +4,14 @@ set -eu
 umask 077
 to=$BACKUPS/$(cat "$WORK/stamp").partial
 for file in mlflow accounts; do
-  if [ -f "/var/lib/mlflow/$file.db" ]; then
-    python "$SCRIPTS/copy_sqlite.py" "/var/lib/mlflow/$file.db" "$to/$file.db"
+  if [ -f "$MLFLOW_FILES/$file.db" ]; then
+    python "$SCRIPTS/copy_sqlite.py" "$MLFLOW_FILES/$file.db" "$to/$file.db"
   fi
 done
 pack() {
   [ -d "$2" ] || return 0
   tar -C "$2" -cf "$to/$1.tar" --exclude=./run --exclude=./logs --exclude=./checkpoints --exclude='./*.db*' . || [ $? -eq 1 ]
 }
-pack home "$TASTEMAKER_FILES"
+pack home "$HOME_FILES"
 pack bundles "$BUNDLE_FILES"
-pack mlflow /var/lib/mlflow
+pack mlflow "$MLFLOW_FILES"

@@ -6,13 +6,13 @@ from=$BACKUPS/$(cat "$WORK/stamp")
 unpack() {
   if [ -f "$from/$1.tar" ] && [ -d "$2" ]; then tar -C "$2" -xf "$from/$1.tar"; fi
 }
-unpack home "$TASTEMAKER_FILES"
+unpack home "$HOME_FILES"
 unpack bundles "$BUNDLE_FILES"
-unpack mlflow /var/lib/mlflow
+unpack mlflow "$MLFLOW_FILES"
 for file in mlflow accounts; do
   if [ -f "$from/$file.db" ]; then
-    rm -f "/var/lib/mlflow/$file.db-wal" "/var/lib/mlflow/$file.db-shm"
-    cp "$from/$file.db" "/var/lib/mlflow/$file.db"
+    rm -f "$MLFLOW_FILES/$file.db-wal" "$MLFLOW_FILES/$file.db-shm"
+    cp "$from/$file.db" "$MLFLOW_FILES/$file.db"
   fi
 done
-if [ -f "$from/state.rdb" ]; then cp "$from/state.rdb" /data/restore.rdb; fi
+if [ -f "$from/state.rdb" ]; then cp "$from/state.rdb" "$VALKEY_FILES/restore.rdb"; fi

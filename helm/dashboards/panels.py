@@ -1,0 +1,199 @@
+"""Panels, and how they come to lie on a dashboard, as the JSON that Grafana reads (schema 39, Grafana 11).
+
+A panel is given by what it shows; ids, refIds and places on the grid of 24 columns follow from the order.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final, Literal
+
+COLUMNS: Final = 24
+DATASOURCE: Final = {"type": "prometheus", "uid": "${datasource}"}
+_SCOPE: Final = ('namespace=~"$namespace"', 'catalogue=~"$catalogue"')
+Kind = Literal["timeseries", "stat", "gauge", "bargauge", "table", "state-timeline"]
+
+
+def of(metric: str, *matchers: str) -> str:
+    """The metric of the chosen release and catalogue.
+
+    >>> of("tastemaker_gateway_empty_total", 'alias="champion"')
+    'tastemaker_gateway_empty_total{namespace=~"$namespace",catalogue=~"$catalogue",alias="champion"}'
+    """
+    return f"{metric}{{{','.join((*_SCOPE, *matchers))}}}"
+
+
+def rate(metric: str, *matchers: str) -> str:
+    """Its growth by second."""
+    return f"rate({of(metric, *matchers)}[$__rate_interval])"
+
+
+@dataclass(frozen=True)
+class Query:
+    """One PromQL expression and the words of its series in the legend."""
+
+    expr: str
+    legend: str = ""
+
+
+@dataclass(frozen=True)
+class Panel:
+    """What one panel shows.
+
+    Args:
+        title: Above it.
+        queries: What it draws.
+        text: What it means and what to look for.
+        unit: One of Grafana's.
+        kind: Of panel.
+        width: Of 24 columns.
+        height: In grid units of 30 pixels.
+        steps: Colours from a value on; the first is the base.
+        lowest: Where the axis begins; None lets Grafana choose.
+        highest: Where it ends.
+        stacked: Whether series lie on one another.
+        mappings: Words and a colour in place of values.
+        decimals: Digits behind the point; None lets Grafana choose.
+    """
+
+    title: str
+    queries: Sequence[Query]
+    text: str
+    unit: str = "short"
+    kind: Kind = "timeseries"
+    width: int = 8
+    height: int = 8
+    steps: Sequence[tuple[float | None, str]] = ((None, "green"),)
+    lowest: float | None = None
+    highest: float | None = None
+    stacked: bool = False
+    mappings: Mapping[str, tuple[str, str]] = field(default_factory=dict)
+    decimals: int | None = None
+
+    def json(self, number: int, x: int, y: int) -> dict[str, Any]:
+        """As Grafana reads it."""
+        return {
+            "id": number,
+            "type": self.kind,
+            "title": self.title,
+            "description": self.text,
+            "datasource": DATASOURCE,
+            "gridPos": {"h": self.height, "w": self.width, "x": x, "y": y},
+            "targets": [self._target(place, query) for place, query in enumerate(self.queries)],
+            "fieldConfig": {"defaults": self._defaults(), "overrides": []},
+            "options": self._options(),
+            "transformations": _AS_TABLE if self.kind == "table" else [],
+        }
+
+    def _target(self, place: int, query: Query) -> dict[str, Any]:
+        instant = self.kind in ("table", "bargauge", "stat", "gauge")
+        return {
+            "refId": chr(ord("A") + place),
+            "datasource": DATASOURCE,
+            "editorMode": "code",
+            "expr": query.expr,
+            "legendFormat": query.legend or "__auto",
+            "format": "table" if self.kind == "table" else "time_series",
+            "instant": instant,
+            "range": not instant,
+        }
+
+    def _defaults(self) -> dict[str, Any]:
+        defaults: dict[str, Any] = {
+            "unit": self.unit,
+            "color": {"mode": "palette-classic" if self.kind == "timeseries" else "thresholds"},
+            "thresholds": {
+                "mode": "absolute",
+                "steps": [{"value": value, "color": color} for value, color in self.steps],
+            },
+            "mappings": [
+                {"type": "value", "options": {value: {"text": text, "color": color, "index": index}}}
+                for index, (value, (text, color)) in enumerate(self.mappings.items())
+            ],
+        }
+        bounds = {"min": self.lowest, "max": self.highest, "decimals": self.decimals}
+        defaults |= {key: value for key, value in bounds.items() if value is not None}
+        if self.kind == "timeseries":
+            defaults["custom"] = {
+                "drawStyle": "line",
+                "lineWidth": 1,
+                "fillOpacity": 20 if self.stacked else 0,
+                "showPoints": "never",
+                "spanNulls": False,
+                "stacking": {"mode": "normal" if self.stacked else "none", "group": "A"},
+                "thresholdsStyle": {"mode": "line" if len(self.steps) > 1 else "off"},
+            }
+        return defaults
+
+    def _options(self) -> dict[str, Any]:
+        if self.kind == "timeseries":
+            return {
+                "legend": {"displayMode": "list", "placement": "bottom", "showLegend": True, "calcs": []},
+                "tooltip": {"mode": "multi", "sort": "desc"},
+            }
+        if self.kind == "table":
+            return {"showHeader": True, "cellHeight": "sm"}
+        if self.kind == "state-timeline":
+            return {
+                "mergeValues": True,
+                "showValue": "never",
+                "legend": {"displayMode": "list", "placement": "bottom", "showLegend": True},
+            }
+        reduced: dict[str, Any] = {"reduceOptions": {"calcs": ["lastNotNull"], "fields": "", "values": False}}
+        if self.kind == "bargauge":
+            return reduced | {"orientation": "horizontal", "displayMode": "basic"}
+        if self.kind == "stat":
+            return reduced | {
+                "colorMode": "value",
+                "graphMode": "none",
+                "textMode": "auto",
+                "justifyMode": "auto",
+            }
+        return reduced | {"showThresholdLabels": False, "showThresholdMarkers": True}
+
+
+_AS_TABLE: Final = [
+    {"id": "labelsToFields", "options": {}},
+    {"id": "organize", "options": {"excludeByName": {"Time": True, "__name__": True}}},
+]
+
+
+@dataclass(frozen=True)
+class Row:
+    """Panels below a heading."""
+
+    title: str
+    panels: Sequence[Panel]
+
+
+def laid_out(rows: Sequence[Row]) -> list[dict[str, Any]]:
+    """Headings and panels from left to right, and down where one finds no room."""
+    found: list[dict[str, Any]] = []
+    y = 0
+    for row in rows:
+        place = {"h": 1, "w": COLUMNS, "x": 0, "y": y}
+        found.append(
+            {"id": len(found) + 1, "type": "row", "title": row.title, "collapsed": False, "gridPos": place, "panels": []}
+        )  # fmt: skip
+        x, y, tallest = 0, y + 1, 0
+        for panel in row.panels:
+            if x + panel.width > COLUMNS:
+                x, y, tallest = 0, y + tallest, 0
+            found.append(panel.json(len(found) + 1, x, y))
+            x, tallest = x + panel.width, max(tallest, panel.height)
+        y += tallest
+    return found
+
+
+def total(by: str, metric: str, *matchers: str) -> str:
+    """A counter's growth by second, summed by labels."""
+    return f"sum by ({by}) ({rate(metric, *matchers)})"
+
+
+def largest(by: str, metric: str, *matchers: str) -> str:
+    """The largest of a gauge over pods, by labels."""
+    return f"max by ({by}) ({of(metric, *matchers)})"
+
+
+def quantile(share: float, by: str, metric: str, *matchers: str) -> str:
+    """A quantile of a histogram, by labels."""
+    return f"histogram_quantile({share}, sum by (le, {by}) ({rate(metric + '_bucket', *matchers)}))"

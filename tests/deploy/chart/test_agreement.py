@@ -1,0 +1,62 @@
+"""What the chart says twice agrees: its page and schema with its values, its environment with the code's."""
+
+import importlib.util
+import json
+import re
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+from tastemaker.runtime import QUIET, SERVE_MODE
+
+HELM = Path(__file__).parents[3] / "helm"
+pytestmark = pytest.mark.chart
+
+
+@pytest.fixture(scope="module")
+def generate() -> ModuleType:
+    """The generator, which is a script."""
+    spec = importlib.util.spec_from_file_location("chart_generate", HELM / "generate.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # its dataclass looks itself up there
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_page_and_schema_are_those_of_the_values(generate: ModuleType) -> None:
+    assert generate.main(["--check"]) == 0, "run python helm/generate.py"
+
+
+def test_a_key_without_a_text_is_refused(generate: ModuleType, tmp_path: Path) -> None:
+    (tmp_path / "values.yaml").write_text("# -- Told\nfirst: 1\nsecond:\n  third: 2\n")
+    with pytest.raises(ValueError, match=r"second\.third has no text"):
+        generate.read_values(tmp_path)
+
+
+def test_types_come_from_defaults_and_from_brackets(generate: ModuleType, tmp_path: Path) -> None:
+    (tmp_path / "values.yaml").write_text(
+        "# -- [int] Pods\nreplicas: 1\ngroup:\n  # -- {a|b} Kind\n  kind: a\n  # -- Whether\n  on: true\n".replace(
+            "on:", "enabled:"
+        )
+    )
+    schema = generate.make_schema(generate.read_values(tmp_path))["properties"]
+    assert schema["replicas"] == {"description": "Pods", "type": "integer", "minimum": 0}
+    assert schema["group"]["additionalProperties"] is False
+    assert schema["group"]["properties"]["kind"] == {"description": "Kind", "enum": ["a", "b"]}
+    assert schema["group"]["properties"]["enabled"] == {"description": "Whether", "type": "boolean"}
+
+
+def test_passwords_may_not_lie_in_the_config_map() -> None:
+    schema = json.loads((HELM / "tastemaker" / "values.schema.json").read_text())
+    assert "password" not in schema["$defs"]["StateSettings"]["properties"]
+    assert schema["$defs"]["StateSettings"]["additionalProperties"] is False
+
+
+def test_ray_runs_in_the_mode_of_the_embedded_graph() -> None:
+    text = (HELM / "tastemaker" / "templates" / "_ray.tpl").read_text()
+    told = dict(re.findall(r'^  "(RAY_\w+)" "(\S+)"$', text, re.MULTILINE))
+    assert told == SERVE_MODE | QUIET | {"RAY_SERVE_LOG_TO_STDERR": "1", "RAY_LOG_TO_STDERR": "1"}
