@@ -38,7 +38,7 @@ tools:  ## helm, kubectl and the checkers of the chart, by checksum, into .tools
 	$(PYTHON) k8s/fetch_tools.py
 
 chart-test: install tools  ## the Helm chart: lint, renders, schemas of Kubernetes, references, and that nothing in it is fiction
-	$(PYTEST) -m "chart and not slow" tests/deploy/chart $(ARGS)
+	$(PYTEST) -m chart tests/deploy $(ARGS)
 
 lint: install  ## ruff and mypy
 	$(BIN)/ruff check .

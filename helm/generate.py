@@ -181,9 +181,7 @@ def make_readme(values: list[Value], chart: Path = CHART) -> str:
 def _row(value: Value) -> str:
     text = value.text + (f" ({', '.join(value.choices)})" if value.choices else "")
     default = json.dumps(value.default, ensure_ascii=False)
-    return f"| `{'.'.join(value.path)}` | `{default}` | {text} |".replace(
-        "{sha256, scopes}", "`{sha256, scopes}`"
-    )
+    return f"| `{'.'.join(value.path)}` | `{default}` | {text} |"
 
 
 def main(arguments: list[str]) -> int:

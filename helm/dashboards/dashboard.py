@@ -77,7 +77,6 @@ def _variable(name: str, label: str, query: str) -> dict[str, Any]:
         "label": label,
         "type": "query",
         "datasource": DATASOURCE,
-        "definition": query,
         "query": {"query": query, "refId": f"{name}-values"},
         "refresh": 2,
         "sort": 1,

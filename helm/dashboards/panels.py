@@ -10,7 +10,7 @@ from typing import Any, Final, Literal
 COLUMNS: Final = 24
 DATASOURCE: Final = {"type": "prometheus", "uid": "${datasource}"}
 _SCOPE: Final = ('namespace=~"$namespace"', 'catalogue=~"$catalogue"')
-Kind = Literal["timeseries", "stat", "gauge", "bargauge", "table", "state-timeline"]
+Kind = Literal["timeseries", "stat", "bargauge", "table", "state-timeline"]
 
 
 def of(metric: str, *matchers: str) -> str:
@@ -85,7 +85,7 @@ class Panel:
         }
 
     def _target(self, place: int, query: Query) -> dict[str, Any]:
-        instant = self.kind in ("table", "bargauge", "stat", "gauge")
+        instant = self.kind in ("table", "bargauge", "stat")
         return {
             "refId": chr(ord("A") + place),
             "datasource": DATASOURCE,
@@ -125,34 +125,30 @@ class Panel:
         return defaults
 
     def _options(self) -> dict[str, Any]:
-        if self.kind == "timeseries":
-            return {
-                "legend": {"displayMode": "list", "placement": "bottom", "showLegend": True, "calcs": []},
-                "tooltip": {"mode": "multi", "sort": "desc"},
-            }
-        if self.kind == "table":
-            return {"showHeader": True, "cellHeight": "sm"}
-        if self.kind == "state-timeline":
-            return {
-                "mergeValues": True,
-                "showValue": "never",
-                "legend": {"displayMode": "list", "placement": "bottom", "showLegend": True},
-            }
-        reduced: dict[str, Any] = {"reduceOptions": {"calcs": ["lastNotNull"], "fields": "", "values": False}}
-        if self.kind == "bargauge":
-            return reduced | {"orientation": "horizontal", "displayMode": "basic"}
-        if self.kind == "stat":
-            return reduced | {
-                "colorMode": "value",
-                "graphMode": "none",
-                "textMode": "auto",
-                "justifyMode": "auto",
-            }
-        return reduced | {"showThresholdLabels": False, "showThresholdMarkers": True}
+        return {
+            "timeseries": {"legend": _LEGEND, "tooltip": _TOOLTIP},
+            "table": {"frameIndex": 0, "showHeader": True, "cellHeight": "sm"},
+            "state-timeline": {
+                "mergeValues": True, "showValue": "never", "rowHeight": 0.9, "legend": _LEGEND, "tooltip": _TOOLTIP,
+            },
+            "bargauge": {
+                "reduceOptions": _NEWEST, "orientation": "horizontal", "displayMode": "basic", "legend": _NO_LEGEND,
+                "maxVizHeight": 300, "minVizHeight": 16, "minVizWidth": 8, "namePlacement": "auto",
+                "showUnfilled": True, "sizing": "auto", "valueMode": "color",
+            },
+            "stat": {
+                "reduceOptions": _NEWEST, "orientation": "auto", "colorMode": "value", "graphMode": "none",
+                "textMode": "auto", "justifyMode": "auto", "percentChangeColorMode": "standard",
+                "showPercentChange": False, "wideLayout": True,
+            },
+        }[self.kind]  # fmt: skip
 
 
+_LEGEND: Final = {"displayMode": "list", "placement": "bottom", "showLegend": True, "calcs": []}
+_NO_LEGEND: Final = _LEGEND | {"showLegend": False}
+_TOOLTIP: Final = {"mode": "multi", "sort": "desc"}
+_NEWEST: Final = {"calcs": ["lastNotNull"], "fields": "", "values": False}
 _AS_TABLE: Final = [
-    {"id": "labelsToFields", "options": {}},
     {"id": "organize", "options": {"excludeByName": {"Time": True, "__name__": True}}},
 ]
 

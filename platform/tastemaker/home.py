@@ -19,6 +19,9 @@ FOLDERS = (
     "checkpoints", "logs", "secrets",
 )  # fmt: skip
 
+_NOT_OURS = frozenset({".lock", "lost+found"})
+"""What a new folder may hold already: another process's lock, and what ext4 puts into the root of a volume."""
+
 
 @dataclass(frozen=True, slots=True)
 class Home:
@@ -38,7 +41,7 @@ class Home:
         marker = root / "home.json"
         if root.exists() and not root.is_dir():
             raise UsageError(f"home {root} is a file", mend="name a folder in TASTEMAKER_HOME")
-        if root.is_dir() and not marker.exists() and any(p.name != ".lock" for p in root.iterdir()):
+        if root.is_dir() and not marker.exists() and any(p.name not in _NOT_OURS for p in root.iterdir()):
             raise UsageError(
                 f"home {root} holds other files", mend="name an empty or new folder in TASTEMAKER_HOME"
             )

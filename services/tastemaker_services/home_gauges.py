@@ -2,6 +2,7 @@
 
 import json
 import logging
+import math
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
@@ -13,9 +14,9 @@ import redis
 from tastemaker import telemetry
 from tastemaker.config import Settings
 from tastemaker.errors import DataError
-from tastemaker.experiments.exposure import measure_exposure
 from tastemaker.home import Home
 from tastemaker.state.connection import nodes_of, state_errors
+from tastemaker_services.exposure import measure_exposure
 
 OFTEN_SECONDS: Final = 15.0
 SELDOM_SECONDS: Final = 300.0
@@ -33,6 +34,7 @@ class HomeGauges:
         self._catalogue, self._home = settings.catalogue, home
         self._stores = {"state": client} if cache is client else {"state": client, "cache": cache}
         self._often_at = self._seldom_at = 0.0
+        self._told: set[str] = set()
 
     def tell(self) -> None:
         """Whatever is due.
@@ -74,6 +76,8 @@ class HomeGauges:
             folder = _newest(self._home / "checkpoints", kind)
             if folder is not None:
                 self._tell_fit(kind, folder)
+            elif kind in self._told:  # a training that has ended has no checkpoint of its own any more
+                telemetry.TRAINING_CHECKPOINT.labels(self._catalogue, kind).set(math.nan)
 
     def _tell_fit(self, kind: str, folder: Path) -> None:
         for report in _reports(folder / "curves.jsonl"):
@@ -84,6 +88,7 @@ class HomeGauges:
                 self._tell_epoch(fit, report)
         written = max(_times(folder), default=None)
         if written is not None:
+            self._told.add(kind)
             telemetry.TRAINING_CHECKPOINT.labels(self._catalogue, kind).set(written)
 
     def _tell_epoch(self, fit: str, report: Mapping[str, Any]) -> None:

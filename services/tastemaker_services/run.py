@@ -1,6 +1,7 @@
 """One request under way: its clock, its stages' deadlines, the rungs that it may take, and what happened to it."""
 
 import asyncio
+import logging
 import time
 from collections.abc import Awaitable, Iterator, Mapping
 from contextlib import contextmanager
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from tastemaker_services.tracing import Trace
 
 T = TypeVar("T")
+log = logging.getLogger(__name__)
 ANSWER_BY = 0.95
 """Part of the deadline after which no stage is waited for."""
 FAIR_SHARE = 0.5
@@ -131,6 +133,7 @@ class Run:
         """Stops the clock."""
         self.timings_ms["total"] = round(self.elapsed_ms(), 3)
         telemetry.STAGE_SECONDS.labels(self._catalogue, "total").observe(self.elapsed_ms() / 1000)
+        log.debug("answered after %.1f ms, rungs: %s", self.timings_ms["total"], self.degraded)
 
 
 def tell_budget(settings: Settings) -> None:

@@ -57,6 +57,16 @@ def test_an_image_is_built_in_stages_from_a_base_with_a_digest_and_runs_without_
     assert not re.search(r"ADD |curl |:latest", text)
 
 
+@pytest.mark.parametrize("image", IMAGES)
+def test_the_linter_of_dockerfiles_has_nothing_to_say(image: str) -> None:
+    linter = Path(sys.executable).with_name("hadolint")
+    file = ROOT / "k8s/images" / f"Dockerfile.{image}"
+    found = subprocess.run(
+        [str(linter), "--no-color", str(file)], capture_output=True, text=True, check=False
+    )
+    assert (found.returncode, found.stdout) == (0, "")
+
+
 def test_all_images_stand_on_one_base() -> None:
     assert len({re.search(r"^ARG BASE=(.*)$", dockerfile(image), re.MULTILINE)[1] for image in IMAGES}) == 1  # type: ignore[index]
 

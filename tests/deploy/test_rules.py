@@ -21,12 +21,13 @@ LONG = "x400"
 
 
 class Case(NamedTuple):
-    """Series under which an alert fires, and some under which it does not, by `at`."""
+    """Series under which an alert fires, and some under which it does not, by `at`; rules are evaluated every `looks`."""
 
     firing: dict[str, str]
     quiet: dict[str, str]
     at: str = "30m"
     interval: str = "30s"
+    looks: str = "30s"
 
 
 def requests(**rates: int) -> dict[str, str]:
@@ -57,6 +58,7 @@ def counter(name: str, labels: str = "") -> Case:
     return Case({series: "_x40 1+0x100"}, {series: f"5+0{LONG}"}, at="25m")
 
 
+SERVED = {'tastemaker_experiment_served_total{catalogue="c",experiment="e",variant="a"}': f"0+10{LONG}"}
 CASES: dict[str, Case] = {
     "TastemakerErrorsFastBurn": Case(requests(ok=980, error=20), requests(ok=990, refused=10)),
     "TastemakerErrorsSlowBurn": Case(requests(ok=990, refused=10), requests(ok=995, error=5, invalid=100)),
@@ -96,11 +98,14 @@ CASES: dict[str, Case] = {
         {'tastemaker_bundle_created_timestamp_seconds{catalogue="c",alias="champion"}': "864000+0x6000"},
         at="15d",
         interval="4m",
+        looks="1h",
     ),
     "TastemakerBundleRefused": counter("bundle_refused", ',reason="corrupt"'),
     "TastemakerSplitMismatch": Case(
-        gauge("experiment_srm_ratio", 0.0001, ',experiment="e"'),
-        gauge("experiment_srm_ratio", 0.002, ',experiment="e"'),
+        gauge("experiment_srm_ratio", 0.0001, ',experiment="e"') | SERVED,
+        gauge("experiment_srm_ratio", 0.002, ',experiment="e"')
+        | SERVED
+        | gauge("experiment_srm_ratio", 0.0001, ',experiment="stopped"'),
     ),
     "TastemakerGuardrailStop": counter("experiment_guardrail_stops", ',experiment="e"'),
     "TastemakerDecisionsDropped": counter("gateway_decisions", ',outcome="dropped"'),
@@ -122,7 +127,7 @@ LABELS = {
 def promtool(*arguments: str | Path) -> str:
     """What it says; fails where it finds fault."""
     assert shutil.which("promtool"), "install the package `prometheus`"
-    done = subprocess.run(["promtool", *arguments], capture_output=True, text=True)
+    done = subprocess.run(["promtool", *arguments], check=False, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
 
@@ -167,6 +172,28 @@ def test_runbooks_name_metrics_and_commands_that_exist() -> None:
             assert f'"{base}"' in telemetry, f"{path.name}: {metric}"
 
 
+def test_runbooks_name_commands_that_exist() -> None:
+    import typer
+
+    from tastemaker import cli
+
+    cli._load_plugins()
+    program: Any = typer.main.get_command(cli.app)
+    named = {
+        words
+        for path in (ROOT / "docs/runbooks").glob("*.md")
+        for words in re.findall(r"`tastemaker ([a-z -]+)", path.read_text())
+    }
+    assert len(named) > 10
+    for words in named:
+        command = program
+        for word in words.split():
+            if not hasattr(command, "commands"):
+                break  # an argument
+            assert word in command.commands, f"tastemaker {words}"
+            command = command.commands[word]
+
+
 @pytest.mark.chart
 def test_promtool_takes_the_rules() -> None:
     assert "SUCCESS" in promtool("check", "rules", *sorted(RULES.glob("*.yaml")))
@@ -179,7 +206,5 @@ def test_fires_where_it_should_and_nowhere_else(alert: str, tmp_path: Path) -> N
     tests = [looked_at(alert, case, case.firing, True), looked_at(alert, case, case.quiet, False)]
     file = tmp_path / "test.yaml"
     rules = [str(path) for path in sorted(RULES.glob("*.yaml"))]
-    file.write_text(
-        yaml.safe_dump({"rule_files": rules, "evaluation_interval": case.interval, "tests": tests})
-    )
+    file.write_text(yaml.safe_dump({"rule_files": rules, "evaluation_interval": case.looks, "tests": tests}))
     promtool("test", "rules", file)

@@ -85,6 +85,10 @@ def test_events_that_nobody_applies_and_entries_that_nobody_can(state: Any) -> N
         "dead letters", "warning", "1 entries of the log could not be applied", behind["dead letters"].mend
     )
     state.client.hset(state.keys.offsets(2), "progress", f"{an_hour_ago}-0 0-0 0-0 0-0")
+    state.client.xadd(state.keys.decisions(3), {"decision": "{}"}, id=f"{an_hour_ago}-0")
+    undecided = named(state_checks.check_streams(state.client, state.keys))
+    assert undecided["stream lag"].outcome == "failed"
+    state.client.hset(state.keys.offsets(3), "progress", f"0-0 {an_hour_ago}-0 0-0 0-0")
     state.client.zadd(state.keys.consumers, {"one": state_checks.now_ms() + 60_000})
     caught_up = named(state_checks.check_streams(state.client, state.keys))
     assert (caught_up["consumers"].outcome, caught_up["stream lag"].outcome) == ("ok", "ok")
@@ -139,6 +143,13 @@ def test_a_live_version_whose_manifest_is_gone_is_found(state: Any, tmp_path: Pa
 def test_state_that_is_reached_in_the_clear_is_told(url: str | None, outcome: str) -> None:
     [found] = serving_checks.check_exposure(Settings(state=StateSettings(url=url)))
     assert found.outcome == outcome
+
+
+def test_a_gateway_is_looked_for_where_it_is() -> None:
+    [elsewhere] = serving_checks.check_gateway("http://0.0.0.0:8700")
+    assert (elsewhere.outcome, "TASTEMAKER_GATEWAY__HOST" in elsewhere.mend) == ("skipped", True)
+    [silent] = serving_checks.check_gateway("http://127.0.0.1:1")
+    assert (silent.outcome, "ConnectError" in silent.detail) == ("failed", True)
 
 
 def test_where_nothing_runs_it_says_so_and_fails(

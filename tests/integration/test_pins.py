@@ -126,6 +126,11 @@ def test_it_flips_once_every_stage_holds_the_version_and_it_was_tried(gateway: G
         gateway.make_live(champion=OLD)
         await pins.poll()  # held and tried: a rollback needs one look
         assert answering(pins) == 1
+        labels = (pins._catalogue, "champion")
+        assert telemetry.BUNDLE_VERSION.labels(*labels)._value.get() == 1
+        assert (
+            telemetry.REPLICAS.labels(pins._catalogue, "ranker")._value.get() == pins.num_replicas["ranker"]
+        )
 
     gateway.use(run)
 

@@ -49,6 +49,16 @@ def test_a_secret_comes_from_a_mounted_file_and_is_never_shown(tmp_path: Path) -
     assert "s3cret-word" not in repr(settings) + settings.model_dump_json()
 
 
+def test_keys_come_from_a_mounted_file_as_a_list(tmp_path: Path) -> None:
+    mounted = tmp_path / "keys.yaml"
+    mounted.write_text(f"- {{sha256: {'ab' * 32}, scopes: [read, admin]}}\n")
+    [key] = load_settings(environment={"TASTEMAKER_GATEWAY__KEYS_FILE": str(mounted)}).gateway.keys
+    assert (key.sha256, key.scopes) == ("ab" * 32, ("read", "admin"))
+    mounted.write_text("no list")
+    with pytest.raises(ConfigError, match=r"gateway\.keys"):
+        load_settings(environment={"TASTEMAKER_GATEWAY__KEYS_FILE": str(mounted)})
+
+
 @pytest.mark.parametrize(
     ("text", "words"),
     [

@@ -72,3 +72,8 @@ def test_an_error_survives_the_way_between_processes() -> None:
 
     error = ConfigError("key", value="a", limit="b", mend="c")
     assert (str(copy.copy(error)), type(copy.copy(error))) == (str(error), ConfigError)
+
+
+def test_the_root_of_a_new_volume_becomes_a_home(tmp_path: Path) -> None:
+    (tmp_path / "lost+found").mkdir()
+    assert Home.make(tmp_path).root == tmp_path

@@ -83,3 +83,18 @@ def test_json_stays_json(fields: dict[str, str]) -> None:
     shown = json.loads(without_secrets(json.dumps(fields)))
     assert shown.keys() == fields.keys()
     assert all(value == "***" for name, value in shown.items() if name != "kind")
+
+
+def test_a_request_can_be_followed_by_its_id_and_is_not_told_whole(
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    from gateway_world import World
+
+    write_logs(LoggingSettings(format="json", level="debug"))
+    world = World()
+    world.histories["somebody-in-particular"] = ["i0", "i1"]
+    answer = world.recommend(user_id="somebody-in-particular", session=["i3"])
+    lines = capfd.readouterr().err.splitlines()
+    of_request = [json.loads(line) for line in lines if answer["request_id"] in line]
+    assert [line["message"].split(" ms")[1] for line in of_request] == [", rungs: []"]
+    assert not any("somebody-in-particular" in line or '"i3"' in line for line in lines)

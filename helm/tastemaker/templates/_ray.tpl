@@ -54,7 +54,7 @@ livenessProbe:
 name: {{ .name }}
 {{ include "tastemaker.imageOf" . }}
 env:
-  {{- include "tastemaker.ray.env" . | nindent 2 }}
+  {{- include "tastemaker.ray.env" . | trim | nindent 2 }}
   {{- include "tastemaker.env" . | nindent 2 }}
   {{- with .env }}
   {{- toYaml . | nindent 2 }}

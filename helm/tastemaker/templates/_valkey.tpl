@@ -6,7 +6,7 @@
 user default off
 user probe on nopass -@all +ping
 user serving on @serving@ ~tm:* +@all -@admin -@dangerous
-user stream on @stream@ ~tm:* ~{{ $rows }} +@all -@admin -@dangerous
+user stream on @stream@ ~tm:* ~{{ $rows }} +@all -@admin -@dangerous +info
 user admin on @admin@ ~tm:* ~{{ $rows }} +@all -@admin -@dangerous +info +config|get
 user features on @features@ %R~{{ $rows }} -@all +@read +@connection -@dangerous
 user ray on @ray@ ~RAY* ~DUMMY +@all -@admin -@dangerous +info

@@ -40,7 +40,7 @@ def check_clock(client: redis.Redis) -> Iterator[Finding]:
 
 
 def check_streams(client: redis.Redis, keys: Keys) -> Iterator[Finding]:
-    """Whether consumers live, how old the oldest event is that none has applied, and what could not be applied."""
+    """Whether consumers live, how old the oldest event or decision is that none has applied, and what could not be applied."""
     now = now_ms()
     partitions = range(keys.partitions)
     with state_errors("read the streams"):
@@ -51,12 +51,15 @@ def check_streams(client: redis.Redis, keys: Keys) -> Iterator[Finding]:
         progress = [Progress.decode(text) for text in pipe.execute()]
         for p in partitions:
             pipe.xrange(keys.events(p), f"({progress[p].events}", "+", count=1)
+            pipe.xrange(keys.decisions(p), f"({progress[p].decisions}", "+", count=1)
+        for p in partitions:
             pipe.xlen(keys.dead_letters(p))
         replies = pipe.execute()
-    oldest = [int(entries[0][0].partition("-")[0]) for entries in replies[0::2] if entries]
+    streams, dead = replies[: 2 * keys.partitions], replies[2 * keys.partitions :]
+    oldest = [int(entries[0][0].partition("-")[0]) for entries in streams if entries]
     yield _consumers(alive, waiting=len(oldest))
     yield _lag((now - min(oldest)) / 1000 if oldest else None)
-    yield _dead_letters(sum(replies[1::2]))
+    yield _dead_letters(sum(dead))
 
 
 def _version(info: dict[str, Any]) -> Finding:
@@ -121,8 +124,8 @@ def _consumers(alive: int, waiting: int) -> Finding:
 
 def _lag(seconds: float | None) -> Finding:
     if seconds is None:
-        return Finding("stream lag", "ok", "every event is applied")
-    detail = f"the oldest event that is not applied is {seconds:.0f} s old"
+        return Finding("stream lag", "ok", "all is applied")
+    detail = f"the oldest event or decision that is not applied is {seconds:.0f} s old"
     if seconds < LATE_SECONDS:
         return Finding("stream lag", "ok", detail)
     return Finding("stream lag", "failed", detail, "see the consumers' log; give them more processes")

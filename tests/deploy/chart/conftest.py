@@ -1,10 +1,8 @@
 """The renders that the checks look at; they need `make tools`."""
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-
 from chart.objects import Object
 from chart.rendering import TOOLS, Case, ci_cases, objects_of, random_cases
 
@@ -24,9 +22,9 @@ def tools() -> None:
 
 
 @pytest.fixture(params=[*ci_cases(), *random_cases()], ids=lambda case: case.name)
-def case(request: pytest.FixtureRequest) -> Iterator[Case]:
+def case(request: pytest.FixtureRequest) -> Case:
     """Each ci file and each random combination of switches."""
-    yield request.param
+    return request.param
 
 
 @pytest.fixture

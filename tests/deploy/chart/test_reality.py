@@ -12,7 +12,6 @@ from typing import Any
 
 import pytest
 import yaml
-
 from chart.objects import Object, pods
 from chart.reality import (
     RAY_CONTAINERS,
@@ -137,7 +136,11 @@ def metrics_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def _literals(package: str, file: str) -> set[str]:
-    return {n.value for n in ast.walk(_tree(package, file)) if isinstance(n, ast.Constant) and isinstance(n.value, str)}
+    return {
+        n.value
+        for n in ast.walk(_tree(package, file))
+        if isinstance(n, ast.Constant) and isinstance(n.value, str)
+    }
 
 
 def _tree(package: str, file: str) -> ast.Module:
@@ -168,7 +171,9 @@ def test_variables_are_read_by_a_program() -> None:
             names = {e["name"] for e in place.container.get("env") or []} - IMAGES
             scripts = [text for path, text in mounted_files(place, objects).items() if path.endswith(".sh")]
             words = set(re.findall(r"\w+", " ".join(scripts)))
-            words |= set(re.findall(r"\$\((\w+)\)", json.dumps(place.container)))  # in another variable or argument
+            words |= set(
+                re.findall(r"\$\((\w+)\)", json.dumps(place.container))
+            )  # in another variable or argument
             strange |= {n for n in names if not n.startswith("TASTEMAKER_") and n not in words}
     assert strange - _known_to_packages(strange) == set()
 
@@ -180,10 +185,12 @@ def _known_to_packages(names: set[str]) -> set[str]:
     folders = [find_spec(package).submodule_search_locations[0] for package in READERS]  # type: ignore[union-attr,index]
     told = subprocess.run(
         ["grep", "-rhoawF", "--include=*.py", "--include=_raylet.so", *[f"--regexp={w}" for w in words], *folders],
-        capture_output=True, text=True,
+        capture_output=True, text=True, check=False,
     )  # fmt: skip
     found = set(told.stdout.split())
-    return {name for name, either in searched.items() if either & found} | {n for n in names if n.startswith("NCCL_")}
+    return {name for name, either in searched.items() if either & found} | {
+        n for n in names if n.startswith("NCCL_")
+    }
 
 
 @pytest.mark.parametrize("case", ci_cases(), ids=lambda case: case.name)
@@ -205,7 +212,7 @@ def test_jobs_start_dry(case: Case, tmp_path: Path) -> None:
 def _tastemaker(*arguments: str, home: Path) -> subprocess.CompletedProcess[str]:
     program = Path(sys.executable).with_name("tastemaker")
     environment = {**os.environ, "TASTEMAKER_HOME": str(home / "home")}
-    return subprocess.run([program, *arguments], capture_output=True, text=True, env=environment)
+    return subprocess.run([program, *arguments], capture_output=True, text=True, check=False, env=environment)
 
 
 @pytest.mark.filterwarnings("ignore")  # of Ray's own modules
@@ -237,7 +244,7 @@ def test_scripts_are_shell(tmp_path: Path) -> None:
     }
     assert texts
     for owner, name, text in texts:
-        told = subprocess.run(["sh", "-n"], input=text, capture_output=True, text=True)
+        told = subprocess.run(["sh", "-n"], input=text, capture_output=True, text=True, check=False)
         assert told.returncode == 0, f"{owner} {name}: {told.stderr}"
     assert all("set -e" in text for _, _, text in texts)
 
@@ -248,5 +255,7 @@ def test_scripts_that_run_are_mounted() -> None:
         for place in places(objects):
             command = place.container.get("command") or []
             if command[:1] == ["sh"] and command[1:2] != ["-c"]:
-                assert command[1] in mounted_files(place, objects), f"{case.name}: {place.where}: {command[1]}"
+                assert command[1] in mounted_files(place, objects), (
+                    f"{case.name}: {place.where}: {command[1]}"
+                )
         assert [*pods(objects)]

@@ -7,9 +7,19 @@ import os
 
 import pytest
 import yaml
-
 from chart.objects import name_of, pods
-from chart.rendering import CHART, NUM_COMBINATIONS, ROOT, Case, ci_cases, helm, objects_of, random_cases, template, values_of
+from chart.rendering import (
+    CHART,
+    NUM_COMBINATIONS,
+    ROOT,
+    Case,
+    ci_cases,
+    helm,
+    objects_of,
+    random_cases,
+    template,
+    values_of,
+)
 
 GOLDEN = ROOT / "tests" / "golden" / "chart"
 FEATURES = {"minimal", "external", "gpu", "ha", "air-gapped"}
@@ -28,7 +38,9 @@ def test_each_feature_has_a_ci_file() -> None:
 @pytest.mark.parametrize("case", ci_cases(), ids=lambda case: case.name)
 def test_an_upgrade_without_a_change_restarts_nothing(case: Case) -> None:
     again = [o for o in yaml.safe_load_all(template(values_of(case)).stdout) if o]
-    assert [o for o in again if o["kind"] != "Secret"] == [o for o in objects_of(case) if o["kind"] != "Secret"]
+    assert [o for o in again if o["kind"] != "Secret"] == [
+        o for o in objects_of(case) if o["kind"] != "Secret"
+    ]
 
 
 def test_random_combinations_differ() -> None:

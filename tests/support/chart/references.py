@@ -132,11 +132,10 @@ class References:
         spec = item.get("spec") or {}
         match item["kind"]:
             case "Deployment" | "StatefulSet":
-                labels = spec["template"]["metadata"]["labels"]
-                if not selects(spec["selector"]["matchLabels"], labels):
+                if not selects(spec["selector"]["matchLabels"], spec["template"]["metadata"]["labels"]):
                     yield "its selector does not match its pods"
-                if item["kind"] == "StatefulSet" and not self.is_there("Service", spec["serviceName"]):
-                    yield f"no Service {spec['serviceName']}"
+                services = [spec["serviceName"]] if "serviceName" in spec else []
+                yield from self._named_ones([{"kind": "Service", "name": name} for name in services])
             case "Service":
                 yield from self._selected(
                     spec.get("selector") or {}, [p["targetPort"] for p in spec["ports"]]
@@ -145,23 +144,19 @@ class References:
                 ports = [e["port"] for e in spec.get("podMetricsEndpoints") or []]
                 yield from self._selected(spec["selector"].get("matchLabels") or {}, ports)
             case "HorizontalPodAutoscaler":
-                target = spec["scaleTargetRef"]
-                if not self.is_there(target["kind"], target["name"]):
-                    yield f"no {target['kind']} {target['name']}"
+                yield from self._named_ones([spec["scaleTargetRef"]])
             case "RoleBinding":
-                for kind, name in [
-                    (item["roleRef"]["kind"], item["roleRef"]["name"]),
-                    *((s["kind"], s["name"]) for s in item["subjects"]),
-                ]:
-                    if not self.is_there(kind, name):
-                        yield f"no {kind} {name}"
+                yield from self._named_ones([item["roleRef"], *item["subjects"]])
             case "Ingress" | "HTTPRoute":
                 yield from self._routes(item)
             case "ConfigMap":
-                for text in (item.get("data") or {}).values():
-                    yield from (
-                        self._hosts(text) if "/dashboards" not in text and '"panels"' not in text else ()
-                    )
+                settings = [text for key, text in (item.get("data") or {}).items() if key == "config.yaml"]
+                yield from (problem for text in settings for problem in self._hosts(text))
+
+    def _named_ones(self, named: list[dict[str, str]]) -> Iterator[str]:
+        for told in named:
+            if not self.is_there(told["kind"], told["name"]):
+                yield f"no {told['kind']} {told['name']}"
 
     def _selected(self, selector: dict[str, str], ports: list[Any]) -> Iterator[str]:
         chosen = [pod for pod in self.pods if selects(selector, pod.labels)]

@@ -82,7 +82,8 @@ def values_of(case: Case) -> Values:
 
 def helm(*arguments: str, stdin: str = "") -> subprocess.CompletedProcess[str]:
     """Runs helm; its output, whether it failed or not."""
-    return subprocess.run([TOOLS / "helm", *arguments], input=stdin, capture_output=True, text=True)
+    command = [TOOLS / "helm", *arguments]
+    return subprocess.run(command, input=stdin, capture_output=True, text=True, check=False)
 
 
 @functools.cache
@@ -93,9 +94,9 @@ def rendered(case: Case) -> str:
     return answer.stdout
 
 
-def template(values: Values) -> subprocess.CompletedProcess[str]:
+def template(values: Values, kubernetes: str = "1.35.0") -> subprocess.CompletedProcess[str]:
     """Renders with these values, read from stdin."""
-    place = ("--namespace", NAMESPACE, "--kube-version", "1.35.0")
+    place = ("--namespace", NAMESPACE, "--kube-version", kubernetes)
     return helm("template", RELEASE, str(CHART), *place, "--values", "-", stdin=yaml.safe_dump(values))
 
 
