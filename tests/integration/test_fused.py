@@ -1,6 +1,7 @@
 """A fused gateway's stages beside those of a spread graph: the same versions, calls and answers."""
 
 import asyncio
+import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
@@ -9,6 +10,7 @@ import pytest
 from tagged import NUM_ITEMS, write_bundle
 
 from tastemaker.bundle.store import BundleStore
+from tastemaker.config import ServingSettings
 from tastemaker.registry.live import LiveAliases, LiveVersion
 from tastemaker.types import Candidates, Query
 from tastemaker_services.calls import Send, StageCalls, StageError
@@ -18,6 +20,13 @@ from tastemaker_services.replicas import Ranker, Reranker, Retriever
 
 SECONDS = 30.0
 COLUMNS = ("item_index", "score", "source_mask", "source_score_KS", "features_KF", "propensity")
+
+
+@pytest.fixture
+def state(state: Any) -> Any:
+    """Sources have all the time that they take: answers are compared that have them all."""
+    patient = state.settings.model_copy(update={"serving": ServingSettings(source_ms=1000 * SECONDS)})
+    return dataclasses.replace(state, settings=patient)
 
 
 @pytest.fixture

@@ -168,7 +168,7 @@ def test_candidates_of_a_request_have_the_slots_that_were_logged(home: Home, tmp
 
 
 def test_a_recipe_that_learns_from_positions_needs_some_of_what_was_left(home: Home, tmp_path: Path) -> None:
-    message = r"left, for ranker\.model\.position, is 'none in {} impressions', must be at least 1: import"
+    message = r"left, for ranker\.model\.position or click_weights\.position, is 'none in {} impressions', must be at least 1: import"
     imported(home, tmp_path, shown=True)
     with pytest.raises(DataError, match=message.format(39)):
         steps(home, **POSITION)
