@@ -29,7 +29,7 @@ def main(
     reruns: Sequence[str] = (),
     target: str | None = None,
 ) -> None:
-    """Measures the parts that the command line asks for; a whole run leaves a page.
+    """Measures the parts that the command line asks for, and keeps each when it is done; a whole run leaves a page.
 
     Args:
         name: Of the files that are written.
@@ -40,18 +40,19 @@ def main(
         target: Of `make`; unset, bench-NAME.
     """
     asked, began = _options(about, parts), time.monotonic()
-    found = []
+    found: dict[str, Part] = {}
     for part in asked.parts:
         print(part, flush=True)
-        found.append(parts[part](_effort(quick=asked.quick)))
-    result = circumstances() | {
-        "quick": asked.quick,
-        "minutes": (time.monotonic() - began) / 60,
-        "reruns": list(reruns),
-        "parts": {part: asdict(measured) for part, measured in zip(asked.parts, found, strict=True)},
-        "targets": [target for part in found for target in part.targets],
-    }
-    text = _page(target or f"bench-{name}", title, result, found)
+        found[part] = parts[part](_effort(quick=asked.quick))
+        result = circumstances() | {
+            "quick": asked.quick,
+            "minutes": (time.monotonic() - began) / 60,
+            "reruns": list(reruns),
+            "parts": {key: asdict(measured) for key, measured in found.items()},
+            "targets": [target for measured in found.values() for target in measured.targets],
+        }
+        save(name, result, None)
+    text = _page(target or f"bench-{name}", title, result, list(found.values()))
     save(name, result, None if asked.quick or asked.only else text)
     print(text)
 
@@ -72,9 +73,14 @@ def save(name: str, result: Mapping[str, Any], page: str | None) -> None:
     """Writes the JSON and, where there is one, the page."""
     out = ROOT / "benchmarks" / "out"
     out.mkdir(exist_ok=True)
-    (out / f"{name}.json").write_text(json.dumps(result, indent=2) + "\n")
+    (out / f"{name}.json").write_text(json.dumps(result, indent=2, default=_plain) + "\n")
     if page is not None:
         (ROOT / "docs" / "results" / f"{result['date']}-{name}.md").write_text(page)
+
+
+def _plain(value: Any) -> Any:
+    """A NumPy scalar as Python's own."""
+    return value.item()
 
 
 def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:

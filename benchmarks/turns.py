@@ -29,6 +29,7 @@ class Part:
     figures: dict[str, Any] = field(default_factory=dict)
 
     def target(self, name: str, value: float, target: float, better: str) -> None:
+        value = float(value)
         met = value >= target if better == "higher" else value <= target
         self.targets.append({"name": name, "value": value, "target": target, "better": better, "met": met})
 
