@@ -30,6 +30,21 @@ def _object(**properties: Any) -> dict[str, Any]:
     return {"type": "object", "additionalProperties": False, "properties": properties}
 
 
+_RESOURCES = {
+    "type": "object",
+    "propertyNames": {"pattern": "^(cpu|memory|ephemeral-storage|hugepages-.+|.+/.+)$"},
+    "additionalProperties": _QUANTITY,
+}
+_SET_BY_THE_CHART = {
+    "GatewaySettings": ("host", "admin_host"),
+    "ExporterSettings": ("host",),
+    "RaySettings": ("address",),
+    "RegistrySettings": ("tracking_uri",),
+    "StorageSettings": ("url",),
+    "StateSettings": ("url", "cache_url", "password"),
+}
+"""Settings of Tastemaker that follow from other values, or that a ConfigMap must not hold."""
+
 KINDS: dict[str, dict[str, Any]] = {
     "int": {"type": "integer", "minimum": 0},
     "quantity": _QUANTITY,
@@ -50,8 +65,8 @@ KINDS: dict[str, dict[str, Any]] = {
         digest={"type": "string", "pattern": "^(sha256:[0-9a-f]{64})?$"},
     ),
     "resources": _object(
-        requests={"type": "object", "additionalProperties": _QUANTITY},
-        limits={"type": "object", "additionalProperties": _QUANTITY},
+        requests=_RESOURCES,
+        limits=_RESOURCES,
     )
     | {"required": ["requests", "limits"]},
 }
@@ -145,10 +160,12 @@ def _schema_of(value: Value, settings: dict[str, Any]) -> dict[str, Any]:
 
 
 def _settings_schema() -> dict[str, Any]:
-    """Tastemaker's own, but for what the chart sets (home) and what may not lie in a ConfigMap (the password)."""
+    """Tastemaker's own, but for what the chart sets itself."""
     schema: dict[str, Any] = _without_titles(Settings.model_json_schema())
     del schema["properties"]["home"]
-    del schema["$defs"]["StateSettings"]["properties"]["password"]
+    for name, keys in _SET_BY_THE_CHART.items():
+        for key in keys:
+            del schema["$defs"][name]["properties"][key]
     return schema
 
 

@@ -38,6 +38,18 @@ BY_THE_SCHEMA: list[tuple[dict[str, Any], str]] = [
         {"config": {"logging": {"format": "xml"}}},
         "'/config/logging/format': value must be one of 'text', 'json'",
     ),
+    (
+        {"config": {"gateway": {"host": "127.0.0.1"}}},
+        "'/config/gateway': additional properties 'host' not allowed",
+    ),
+    (
+        {"config": {"ray": {"address": "ray://elsewhere"}}},
+        "'/config/ray': additional properties 'address' not allowed",
+    ),
+    (
+        {"serving": {"workers": {"resources": {"requests": {"cpus": 1}}}}},
+        "'cpus' does not match pattern",
+    ),
     ({"config": {"home": "/other"}}, "'/config': additional properties 'home' not allowed"),
     (
         {"config": {"state": {"password": "x"}}},
