@@ -84,6 +84,8 @@ def test_exposure_of_a_home_without_import_is_left_out(state: Any, tmp_path: Pat
     write_days(empty / "decisions" / state.keys.catalogue, decision_table([decision("r", "u", "a", 0)]))
     settings = state.settings
     HomeGauges(settings, empty, state.client, state.client).tell_exposure(START_MS + 1000)
+    told = [sample.labels["catalogue"] for metric in telemetry.QUALITY.collect() for sample in metric.samples]
+    assert state.keys.catalogue not in told
 
 
 def test_a_training_shows_while_it_runs(state: Any, home: Home, gauges: HomeGauges) -> None:
