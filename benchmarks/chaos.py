@@ -34,7 +34,7 @@ from serving_processes import running
 from serving_world import make_world
 from turns import Effort, Part
 
-from tastemaker.config import GatewaySettings
+from tastemaker.config_serving import GatewaySettings
 
 RATE: Final = 25.0
 SECONDS: Final = 30.0

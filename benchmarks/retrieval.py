@@ -19,7 +19,7 @@ import scipy.sparse as sp
 from report import circumstances, save, table, target_table
 from turns import Part
 
-from tastemaker.config import ServingSettings
+from tastemaker.config_serving import ServingSettings
 from tastemaker.index.building import build_index, fit_efforts
 from tastemaker.index.config import RECALL_AT, IndexConfig
 from tastemaker.index.faiss_index import FaissIndex

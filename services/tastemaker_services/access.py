@@ -6,7 +6,7 @@ import ipaddress
 from collections.abc import Sequence
 from typing import cast
 
-from tastemaker.config import ApiKey, GatewaySettings
+from tastemaker.config_serving import ApiKey, GatewaySettings
 from tastemaker.errors import ConfigError
 from tastemaker.types import ORIGINS, Origin
 from tastemaker_services.problems import Problem, invalid

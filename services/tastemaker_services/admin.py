@@ -14,7 +14,7 @@ from prometheus_client.metrics_core import Metric
 from prometheus_client.multiprocess import MultiProcessCollector
 
 from tastemaker import __version__
-from tastemaker.config import GatewaySettings
+from tastemaker.config_serving import GatewaySettings
 from tastemaker.errors import ServingError
 from tastemaker_services.api import create_api
 from tastemaker_services.gauges import forget_dead_gauges

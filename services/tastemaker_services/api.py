@@ -14,7 +14,7 @@ from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
 
 from tastemaker import __version__, telemetry
-from tastemaker.config import GatewaySettings
+from tastemaker.config_serving import GatewaySettings
 from tastemaker.errors import StateError
 from tastemaker.events.schema import Event, parse_events
 from tastemaker.types import MAX_ID_LENGTH, ORIGINS, Origin

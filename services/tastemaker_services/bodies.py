@@ -9,11 +9,11 @@ from fastapi import Request, Response
 from pydantic import ValidationError
 from starlette.requests import ClientDisconnect
 
-from tastemaker.config import Strict
 from tastemaker.errors import DataError
 from tastemaker.events.rows import Repeating, read_json
 from tastemaker.features.context import LOCAL_TIME, local_time_ms
 from tastemaker.features.places import CONTEXT_LOCATION, place_of
+from tastemaker.strict import Strict
 from tastemaker_services.problems import Problem, invalid, of_validation, printable
 
 SWITCHES: Final = frozenset({"paged", "personalise", "explain"})

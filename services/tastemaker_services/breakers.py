@@ -13,7 +13,7 @@ from enum import IntEnum
 from typing import Final, TypeVar
 
 from tastemaker import telemetry
-from tastemaker.config import BreakerSettings
+from tastemaker.config_serving import BreakerSettings
 from tastemaker.errors import StateError
 
 PARTS: Final = (

@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING, Any, Final
 from fastapi import FastAPI, Request, Response
 from pydantic import Field
 
-from tastemaker.config import Strict
 from tastemaker.errors import ConfigError, ExperimentError, TastemakerError, UnknownExperimentError
 from tastemaker.experiments.definition import Experiment
 from tastemaker.experiments.holdout import Holdout, HoldoutStore
 from tastemaker.experiments.store import ExperimentStore
 from tastemaker.state.keys import Keys
+from tastemaker.strict import Strict
 from tastemaker_services.access import Access
 from tastemaker_services.bodies import json_response, parse
 from tastemaker_services.problems import Problem, invalid

@@ -7,7 +7,8 @@ from typing import Any, Final
 
 from ray import serve
 
-from tastemaker.config import ReplicaSettings, Settings
+from tastemaker.config import Settings
+from tastemaker.config_serving import ReplicaSettings
 from tastemaker_services.ingress import GatewayReplica
 from tastemaker_services.replicas import Ranker, Reranker, Retriever
 

@@ -7,11 +7,12 @@ from fastapi import FastAPI, Request, Response
 from pydantic import BaseModel, Field
 
 from tastemaker import telemetry
-from tastemaker.config import GatewaySettings, Strict
+from tastemaker.config_serving import GatewaySettings
 from tastemaker.data.item_rows import Item, parse_items
 from tastemaker.errors import StateError
 from tastemaker.ids import Id
 from tastemaker.state.items import MOST_ITEMS, Written
+from tastemaker.strict import Strict
 from tastemaker_services.bodies import mapping, query, read_body, validate
 from tastemaker_services.openapi import body_schema, query_schema
 from tastemaker_services.problems import Problem, invalid

@@ -9,10 +9,10 @@ from fastapi import FastAPI, Request, Response
 from prometheus_client.metrics_core import Metric
 from pydantic import Field
 
-from tastemaker.config import Strict
 from tastemaker.errors import StateError, TastemakerError, UsageError
 from tastemaker.state import forced as state
 from tastemaker.state.keys import Keys
+from tastemaker.strict import Strict
 from tastemaker_services.access import Access
 from tastemaker_services.bodies import json_response, parse
 from tastemaker_services.breakers import State

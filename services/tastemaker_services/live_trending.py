@@ -7,7 +7,7 @@ import time
 import redis
 
 from tastemaker import telemetry
-from tastemaker.config import TrendingSettings
+from tastemaker.config_serving import TrendingSettings
 from tastemaker.errors import StateError
 from tastemaker.features.trending import Trending, read_trending
 from tastemaker.state.keys import Keys

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any, Final
 from fastapi import FastAPI, Request, Response
 from pydantic import Field
 
-from tastemaker.config import Strict
 from tastemaker.errors import RegistryError, TastemakerError, UsageError
 from tastemaker.promotion.record import Promotion, read_promotions
 from tastemaker.registry.history import AliasMove, all_live_at
 from tastemaker.registry.live import CHAMPION
+from tastemaker.strict import Strict
 from tastemaker_services.access import Access
 from tastemaker_services.bodies import json_response, parse, query
 from tastemaker_services.experiment_admin import caller_of

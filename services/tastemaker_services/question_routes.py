@@ -4,7 +4,7 @@ from typing import Any, Protocol, TypeVar
 
 from fastapi import FastAPI, Request, Response
 
-from tastemaker.config import GatewaySettings
+from tastemaker.config_serving import GatewaySettings
 from tastemaker.types import Origin
 from tastemaker_services.access import ORIGIN_HEADER, origin_of
 from tastemaker_services.bodies import check_context, parameters, parse, validate

@@ -4,8 +4,8 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, Field
 
-from tastemaker.config import Strict
 from tastemaker.ids import Id
+from tastemaker.strict import Strict
 from tastemaker_services.schema import MAX_EXCLUDE, Assigned, Filters, RecommendationRequest, Text
 
 MAX_TEXT = 1000

@@ -6,7 +6,7 @@ from typing import Any
 from fastapi import Response
 
 from tastemaker import telemetry
-from tastemaker.config import GatewaySettings
+from tastemaker.config_serving import GatewaySettings
 from tastemaker_services.access import Access
 from tastemaker_services.bodies import json_response
 from tastemaker_services.problems import Problem

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, TypeVar
 from uuid import uuid4
 
 from tastemaker import telemetry
-from tastemaker.config import BudgetSettings, Settings
+from tastemaker.config import Settings
+from tastemaker.config_serving import BudgetSettings
 from tastemaker.errors import StateError
 from tastemaker.state.forced import RUNGS
 from tastemaker.types import Candidates

@@ -7,8 +7,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, Field
 
-from tastemaker.config import Strict
 from tastemaker.ids import Id
+from tastemaker.strict import Strict
 from tastemaker.types import MAX_ID_LENGTH
 
 MAX_SESSION = 500

@@ -14,7 +14,7 @@ from typing import Final
 from uuid import uuid4
 
 from tastemaker import telemetry
-from tastemaker.config import ServingSettings
+from tastemaker.config_serving import ServingSettings
 from tastemaker.experiments.assigned import Assigned
 from tastemaker.experiments.decision_log import SHADOW_FAILED, Decision
 from tastemaker.types import Candidates, Origin, Query

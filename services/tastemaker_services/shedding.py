@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from tastemaker import telemetry
-from tastemaker.config import SheddingSettings
+from tastemaker.config_serving import SheddingSettings
 from tastemaker_services.problems import Problem
 from tastemaker_services.schema import Priority
 

@@ -7,9 +7,10 @@ from fastapi import FastAPI, Request, Response
 from pydantic import BaseModel, Field
 
 from tastemaker import telemetry
-from tastemaker.config import GatewaySettings, Strict
+from tastemaker.config_serving import GatewaySettings
 from tastemaker.errors import StateError
 from tastemaker.ids import Id
+from tastemaker.strict import Strict
 from tastemaker.users.profile import ProfileRow
 from tastemaker.users.rows import parse_users
 from tastemaker_services.bodies import mapping, parse, query, read_body, validate

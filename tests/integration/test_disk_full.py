@@ -15,7 +15,8 @@ from streams import event, make_consumer, records, send, until
 from tiny_disk import fill, tiny_disk
 from valkey_process import ValkeyProcess
 
-from tastemaker.config import GatewaySettings, Settings, StateSettings
+from tastemaker.config import Settings, StateSettings
+from tastemaker.config_serving import GatewaySettings
 from tastemaker.errors import DataError
 from tastemaker.events.archive import EVENT_SCHEMA, read_days
 from tastemaker.events.schema import Event

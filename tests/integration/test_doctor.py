@@ -10,7 +10,8 @@ import pytest
 
 from tastemaker import cli, context
 from tastemaker.bundle.store import BundleStore
-from tastemaker.config import ApiKey, GatewaySettings, Settings, StateSettings
+from tastemaker.config import Settings, StateSettings
+from tastemaker.config_serving import ApiKey, GatewaySettings
 from tastemaker.doctor import serving_checks, state_checks
 from tastemaker.doctor.examination import examine
 from tastemaker.doctor.finding import Finding, found_by, worst

@@ -8,7 +8,7 @@ from typing import Any
 import httpx
 import pytest
 
-from tastemaker.config import ApiKey, GatewaySettings
+from tastemaker.config_serving import ApiKey, GatewaySettings
 from tastemaker.state.connection import connect
 from tastemaker.state.keys import Keys
 from tastemaker_services.access import Access

@@ -10,7 +10,7 @@ import httpx
 import pytest
 from experiment_log import START_MS, decision, event, experiment
 
-from tastemaker.config import ApiKey, GatewaySettings
+from tastemaker.config_serving import ApiKey, GatewaySettings
 from tastemaker.events.archive import event_table, write_days
 from tastemaker.experiments.decision_log import decision_table
 from tastemaker.experiments.reporting.report import ExperimentReport

@@ -10,7 +10,7 @@ import pytest
 from tagged import NUM_ITEMS, write_bundle
 
 from tastemaker.bundle.store import BundleStore
-from tastemaker.config import ServingSettings
+from tastemaker.config_serving import ServingSettings
 from tastemaker.registry.live import LiveAliases, LiveVersion
 from tastemaker.types import Candidates, Query
 from tastemaker_services.calls import Send, StageCalls, StageError

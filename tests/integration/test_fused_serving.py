@@ -14,7 +14,8 @@ from tagged import items_table, write_bundle
 
 from tastemaker.bundle.reader import Bundle
 from tastemaker.bundle.store import BundleStore
-from tastemaker.config import CacheSettings, GatewaySettings, ServingSettings, Settings
+from tastemaker.config import Settings
+from tastemaker.config_serving import CacheSettings, GatewaySettings, ServingSettings
 from tastemaker.features.content import ContentConfig, ContentSpace
 from tastemaker.home import Home
 from tastemaker.registry.client import Registry

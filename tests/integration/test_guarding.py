@@ -7,7 +7,7 @@ import pytest
 from experiment_log import START_MS, decision, event, experiment
 
 from tastemaker import telemetry
-from tastemaker.config import ExperimentSettings
+from tastemaker.config_experiments import ExperimentSettings
 from tastemaker.errors import UsageError
 from tastemaker.events.archive import event_table, write_days
 from tastemaker.experiments.decision_log import decision_table

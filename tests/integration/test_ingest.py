@@ -16,7 +16,8 @@ import httpx
 import pytest
 from valkey_process import ValkeyProcess
 
-from tastemaker.config import GatewaySettings, Settings, StateSettings
+from tastemaker.config import Settings, StateSettings
+from tastemaker.config_serving import GatewaySettings
 from tastemaker.errors import StateError, StreamFullError
 from tastemaker.events.schema import Event
 from tastemaker.home import Home

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from gateway_process import Backend, listening
 
-from tastemaker.config import ApiKey, GatewaySettings
+from tastemaker.config_serving import ApiKey, GatewaySettings
 from tastemaker_services.problems import Problem
 
 ROOT = Path(__file__).resolve().parents[2]

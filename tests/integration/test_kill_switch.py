@@ -14,7 +14,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge
 from redis.asyncio import Redis as AsyncRedis
 
 from tastemaker import cli, context, telemetry
-from tastemaker.config import ApiKey, GatewaySettings
+from tastemaker.config_serving import ApiKey, GatewaySettings
 from tastemaker.errors import StateError, UsageError
 from tastemaker.state.connection import connect, connect_async
 from tastemaker.state.forced import RUNGS, Forced, force, read_forced, release

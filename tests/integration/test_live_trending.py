@@ -9,7 +9,7 @@ import redis
 from streams import event, make_consumer, send, until
 
 from tastemaker import telemetry
-from tastemaker.config import TrendingSettings
+from tastemaker.config_serving import TrendingSettings
 from tastemaker.features import trending as module
 from tastemaker.features.rankings import in_category, in_country
 from tastemaker.features.trending import TrendingRows, read_trending

@@ -9,7 +9,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from schemathesis.generation import GenerationMode
 
-from tastemaker.config import GatewaySettings
+from tastemaker.config_serving import GatewaySettings
 from tastemaker_services.admin import gateway_openapi
 
 pytestmark = pytest.mark.slow

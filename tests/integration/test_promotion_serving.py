@@ -10,7 +10,7 @@ from promotable import ITEM_IDS, write_bundle
 
 from tastemaker.bundle.reader import Bundle
 from tastemaker.bundle.store import BundleStore
-from tastemaker.config import CanaryGuardrail, CanarySettings, PromotionSettings
+from tastemaker.config_experiments import CanaryGuardrail, CanarySettings, PromotionSettings
 from tastemaker.events.archive import event_table, write_days
 from tastemaker.events.log import Entry
 from tastemaker.events.schema import Event

@@ -19,7 +19,8 @@ from tastemaker.bundle.manifest import BundleRef
 from tastemaker.bundle.reader import Bundle
 from tastemaker.bundle.store import BundleStore
 from tastemaker.bundle.tensor_file import file_parts
-from tastemaker.config import GatewaySettings, Settings
+from tastemaker.config import Settings
+from tastemaker.config_serving import GatewaySettings
 from tastemaker.errors import ExperimentError
 from tastemaker.home import Home
 from tastemaker.registry.client import Registry

@@ -10,7 +10,7 @@ from typing import Any
 
 import uvicorn
 
-from tastemaker.config import GatewaySettings
+from tastemaker.config_serving import GatewaySettings
 from tastemaker.events.schema import Event
 from tastemaker.state.items import Written
 from tastemaker_services.api import create_api

@@ -10,7 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from tastemaker.config import GatewaySettings, Settings, StateSettings
+from tastemaker.config import Settings, StateSettings
+from tastemaker.config_serving import GatewaySettings
 from tastemaker.errors import StateError
 from tastemaker.experiments.assigned import Assigned
 from tastemaker.experiments.assignment import Assignment

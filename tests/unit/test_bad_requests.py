@@ -14,7 +14,7 @@ from gateway_world import World, items
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tastemaker.config import GatewaySettings
+from tastemaker.config_serving import GatewaySettings
 from tastemaker.errors import ConfigError
 from tastemaker_services import bodies
 from tastemaker_services.bodies import MAX_BODY_BYTES

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tastemaker import telemetry
-from tastemaker.config import BreakerSettings
+from tastemaker.config_serving import BreakerSettings
 from tastemaker.errors import StateError
 from tastemaker_services.breakers import Breaker, Breakers, State
 

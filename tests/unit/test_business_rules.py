@@ -12,7 +12,6 @@ from records import NOW_MS
 from tagged import NUM_ITEMS, open_bundle
 
 from tastemaker.bundle.store import BundleStore
-from tastemaker.config import Strict
 from tastemaker.data.item_rows import Item, table_of
 from tastemaker.errors import ConfigError
 from tastemaker.features.traits import ItemTraits
@@ -25,6 +24,7 @@ from tastemaker.stages.policy import StagePolicy, hard_rules_of, policy_of
 from tastemaker.stages.rerankers.config import RerankingConfig
 from tastemaker.stages.rerankers.pinning import pinned
 from tastemaker.state.items import ItemChanges
+from tastemaker.strict import Strict
 from tastemaker.types import Candidates, Query
 from tastemaker_services.pins import Pin as Pinned
 

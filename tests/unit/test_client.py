@@ -36,7 +36,7 @@ from tastemaker.client import (
 from tastemaker.client.errors import AnswerError, answer_error
 from tastemaker.client.questions import batches
 from tastemaker.client.retries import Attempts
-from tastemaker.config import ApiKey, GatewaySettings
+from tastemaker.config_serving import ApiKey, GatewaySettings
 from tastemaker.errors import ConfigError, TastemakerError
 from tastemaker.events.schema import Event as GatewayEvent
 from tastemaker_services.problems import Problem

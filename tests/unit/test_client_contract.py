@@ -17,7 +17,7 @@ from tastemaker.client import (
     RuleOptions,
     SearchOptions,
 )
-from tastemaker.config import GatewaySettings
+from tastemaker.config_serving import GatewaySettings
 from tastemaker_services.admin import gateway_openapi
 
 LEFT_OUT = {

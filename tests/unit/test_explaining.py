@@ -10,7 +10,7 @@ from piped_world import ITEMS, PipedWorld
 from tagged import open_bundle
 
 from tastemaker.bundle.store import BundleStore
-from tastemaker.config import SheddingSettings
+from tastemaker.config_serving import SheddingSettings
 from tastemaker.users.profile import Profile
 from tastemaker_services.details import telling_features
 from tastemaker_services.explaining import Explainer

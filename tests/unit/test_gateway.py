@@ -9,7 +9,7 @@ import pytest
 from gateway_world import NUM_ITEMS, World, items, make_face, variant
 
 from tastemaker import telemetry
-from tastemaker.config import BudgetSettings
+from tastemaker.config_serving import BudgetSettings
 from tastemaker.errors import StateError
 from tastemaker.experiments.decision_log import Decision, decode_decision, encode_decision
 from tastemaker.types import Candidates, Query

@@ -7,7 +7,7 @@ from typing import Any
 import httpx
 import pytest
 
-from tastemaker.config import ApiKey, GatewaySettings
+from tastemaker.config_serving import ApiKey, GatewaySettings
 from tastemaker.errors import ConfigError, StateError
 from tastemaker.events.schema import Event
 from tastemaker_services.access import check_exposure

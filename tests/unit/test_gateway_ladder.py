@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from virtual_time import virtual_time
 
 from tastemaker import telemetry
-from tastemaker.config import BreakerSettings, SheddingSettings
+from tastemaker.config_serving import BreakerSettings, SheddingSettings
 from tastemaker.errors import StateError
 from tastemaker.experiments.eligibility import Subject
 from tastemaker.features.trending import Ranked, Trending

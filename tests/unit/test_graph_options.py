@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from tastemaker.config import ReplicaSettings, ServingSettings, Settings
+from tastemaker.config import Settings
+from tastemaker.config_serving import ReplicaSettings, ServingSettings
 from tastemaker.errors import ConfigError
 from tastemaker_services.calls import StageCalls, StageError
 

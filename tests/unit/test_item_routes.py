@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tastemaker.config import ApiKey, GatewaySettings
+from tastemaker.config_serving import ApiKey, GatewaySettings
 from tastemaker.data.item_rows import MAX_DIM, MAX_ROW_BYTES, Item, parse_items, table_of
 from tastemaker.errors import StateError
 from tastemaker.state.items import Written

@@ -13,8 +13,18 @@ ROOT = Path(__file__).resolve().parents[2]
 ROOTS = {"platform": "tastemaker", "training": "tastemaker_training", "services": "tastemaker_services"}
 # Lowest first. A part may import those before it and its own.
 LAYERS = [
-    {"errors", "types", "ids"},
-    {"config", "config_sources", "home", "logs", "redaction", "telemetry", "terminal"},
+    {"errors", "types", "ids", "strict"},
+    {
+        "config",
+        "config_experiments",
+        "config_serving",
+        "config_sources",
+        "home",
+        "logs",
+        "redaction",
+        "telemetry",
+        "terminal",
+    },
     {"context", "runtime", "client"},
     {"state"},
     {"events"},

@@ -11,7 +11,8 @@ from promotable import BASE, write_bundle
 from tastemaker import context
 from tastemaker.bundle.store import BundleStore
 from tastemaker.cli import invoke
-from tastemaker.config import PromotionSettings, Settings
+from tastemaker.config import Settings
+from tastemaker.config_experiments import PromotionSettings
 from tastemaker.errors import GateRefusedError, RegistryError, TastemakerError, UsageError
 from tastemaker.home import Home
 from tastemaker.promotion.gate import GateResult

@@ -7,7 +7,8 @@ from small import movielens_folder
 
 from tastemaker.bundle.reader import Bundle
 from tastemaker.bundle.store import BundleStore
-from tastemaker.config import PromotionSettings, Settings
+from tastemaker.config import Settings
+from tastemaker.config_experiments import PromotionSettings
 from tastemaker.data.importers import import_events, save_import
 from tastemaker.data.log import read_log
 from tastemaker.home import Home

@@ -9,7 +9,8 @@ import pytest
 from fastapi import FastAPI
 
 from tastemaker.bundle.manifest import BundleRef
-from tastemaker.config import ApiKey, Settings
+from tastemaker.config import Settings
+from tastemaker.config_serving import ApiKey
 from tastemaker.home import Home
 from tastemaker.promotion.gate import GateResult
 from tastemaker.promotion.record import Promotion, save_gate, save_state

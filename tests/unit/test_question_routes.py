@@ -7,7 +7,7 @@ from typing import Any
 import httpx
 import pytest
 
-from tastemaker.config import ApiKey, GatewaySettings
+from tastemaker.config_serving import ApiKey, GatewaySettings
 from tastemaker_services.api import create_api
 from tastemaker_services.question_schema import MAX_TEXT, ExplainRequest, SearchRequest, SimilarRequest
 from tastemaker_services.schema import Filters, RecommendationRequest

@@ -11,7 +11,7 @@ import pytest
 from gateway_world import World, candidates, items, make_face
 
 from tastemaker import telemetry
-from tastemaker.config import ServingSettings
+from tastemaker.config_serving import ServingSettings
 from tastemaker.errors import ExperimentError
 from tastemaker.events.archive import write_days
 from tastemaker.events.attribution import Logged, Rule, attribute

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tastemaker import telemetry
-from tastemaker.config import SheddingSettings
+from tastemaker.config_serving import SheddingSettings
 from tastemaker_services.loop_lag import LoopLag
 from tastemaker_services.problems import Problem
 from tastemaker_services.schema import Priority

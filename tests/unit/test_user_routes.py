@@ -9,7 +9,7 @@ import httpx
 import pytest
 from fastapi import FastAPI
 
-from tastemaker.config import ApiKey, GatewaySettings
+from tastemaker.config_serving import ApiKey, GatewaySettings
 from tastemaker.errors import StateError
 from tastemaker.users.profile import ProfileRow
 from tastemaker_services.problems import Problem

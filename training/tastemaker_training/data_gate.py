@@ -11,7 +11,7 @@ import numpy as np
 from pydantic import Field
 from scipy.special import chdtri
 
-from tastemaker.config import Strict
+from tastemaker.strict import Strict
 from tastemaker.terminal import print_table
 from tastemaker_training.data_profile import DataProfile
 

@@ -11,9 +11,9 @@ import numpy as np
 import pyarrow.compute
 from pydantic import Field
 
-from tastemaker.config import Strict
 from tastemaker.data.schema import POSITIVE_KINDS, Column, Dataset
 from tastemaker.errors import DataError
+from tastemaker.strict import Strict
 from tastemaker.types import Int64
 
 pc: Any = pyarrow.compute  # its stubs know neither list arrays nor chunked ones

@@ -5,11 +5,11 @@ from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
-from tastemaker.config import Strict
 from tastemaker.errors import TrainingError
 from tastemaker.features.negatives import NegativesConfig
 from tastemaker.features.ranking_data import Target
 from tastemaker.models.ranking_losses import LossKind
+from tastemaker.strict import Strict
 from tastemaker_training.stream import StreamConfig
 
 Placement = Literal["table_wise", "row_wise", "column_wise", "data_parallel"]

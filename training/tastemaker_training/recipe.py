@@ -13,7 +13,6 @@ from typing import Any, Final, Literal, Self
 import yaml
 from pydantic import Field, model_validator
 
-from tastemaker.config import Strict
 from tastemaker.config_sources import read_yaml
 from tastemaker.errors import ConfigError, UsageError
 from tastemaker.features.content import ContentConfig
@@ -26,6 +25,7 @@ from tastemaker.models.layers import ExpertsConfig
 from tastemaker.models.popular_groups import GroupsConfig
 from tastemaker.models.two_tower import TwoTowerConfig
 from tastemaker.stages.pipeline import PipelineConfig
+from tastemaker.strict import Strict
 from tastemaker_training.data_gate import DataGateConfig
 from tastemaker_training.fit_config import RankerFitConfig, TwoTowerFitConfig
 from tastemaker_training.search_space import Space, TuneConfig, split_spaces, with_values

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from pydantic import Field
 
-from tastemaker.config import Strict
 from tastemaker.errors import ConfigError
+from tastemaker.strict import Strict
 
 if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution

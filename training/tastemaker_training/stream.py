@@ -19,8 +19,8 @@ import numpy as np
 import pyarrow as pa
 from pydantic import Field
 
-from tastemaker.config import Strict
 from tastemaker.errors import DataError, UsageError
+from tastemaker.strict import Strict
 from tastemaker.types import Int64
 from tastemaker_training.row_groups import RowGroupReader, RowGroups
 

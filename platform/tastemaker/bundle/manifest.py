@@ -10,9 +10,9 @@ from typing import Any
 
 from pydantic import Field, ValidationError
 
-from tastemaker.config import Strict
 from tastemaker.errors import BundleError, CompatibilityError, IntegrityError
 from tastemaker.index.config import IndexConfig, IndexKind, MeasuredIndex
+from tastemaker.strict import Strict
 
 SCHEMA_VERSION = 1
 READABLE_SCHEMAS = frozenset({1})

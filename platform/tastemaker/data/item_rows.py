@@ -10,10 +10,10 @@ from typing import Annotated, Any, Final, NamedTuple
 import pyarrow as pa
 from pydantic import Field, ValidationError
 
-from tastemaker.config import Strict
 from tastemaker.data.schema import ITEM_DETAILS, Column, items_schema
 from tastemaker.events.row_faults import id_of, shape_fault, value_fault
 from tastemaker.ids import Id
+from tastemaker.strict import Strict
 from tastemaker.types import MAX_ID_LENGTH
 
 MAX_TEXT: Final = 20_000

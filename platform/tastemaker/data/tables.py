@@ -13,10 +13,10 @@ import pyarrow.csv as pv
 import pyarrow.parquet as pq
 from pydantic import Field
 
-from tastemaker.config import Strict
 from tastemaker.data.schema import ITEM_DETAILS, Column, items_schema
 from tastemaker.data.validation import BadRow, RawEvents, row_numbers
 from tastemaker.errors import DataError
+from tastemaker.strict import Strict
 
 MAPPING_MEND = "name the right columns in the mapping"
 _NUMBERS = {

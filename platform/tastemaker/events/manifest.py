@@ -14,9 +14,9 @@ from typing import Final
 from filelock import FileLock, Timeout
 from pydantic import Field, ValidationError
 
-from tastemaker.config import Strict
 from tastemaker.errors import DataError, UsageError
 from tastemaker.home import write_bytes
+from tastemaker.strict import Strict
 
 SCHEMA: Final = 1
 

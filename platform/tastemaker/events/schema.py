@@ -5,9 +5,9 @@ from typing import Annotated, Any, NamedTuple
 
 from pydantic import Field, ValidationError
 
-from tastemaker.config import Strict
 from tastemaker.events.row_faults import id_of, shape_fault, value_fault
 from tastemaker.ids import Id
+from tastemaker.strict import Strict
 from tastemaker.types import MAX_ID_LENGTH, MAX_LOGGED_POSITION, ORIGINS, EventKind, Origin
 
 FUTURE_LIMIT_MS = 5 * 60_000

@@ -10,13 +10,13 @@ from typing import Annotated, Literal, Protocol
 
 from pydantic import Field
 
-from tastemaker.config import Strict
 from tastemaker.experiments.policies.arms import Arm
 from tastemaker.experiments.policies.context import ContextFeature, active_places
 from tastemaker.experiments.policies.greedy import epsilon_greedy_weights
 from tastemaker.experiments.policies.linear import LinearPosterior
 from tastemaker.experiments.policies.thompson import beta_weights, normal_weights
 from tastemaker.experiments.policies.ucb import ucb1_weights
+from tastemaker.strict import Strict
 
 
 class Fixed(Strict):

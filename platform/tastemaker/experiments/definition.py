@@ -6,11 +6,11 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import AwareDatetime, Field, model_validator
 
-from tastemaker.config import Strict
 from tastemaker.errors import ExperimentError
 from tastemaker.experiments.allocation import Allocation, Fixed, Thompson, problem
 from tastemaker.experiments.eligibility import Eligibility, UnitKind
 from tastemaker.experiments.layers import SLOTS, WHOLE, Ranges, num_slots
+from tastemaker.strict import Strict
 from tastemaker.types import Origin
 
 __all__ = [

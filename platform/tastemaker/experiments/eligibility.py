@@ -9,8 +9,8 @@ from typing import Final, Literal, Self
 
 from pydantic import Field, model_validator
 
-from tastemaker.config import Strict
 from tastemaker.features.context import LOCAL_TIME, local_time_ms
+from tastemaker.strict import Strict
 
 UnitKind = Literal["user", "visitor", "session"]
 AGE: Final = "age"

@@ -5,8 +5,8 @@ from typing import Any, Final, Literal
 
 from pydantic import Field
 
-from tastemaker.config import Strict
 from tastemaker.experiments.definition import Experiment
+from tastemaker.strict import Strict
 
 _RAMPED: Final = {"traffic", "ramp", "course"}
 Action = Literal["create", "start", "stop", "ramp", "edit", "delete", "holdout"]

@@ -6,13 +6,13 @@ from typing import Any
 import redis
 from pydantic import Field
 
-from tastemaker.config import Strict
 from tastemaker.errors import ExperimentError
 from tastemaker.experiments.history import Change
 from tastemaker.experiments.layers import held_out
 from tastemaker.experiments.store import LOCAL, TIME_SCRIPT, ExperimentStore, ms_of
 from tastemaker.state.connection import state_errors
 from tastemaker.state.keys import Keys
+from tastemaker.strict import Strict
 
 HISTORY = ":holdout"
 """Stands for a name of an experiment, which has no colon."""

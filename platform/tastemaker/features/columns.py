@@ -14,12 +14,12 @@ import pyarrow as pa
 import pyarrow.compute
 from pydantic import Field
 
-from tastemaker.config import Strict
 from tastemaker.data.schema import Column
 from tastemaker.features.ragged import ranges
 from tastemaker.features.ranking_batch import Bag
 from tastemaker.features.recency import recency_weights
 from tastemaker.features.rows import placed, spliced
+from tastemaker.strict import Strict
 from tastemaker.types import Float32, Int32, Int64
 
 pc: Any = pyarrow.compute  # its stubs know neither list arrays nor chunked ones

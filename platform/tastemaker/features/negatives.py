@@ -22,9 +22,9 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import Field, model_validator
 
-from tastemaker.config import Strict
 from tastemaker.errors import DataError
 from tastemaker.features.rejected import Rejected
+from tastemaker.strict import Strict
 from tastemaker.types import Float32, Float64, Int32, Int64
 
 SHARED = -1

@@ -5,9 +5,9 @@ from typing import Final
 
 from pydantic import Field
 
-from tastemaker.config import Strict
 from tastemaker.features.request_features import CROSSES, DISTANCE, chosen
 from tastemaker.features.views import VIEWS
+from tastemaker.strict import Strict
 
 _OF_CROSSES: Final[Mapping[str, tuple[str, ...]]] = {
     **dict.fromkeys(("taste_weight", "taste_share", "taste_strongest", "novelty"), ("user_taste", "item_attributes")),

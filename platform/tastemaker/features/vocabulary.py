@@ -13,8 +13,8 @@ import numpy.typing as npt
 import pandas as pd
 from pydantic import Field, model_validator
 
-from tastemaker.config import Strict
 from tastemaker.errors import CompatibilityError, DataError
+from tastemaker.strict import Strict
 from tastemaker.types import Bool, Int64, Strings
 
 Ids = Sequence[str] | Sequence[int] | Strings | npt.NDArray[np.integer]

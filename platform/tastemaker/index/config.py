@@ -5,8 +5,8 @@ from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
-from tastemaker.config import Strict
 from tastemaker.errors import ConfigError
+from tastemaker.strict import Strict
 
 IndexKind = Literal["auto", "flat", "hnsw", "ivf-flat", "ivf-pq"]
 """`auto` is one of the others, by the number of items."""

@@ -13,9 +13,9 @@ import numpy as np
 import scipy.sparse as sp
 from pydantic import Field
 
-from tastemaker.config import Strict
 from tastemaker.errors import CompatibilityError, MissingExtraError
 from tastemaker.features.recency import recency_weights
+from tastemaker.strict import Strict
 from tastemaker.types import Float32, Int32
 
 _BLOCK_ROWS = 65_536

@@ -9,9 +9,9 @@ from typing import Any, Self
 import numpy as np
 from pydantic import Field
 
-from tastemaker.config import Strict
 from tastemaker.errors import DataError
 from tastemaker.features.ranking_data import CLICK, Target
+from tastemaker.strict import Strict
 from tastemaker.types import Float32
 
 _MAX_STEPS = 100

@@ -18,13 +18,13 @@ import torch
 from pydantic import Field, field_validator
 from torch import Tensor, nn
 
-from tastemaker.config import Strict
 from tastemaker.errors import CompatibilityError
 from tastemaker.features.context import NUM_ROWS, ContextTable, query_feature
 from tastemaker.features.ranking_batch import POSITION
 from tastemaker.features.ranking_data import CLICK, Target
 from tastemaker.models.layers import Experts, ExpertsConfig, mlp
 from tastemaker.models.tables import Jagged, PlainTables, Tables, TableSpec
+from tastemaker.strict import Strict
 from tastemaker.types import Float32
 
 MAX_POSITION = 50

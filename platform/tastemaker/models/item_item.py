@@ -16,10 +16,10 @@ import scipy.linalg
 import scipy.sparse as sp
 from pydantic import Field
 
-from tastemaker.config import Strict
 from tastemaker.errors import CompatibilityError, MissingExtraError
 from tastemaker.features.ragged import ranges
 from tastemaker.features.recency import recency_weights
+from tastemaker.strict import Strict
 from tastemaker.types import Float32, Int32
 
 _BLOCK_ROWS = 1024

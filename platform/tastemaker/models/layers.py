@@ -11,7 +11,7 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional
 
-from tastemaker.config import Strict
+from tastemaker.strict import Strict
 
 
 class ExpertsConfig(Strict):

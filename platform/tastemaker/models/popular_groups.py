@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import numpy as np
 from pydantic import Field
 
-from tastemaker.config import Strict
+from tastemaker.strict import Strict
 from tastemaker.types import Float32, Int32, Int64
 
 

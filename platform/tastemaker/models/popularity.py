@@ -13,10 +13,10 @@ from typing import Any, Final, Self
 import numpy as np
 from pydantic import Field
 
-from tastemaker.config import Strict
 from tastemaker.errors import CompatibilityError
 from tastemaker.features.context import HOURS, hours_of
 from tastemaker.models.segments import Segments
+from tastemaker.strict import Strict
 from tastemaker.types import Float32, Float64, Int32, Int64
 
 _DAY_MS = 86_400_000.0

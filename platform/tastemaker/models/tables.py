@@ -18,8 +18,8 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional
 
-from tastemaker.config import Strict
 from tastemaker.features.ranking_batch import Bag
+from tastemaker.strict import Strict
 
 
 @dataclass(frozen=True, slots=True)

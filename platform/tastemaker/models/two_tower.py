@@ -17,7 +17,6 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional
 
-from tastemaker.config import Strict
 from tastemaker.errors import CompatibilityError
 from tastemaker.features.columns import (
     HISTORY,
@@ -37,6 +36,7 @@ from tastemaker.features.context import (
 )
 from tastemaker.features.ranking_batch import Bag
 from tastemaker.models.tables import Jagged, PlainTables, Tables, TableSpec, jagged
+from tastemaker.strict import Strict
 from tastemaker.types import Float32, Int32, Int64, Query
 
 ITEM_FEATURES = (ITEM, ITEM_TAGS, ITEM_YEARS)

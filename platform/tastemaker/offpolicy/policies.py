@@ -5,9 +5,9 @@ from typing import Annotated, Any, Literal, Self
 import numpy as np
 from pydantic import Field, model_validator
 
-from tastemaker.config import Strict
 from tastemaker.errors import ExperimentError
 from tastemaker.stages.policy import StagePolicy
+from tastemaker.strict import Strict
 from tastemaker.types import Float64, Int64, Strings
 
 Weight = Annotated[float, Field(ge=0, le=1)]

@@ -11,10 +11,12 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 from pydantic import Field
 
 from tastemaker.bundle.reader import Bundle
-from tastemaker.config import PromotionSettings, Settings, Strict
+from tastemaker.config import Settings
+from tastemaker.config_experiments import PromotionSettings
 from tastemaker.home import Home
 from tastemaker.state.connection import connect, open_keys, url_of
 from tastemaker.state.keys import Keys
+from tastemaker.strict import Strict
 
 if TYPE_CHECKING:
     import redis

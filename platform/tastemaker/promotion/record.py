@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Final, Literal
 
 from pydantic import Field, ValidationError
 
-from tastemaker.config import Strict
 from tastemaker.promotion.gate import GateResult
+from tastemaker.strict import Strict
 
 if TYPE_CHECKING:
     from tastemaker.registry.client import Registry

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any, Final, cast
 from pydantic import Field, ValidationError
 
 from tastemaker.bundle.manifest import BundleRef
-from tastemaker.config import Strict
 from tastemaker.errors import StateError
 from tastemaker.state.connection import state_errors
 from tastemaker.state.keys import Keys
+from tastemaker.strict import Strict
 
 if TYPE_CHECKING:
     import redis

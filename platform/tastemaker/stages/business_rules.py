@@ -14,9 +14,9 @@ from typing import Annotated, Final, Literal
 import numpy as np
 from pydantic import Field
 
-from tastemaker.config import Strict
 from tastemaker.stages.kept_masks import KeptMasks, Mask
 from tastemaker.stages.matching import ItemMatcher, Match, When, holds
+from tastemaker.strict import Strict
 from tastemaker.types import Bool, Int32, Query
 
 _HOUR_MS: Final = 3_600_000

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 from pydantic import Field, field_validator
 
-from tastemaker.config import Strict
+from tastemaker.strict import Strict
 from tastemaker.types import Float32, Float64, Int32
 
 Knots = tuple[tuple[float, float], ...]

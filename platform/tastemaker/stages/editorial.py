@@ -15,7 +15,6 @@ import numpy as np
 import redis
 from pydantic import AwareDatetime, Field, ValidationError, model_validator
 
-from tastemaker.config import Strict
 from tastemaker.errors import CompatibilityError, UsageError
 from tastemaker.ids import Id
 from tastemaker.stages.matching import When, holds
@@ -23,6 +22,7 @@ from tastemaker.stages.signals import RowOf
 from tastemaker.stages.source import Asked, AskedLists, Source
 from tastemaker.state.connection import state_errors
 from tastemaker.state.keys import Keys
+from tastemaker.strict import Strict
 from tastemaker.types import Float32, Int32, Query
 
 EDITORIAL: Final = "editorial"

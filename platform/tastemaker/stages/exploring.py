@@ -14,10 +14,10 @@ from typing import Annotated
 import numpy as np
 from pydantic import Field
 
-from tastemaker.config import Strict
 from tastemaker.features.well_known import Tried
 from tastemaker.stages.overlay import FRESH
 from tastemaker.stages.source import Asked, Source, best_allowed, filled
+from tastemaker.strict import Strict
 from tastemaker.types import Bool, Candidates, Float32, Float64, Int32, Query
 
 _UNTRIED = Tried(0.0, 0.0)

@@ -9,9 +9,9 @@ Shape letters: K candidates.
 import numpy as np
 from pydantic import Field
 
-from tastemaker.config import Strict
 from tastemaker.features.user_state import state_in
 from tastemaker.stages.signals import RowOf
+from tastemaker.strict import Strict
 from tastemaker.types import Float64, Int32, Query
 
 

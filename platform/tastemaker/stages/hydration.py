@@ -13,12 +13,12 @@ from typing import Protocol
 import numpy as np
 from pydantic import Field, field_validator
 
-from tastemaker.config import Strict
 from tastemaker.features.columns import share_of_history
 from tastemaker.features.ranking_items import RankingItems
 from tastemaker.features.request_features import REQUEST_FEATURES, chosen
 from tastemaker.models.popularity import Popularity
 from tastemaker.stages.retrieval import z_scores
+from tastemaker.strict import Strict
 from tastemaker.types import Candidates, Float32, Int32, Query
 
 ITEM_FEATURES = ("log_count", "log_trending")

@@ -9,10 +9,10 @@ from typing import Final, Literal, Self
 import numpy as np
 from pydantic import Field, model_validator
 
-from tastemaker.config import Strict
 from tastemaker.features.context import DEVICE, query_rows
 from tastemaker.features.traits import ItemTraits
 from tastemaker.stages.signals import RowOf
+from tastemaker.strict import Strict
 from tastemaker.types import DEVICES, Bool, Int32, Query
 
 COUNTRY: Final = "country"

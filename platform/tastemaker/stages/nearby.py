@@ -9,9 +9,9 @@ from typing import Any, Final
 import numpy as np
 from pydantic import Field
 
-from tastemaker.config import Strict
 from tastemaker.features.places import Place, Places, chord_of, km_of, place_of, unit_vector
 from tastemaker.stages.source import Asked, Source, best_allowed, filled, forbidden
+from tastemaker.strict import Strict
 from tastemaker.types import Float32, Int32, Query
 
 _SHARE_OF_RULES: Final = 0.05

@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 from pydantic import Field
 
-from tastemaker.config import Strict
 from tastemaker.features.recency import recency_weights
 from tastemaker.models.als import Als
 from tastemaker.stages.session import QueryVectors
 from tastemaker.stages.source import Asked, Source, best_allowed, filled, forbidden, has_history
+from tastemaker.strict import Strict
 from tastemaker.types import Bool, Float32, Int32, Query
 
 if TYPE_CHECKING:

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Literal, TypeVar
 import numpy as np
 from pydantic import Field
 
-from tastemaker.config import Strict
 from tastemaker.errors import ServingError
 from tastemaker.features.item_store import ItemFacts, ItemStore
 from tastemaker.features.trending import Trending
@@ -25,6 +24,7 @@ from tastemaker.stages.ranking import Ranking, RankingConfig
 from tastemaker.stages.rerankers.config import RerankingConfig
 from tastemaker.stages.reranking import Reranking
 from tastemaker.stages.retrieval import Retrieval, RetrievalConfig
+from tastemaker.strict import Strict
 from tastemaker.types import Candidates, Query
 
 if TYPE_CHECKING:

@@ -7,9 +7,9 @@ from typing import Annotated, Any, Final, Literal, Self
 
 from pydantic import Field
 
-from tastemaker.config import Strict
 from tastemaker.stages.business_rules import Hard, hard
 from tastemaker.stages.rerankers.config import RerankingConfig
+from tastemaker.strict import Strict
 
 _KEPT: Final = 256
 _RULES: Final = "rules"

@@ -10,7 +10,6 @@ import numpy as np
 import torch
 from pydantic import Field, field_validator
 
-from tastemaker.config import Strict
 from tastemaker.errors import CompatibilityError
 from tastemaker.features.columns import share_of_history
 from tastemaker.features.context import CONTEXT_TABLES, context_bags, query_rows
@@ -20,6 +19,7 @@ from tastemaker.features.ranking_items import RankingItems
 from tastemaker.models.calibration import Calibration
 from tastemaker.models.dlrm import MAX_POSITION, Dlrm
 from tastemaker.models.tables import jagged
+from tastemaker.strict import Strict
 from tastemaker.types import Candidates, Float32, Int64, Query
 
 _NOWHERE: Final = Bag.singles(np.zeros(1, np.int64))

@@ -14,7 +14,6 @@ from typing import Final
 import numpy as np
 from pydantic import Field, field_validator
 
-from tastemaker.config import Strict
 from tastemaker.errors import CompatibilityError, ConfigError
 from tastemaker.stages.asking import Asking, InTurn
 from tastemaker.stages.cold_start import ColdStart, ColdStartConfig
@@ -24,6 +23,7 @@ from tastemaker.stages.overlay import FRESH
 from tastemaker.stages.policy import policy_of
 from tastemaker.stages.session import SessionConfig
 from tastemaker.stages.source import Asked, Source
+from tastemaker.strict import Strict
 from tastemaker.types import Candidates, Float32, Int32, Query, UInt32
 
 MAX_SOURCES = 30  # bits of a source mask, less those of exploration and of pins

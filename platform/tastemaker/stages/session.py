@@ -13,8 +13,8 @@ from typing import Protocol
 import numpy as np
 from pydantic import Field
 
-from tastemaker.config import Strict
 from tastemaker.stages.signals import RowOf, under_way
+from tastemaker.strict import Strict
 from tastemaker.types import Float32, Float64, Query
 
 

@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Annotated, Any, Final, cast
 
 from pydantic import Field, TypeAdapter, ValidationError
 
-from tastemaker.config import Strict
 from tastemaker.errors import CompatibilityError, UsageError
 from tastemaker.stages.business_rules import Rule
 from tastemaker.state.connection import state_errors
 from tastemaker.state.keys import Keys
+from tastemaker.strict import Strict
 
 if TYPE_CHECKING:
     import redis

@@ -12,10 +12,10 @@ from typing import Annotated, Final, Self
 
 from pydantic import BaseModel, Field, ValidationError, model_validator
 
-from tastemaker.config import Strict
 from tastemaker.errors import CompatibilityError
 from tastemaker.events.schema import Text
 from tastemaker.ids import Id
+from tastemaker.strict import Strict
 
 SCHEMA: Final = 1
 PARTS: Final = ("demographics", "location", "onboarding", "personalise")

@@ -115,7 +115,7 @@ def _listener(place: Place, port: int) -> str:
 
 def _routes() -> dict[str, set[str]]:
     """Routes of our listeners as FastAPI has them; of Ray and MLflow, the paths in their sources."""
-    from tastemaker.config import GatewaySettings
+    from tastemaker.config_serving import GatewaySettings
     from tastemaker_services.admin import create_admin, gateway_openapi
     from tastemaker_services.exporter import create_exporter
 

@@ -14,7 +14,8 @@ from served_graph import (
 
 from tastemaker.bundle.reader import Bundle
 from tastemaker.bundle.store import BundleStore
-from tastemaker.config import GatewaySettings, Settings
+from tastemaker.config import Settings
+from tastemaker.config_serving import GatewaySettings
 from tastemaker.home import Home
 from tastemaker.registry.client import Registry
 from tastemaker.stages.pipeline import Pipeline

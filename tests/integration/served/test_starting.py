@@ -10,7 +10,8 @@ from served_graph import (
     assert_gone,
 )
 
-from tastemaker.config import GatewaySettings, Settings
+from tastemaker.config import Settings
+from tastemaker.config_serving import GatewaySettings
 from tastemaker.errors import PortInUseError, ServingError, UsageError
 from tastemaker.home import Home
 from tastemaker_services.app import start

@@ -12,10 +12,10 @@ from typing import Final, Literal, get_args
 import numpy as np
 from scipy import special
 
-from tastemaker.config import Strict
 from tastemaker.experiments.reporting.comparisons import Comparison, MetricReport
 from tastemaker.experiments.reporting.guardrails import GuardrailReport, breached
 from tastemaker.experiments.statistics.multiplicity import holm
+from tastemaker.strict import Strict
 
 Verdict = Literal["ship", "keep running", "stop", "look at SRM first"]
 VERDICTS: Final[tuple[Verdict, ...]] = get_args(Verdict)

@@ -7,7 +7,6 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from tastemaker.config import Strict
 from tastemaker.data.schema import POSITIVE_KINDS
 from tastemaker.errors import ExperimentError
 from tastemaker.experiments.definition import Experiment
@@ -21,6 +20,7 @@ from tastemaker.experiments.statistics.bayes import best_of
 from tastemaker.experiments.statistics.cuped import cuped
 from tastemaker.experiments.statistics.influence import Influence, Lift, difference, estimate, lift
 from tastemaker.experiments.statistics.sequential import Boundary, Looks, always_valid_lift
+from tastemaker.strict import Strict
 from tastemaker.types import Bool, Float64
 
 

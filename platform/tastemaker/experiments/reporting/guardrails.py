@@ -11,7 +11,6 @@ from typing import Final, Literal
 
 import numpy as np
 
-from tastemaker.config import Strict
 from tastemaker.errors import ExperimentError
 from tastemaker.experiments.definition import Guardrail
 from tastemaker.experiments.metrics import Better, metric_of
@@ -20,6 +19,7 @@ from tastemaker.experiments.reporting.observations import Observations
 from tastemaker.experiments.reporting.weighing import EFFECT, Weighing, influences
 from tastemaker.experiments.statistics.influence import Influence
 from tastemaker.experiments.statistics.sequential import Boundary, Looks
+from tastemaker.strict import Strict
 
 LEVEL: Final = 0.95
 MIN_UNITS: Final = 100

@@ -5,7 +5,6 @@ from typing import Final
 
 import numpy as np
 
-from tastemaker.config import Strict
 from tastemaker.data.item_archive import current_items
 from tastemaker.errors import DataError, ExperimentError
 from tastemaker.experiments.definition import Experiment
@@ -22,6 +21,7 @@ from tastemaker.experiments.statistics.multiplicity import benjamini_hochberg, h
 from tastemaker.experiments.statistics.novelty import novelty
 from tastemaker.experiments.statistics.srm import Srm, srm_draws
 from tastemaker.home import Home
+from tastemaker.strict import Strict
 from tastemaker.types import Float64, Int64
 
 _DAY_MS: Final = 86_400_000

@@ -9,12 +9,12 @@ from typing import Final
 
 import numpy as np
 
-from tastemaker.config import Strict
 from tastemaker.experiments.metrics import Metric
 from tastemaker.experiments.reporting.comparisons import Comparison, Interval, compare, corrected, p_values_of
 from tastemaker.experiments.reporting.observations import Observations, where
 from tastemaker.experiments.reporting.weighing import Weighing
 from tastemaker.experiments.statistics.multiplicity import benjamini_hochberg
+from tastemaker.strict import Strict
 from tastemaker.types import Bool, Int64, Strings
 
 BUCKETS: Final = ("0", "1-10", "10-50", "50+")

@@ -8,7 +8,6 @@ from typing import Final
 
 import numpy as np
 
-from tastemaker.config import Strict
 from tastemaker.errors import ExperimentError
 from tastemaker.experiments.metrics import Metric
 from tastemaker.experiments.reporting.comparisons import Interval, interval
@@ -16,6 +15,7 @@ from tastemaker.experiments.reporting.observations import Observations
 from tastemaker.experiments.reporting.weighing import Weighing
 from tastemaker.experiments.statistics.influence import Influence, Lift, lift
 from tastemaker.experiments.statistics.sequential import Looks
+from tastemaker.strict import Strict
 from tastemaker.types import Bool, Float64
 
 _NUM_BINS: Final = 40

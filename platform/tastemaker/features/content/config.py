@@ -4,7 +4,7 @@ from typing import Literal
 
 from pydantic import Field, field_validator
 
-from tastemaker.config import Strict
+from tastemaker.strict import Strict
 
 MINILM_DIM = 384
 

@@ -17,7 +17,6 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute
 
-from tastemaker.config import Strict
 from tastemaker.data.schema import Column
 from tastemaker.errors import CompatibilityError, ConfigError
 from tastemaker.features.content.cache import VectorCache
@@ -26,6 +25,7 @@ from tastemaker.features.content.minilm import VERSION as MINILM_VERSION
 from tastemaker.features.content.minilm import encode as encode_by_minilm
 from tastemaker.features.content.words import VERSION as WORDS_VERSION
 from tastemaker.features.content.words import HashedWords, unit, words_of
+from tastemaker.strict import Strict
 from tastemaker.types import Float32
 
 pc: Any = pyarrow.compute  # its stubs know neither maps nor list arrays

@@ -6,8 +6,8 @@ Shape letters: K candidates, I catalogue.
 import numpy as np
 from pydantic import Field
 
-from tastemaker.config import Strict
 from tastemaker.features.traits import ItemTraits
+from tastemaker.strict import Strict
 from tastemaker.types import Float64, Int32
 
 _DAY_MS = 86_400_000.0

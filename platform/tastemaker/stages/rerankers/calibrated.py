@@ -8,10 +8,10 @@ from typing import Literal
 import numpy as np
 from pydantic import Field
 
-from tastemaker.config import Strict
 from tastemaker.features.columns import share_of_history
 from tastemaker.stages.rerankers.mmr import behind
 from tastemaker.stages.rerankers.seen import RerankingItems, Seen, with_rest
+from tastemaker.strict import Strict
 from tastemaker.types import Bool, Float32, Float64, Int32, Int64, Query
 
 

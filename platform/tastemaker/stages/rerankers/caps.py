@@ -6,8 +6,8 @@ Shape letters: N candidates.
 import numpy as np
 from pydantic import Field
 
-from tastemaker.config import Strict
 from tastemaker.stages.rerankers.seen import RerankingItems, Seen, with_rest
+from tastemaker.strict import Strict
 from tastemaker.types import Bool, Int32, Int64, Query
 
 

@@ -2,7 +2,6 @@
 
 from pydantic import Field
 
-from tastemaker.config import Strict
 from tastemaker.stages.business_rules import Rule
 from tastemaker.stages.fatigue import FatigueConfig
 from tastemaker.stages.rerankers.boosts import FreshnessConfig, LongTailConfig
@@ -13,6 +12,7 @@ from tastemaker.stages.rerankers.dpp import DppConfig
 from tastemaker.stages.rerankers.exposure import ExposureConfig
 from tastemaker.stages.rerankers.luck import SamplingConfig, ShuffleConfig
 from tastemaker.stages.rerankers.mmr import MmrConfig
+from tastemaker.strict import Strict
 
 
 class RerankingConfig(Strict):

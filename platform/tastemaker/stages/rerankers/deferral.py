@@ -8,10 +8,10 @@ from typing import Literal
 import numpy as np
 from pydantic import Field
 
-from tastemaker.config import Strict
 from tastemaker.features.user_state import state_in
 from tastemaker.stages.rerankers.seen import RerankingItems
 from tastemaker.stages.signals import RowOf
+from tastemaker.strict import Strict
 from tastemaker.types import Bool, Int32, Int64, Query
 
 _DAY_MS = 86_400_000.0

@@ -6,9 +6,9 @@ Shape letters: M head that is reordered, D dimension, P places.
 import numpy as np
 from pydantic import Field
 
-from tastemaker.config import Strict
 from tastemaker.stages.rerankers.mmr import behind
 from tastemaker.stages.rerankers.seen import RerankingItems, Seen, with_rest
+from tastemaker.strict import Strict
 from tastemaker.types import Float32, Int64, Query
 
 _LEAST_VOLUME = 1e-6

@@ -10,9 +10,9 @@ from typing import NamedTuple, Self
 import numpy as np
 from pydantic import Field, model_validator
 
-from tastemaker.config import Strict
 from tastemaker.stages.matching import ItemMatcher, Match
 from tastemaker.stages.rerankers.seen import Seen, with_rest
+from tastemaker.strict import Strict
 from tastemaker.types import Bool, Int64, Query
 
 _ROUNDING = 1e-9

@@ -9,8 +9,8 @@ Shape letters: N candidates.
 import numpy as np
 from pydantic import Field
 
-from tastemaker.config import Strict
 from tastemaker.stages.rerankers.relevance import log_odds
+from tastemaker.strict import Strict
 from tastemaker.types import Bool, Float32, Float64, Int64, Query
 
 _SHUFFLE, _SAMPLE = 2, 3

@@ -1,0 +1,65 @@
+"""What every config is made of: frozen, unknown keys refused, nothing coerced silently."""
+
+import json
+from collections.abc import Mapping
+from typing import Any, Self, get_args
+
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    ValidationError,
+)
+
+from tastemaker.errors import ConfigError
+
+
+class Strict(BaseModel):
+    """Base of all configs."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, validate_default=True)
+
+    @classmethod
+    def parse(cls, data: Mapping[str, Any], origin: str) -> Self:
+        """The config that `data` (as read from YAML or JSON) spells out.
+
+        Raises:
+            ConfigError: A key is unknown or a value is wrong; names `origin`, key, value, limit and mend.
+        """
+        try:
+            return cls.model_validate_json(json.dumps(data, default=str))
+        except ValidationError as error:
+            raise _config_error(cls, error, origin) from error
+
+
+def _config_error(cls: type[BaseModel], error: ValidationError, origin: str) -> ConfigError:
+    first = error.errors()[0]
+    key = ".".join(str(part) for part in first["loc"]) or "(top level)"
+    if first["type"] == "extra_forbidden":
+        known = ", ".join(sorted(_fields_at(cls, first["loc"][:-1])))
+        return ConfigError(
+            f"{origin}: unknown key {key}",
+            value=first["input"],
+            limit=f"one of: {known}",
+            mend="remove or rename it",
+        )
+    if first["type"] == "missing":
+        return ConfigError(f"{origin}: key {key} is missing", mend="add it")
+    return ConfigError(f"{origin}: {key}", value=first["input"], limit=first["msg"], mend="correct the value")
+
+
+def _fields_at(cls: type[BaseModel], path: tuple[int | str, ...]) -> list[str]:
+    model: Any = cls
+    union: list[Any] = []
+    for part in path:
+        field = getattr(model, "model_fields", {}).get(part)
+        if field is None:  # the tag of one of a union's models
+            model = next((kind for kind in union if _has_default(kind, part)), model)
+        else:
+            kinds = (field.annotation, *get_args(field.annotation))  # of `X | None` it is X's
+            union = [kind for kind in kinds if hasattr(kind, "model_fields")]
+            model = next(iter(union), model)
+    return list(model.model_fields)
+
+
+def _has_default(model: type[BaseModel], value: int | str) -> bool:
+    return any(field.default == value for field in model.model_fields.values())
