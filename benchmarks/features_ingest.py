@@ -21,7 +21,7 @@ from tastemaker.home import Home
 from tastemaker.state.connection import connect, connect_async, url_of
 from tastemaker.state.keys import Keys
 from tastemaker.state.server import EmbeddedValkey
-from tastemaker_services.intake import Intake
+from tastemaker_services.gateway.intake import Intake
 
 NUM_EVENTS, BATCH, NUM_USERS = 60_000, 100, 5000
 NAMES = {"waitaof": "log, WAITAOF", "spool": "spool, fsync"}

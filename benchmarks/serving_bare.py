@@ -18,12 +18,12 @@ from tastemaker.home import Home
 from tastemaker.stages.pipeline import Pipeline
 from tastemaker.state.connection import connect_async, open_state, url_of
 from tastemaker.state.keys import Keys
-from tastemaker_services.answers import items_of
-from tastemaker_services.bodies import json_response, parse
-from tastemaker_services.face import BundleFace
-from tastemaker_services.queries import query_of
-from tastemaker_services.schema import RecommendationRequest
-from tastemaker_services.users import read_user
+from tastemaker_services.gateway.answers import items_of
+from tastemaker_services.gateway.face import BundleFace
+from tastemaker_services.gateway.queries import query_of
+from tastemaker_services.gateway.users import read_user
+from tastemaker_services.web.bodies import json_response, parse
+from tastemaker_services.web.schema import RecommendationRequest
 
 
 def create(home: Home) -> FastAPI:

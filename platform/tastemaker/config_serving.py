@@ -58,7 +58,7 @@ class BreakerSettings(Strict):
 
 
 class SheddingSettings(Strict):
-    """What one gateway's process takes on at once. See `tastemaker_services.shedding`."""
+    """What one gateway's process takes on at once. See `tastemaker_services.gateway.shedding`."""
 
     max_in_flight: int = Field(
         256, ge=1, le=1000, description="requests under way in all; beyond, 429 with Retry-After"

@@ -18,9 +18,9 @@ from tastemaker.errors import PortInUseError, ServingError
 from tastemaker.home import Home, write_json
 from tastemaker.runtime import free_port, open_ray, prepare_ray
 from tastemaker.terminal import progress
-from tastemaker_services.access import check_exposure
-from tastemaker_services.draining import drain, forget
 from tastemaker_services.every import Every
+from tastemaker_services.graph.draining import drain, forget
+from tastemaker_services.web.access import check_exposure
 
 READY_SECONDS = 120.0
 WATCH_SECONDS = 2.0
@@ -112,7 +112,7 @@ class Serving:
     def _start_graph(self) -> None:
         from ray import serve
 
-        from tastemaker_services.graph import APP_NAME, build_graph
+        from tastemaker_services.graph.deployments import APP_NAME, build_graph
 
         _quiet_serve()
         gateway = self.settings.gateway
@@ -133,7 +133,9 @@ class Serving:
 
     def _start_watchers(self) -> None:
         """Of the registry, of which serving knows here alone, and of the embedded Valkey, which is started again if it dies."""
-        from tastemaker_services.gate_gauges import GatesTold  # metrics: only after their folder is named
+        from tastemaker_services.admin.gate_gauges import (
+            GatesTold,  # metrics: only after their folder is named
+        )
 
         watchers = [
             Every(
@@ -153,13 +155,13 @@ class Serving:
             self._valkey.start()
 
     def _start_consumer(self) -> None:
-        from tastemaker_services.consumer import ConsumerHandle
+        from tastemaker_services.stream.consumer import ConsumerHandle
 
         self._stack.callback(ConsumerHandle(self.settings).stop)
 
     def _start_admin(self) -> None:
-        from tastemaker_services.admin import AdminServer
-        from tastemaker_services.admin_app import Administered, administration
+        from tastemaker_services.admin.app import Administered, administration
+        from tastemaker_services.admin.listener import AdminServer
 
         running = Administered(
             self.settings, self._home, self._client, self._keys, self._registry, self._watcher, self._metrics
@@ -188,7 +190,7 @@ class Serving:
             self._stack.callback(drain, self._home, self.settings.gateway.drain_seconds, self._num_under_way)
 
     def _num_under_way(self) -> float:
-        from tastemaker_services.admin import OurMetrics
+        from tastemaker_services.admin.listener import OurMetrics
 
         samples = (sample for metric in OurMetrics(self._metrics).collect() for sample in metric.samples)
         return sum(

@@ -25,8 +25,8 @@ def consumer(wait: Wait = True) -> str:
     """Apply events, do the chores beside it and look at guardrails; /metrics, /healthz and /readyz on exporter.port."""
     folder = _metrics_folder()
     from tastemaker.state.connection import open_keys, open_state
-    from tastemaker_services.exporter import create_exporter
-    from tastemaker_services.stream_loop import StreamWorker
+    from tastemaker_services.admin.exporter import create_exporter
+    from tastemaker_services.stream.loop import StreamWorker
 
     settings = _settings()
     with open_state(settings, context.home()) as client:
@@ -42,7 +42,7 @@ def consumer(wait: Wait = True) -> str:
 def exporter(wait: Wait = True) -> str:
     """Sum the metrics of this pod's processes: /metrics and /healthz on exporter.port."""
     folder = _metrics_folder()
-    from tastemaker_services.exporter import create_exporter
+    from tastemaker_services.admin.exporter import create_exporter
 
     settings = _settings()
     return _listen(create_exporter(folder), settings.exporter.host, settings.exporter.port, wait)
@@ -55,10 +55,10 @@ def admin(wait: Wait = True) -> str:
     from tastemaker.registry.client import Registry
     from tastemaker.registry.live import Watcher
     from tastemaker.state.connection import open_keys, open_state
-    from tastemaker_services.access import check_exposure
-    from tastemaker_services.admin_app import Administered, administration
+    from tastemaker_services.admin.app import Administered, administration
+    from tastemaker_services.admin.gate_gauges import GatesTold
     from tastemaker_services.every import Every
-    from tastemaker_services.gate_gauges import GatesTold
+    from tastemaker_services.web.access import check_exposure
 
     settings, home = _settings(), context.home()
     check_exposure(settings.gateway)
@@ -121,7 +121,7 @@ def _scratch() -> Iterator[str]:
 
 def _listen(application: "FastAPI", host: str, port: int, wait: bool) -> str:
     from tastemaker.runtime import free_port
-    from tastemaker_services.admin import AdminServer
+    from tastemaker_services.admin.listener import AdminServer
 
     server = AdminServer(application, host, port or free_port())
     server.start()

@@ -8,8 +8,8 @@ from ray import serve
 
 from tastemaker.config_sources import load_settings
 from tastemaker.errors import ConfigError
-from tastemaker_services.access import check_exposure
-from tastemaker_services.graph import build_graph
+from tastemaker_services.graph.deployments import build_graph
+from tastemaker_services.web.access import check_exposure
 
 
 def graph(_arguments: dict[str, str]) -> serve.Application:

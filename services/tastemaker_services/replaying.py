@@ -34,12 +34,12 @@ from tastemaker.state.keys import Keys
 from tastemaker.types import Candidates, Query
 from tastemaker.users.profile import Profile
 from tastemaker.users.profiles import read_parts
-from tastemaker_services.face import BundleFace, LiveFace
-from tastemaker_services.gateway import NOT_PERSONALISED
-from tastemaker_services.pages import NOBODY
-from tastemaker_services.queries import query_of
-from tastemaker_services.schema import RecommendationRequest
-from tastemaker_services.users import User, past_hash
+from tastemaker_services.gateway.face import BundleFace, LiveFace
+from tastemaker_services.gateway.gateway import NOT_PERSONALISED
+from tastemaker_services.gateway.pages import NOBODY
+from tastemaker_services.gateway.queries import query_of
+from tastemaker_services.gateway.users import User, past_hash
+from tastemaker_services.web.schema import RecommendationRequest
 
 SCORE_TOLERANCE: Final = 1e-4
 """Of a score, as a share of it: what is closer is the same."""

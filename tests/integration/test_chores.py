@@ -14,7 +14,7 @@ from tastemaker.features.projection import num_pending
 from tastemaker.features.user_state import UserState
 from tastemaker.home import Home
 from tastemaker.state.connection import open_keys, open_state, url_of
-from tastemaker_services.chores import Chores
+from tastemaker_services.stream.chores import Chores
 
 pytestmark = pytest.mark.filterwarnings("ignore:The ``noload`` loader strategy:DeprecationWarning")
 
@@ -59,7 +59,7 @@ def test_every_chore_is_taken_in_turn(
     chores = {name for name, found in vars(Chores).items() if callable(found) and not name.startswith("_")}
     chores -= {"start", "stop"}
     done: set[str] = set()
-    monkeypatch.setattr("tastemaker_services.chores.EVERY_SECONDS", 0.01)
+    monkeypatch.setattr("tastemaker_services.stream.chores.EVERY_SECONDS", 0.01)
     for name in chores:
         monkeypatch.setattr(Chores, name, lambda _, name=name: done.add(name))
     running = Chores(settings, Home.open(settings.home))

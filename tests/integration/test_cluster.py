@@ -40,9 +40,9 @@ from tastemaker.state.lists import StoredList, read_list_async, write_lists
 from tastemaker.users.archive import archive_profiles
 from tastemaker.users.merges import admit_merges
 from tastemaker.users.rows import parse_users
-from tastemaker_services.cache import Kept, ResultCache
-from tastemaker_services.profiles import Profiles
-from tastemaker_services.users import read_user
+from tastemaker_services.gateway.cache import Kept, ResultCache
+from tastemaker_services.gateway.profiles import Profiles
+from tastemaker_services.gateway.users import read_user
 
 
 @pytest.fixture

@@ -19,7 +19,7 @@ from tastemaker.events.schema import Event
 from tastemaker.features.counters import row_of
 from tastemaker.features.user_state import UserState
 from tastemaker.state.connection import connect
-from tastemaker_services.intake import Intake
+from tastemaker_services.gateway.intake import Intake
 
 
 @pytest.fixture

@@ -20,7 +20,7 @@ from tastemaker.events.archive import EVENT_SCHEMA, read_days
 from tastemaker.events.log import append
 from tastemaker.events.schema import Event
 from tastemaker.features.counters import row_of
-from tastemaker_services.users import read_user
+from tastemaker_services.gateway.users import read_user
 
 
 @pytest.fixture

@@ -24,8 +24,8 @@ from tastemaker.features.counters import Counters, row_of
 from tastemaker.home import Home
 from tastemaker.state.connection import connect, connect_async
 from tastemaker.state.keys import Keys
-from tastemaker_services.api import create_api
-from tastemaker_services.intake import Intake
+from tastemaker_services.gateway.intake import Intake
+from tastemaker_services.routes.api import create_api
 
 KEYS = Keys("shop", 4)
 

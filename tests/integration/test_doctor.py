@@ -227,7 +227,7 @@ def test_the_support_bundle_holds_no_secret(
 
 def test_an_admin_listener_beyond_loopback_needs_a_key_for_it() -> None:
     from tastemaker.errors import ConfigError
-    from tastemaker_services.access import check_exposure
+    from tastemaker_services.web.access import check_exposure
 
     reader = ApiKey(sha256=KEY, scopes=("read",))
     with pytest.raises(ConfigError, match=r"gateway\.admin_host"):

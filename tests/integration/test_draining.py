@@ -21,7 +21,7 @@ from tastemaker.bundle.store import BundleStore
 from tastemaker.config import Settings
 from tastemaker.home import Home
 from tastemaker.registry.client import Registry
-from tastemaker_services.draining import MARK, drain, forget, is_draining
+from tastemaker_services.graph.draining import MARK, drain, forget, is_draining
 
 pytestmark = [  # MLflow uses what later releases rename
     pytest.mark.filterwarnings("ignore::ResourceWarning"),
@@ -207,7 +207,7 @@ def test_another_signal_ends_the_waiting_at_once(tmp_path: Path, monkeypatch: py
             if seconds:
                 raise KeyboardInterrupt
 
-    monkeypatch.setattr("tastemaker_services.draining.time", Impatient)
+    monkeypatch.setattr("tastemaker_services.graph.draining.time", Impatient)
     try:
         drain(home, 0.0, lambda: 1.0)
         assert process.poll() is None  # what does not end is left to the stop that follows

@@ -11,9 +11,9 @@ import pytest
 from tastemaker.config_serving import ApiKey, GatewaySettings
 from tastemaker.state.connection import connect
 from tastemaker.state.keys import Keys
-from tastemaker_services.access import Access
-from tastemaker_services.admin import create_admin
-from tastemaker_services.experiment_admin import HOLDOUT_PATH, PATH, ExperimentAdmin
+from tastemaker_services.admin.experiments import HOLDOUT_PATH, PATH, ExperimentAdmin
+from tastemaker_services.admin.listener import create_admin
+from tastemaker_services.web.access import Access
 
 KEY = "k" * 40
 DIGEST = hashlib.sha256(KEY.encode()).hexdigest()

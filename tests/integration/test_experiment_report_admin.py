@@ -15,9 +15,9 @@ from tastemaker.events.archive import event_table, write_days
 from tastemaker.experiments.decision_log import decision_table
 from tastemaker.experiments.reporting.report import ExperimentReport
 from tastemaker.experiments.store import ExperimentStore
-from tastemaker_services.access import Access
-from tastemaker_services.admin import create_admin
-from tastemaker_services.experiment_report_admin import ReportAdmin
+from tastemaker_services.admin.experiment_report import ReportAdmin
+from tastemaker_services.admin.listener import create_admin
+from tastemaker_services.web.access import Access
 
 KEY = "k" * 40
 AGO_MS = time.time_ns() // 1_000_000 - START_MS - 60_000  # a minute ago

@@ -13,8 +13,8 @@ from tastemaker import telemetry
 from tastemaker.features.item_store import ItemFacts
 from tastemaker.features.views import VIEW, ViewRows
 from tastemaker.state.connection import connect
-from tastemaker_services import fresh_items
-from tastemaker_services.fresh_items import FreshItems
+from tastemaker_services.replicas import fresh_items
+from tastemaker_services.replicas.fresh_items import FreshItems
 
 CLICKS = VIEW["item_counters"].position["item_click_7d"]
 

@@ -13,10 +13,10 @@ from tastemaker.bundle.store import BundleStore
 from tastemaker.config_serving import ServingSettings
 from tastemaker.registry.live import LiveAliases, LiveVersion
 from tastemaker.types import Candidates, Query
-from tastemaker_services.calls import Send, StageCalls, StageError
-from tastemaker_services.fused import FUSED, FusedGraph
-from tastemaker_services.ladder import Stages
-from tastemaker_services.replicas import Ranker, Reranker, Retriever
+from tastemaker_services.gateway.ladder import Stages
+from tastemaker_services.graph.fused import FUSED, FusedGraph
+from tastemaker_services.replicas.calls import Send, StageCalls, StageError
+from tastemaker_services.replicas.stages import Ranker, Reranker, Retriever
 
 SECONDS = 30.0
 COLUMNS = ("item_index", "score", "source_mask", "source_score_KS", "features_KF", "propensity")

@@ -14,8 +14,8 @@ from tastemaker.events.schema import Event
 from tastemaker.features.user_state import UserState, after
 from tastemaker.state.connection import connect_async
 from tastemaker.state.keys import Keys
-from tastemaker_services.cache import MOST_LISTS, Kept, ResultCache
-from tastemaker_services.users import User, read_user
+from tastemaker_services.gateway.cache import MOST_LISTS, Kept, ResultCache
+from tastemaker_services.gateway.users import User, read_user
 
 NOW_MS = 1_750_000_000_000
 _KEYS = Keys("unreachable", 4)

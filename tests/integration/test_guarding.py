@@ -13,7 +13,7 @@ from tastemaker.events.archive import event_table, write_days
 from tastemaker.experiments.decision_log import decision_table
 from tastemaker.experiments.definition import Guardrail, Variant
 from tastemaker.experiments.store import ExperimentStore
-from tastemaker_services.guarding import ACTOR, Guard
+from tastemaker_services.stream.guarding import ACTOR, Guard
 
 AGO_MS = time.time_ns() // 1_000_000 - START_MS - 20_000  # its store tells the time of now
 NOW_MS = START_MS + AGO_MS + 60_000

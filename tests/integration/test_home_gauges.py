@@ -20,10 +20,10 @@ from tastemaker.home import Home
 from tastemaker.promotion.gate import GateResult
 from tastemaker.promotion.record import GATE_TAG
 from tastemaker.registry.live import LiveAliases, LiveVersion
-from tastemaker_services.exposure import measure_exposure
-from tastemaker_services.gate_gauges import GatesTold
-from tastemaker_services.guarding import Guard
-from tastemaker_services.home_gauges import HomeGauges
+from tastemaker_services.admin.gate_gauges import GatesTold
+from tastemaker_services.stream.exposure import measure_exposure
+from tastemaker_services.stream.guarding import Guard
+from tastemaker_services.stream.home_gauges import HomeGauges
 
 CSV = "user_id,item_id,timestamp,kind\n" + "".join(
     f"{user},{item},{START_MS // 1000 - 60},click\n"

@@ -23,8 +23,8 @@ from tastemaker.events.schema import Event
 from tastemaker.home import Home
 from tastemaker.state.connection import connect, connect_async
 from tastemaker.state.keys import Keys
-from tastemaker_services.api import create_api
-from tastemaker_services.intake import Intake, Taken
+from tastemaker_services.gateway.intake import Intake, Taken
+from tastemaker_services.routes.api import create_api
 
 NOW_MS = 1_750_000_000_000
 WAIT_SECONDS = 20.0
@@ -198,7 +198,7 @@ from tastemaker.events.schema import Event
 from tastemaker.home import Home
 from tastemaker.state.connection import connect_async
 from tastemaker.state.keys import Keys
-from tastemaker_services.intake import Intake
+from tastemaker_services.gateway.intake import Intake
 
 async def main():
     settings = Settings(catalogue="shop", state=StateSettings(partitions=4, ingest={mode!r}))

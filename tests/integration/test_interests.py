@@ -15,7 +15,7 @@ from tastemaker.state.connection import connect_async
 from tastemaker.users.profile import Interest, Onboarding, Profile
 from tastemaker.users.profiles import put_profiles, read_profile_async
 from tastemaker.users.rows import parse_users
-from tastemaker_services.pins import Pin
+from tastemaker_services.gateway.pins import Pin
 
 TITLES = ["a slow film about the sea", "cars and guns", "the sea and its fish"]
 

@@ -10,7 +10,7 @@ import pytest
 from gateway_process import Backend, listening
 
 from tastemaker.config_serving import ApiKey, GatewaySettings
-from tastemaker_services.problems import Problem
+from tastemaker_services.web.problems import Problem
 
 ROOT = Path(__file__).resolve().parents[2]
 KEY = "i" * 40

@@ -12,8 +12,8 @@ import pytest
 from tastemaker.errors import IntegrityError
 from tastemaker.registry.live import LiveAliases, LiveVersion
 from tastemaker.state.items import ItemChanges, PutItems, write_items
-from tastemaker_services import versions
-from tastemaker_services.keeping import Keeper, Turn
+from tastemaker_services.versions import held as versions
+from tastemaker_services.versions.keeping import Keeper, Turn
 
 WAIT_SECONDS = 20.0
 

@@ -18,10 +18,10 @@ from tastemaker.config_serving import ApiKey, GatewaySettings
 from tastemaker.errors import StateError, UsageError
 from tastemaker.state.connection import connect, connect_async
 from tastemaker.state.forced import RUNGS, Forced, force, read_forced, release
-from tastemaker_services.access import Access
-from tastemaker_services.admin import create_admin
-from tastemaker_services.forcing import EVERY_SECONDS, KillSwitch
-from tastemaker_services.ladder_admin import LadderAdmin, standing
+from tastemaker_services.admin.ladder import LadderAdmin, standing
+from tastemaker_services.admin.listener import create_admin
+from tastemaker_services.gateway.forcing import EVERY_SECONDS, KillSwitch
+from tastemaker_services.web.access import Access
 
 ADMIN_KEY = "the key of those who run it"
 NOBODY = "redis://127.0.0.1:1"

@@ -18,7 +18,7 @@ from tastemaker.stages.popular import PopularSource
 from tastemaker.stages.trending import TrendingSource
 from tastemaker.state.connection import connect
 from tastemaker.types import Query
-from tastemaker_services.live_trending import LiveTrending
+from tastemaker_services.replicas.live_trending import LiveTrending
 
 ITEMS = {"a": 0, "b": 1, "c": 2}
 
@@ -81,7 +81,7 @@ def test_while_state_is_away_the_last_snapshot_stays_and_ages(
 
     monkeypatch.setattr(client, "pipeline", gone)
     later_ns = time.time_ns() + 120_000_000_000
-    monkeypatch.setattr("tastemaker_services.live_trending.time.time_ns", lambda: later_ns)
+    monkeypatch.setattr("tastemaker_services.replicas.live_trending.time.time_ns", lambda: later_ns)
     live.refresh()
     assert live.current() is found
     assert telemetry.TRENDING_AGE.labels(state.keys.catalogue)._value.get() > 60

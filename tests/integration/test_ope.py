@@ -43,7 +43,7 @@ def settings(tmp_path_factory: pytest.TempPathFactory) -> Settings:
     world.histories = {f"user-{n}": PAST for n in range(0, NUM_REQUESTS, 3)}
     luck = np.random.default_rng(0)
     with pytest.MonkeyPatch.context() as patch:  # each request's luck comes from its id
-        patch.setattr("tastemaker_services.run.uuid4", lambda: UUID(bytes=luck.bytes(16)))
+        patch.setattr("tastemaker_services.gateway.run.uuid4", lambda: UUID(bytes=luck.bytes(16)))
         for n in range(NUM_REQUESTS):
             world.recommend(f"user-{n}", session=[f"i{n % 24}"], k=WINDOW)
     events = [

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from schemathesis.generation import GenerationMode
 
 from tastemaker.config_serving import GatewaySettings
-from tastemaker_services.admin import gateway_openapi
+from tastemaker_services.admin.listener import gateway_openapi
 
 pytestmark = pytest.mark.slow
 OPERATIONS = {

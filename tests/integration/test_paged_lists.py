@@ -12,7 +12,7 @@ from tastemaker.experiments.assigned import Assigned
 from tastemaker.experiments.assignment import Assignment
 from tastemaker.state.connection import connect_async
 from tastemaker.state.keys import Keys
-from tastemaker_services.pages import MOST_LISTS, PagedList, PageStore
+from tastemaker_services.gateway.pages import MOST_LISTS, PagedList, PageStore
 
 NOW_MS = 1_750_000_000_000
 DRAWN = Assignment("front", "B", "challenger", 0.25, (0.75, 0.25), "thompson-3", "h", 7, arm_context=(0, 3))

@@ -17,13 +17,13 @@ from tastemaker.stages.recorded import MOST, read_recorded
 from tastemaker.state.connection import connect_async
 from tastemaker.state.items import ItemChanges, PutItems
 from tastemaker.types import Query
-from tastemaker_services import pins as pins_module
-from tastemaker_services.calls import StageError
-from tastemaker_services.face import BundleFace, LiveFace
-from tastemaker_services.keeping import Keeper, Turn
-from tastemaker_services.pins import STAGES, Pins
-from tastemaker_services.recorded import LIVES_SECONDS, Recorder
-from tastemaker_services.rehearsal import EmptyAnswersError
+from tastemaker_services.gateway import pins as pins_module
+from tastemaker_services.gateway.face import BundleFace, LiveFace
+from tastemaker_services.gateway.pins import STAGES, Pins
+from tastemaker_services.gateway.recorded import LIVES_SECONDS, Recorder
+from tastemaker_services.replicas.calls import StageError
+from tastemaker_services.versions.keeping import Keeper, Turn
+from tastemaker_services.versions.rehearsal import EmptyAnswersError
 
 OLD, NEW = SHA["champion"], SHA["challenger"]
 ALIAS_OF = {sha256: alias for alias, sha256 in SHA.items()}
@@ -233,7 +233,7 @@ def test_recorded_requests_are_few_and_go_after_an_hour_or_with_any_erasure(
     state: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     now = [0.0]
-    monkeypatch.setattr("tastemaker_services.recorded.time.monotonic", lambda: now[0])
+    monkeypatch.setattr("tastemaker_services.gateway.recorded.time.monotonic", lambda: now[0])
     ids = [f"i{i}" for i in range(10)]
 
     async def run() -> None:

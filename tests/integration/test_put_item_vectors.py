@@ -16,8 +16,8 @@ from tastemaker.stages.live import LiveStages
 from tastemaker.state.item_vectors import read_vectors, without_vectors, write_vectors
 from tastemaker.state.items import PutItems, write_items
 from tastemaker.types import Query
-from tastemaker_services import content_vectors
-from tastemaker_services.content_vectors import ContentVectors
+from tastemaker_services.stream import content_vectors
+from tastemaker_services.stream.content_vectors import ContentVectors
 
 
 def put(state: Any, *item_ids: str, **fields: Any) -> dict[str, str]:

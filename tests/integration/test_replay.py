@@ -21,9 +21,9 @@ from tastemaker.features.item_store import ItemFacts, ItemStore
 from tastemaker.features.rebuild import rebuild
 from tastemaker.stages.live import LiveStages
 from tastemaker.state.connection import connect_async
-from tastemaker_services.cache import Kept
+from tastemaker_services.gateway.cache import Kept
+from tastemaker_services.gateway.users import User, read_user
 from tastemaker_services.replaying import Replay, Replayer
-from tastemaker_services.users import User, read_user
 
 READ = ("item_click_7d", "session_length", "times_shown", "taste_share")
 

@@ -30,7 +30,7 @@ from tastemaker.features.served_features import ServedFeatures
 from tastemaker.features.user_state import UserState
 from tastemaker.home import Home
 from tastemaker.types import Query
-from tastemaker_services.chores import Chores
+from tastemaker_services.stream.chores import Chores
 
 CSV = "user_id,item_id,timestamp,kind\n" + "".join(
     f"{user},{item},{(NOW_MS - ago * DAY_MS) // 1000},{kind}\n"

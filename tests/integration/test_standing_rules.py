@@ -21,7 +21,7 @@ from tastemaker.stages.standing_rules import (
     write_rules,
 )
 from tastemaker.state.connection import connect_async
-from tastemaker_services.standing import StandingRules
+from tastemaker_services.gateway.standing import StandingRules
 
 BLOCK = {"kind": "block", "match": {"item_ids": ["i5"]}}
 PIN = {"kind": "pin", "match": {"item_ids": ["i7"]}, "rank": 1, "when": {"devices": ["tv"]}}

@@ -25,8 +25,8 @@ from tastemaker.users.archive import archive_profiles, opted_out, profile_files,
 from tastemaker.users.merged import Merge, note, read_merges
 from tastemaker.users.merges import admit_merges, set_alias
 from tastemaker.users.rows import parse_users
-from tastemaker_services.profiles import Profiles
-from tastemaker_services.users import User, read_user
+from tastemaker_services.gateway.profiles import Profiles
+from tastemaker_services.gateway.users import User, read_user
 
 pytestmark = pytest.mark.filterwarnings("ignore:The ``noload`` loader strategy:DeprecationWarning")
 

@@ -13,9 +13,9 @@ import uvicorn
 from tastemaker.config_serving import GatewaySettings
 from tastemaker.events.schema import Event
 from tastemaker.state.items import Written
-from tastemaker_services.api import create_api
-from tastemaker_services.intake import Taken
-from tastemaker_services.problems import Problem
+from tastemaker_services.gateway.intake import Taken
+from tastemaker_services.routes.api import create_api
+from tastemaker_services.web.problems import Problem
 
 ITEM = {"item_id": "i1", "score": 0.5, "rank": 1, "sources": ["popular"], "reason": "popular now"}
 LIST = {

@@ -24,19 +24,19 @@ from tastemaker.stages.business_rules import Hard
 from tastemaker.state.lists import StoredList
 from tastemaker.types import Candidates, Float32, Int32, Query
 from tastemaker.users.profile import Profile
-from tastemaker_services.cache import Lists
-from tastemaker_services.calls import StageError
-from tastemaker_services.decisions import DecisionLog
-from tastemaker_services.face import BundleFace
-from tastemaker_services.gateway import Gateway
-from tastemaker_services.ladder import Stages
-from tastemaker_services.pages import Pages
-from tastemaker_services.pins import Pin
-from tastemaker_services.rules import ItemRules
-from tastemaker_services.schema import RecommendationRequest
-from tastemaker_services.shadow import Answered
+from tastemaker_services.gateway.cache import Lists
+from tastemaker_services.gateway.decisions import DecisionLog
+from tastemaker_services.gateway.face import BundleFace
+from tastemaker_services.gateway.gateway import Gateway
+from tastemaker_services.gateway.ladder import Stages
+from tastemaker_services.gateway.pages import Pages
+from tastemaker_services.gateway.pins import Pin
+from tastemaker_services.gateway.rules import ItemRules
+from tastemaker_services.gateway.shadow import Answered
+from tastemaker_services.gateway.users import User
+from tastemaker_services.replicas.calls import StageError
 from tastemaker_services.tracing import Tracer
-from tastemaker_services.users import User
+from tastemaker_services.web.schema import RecommendationRequest
 
 NUM_ITEMS = 10
 COUNTS = np.arange(NUM_ITEMS, 0, -1).astype(np.float32)

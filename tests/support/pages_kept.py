@@ -1,7 +1,7 @@
 """Paged lists in memory, in place of the cache: what is kept goes through its bytes."""
 
 from tastemaker.errors import StateError
-from tastemaker_services.pages import PagedList
+from tastemaker_services.gateway.pages import PagedList
 
 
 class KeptPages:

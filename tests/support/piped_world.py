@@ -8,11 +8,11 @@ from tagged import NUM_ITEMS
 
 from tastemaker.bundle.reader import Bundle
 from tastemaker.stages.live import LiveStages
-from tastemaker_services.calls import StageError
-from tastemaker_services.face import BundleFace
-from tastemaker_services.ladder import Stages
-from tastemaker_services.pins import Pin
-from tastemaker_services.replicas import Loaded, _rank, _reorder, _rerank, _retrieve, _say, _similar
+from tastemaker_services.gateway.face import BundleFace
+from tastemaker_services.gateway.ladder import Stages
+from tastemaker_services.gateway.pins import Pin
+from tastemaker_services.replicas.calls import StageError
+from tastemaker_services.replicas.stages import Loaded, _rank, _reorder, _rerank, _retrieve, _say, _similar
 
 ITEMS = [f"i{i}" for i in range(NUM_ITEMS)]
 

@@ -16,9 +16,9 @@ from hypothesis import strategies as st
 
 from tastemaker.config_serving import GatewaySettings
 from tastemaker.errors import ConfigError
-from tastemaker_services import bodies
-from tastemaker_services.bodies import MAX_BODY_BYTES
-from tastemaker_services.schema import MAX_EXCLUDE, Filters
+from tastemaker_services.web import bodies
+from tastemaker_services.web.bodies import MAX_BODY_BYTES
+from tastemaker_services.web.schema import MAX_EXCLUDE, Filters
 
 SHARED = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from tastemaker import telemetry
 from tastemaker.config_serving import BreakerSettings
 from tastemaker.errors import StateError
-from tastemaker_services.breakers import Breaker, Breakers, State
+from tastemaker_services.gateway.breakers import Breaker, Breakers, State
 
 SETTINGS = BreakerSettings(calls=8, least_calls=4, window_seconds=10.0, failure_share=0.5, retry_seconds=1.0)
 

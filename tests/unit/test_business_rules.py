@@ -26,7 +26,7 @@ from tastemaker.stages.rerankers.pinning import pinned
 from tastemaker.state.items import ItemChanges
 from tastemaker.strict import Strict
 from tastemaker.types import Candidates, Query
-from tastemaker_services.pins import Pin as Pinned
+from tastemaker_services.gateway.pins import Pin as Pinned
 
 NOTHING = np.empty(0, np.int32)
 DAY_MS = 86_400_000

@@ -39,7 +39,7 @@ from tastemaker.client.retries import Attempts
 from tastemaker.config_serving import ApiKey, GatewaySettings
 from tastemaker.errors import ConfigError, TastemakerError
 from tastemaker.events.schema import Event as GatewayEvent
-from tastemaker_services.problems import Problem
+from tastemaker_services.web.problems import Problem
 
 KEY = "k" * 40
 KEYS = (ApiKey(sha256=hashlib.sha256(KEY.encode()).hexdigest(), scopes=("read", "ingest")),)

@@ -18,7 +18,7 @@ from tastemaker.client import (
     SearchOptions,
 )
 from tastemaker.config_serving import GatewaySettings
-from tastemaker_services.admin import gateway_openapi
+from tastemaker_services.admin.listener import gateway_openapi
 
 LEFT_OUT = {
     # The same questions by address; the client asks by body, which access logs do not keep.

@@ -25,7 +25,7 @@ def test_gauges_of_killed_processes_leave_the_sums(tmp_path: Path, monkeypatch: 
 def test_it_looks_again_the_sooner_the_more_is_to_be_expected() -> None:
     from tastemaker.errors import StateError
     from tastemaker.events.consumer import Step
-    from tastemaker_services import stream_loop as consumer
+    from tastemaker_services.stream import loop as consumer
 
     class Stepper:
         def __init__(self, outcome: Step | StateError) -> None:

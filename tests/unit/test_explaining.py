@@ -12,11 +12,11 @@ from tagged import open_bundle
 from tastemaker.bundle.store import BundleStore
 from tastemaker.config_serving import SheddingSettings
 from tastemaker.users.profile import Profile
-from tastemaker_services.details import telling_features
-from tastemaker_services.explaining import Explainer
-from tastemaker_services.problems import Problem
-from tastemaker_services.question_schema import ExplainRequest, ExplainResponse
-from tastemaker_services.schema import Filters
+from tastemaker_services.gateway.details import telling_features
+from tastemaker_services.gateway.explaining import Explainer
+from tastemaker_services.web.problems import Problem
+from tastemaker_services.web.question_schema import ExplainRequest, ExplainResponse
+from tastemaker_services.web.schema import Filters
 
 
 @pytest.fixture(scope="module")

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from tastemaker_services.calls import Failed, StageError
-from tastemaker_services.fused import PoolCalls
+from tastemaker_services.graph.fused import PoolCalls
+from tastemaker_services.replicas.calls import Failed, StageError
 
 
 class Stage:

@@ -13,11 +13,11 @@ from tastemaker.config_serving import BudgetSettings
 from tastemaker.errors import StateError
 from tastemaker.experiments.decision_log import Decision, decode_decision, encode_decision
 from tastemaker.types import Candidates, Query
-from tastemaker_services.listing import Listing
-from tastemaker_services.problems import Problem
-from tastemaker_services.question_schema import SimilarRequest
-from tastemaker_services.schema import Filters
-from tastemaker_services.users import User
+from tastemaker_services.gateway.listing import Listing
+from tastemaker_services.gateway.users import User
+from tastemaker_services.web.problems import Problem
+from tastemaker_services.web.question_schema import SimilarRequest
+from tastemaker_services.web.schema import Filters
 
 
 def test_the_last_stage_decides_and_the_answer_says_all_about_itself() -> None:

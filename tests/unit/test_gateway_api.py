@@ -10,11 +10,11 @@ import pytest
 from tastemaker.config_serving import ApiKey, GatewaySettings
 from tastemaker.errors import ConfigError, StateError
 from tastemaker.events.schema import Event
-from tastemaker_services.access import check_exposure
-from tastemaker_services.admin import gateway_openapi
-from tastemaker_services.api import create_api
-from tastemaker_services.bodies import MAX_BODY_BYTES
-from tastemaker_services.intake import Taken
+from tastemaker_services.admin.listener import gateway_openapi
+from tastemaker_services.gateway.intake import Taken
+from tastemaker_services.routes.api import create_api
+from tastemaker_services.web.access import check_exposure
+from tastemaker_services.web.bodies import MAX_BODY_BYTES
 
 URL = "http://gateway"
 READ, INGEST, ADMIN = ("a" * 32, ("read",)), ("b" * 32, ("ingest",)), ("c" * 32, ("read", "admin", "explain"))

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from tastemaker import telemetry
 from tastemaker.errors import StateError
 from tastemaker.state.lists import StoredList
-from tastemaker_services.cache import Kept, context_class
-from tastemaker_services.schema import Filters
+from tastemaker_services.gateway.cache import Kept, context_class
+from tastemaker_services.web.schema import Filters
 
 
 class Shelf:

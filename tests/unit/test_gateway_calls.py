@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from tastemaker_services.calls import MAX_BATCH, Failed, StageCalls, StageError
+from tastemaker_services.replicas.calls import MAX_BATCH, Failed, StageCalls, StageError
 
 REPLICAS = 2
 
@@ -137,7 +137,7 @@ def test_a_replica_that_dies_fails_its_messages_and_the_next_goes_through() -> N
 
 
 def test_a_hung_replica_does_not_hold_its_slot_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tastemaker_services.calls.LOST_AFTER_SECONDS", 0.05)
+    monkeypatch.setattr("tastemaker_services.replicas.calls.LOST_AFTER_SECONDS", 0.05)
 
     async def main() -> None:
         hang = True

@@ -17,8 +17,8 @@ from tastemaker.experiments.decision_log import (
     logged_assignments,
 )
 from tastemaker.users.profile import Demographics, Profile
-from tastemaker_services.access import EVERY_SCOPE, VARIANT_HEADER, variants_of
-from tastemaker_services.problems import Problem
+from tastemaker_services.web.access import EVERY_SCOPE, VARIANT_HEADER, variants_of
+from tastemaker_services.web.problems import Problem
 
 
 def assignment(experiment: str, layer: str, alias: str = "champion", **fields: Any) -> Assignment:

@@ -20,18 +20,22 @@ from tastemaker.features.trending import Ranked, Trending
 from tastemaker.state.forced import RUNGS
 from tastemaker.state.lists import StoredList
 from tastemaker.types import Candidates, Query
-from tastemaker_services.calls import StageError
-from tastemaker_services.gateway import Gateway
-from tastemaker_services.ladder import Stages
-from tastemaker_services.pins import Pin
-from tastemaker_services.problems import Problem
-from tastemaker_services.schema import Filters, RecommendationRequest
-from tastemaker_services.through import Through, Went
-from tastemaker_services.users import User
+from tastemaker_services.gateway.gateway import Gateway
+from tastemaker_services.gateway.ladder import Stages
+from tastemaker_services.gateway.pins import Pin
+from tastemaker_services.gateway.users import User
+from tastemaker_services.replicas.calls import StageError
+from tastemaker_services.replicas.through import Through, Went
+from tastemaker_services.web.problems import Problem
+from tastemaker_services.web.schema import Filters, RecommendationRequest
 
 DEADLINE_MS = 100.0
 PARTS = ("retrieve", "session", "rank", "rerank", "history", "experiment", "stored")
-CLOCKS = ("tastemaker_services.run", "tastemaker_services.breakers", "tastemaker_services.shedding")
+CLOCKS = (
+    "tastemaker_services.gateway.run",
+    "tastemaker_services.gateway.breakers",
+    "tastemaker_services.gateway.shedding",
+)
 FAULTS = ("fine", "raises", "slow", "hangs")
 
 

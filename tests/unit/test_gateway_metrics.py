@@ -6,7 +6,7 @@ from typing import Any
 from gateway_world import NUM_ITEMS, World, items
 
 from tastemaker import telemetry
-from tastemaker_services.calls import StageCalls
+from tastemaker_services.replicas.calls import StageCalls
 
 
 def test_an_empty_list_is_counted_and_no_other() -> None:

@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 from pages_kept import KeptPages
 
 from tastemaker.stages.overlay import Overlay
-from tastemaker_services.face import BundleFace
-from tastemaker_services.pages import Place
-from tastemaker_services.pins import Pin
-from tastemaker_services.problems import Problem
+from tastemaker_services.gateway.face import BundleFace
+from tastemaker_services.gateway.pages import Place
+from tastemaker_services.gateway.pins import Pin
+from tastemaker_services.web.problems import Problem
 
 RERANKED = ["i5", "i0", "i1", "i2", "i3", "i4", "i6", "i7", "i8", "i9"]
 """What the fake graph answers to one without a past."""

@@ -4,8 +4,8 @@ import pytest
 from gateway_world import World
 
 from tastemaker.users.profile import Location, Profile
-from tastemaker_services.bodies import check_context
-from tastemaker_services.problems import Problem
+from tastemaker_services.web.bodies import check_context
+from tastemaker_services.web.problems import Problem
 
 HOME = Location(lat=52.516275, lon=13.377704)
 

@@ -11,9 +11,9 @@ from tastemaker.stages.popular import PopularHeads
 from tastemaker.state.lists import StoredList
 from tastemaker.types import Query
 from tastemaker.users.profile import Demographics, Onboarding, Profile
-from tastemaker_services.answers import NOT_PERSONAL
-from tastemaker_services.cache import Kept
-from tastemaker_services.pins import Pin
+from tastemaker_services.gateway.answers import NOT_PERSONAL
+from tastemaker_services.gateway.cache import Kept
+from tastemaker_services.gateway.pins import Pin
 
 OUT = Profile(personalise=False, onboarding=Onboarding(liked=("i3",), disliked=("i5",), tags=("odd",)))
 

@@ -8,9 +8,9 @@ from tastemaker import telemetry
 from tastemaker.errors import BundleError, CompatibilityError, IntegrityError
 from tastemaker.registry.live import LiveAliases, LiveVersion
 from tastemaker.registry.reports import Report, gone, living, ready_everywhere
-from tastemaker_services import versions
-from tastemaker_services.rehearsal import EmptyAnswersError
-from tastemaker_services.versions import Versions, refusal_of
+from tastemaker_services.versions import held as versions
+from tastemaker_services.versions.held import Versions, refusal_of
+from tastemaker_services.versions.rehearsal import EmptyAnswersError
 
 NOW_MS = 1_000_000
 BOTH = frozenset({"retriever", "ranker"})

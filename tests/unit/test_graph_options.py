@@ -9,7 +9,7 @@ import pytest
 from tastemaker.config import Settings
 from tastemaker.config_serving import ReplicaSettings, ServingSettings
 from tastemaker.errors import ConfigError
-from tastemaker_services.calls import StageCalls, StageError
+from tastemaker_services.replicas.calls import StageCalls, StageError
 
 pytestmark = [  # of Ray's own modules
     pytest.mark.filterwarnings("ignore::DeprecationWarning"),
@@ -21,7 +21,7 @@ pytestmark = [  # of Ray's own modules
 def deployment(replicas: ReplicaSettings) -> Any:
     from ray import serve
 
-    from tastemaker_services.graph import options
+    from tastemaker_services.graph.deployments import options
 
     return serve.deployment(type("Stage", (), {}), **options(replicas))
 

@@ -15,8 +15,8 @@ from tastemaker.config_serving import ApiKey, GatewaySettings
 from tastemaker.data.item_rows import MAX_DIM, MAX_ROW_BYTES, Item, parse_items, table_of
 from tastemaker.errors import StateError
 from tastemaker.state.items import Written
-from tastemaker_services.admin import gateway_openapi
-from tastemaker_services.api import create_api
+from tastemaker_services.admin.listener import gateway_openapi
+from tastemaker_services.routes.api import create_api
 
 KEYS = tuple(
     ApiKey(sha256=hashlib.sha256(name.encode()).hexdigest(), scopes=(name,)) for name in ("catalogue", "read")

@@ -5,8 +5,8 @@ import pyarrow as pa
 import pytest
 
 from tastemaker.data.schema import ITEMS_SCHEMA
-from tastemaker_services.rules import ItemRules
-from tastemaker_services.schema import Filters
+from tastemaker_services.gateway.rules import ItemRules
+from tastemaker_services.web.schema import Filters
 
 
 @pytest.fixture

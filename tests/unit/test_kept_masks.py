@@ -16,8 +16,8 @@ from tastemaker.stages.business_rules import Block, Filter, HardRules
 from tastemaker.stages.kept_masks import KeptMasks
 from tastemaker.stages.matching import ItemMatcher, Match
 from tastemaker.types import Query
-from tastemaker_services.rules import ItemRules
-from tastemaker_services.schema import Filters
+from tastemaker_services.gateway.rules import ItemRules
+from tastemaker_services.web.schema import Filters
 
 WORDS = st.sampled_from(["a", "b", "c"])
 ITEMS = st.fixed_dictionaries({

@@ -43,6 +43,18 @@ LAYERS = [
     {"testing", "doctor"},
     {"playground", "commands", "cli"},
 ]
+SERVICE_LAYERS = [
+    {"every", "gauges", "tracing"},
+    {"web"},
+    {"versions"},
+    {"replicas"},
+    {"gateway"},
+    {"routes"},
+    {"graph"},
+    {"stream"},
+    {"admin"},
+    {"app", "cluster_commands", "cluster_graph", "commands", "ladder_commands", "ray_jobs", "replaying"},
+]
 HEAVY = {"torch", "faiss", "mlflow", "implicit", "sklearn", "pandas", "ray", "fastapi", "scipy"}
 
 
@@ -133,6 +145,22 @@ def test_no_import_goes_upward() -> None:
             assert other < own or same_part or (other == own and own in (0, 1, len(LAYERS) - 1)), (
                 f"{relative} imports {name}"
             )
+
+
+def test_no_import_of_the_services_goes_upward() -> None:
+    ranks = {part: i for i, layer in enumerate(SERVICE_LAYERS) for part in layer}
+    for path in sources():
+        relative = path.relative_to(ROOT)
+        if relative.parts[1] != "tastemaker_services" or (
+            relative.name == "__init__.py" and len(relative.parts) == 3
+        ):
+            continue
+        own = relative.parts[2].removesuffix(".py")
+        assert own in ranks, f"{relative} has no layer: add it to SERVICE_LAYERS"
+        for name, _ in imported(path):
+            parts = name.split(".")
+            if parts[0] == "tastemaker_services" and len(parts) > 1:
+                assert ranks[parts[1]] <= ranks[own], f"{relative} imports {name}"
 
 
 def test_there_are_no_import_circles() -> None:

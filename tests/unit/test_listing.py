@@ -7,11 +7,11 @@ import pytest
 from gateway_world import NUM_ITEMS, World, items
 
 from tastemaker.types import Float32, Int32
-from tastemaker_services.ladder import Stages
-from tastemaker_services.listing import Listing
-from tastemaker_services.problems import Problem
-from tastemaker_services.question_schema import SearchRequest, SimilarRequest
-from tastemaker_services.schema import Filters
+from tastemaker_services.gateway.ladder import Stages
+from tastemaker_services.gateway.listing import Listing
+from tastemaker_services.web.problems import Problem
+from tastemaker_services.web.question_schema import SearchRequest, SimilarRequest
+from tastemaker_services.web.schema import Filters
 
 
 class Searching(World):

@@ -9,10 +9,10 @@ from tastemaker.data.item_rows import Item
 from tastemaker.features.trending import Ranked, Trending
 from tastemaker.state.items import ItemChanges
 from tastemaker.state.lists import StoredList
-from tastemaker_services.cache import Kept
-from tastemaker_services.face import LiveFace
-from tastemaker_services.pins import Pin
-from tastemaker_services.schema import Filters
+from tastemaker_services.gateway.cache import Kept
+from tastemaker_services.gateway.face import LiveFace
+from tastemaker_services.gateway.pins import Pin
+from tastemaker_services.web.schema import Filters
 
 
 def put(epoch: int, *rows: Item) -> ItemChanges:

@@ -27,7 +27,7 @@ def loggers_as_before() -> Iterator[None]:
 
 def test_json_lines_carry_the_request_and_the_fault(capfd: pytest.CaptureFixture[str]) -> None:
     write_logs(LoggingSettings(format="json", level="info"))
-    log = logging.getLogger("tastemaker_services.gateway")
+    log = logging.getLogger("tastemaker_services.gateway.gateway")
 
     async def answer(request_id: str) -> None:
         REQUEST_ID.set(request_id)

@@ -15,8 +15,8 @@ from tastemaker.home import Home
 from tastemaker.promotion.gate import GateResult
 from tastemaker.promotion.record import Promotion, save_gate, save_state
 from tastemaker.registry.client import Registry
-from tastemaker_services.access import Access
-from tastemaker_services.promotions_admin import HISTORY, PROMOTIONS, ROLLBACK, PromotionsAdmin
+from tastemaker_services.admin.promotions import HISTORY, PROMOTIONS, ROLLBACK, PromotionsAdmin
+from tastemaker_services.web.access import Access
 
 # SQLAlchemy 2.1 warns about a loading strategy that MLflow 3.17 uses.
 pytestmark = pytest.mark.filterwarnings("ignore:The ``noload`` loader strategy:DeprecationWarning")

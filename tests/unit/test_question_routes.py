@@ -8,9 +8,9 @@ import httpx
 import pytest
 
 from tastemaker.config_serving import ApiKey, GatewaySettings
-from tastemaker_services.api import create_api
-from tastemaker_services.question_schema import MAX_TEXT, ExplainRequest, SearchRequest, SimilarRequest
-from tastemaker_services.schema import Filters, RecommendationRequest
+from tastemaker_services.routes.api import create_api
+from tastemaker_services.web.question_schema import MAX_TEXT, ExplainRequest, SearchRequest, SimilarRequest
+from tastemaker_services.web.schema import Filters, RecommendationRequest
 
 READ, EXPLAIN = "r" * 32, "e" * 32
 KEYS = tuple(

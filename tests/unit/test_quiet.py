@@ -18,8 +18,8 @@ from tastemaker.errors import IntegrityError
 from tastemaker.stages.live import LiveStages
 from tastemaker.state.items import ItemChanges
 from tastemaker.types import Query
-from tastemaker_services.face import BundleFace, LiveFace
-from tastemaker_services.quiet import LOWEST, at_low_priority, free_memory, without_collector
+from tastemaker_services.gateway.face import BundleFace, LiveFace
+from tastemaker_services.versions.quiet import LOWEST, at_low_priority, free_memory, without_collector
 
 
 def test_a_dropped_version_is_freed_with_all_that_it_made(tmp_path: Path) -> None:

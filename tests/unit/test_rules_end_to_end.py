@@ -17,9 +17,9 @@ from tastemaker.stages.pipeline import Part
 from tastemaker.stages.standing_rules import policy_in
 from tastemaker.state.items import ItemChanges
 from tastemaker.types import Query
-from tastemaker_services.face import BundleFace, LiveFace
-from tastemaker_services.ladder import Stages
-from tastemaker_services.pins import Pin
+from tastemaker_services.gateway.face import BundleFace, LiveFace
+from tastemaker_services.gateway.ladder import Stages
+from tastemaker_services.gateway.pins import Pin
 
 RULES = {
     "rules": [

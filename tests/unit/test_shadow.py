@@ -19,11 +19,11 @@ from tastemaker.events.log import Entry
 from tastemaker.experiments.decision_log import DECISION_SCHEMA, Decision, decision_table, encode_decision
 from tastemaker.experiments.shadow import shadow_report
 from tastemaker.home import Home
-from tastemaker_services.calls import StageError
-from tastemaker_services.gateway import Gateway
-from tastemaker_services.pins import Pin
-from tastemaker_services.schema import RecommendationRequest
-from tastemaker_services.shadow import Shadow
+from tastemaker_services.gateway.gateway import Gateway
+from tastemaker_services.gateway.pins import Pin
+from tastemaker_services.gateway.shadow import Shadow
+from tastemaker_services.replicas.calls import StageError
+from tastemaker_services.web.schema import RecommendationRequest
 
 DEADLINE_MS = 300.0
 
@@ -120,7 +120,7 @@ def test_whatever_the_shadow_does_real_answers_are_the_same_and_as_soon(fault: A
 def test_a_shadow_waits_for_a_quiet_moment_and_is_dropped_where_none_comes(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("tastemaker_services.shadow.PATIENCE_SECONDS", 0.05)
+    monkeypatch.setattr("tastemaker_services.gateway.shadow.PATIENCE_SECONDS", 0.05)
     looks = iter([True, True, False])
     Mirrored(other_stages(9), busy=lambda: next(looks, False)).ask()
     assert next(looks, None) is None

@@ -10,10 +10,10 @@ from hypothesis import strategies as st
 
 from tastemaker import telemetry
 from tastemaker.config_serving import SheddingSettings
-from tastemaker_services.loop_lag import LoopLag
-from tastemaker_services.problems import Problem
-from tastemaker_services.schema import Priority
-from tastemaker_services.shedding import Admitted, Load
+from tastemaker_services.gateway.loop_lag import LoopLag
+from tastemaker_services.gateway.shedding import Admitted, Load
+from tastemaker_services.web.problems import Problem
+from tastemaker_services.web.schema import Priority
 
 SETTINGS = SheddingSettings(max_in_flight=40, first_limit=20, least_limit=4)
 

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from tastemaker.types import Candidates, Query
-from tastemaker_services.spread import SpreadGraph
+from tastemaker_services.graph.spread import SpreadGraph
 
 ALLOWED = np.array([True, False, True])
 

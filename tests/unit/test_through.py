@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from tastemaker.types import Query
-from tastemaker_services.calls import Failed
-from tastemaker_services.through import ThroughPool, Went
+from tastemaker_services.replicas.calls import Failed
+from tastemaker_services.replicas.through import ThroughPool, Went
 
 QUERY = Query(np.empty(0, np.int32))
 LONG = {"retrieve": 10.0, "rank": 10.0, "rerank": 10.0}

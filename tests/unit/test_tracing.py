@@ -18,7 +18,7 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 
 from tastemaker.config import Settings, TracingSettings
 from tastemaker.errors import ConfigError
-from tastemaker_services.stage_replica import StageReplica
+from tastemaker_services.replicas.process import StageReplica
 from tastemaker_services.tracing import INCOMING, TraceParent, Tracer, tracer_of
 
 PARENT = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-00"
@@ -152,7 +152,7 @@ def test_it_is_off_unless_asked_for_and_then_loads_nothing() -> None:
         tracer_of(TracingSettings(endpoint="http://collector:4318/v1/traces", sample_ratio=0.0), "g") is None
     )
     assert all(not query.traceparent for _, _, query in _asked_without_tracing())
-    code = "import sys, tastemaker_services.gateway; print('opentelemetry.exporter' in sys.modules)"
+    code = "import sys, tastemaker_services.gateway.gateway; print('opentelemetry.exporter' in sys.modules)"
     loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert loaded.stdout.strip() == "False"
 

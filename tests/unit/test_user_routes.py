@@ -12,8 +12,8 @@ from fastapi import FastAPI
 from tastemaker.config_serving import ApiKey, GatewaySettings
 from tastemaker.errors import StateError
 from tastemaker.users.profile import ProfileRow
-from tastemaker_services.problems import Problem
-from tastemaker_services.user_routes import UserRoutes
+from tastemaker_services.routes.users import UserRoutes
+from tastemaker_services.web.problems import Problem
 
 SCOPES = ("read", "ingest", "catalogue", "erase", "explain")
 KEYS = tuple(ApiKey(sha256=hashlib.sha256(scope.encode()).hexdigest(), scopes=(scope,)) for scope in SCOPES)

@@ -13,15 +13,15 @@ from gateway_world import NUM_ITEMS, Graph, candidates, make_face
 from tastemaker.errors import StateError
 from tastemaker.stages.recorded import Recorded
 from tastemaker.types import Candidates, Query
-from tastemaker_services.calls import StageError
-from tastemaker_services.rehearsal import (
+from tastemaker_services.graph.warm_up import WarmUp
+from tastemaker_services.replicas.calls import StageError
+from tastemaker_services.versions.rehearsal import (
     EmptyAnswersError,
     NotFiniteError,
     SlowAnswersError,
     made_queries,
     rehearse,
 )
-from tastemaker_services.warm_up import WarmUp
 
 RECORDED = [Recorded(["i3", "gone", "i1"], ["i1"], 7, {"country": "de"})]
 

@@ -116,8 +116,8 @@ def _listener(place: Place, port: int) -> str:
 def _routes() -> dict[str, set[str]]:
     """Routes of our listeners as FastAPI has them; of Ray and MLflow, the paths in their sources."""
     from tastemaker.config_serving import GatewaySettings
-    from tastemaker_services.admin import create_admin, gateway_openapi
-    from tastemaker_services.exporter import create_exporter
+    from tastemaker_services.admin.exporter import create_exporter
+    from tastemaker_services.admin.listener import create_admin, gateway_openapi
 
     folder = Path(os.environ["PROMETHEUS_MULTIPROC_DIR"])
     return {

@@ -1,0 +1,1 @@
+"""The listener for those who run the platform, and what it serves."""

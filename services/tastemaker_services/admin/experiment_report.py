@@ -1,0 +1,95 @@
+"""`GET /admin/v1/experiments/{name}/report`: what an experiment says so far, as JSON or as a page.
+
+Made anew from the Parquet days for each request, in a thread and one at a time: it may take seconds of a core.
+"""
+
+import asyncio
+import time
+from typing import TYPE_CHECKING, Final
+
+from fastapi import FastAPI, Request, Response
+
+from tastemaker.errors import DataError, ExperimentError, TastemakerError, UnknownExperimentError
+from tastemaker.experiments.metrics import metric_of
+from tastemaker.experiments.reporting.page import render
+from tastemaker.experiments.reporting.report import ExperimentReport, build_report
+from tastemaker.experiments.store import ExperimentStore
+from tastemaker.home import Home
+from tastemaker.state.keys import Keys
+from tastemaker_services.admin.experiments import PATH
+from tastemaker_services.web.access import Access
+from tastemaker_services.web.problems import Problem, invalid
+
+if TYPE_CHECKING:
+    import redis
+
+LEVELS: Final = (0.5, 0.9999)
+"""Least and greatest of the intervals."""
+
+
+class ReportAdmin:
+    """The route of one catalogue.
+
+    Args:
+        client: Of the role `state.url`.
+        keys: Of the catalogue.
+        home: Holds the days.
+        access: Who may.
+    """
+
+    def __init__(self, client: "redis.Redis", keys: Keys, home: Home, access: Access) -> None:
+        self._store, self._catalogue = ExperimentStore(client, keys), keys.catalogue
+        self._home, self._access = home, access
+        self._turn = asyncio.Lock()
+
+    def add_to(self, admin: FastAPI) -> None:
+        """Adds it."""
+        admin.get(PATH + "/{name}/report")(self.report)
+
+    async def report(
+        self, request: Request, name: str, metric: str = "", level: str = "0.95", format: str = "json"
+    ) -> Response:
+        """The report: `metric` to be judged by, `level` of intervals, `format` json or html."""
+        try:
+            self._access.scopes(request.headers.get("authorization"), "admin")
+            if format not in ("json", "html"):
+                raise invalid("format", f"format is {format!r}, must be json or html: correct it")
+            wanted, of = _level(level), _metric(metric)
+            async with self._turn:
+                return await asyncio.to_thread(self._made, name, of, wanted, format)
+        except Problem as problem:
+            return problem.response()
+        except UnknownExperimentError as error:
+            return Problem(404, "unknown-experiment", str(error), field="name").response()
+        except (ExperimentError, DataError) as error:
+            return Problem(409, "no-report", str(error)).response()
+        except TastemakerError as error:
+            return Problem(503, "unavailable", str(error), headers={"retry-after": "1"}).response()
+
+    def _made(self, name: str, metric: str | None, level: float, form: str) -> Response:
+        found = self._built(name, metric, level)
+        if form == "html":
+            return Response(render(found), media_type="text/html; charset=utf-8")
+        return Response(found.model_dump_json(), media_type="application/json")
+
+    def _built(self, name: str, metric: str | None, level: float) -> ExperimentReport:
+        experiment = self._store.get(name)
+        now_ms = time.time_ns() // 1_000_000
+        return build_report(self._home, self._catalogue, experiment, metric, level=level, now_ms=now_ms)
+
+
+def _metric(text: str) -> str | None:
+    try:
+        return metric_of(text).name if text else None
+    except ExperimentError as error:
+        raise invalid("metric", str(error)) from error
+
+
+def _level(text: str) -> float:
+    try:
+        level = float(text)
+    except ValueError:
+        level = 0.0
+    if not LEVELS[0] <= level <= LEVELS[1]:
+        raise invalid("level", f"level is {text!r}, must be from {LEVELS[0]} to {LEVELS[1]}: correct it")
+    return level

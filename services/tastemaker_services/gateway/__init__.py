@@ -1,0 +1,1 @@
+"""One request's way: user, variant, version, stages under deadlines, what stands in where a part fails, the decision record."""

@@ -1,0 +1,1 @@
+"""A stage's own process: what it holds, and what it does with a call."""
