@@ -1,0 +1,277 @@
+"""What every recommendation model is: fitted on a log, asked for lists or scores, saved as tensors and a config.
+
+The one interface of the zoo. How a model becomes a source of the serving graph: see `stages`. Models that rank rows of
+features instead of whole catalogues: see `ctr.model`.
+
+Shape letters: N rows of a log, U users, I items, B askers, L history, K slots, C given items, D dimension.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, Self
+
+import numpy as np
+import pyarrow as pa
+import scipy.sparse as sp
+
+from tastemaker.errors import DataError, UsageError
+from tastemaker.strict import Strict
+from tastemaker.types import Bool, Float32, Int32, Int64
+
+NOBODY = -1
+"""In place of a user's row: somebody who was not in the log."""
+PADDING = -1
+"""In place of an item's row: there are no more."""
+_BLOCK_SCORES = 2**24
+
+
+@dataclass(frozen=True, slots=True)
+class Log:
+    """What a model learns from: who had which item, how much it was worth, and when.
+
+    Rows are sorted by user, then time (ties in the order in which they were given). `value_N` is a rating or a weight;
+    `items`, where given, has one row for each item.
+    """
+
+    num_users: int
+    num_items: int
+    user_N: Int32
+    item_N: Int32
+    value_N: Float32
+    timestamp_ms_N: Int64
+    items: pa.Table | None = None
+
+    @classmethod
+    def of(
+        cls,
+        user_N: Int32,
+        item_N: Int32,
+        *,
+        num_users: int,
+        num_items: int,
+        value_N: Float32 | None = None,
+        timestamp_ms_N: Int64 | None = None,
+        items: pa.Table | None = None,
+    ) -> "Log":
+        """A log of rows in any order; values are 1 and times 0 where they are not given.
+
+        Raises:
+            DataError: Columns of unequal length, a row out of range, or a value that is not finite.
+        """
+        num_rows = len(user_N)
+        value_N = np.ones(num_rows, np.float32) if value_N is None else np.asarray(value_N, np.float32)
+        times_N = (
+            np.zeros(num_rows, np.int64) if timestamp_ms_N is None else np.asarray(timestamp_ms_N, np.int64)
+        )
+        if not num_rows == len(item_N) == len(value_N) == len(times_N):
+            raise DataError("columns of a log differ in length", mend="give one value of each a row")
+        for name, rows_N, limit in (("user", user_N, num_users), ("item", item_N, num_items)):
+            if num_rows and not (rows_N.min() >= 0 and rows_N.max() < limit):
+                raise DataError(
+                    f"{name} row of a log", value=f"{rows_N.min()} to {rows_N.max()}", limit=f"0 to {limit - 1}",
+                    mend="number them from 0",
+                )  # fmt: skip
+        if not np.isfinite(value_N).all():
+            raise DataError("a value of a log is not finite", mend="leave such rows out")
+        order_N = np.lexsort((times_N, user_N))
+        return cls(
+            num_users, num_items, np.asarray(user_N, np.int32)[order_N], np.asarray(item_N, np.int32)[order_N],
+            value_N[order_N], times_N[order_N], items,
+        )  # fmt: skip
+
+    def __len__(self) -> int:
+        return len(self.user_N)
+
+    @property
+    def offsets(self) -> Int64:
+        """(U + 1,) where each user's rows begin."""
+        return np.searchsorted(self.user_N, np.arange(self.num_users + 1)).astype(np.int64)
+
+    def histories(self) -> list[Int32]:
+        """Each user's items, oldest first."""
+        return np.split(self.item_N, self.offsets[1:-1])
+
+    def matrix(self, *, values: bool = False) -> sp.csr_matrix:
+        """(U, I) float32: 1 where a user has an item, or the sum of its values."""
+        data_N = self.value_N if values else np.ones(len(self), np.float32)
+        matrix = sp.csr_matrix((data_N.copy(), (self.user_N, self.item_N)), (self.num_users, self.num_items))
+        matrix.sum_duplicates()
+        if not values:
+            matrix.data[:] = 1.0
+        return matrix
+
+
+@dataclass(frozen=True, slots=True)
+class Askers:
+    """Whom lists are for. A model uses what it knows how to use, the row or the history.
+
+    `row_B` is the user's row in the log, `NOBODY` for others. Histories are rows of items, oldest first; rows out of the
+    catalogue's range stand for items that nobody knows and are passed over.
+    """
+
+    row_B: Int32
+    histories: Sequence[Int32]
+
+    def __post_init__(self) -> None:
+        """Own invariant: one history for each row."""
+        assert len(self.row_B) == len(self.histories)
+
+    def __len__(self) -> int:
+        return len(self.row_B)
+
+    def __getitem__(self, at: slice) -> "Askers":
+        return Askers(self.row_B[at], self.histories[at])
+
+    @classmethod
+    def known(cls, log: Log, user_B: Int32 | None = None) -> "Askers":
+        """Users of a log with the histories that they have in it; all of them where none are named."""
+        user_B = np.arange(log.num_users, dtype=np.int32) if user_B is None else user_B
+        offsets = log.offsets
+        return cls(user_B, [log.item_N[offsets[user] : offsets[user + 1]] for user in user_B])
+
+    @classmethod
+    def strangers(cls, histories: Sequence[Int32]) -> "Askers":
+        """People who were not in the log, of whom no more than a history is known."""
+        return cls(np.full(len(histories), NOBODY, np.int32), histories)
+
+
+@dataclass(frozen=True, slots=True)
+class Filters:
+    """What may stand in a list.
+
+    `exclude_seen` leaves out the history, `exclude` rows of each asker, `allowed_I` all that it does not name.
+    """
+
+    exclude_seen: bool = True
+    exclude: Sequence[Int32] | None = None
+    allowed_I: Bool | None = None
+
+    def block(self, score_BI: Float32, askers: Askers, begin: int = 0) -> None:
+        """Sets to -inf what may not stand in the lists of `askers`, the first of whom is asker `begin` of `exclude`."""
+        if self.allowed_I is not None:
+            score_BI[:, ~self.allowed_I] = -np.inf
+        for place, (row_I, history_L) in enumerate(zip(score_BI, askers.histories, strict=True), begin):
+            if self.exclude_seen:
+                row_I[_known(history_L, len(row_I))] = -np.inf
+            if self.exclude is not None:
+                row_I[_known(self.exclude[place], len(row_I))] = -np.inf
+
+
+ALL_UNSEEN = Filters()
+
+
+class Recommender(ABC):
+    """A model that scores all items of a catalogue for whoever asks; never an exception for somebody unknown.
+
+    Subclasses give `fit`, `scores`, and what saves them: `tensors` and `from_state` (the config is JSON). They keep no
+    reference to the log. Equal scores are ordered by row, so that lists are the same everywhere.
+    """
+
+    kind: ClassVar[str]
+    """Its name in recipes and bundles."""
+    Config: ClassVar[type[Strict]]
+    """What its recipe says."""
+
+    config: Strict
+    num_items: int
+
+    @classmethod
+    @abstractmethod
+    def fit(cls, log: Log, config: Any) -> Self:
+        """Learns from a log; the same log and config give the same model.
+
+        Raises:
+            DataError: The log has nothing that this model could learn from.
+        """
+
+    @abstractmethod
+    def scores(self, askers: Askers) -> Float32:
+        """(B, I) scores of all items, finite; higher is better. Whoever is unknown gets what holds for everybody."""
+
+    def score(self, askers: Askers, items: Sequence[Int32]) -> list[Float32]:
+        """(C,) scores of each asker's given items; NaN for rows that are no items of the catalogue."""
+        found = []
+        for begin, score_BI in self._blocks(askers):
+            for row_I, item_C in zip(score_BI, items[begin : begin + len(score_BI)], strict=True):
+                inside_C = (item_C >= 0) & (item_C < self.num_items)
+                found.append(
+                    np.where(inside_C, row_I[np.where(inside_C, item_C, 0)], np.nan).astype(np.float32)
+                )
+        return found
+
+    def recommend(self, askers: Askers, k: int, filters: Filters = ALL_UNSEEN) -> tuple[Int32, Float32]:
+        """The k best items that may be shown (B, k), best first with their scores; `PADDING` and -inf fill the end.
+
+        Raises:
+            UsageError: k is below 1.
+        """
+        if k < 1:
+            raise UsageError("k", value=k, limit="1 or more", mend="ask for an item at least")
+        item_BK = np.full((len(askers), k), PADDING, np.int32)
+        best_BK = np.full((len(askers), k), -np.inf, np.float32)
+        for begin, score_BI in self._blocks(askers):
+            rows = slice(begin, begin + len(score_BI))
+            filters.block(score_BI, askers[rows], begin)
+            found_BK, found_score_BK = best(score_BI, min(k, self.num_items))
+            item_BK[rows, : found_BK.shape[1]], best_BK[rows, : found_BK.shape[1]] = found_BK, found_score_BK
+        return item_BK, best_BK
+
+    def _blocks(self, askers: Askers) -> Any:
+        size = max(1, _BLOCK_SCORES // max(1, self.num_items))
+        for begin in range(0, len(askers), size):
+            yield begin, np.array(self.scores(askers[begin : begin + size]), np.float32)
+
+    def item_vectors(self) -> Float32 | None:
+        """(I, D) whose inner products with `user_vectors` order items as `scores` does; None where there are none."""
+        return None
+
+    def user_vectors(self, askers: Askers) -> Float32 | None:  # noqa: ARG002
+        """(B, D), see `item_vectors`."""
+        return None
+
+    def config_dict(self) -> dict[str, Any]:
+        """What `from_state` needs beside the tensors; JSON."""
+        return self.config.model_dump(mode="json")
+
+    @abstractmethod
+    def tensors(self) -> Mapping[str, np.ndarray]:
+        """What was learned, as arrays that safetensors can hold."""
+
+    @classmethod
+    @abstractmethod
+    def from_state(cls, config: Mapping[str, Any], tensors: Mapping[str, np.ndarray]) -> Self:
+        """The model that `config_dict` and `tensors` describe.
+
+        Raises:
+            CompatibilityError: Config and tensors do not belong together.
+        """
+
+
+def best(score_BI: Float32, k: int) -> tuple[Int32, Float32]:
+    """The k largest of each row (B, k), largest first, of equals the lower row; `PADDING` where the score is -inf."""
+    num_items = score_BI.shape[1]
+    if k < num_items:
+        least_B1 = np.partition(score_BI, num_items - k, axis=1)[:, num_items - k, None]
+        found_BK = np.empty((len(score_BI), k), np.int32)
+        for row_K, row_I, least in zip(found_BK, score_BI, least_B1[:, 0], strict=True):
+            above, equal = np.flatnonzero(row_I > least), np.flatnonzero(row_I == least)
+            row_K[:] = np.concatenate([above, equal[: k - len(above)]])
+        found_BK.sort(axis=1)
+    else:
+        found_BK = np.broadcast_to(np.arange(num_items, dtype=np.int32), score_BI.shape)
+    value_BK = np.take_along_axis(score_BI, found_BK, axis=1)
+    order_BK = np.argsort(-value_BK, axis=1, kind="stable")
+    value_BK = np.take_along_axis(value_BK, order_BK, axis=1)
+    item_BK = np.take_along_axis(found_BK, order_BK, axis=1).astype(np.int32)
+    return np.where(np.isneginf(value_BK), PADDING, item_BK).astype(np.int32), value_BK
+
+
+def known_rows(history_L: Int32, num_items: int) -> Int32:
+    """The rows of a history that are items of the catalogue, in its order."""
+    return _known(history_L, num_items)
+
+
+def _known(rows: Int32, num_items: int) -> Int32:
+    rows = np.asarray(rows, np.int32)
+    return rows[(rows >= 0) & (rows < num_items)]
