@@ -9,7 +9,7 @@ LINKS := $(foreach folder,$(PIP_FIND_LINKS),--find-links $(folder))
 PYTEST := $(BIN)/python -m pytest
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-slow tools chart-test lint format bench-quality bench-reranking bench-training bench-scaling bench-features bench-retrieval bench-ann bench-serving bench-swap bench-experiments chaos wheel wheel-test kind-up kind-demo kind-down clean
+.PHONY: help install demo test test-slow tools chart-test dashboard-shots lint format bench-quality bench-reranking bench-training bench-scaling bench-features bench-retrieval bench-ann bench-serving bench-swap bench-experiments chaos wheel wheel-test kind-up kind-demo kind-down clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -36,6 +36,17 @@ test-slow: install  ## the slow tests
 
 tools:  ## helm, kubectl and the checkers of the chart, by checksum, into .tools
 	$(PYTHON) k8s/fetch_tools.py
+
+# Some 470 MB of npm packages, by the hashes of the lock file; nothing of them is run at installation.
+SHOTS := .tools/dashboard-shots
+$(SHOTS)/.installed: helm/dashboards/shots/package-lock.json
+	mkdir -p $(SHOTS)
+	cp helm/dashboards/shots/package.json helm/dashboards/shots/package-lock.json $(SHOTS)
+	npm ci --prefix $(SHOTS) --ignore-scripts --legacy-peer-deps --no-audit --no-fund
+	touch $@
+
+dashboard-shots: install $(SHOTS)/.installed  ## pictures of the dashboards by Grafana's own components; needs node, chromium, prometheus
+	$(BIN)/python -m helm.dashboards.shots $(ARGS)
 
 chart-test: install tools  ## the Helm chart: lint, renders, schemas of Kubernetes, references, and that nothing in it is fiction
 	$(PYTEST) -m chart tests/deploy $(ARGS)

@@ -108,18 +108,18 @@ def _ratio_interval(one: dict[str, float], other: dict[str, float]) -> tuple[flo
     return float(low), float(high)
 
 
-def peer_python() -> Path:
-    """The Python of an environment that holds both peers, made where it is not there yet.
+def peer_python(folder: Path = PEERS, packages: Sequence[str] = PACKAGES) -> Path:
+    """The Python of an environment that holds peers, by default both, made where it is not there yet.
 
-    obp 0.4.1 asks for old releases of what we have newer ones of: it is installed without them and finds ours.
+    obp asks for old releases of Python and of what we have newer ones of: it is installed without them and finds ours.
     """
-    python = PEERS / "bin" / "python"
+    python = folder / "bin" / "python"
     if not python.exists():
-        print(f"  installs {' and '.join(PACKAGES)} into {PEERS}", flush=True)
-        venv.create(PEERS, with_pip=True)
+        print(f"  installs {' and '.join(packages)} into {folder}", flush=True)
+        venv.create(folder, with_pip=True)
         ours = sysconfig.get_paths()["purelib"]
         version = f"python{sys.version_info.major}.{sys.version_info.minor}"
-        pip = [python, "-m", "pip", "install", "--quiet", "--no-deps", *PACKAGES]
+        pip = [python, "-m", "pip", "install", "--quiet", "--no-deps", "--ignore-requires-python", *packages]
         subprocess.run(pip, check=True)
-        (PEERS / "lib" / version / "site-packages" / "ours.pth").write_text(ours + "\n")
+        (folder / "lib" / version / "site-packages" / "ours.pth").write_text(ours + "\n")
     return python

@@ -29,10 +29,11 @@ from tastemaker.models.item_item import ItemItem, ItemItemConfig
 from tastemaker.models.popularity import Popularity, PopularityConfig
 from tastemaker.models.segments import Segments
 from tastemaker.stages.asking import Asking, InTurn, SideBySide
+from tastemaker.stages.merging import SourceConfig
 from tastemaker.stages.nearest import AlsSource, RecentSource, VectorSource
 from tastemaker.stages.neighbours import ItemItemSource
 from tastemaker.stages.popular import PopularHeads, PopularSource
-from tastemaker.stages.retrieval import Retrieval, RetrievalConfig, SourceConfig
+from tastemaker.stages.retrieval import Retrieval, RetrievalConfig
 from tastemaker.stages.source import Source, top_allowed
 from tastemaker.stages.trending import TrendingSource
 from tastemaker.types import Float32, Query

@@ -7,69 +7,38 @@ import json
 import sys
 import time
 import urllib.error
-import urllib.parse
-import urllib.request
-from collections.abc import Iterator
-from pathlib import Path
-from typing import Any, Final
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 from helm.dashboards.__main__ import FOLDER
-
-_CHOSEN: Final = {
-    "$__rate_interval": "1m",
-    "$namespace": ".*",
-    "$catalogue": ".*",
-    "$experiment": ".*",
-    "$variant": ".*",
-}
+from helm.dashboards.asking import Prometheus, first_choices, resolved
 
 
-def resolved(expr: str) -> str:
-    """With all variables at `All`."""
-    for variable, value in _CHOSEN.items():
-        expr = expr.replace(variable, value)
-    return expr
-
-
-def num_series(address: str, expr: str) -> int:
-    """How many series a query gave within the last hour.
-
-    Raises:
-        urllib.error.HTTPError: Prometheus refuses it.
-    """
-    now = time.time()
-    span = {"start": now - 3600, "end": now, "step": 30}
-    asked = urllib.parse.urlencode({"query": resolved(expr), **span})
-    with urllib.request.urlopen(f"{address}/api/v1/query_range?{asked}", timeout=30) as answer:
-        return len(json.load(answer)["data"]["result"])
-
-
-def rows(address: str) -> Iterator[tuple[str, str, list[int | None]]]:
-    """Dashboard, panel, and the number of series of each query; None where it is refused."""
-    for path in sorted(Path(FOLDER).glob("*.json")):
+def rows(prometheus: Prometheus) -> Iterator[tuple[str, str, list[int | None]]]:
+    """Dashboard, panel, and the number of series of each query over time; None where it is refused."""
+    for path in sorted(FOLDER.glob("*.json")):
         dashboard: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        chosen = first_choices(dashboard, prometheus, {})
         for panel in dashboard["panels"]:
             if panel["type"] != "row":
-                yield (
-                    path.stem,
-                    panel["title"],
-                    [_asked(address, target["expr"]) for target in panel["targets"]],
-                )
+                numbers = [_num_series(prometheus, target["expr"], chosen) for target in panel["targets"]]
+                yield path.stem, panel["title"], numbers
         annotations = dashboard["annotations"]["list"]
-        yield path.stem, "annotations", [_asked(address, one["expr"]) for one in annotations]
+        yield path.stem, "annotations", [_num_series(prometheus, one["expr"], chosen) for one in annotations]
 
 
-def _asked(address: str, expr: str) -> int | None:
+def _num_series(prometheus: Prometheus, expr: str, chosen: Mapping[str, str]) -> int | None:
     try:
-        return num_series(address, expr)
+        return len(prometheus.over_time(resolved(expr, chosen)))
     except urllib.error.HTTPError as error:
-        print(f"refused ({error.code}): {resolved(expr)}", file=sys.stderr)
+        print(f"refused ({error.code}): {resolved(expr, chosen)}", file=sys.stderr)
         return None
 
 
 def main() -> int:
-    """Prints the table."""
-    found = list(rows(sys.argv[1].rstrip("/")))
+    """Prints the table, of the last hour."""
+    now = time.time()
+    found = list(rows(Prometheus(sys.argv[1].rstrip("/"), now - 3600, now, step=30)))
     print("| dashboard | panel | series by query |\n|---|---|---|")
     for dashboard, panel, numbers in found:
         told = ", ".join("refused" if number is None else str(number) for number in numbers)

@@ -3,7 +3,8 @@
 from typing import Final
 
 from helm.dashboards.dashboard import Dashboard
-from helm.dashboards.panels import Panel, Query, Row, largest, of, quantile, total
+from helm.dashboards.panels import Panel, Row
+from helm.dashboards.queries import Query, grown, largest, of, quantile, total
 
 _CREATED: Final = largest("alias", "tastemaker_bundle_created_timestamp_seconds")
 
@@ -12,22 +13,23 @@ _ROWS = (
         "Live",
         (
             Panel(
-                "Versions",
+                "Live version",
                 [Query(f"{largest('alias', 'tastemaker_bundle_live_version')} > 0", "{{alias}}")],
                 "Version that each alias answers from.",
                 kind="stat",
                 height=6,
                 decimals=0,
+                steps=((None, "text"),),
             ),
             Panel(
-                "Age",
+                "Age of the live bundle",
                 [Query(f"time() - ({_CREATED} > 0)", "{{alias}}")],
                 "Since each live bundle was made.",
                 unit="s", kind="stat", height=6,
                 steps=((None, "green"), (604800, "orange"), (1209600, "red")),
             ),
             Panel(
-                "Pods that disagree",
+                "Versions between pods",
                 [
                     Query(
                         f"{largest('alias', 'tastemaker_bundle_live_version')}"
@@ -66,12 +68,12 @@ _ROWS = (
             Panel(
                 "Refused",
                 [
-                    Query(
-                        f"sum by (reason) (increase({of('tastemaker_bundle_refused_total')}[1h]))", "{{reason}}"
-                    )
+                    Query(grown("reason", "tastemaker_bundle_refused_total"), "{{reason}}"),
                 ],
-                "In the hour before. What answered goes on; see docs/runbooks/bundle-refused.md. None is good.",
+                "In the hour before, by reason. What answered goes on; see docs/runbooks/bundle-refused.md.",
                 lowest=0,
+                decimals=0,
+                empty="None",
             ),
             Panel(
                 "Time to load",
@@ -85,7 +87,9 @@ _ROWS = (
                 "Unknown rows",
                 [Query(total("catalogue", "tastemaker_catalogue_unknown_rows_total"), "{{catalogue}}")],
                 "Candidates by second that a process dropped, not knowing them yet.",
+                unit="cps",
                 lowest=0,
+                empty="None",
             ),
         ),
     ),
@@ -95,7 +99,8 @@ _ROWS = (
             Panel(
                 "Shadow requests",
                 [Query(total("outcome", "tastemaker_shadow_requests_total"), "{{outcome}}")],
-                "Without data no shadow is live.",
+                "What became of the requests that the shadow version got too.",
+                empty="No shadow is live",
                 unit="reqps",
                 lowest=0,
                 width=12,
@@ -107,6 +112,7 @@ _ROWS = (
                     Query(quantile(0.99, "catalogue", "tastemaker_shadow_latency_seconds"), "p99"),
                 ],
                 "Time of the shadow's stages.",
+                empty="No shadow is live",
                 unit="s",
                 lowest=0,
                 width=12,

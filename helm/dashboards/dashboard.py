@@ -4,14 +4,40 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from helm.dashboards.panels import DATASOURCE, Row, laid_out, of
+from helm.dashboards.panels import DATASOURCE, Row, laid_out
+from helm.dashboards.queries import of
 
 TAG: Final = "tastemaker"
 _NAMESPACES: Final = "label_values(tastemaker_bundle_live_generation, namespace)"
 _CATALOGUES: Final = 'label_values(tastemaker_bundle_live_generation{namespace=~"$namespace"}, catalogue)'
-_EXPERIMENTS: Final = f"label_values({of('tastemaker_experiment_served_total')}, experiment)"
-_CHOSEN: Final = of("tastemaker_experiment_served_total", 'experiment=~"$experiment"')
-_VARIANTS: Final = f"label_values({_CHOSEN}, variant)"
+
+
+@dataclass(frozen=True)
+class Variable:
+    """What a reader chooses at the top.
+
+    Args:
+        name: In queries, behind `$`.
+        label: Beside it.
+        query: Gives its values.
+        one: Whether one value is chosen, at first the first; else several, at first all.
+    """
+
+    name: str
+    label: str
+    query: str
+    one: bool = False
+
+    def json(self) -> dict[str, Any]:
+        """As Grafana reads it. `.*` for all also takes series without the label, as outside of Kubernetes."""
+        shown: dict[str, Any] = {
+            "name": self.name, "label": self.label, "type": "query", "datasource": DATASOURCE,
+            "query": {"query": self.query, "refId": f"{self.name}-values"}, "refresh": 2, "sort": 1, "hide": 0,
+            "regex": "", "options": [], "multi": not self.one, "includeAll": not self.one,
+        }  # fmt: skip
+        if not self.one:
+            shown |= {"allValue": ".*", "current": {"text": "All", "value": "$__all"}}
+        return shown
 
 
 @dataclass(frozen=True)
@@ -23,14 +49,14 @@ class Dashboard:
         title: At its top.
         text: What it answers.
         rows: What it shows.
-        by_experiment: Whether experiment and variant can be chosen.
+        variables: What can be chosen beside release and catalogue.
     """
 
     name: str
     title: str
     text: str
     rows: Sequence[Row]
-    by_experiment: bool = False
+    variables: Sequence[Variable] = ()
 
     def json(self) -> dict[str, Any]:
         """As Grafana reads it."""
@@ -57,37 +83,11 @@ class Dashboard:
             "name": "datasource", "label": "Data source", "type": "datasource", "query": "prometheus",
             "hide": 0, "includeAll": False, "multi": False, "regex": "", "options": [],
         }  # fmt: skip
-        found = [
-            source,
-            _variable("namespace", "Namespace", _NAMESPACES),
-            _variable("catalogue", "Catalogue", _CATALOGUES),
-        ]
-        if self.by_experiment:
-            found += [
-                _variable("experiment", "Experiment", _EXPERIMENTS),
-                _variable("variant", "Variant", _VARIANTS),
-            ]
-        return found
-
-
-def _variable(name: str, label: str, query: str) -> dict[str, Any]:
-    """All values at first; `.*` also takes series without the label, as outside of Kubernetes."""
-    return {
-        "name": name,
-        "label": label,
-        "type": "query",
-        "datasource": DATASOURCE,
-        "query": {"query": query, "refId": f"{name}-values"},
-        "refresh": 2,
-        "sort": 1,
-        "multi": True,
-        "includeAll": True,
-        "allValue": ".*",
-        "current": {"text": "All", "value": "$__all"},
-        "hide": 0,
-        "regex": "",
-        "options": [],
-    }
+        scope = (
+            Variable("namespace", "Namespace", _NAMESPACES),
+            Variable("catalogue", "Catalogue", _CATALOGUES),
+        )
+        return [source, *(variable.json() for variable in (*scope, *self.variables))]
 
 
 def _annotations() -> list[dict[str, Any]]:

@@ -3,36 +3,16 @@
 A panel is given by what it shows; ids, refIds and places on the grid of 24 columns follow from the order.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, Literal
 
+from helm.dashboards.looks import Column, Look, Mappings, Steps, as_table, mapped, thresholds
+from helm.dashboards.queries import Query
+
 COLUMNS: Final = 24
 DATASOURCE: Final = {"type": "prometheus", "uid": "${datasource}"}
-_SCOPE: Final = ('namespace=~"$namespace"', 'catalogue=~"$catalogue"')
 Kind = Literal["timeseries", "stat", "bargauge", "table", "state-timeline"]
-
-
-def of(metric: str, *matchers: str) -> str:
-    """The metric of the chosen release and catalogue.
-
-    >>> of("tastemaker_gateway_empty_total", 'alias="champion"')
-    'tastemaker_gateway_empty_total{namespace=~"$namespace",catalogue=~"$catalogue",alias="champion"}'
-    """
-    return f"{metric}{{{','.join((*_SCOPE, *matchers))}}}"
-
-
-def rate(metric: str, *matchers: str) -> str:
-    """Its growth by second."""
-    return f"rate({of(metric, *matchers)}[$__rate_interval])"
-
-
-@dataclass(frozen=True)
-class Query:
-    """One PromQL expression and the words of its series in the legend."""
-
-    expr: str
-    legend: str = ""
 
 
 @dataclass(frozen=True)
@@ -47,12 +27,16 @@ class Panel:
         kind: Of panel.
         width: Of 24 columns.
         height: In grid units of 30 pixels.
-        steps: Colours from a value on; the first is the base.
+        steps: Colours from a value on; of lines, where a threshold is drawn.
         lowest: Where the axis begins; None lets Grafana choose.
         highest: Where it ends.
         stacked: Whether series lie on one another.
         mappings: Words and a colour in place of values.
         decimals: Digits behind the point; None lets Grafana choose.
+        empty: What is told in place of `No data`.
+        looks: Of single series.
+        columns: Of a table.
+        names: Whether a stat shows the names of its series in place of their values.
     """
 
     title: str
@@ -62,15 +46,20 @@ class Panel:
     kind: Kind = "timeseries"
     width: int = 8
     height: int = 8
-    steps: Sequence[tuple[float | None, str]] = ((None, "green"),)
+    steps: Steps = ((None, "green"),)
     lowest: float | None = None
     highest: float | None = None
     stacked: bool = False
-    mappings: Mapping[str, tuple[str, str]] = field(default_factory=dict)
+    mappings: Mappings = field(default_factory=dict)
     decimals: int | None = None
+    empty: str | None = None
+    looks: Sequence[Look] = ()
+    columns: Sequence[Column] = ()
+    names: bool = False
 
     def json(self, number: int, x: int, y: int) -> dict[str, Any]:
         """As Grafana reads it."""
+        looks = [*self.looks, *(column.look() for column in self.columns)]
         return {
             "id": number,
             "type": self.kind,
@@ -79,9 +68,9 @@ class Panel:
             "datasource": DATASOURCE,
             "gridPos": {"h": self.height, "w": self.width, "x": x, "y": y},
             "targets": [self._target(place, query) for place, query in enumerate(self.queries)],
-            "fieldConfig": {"defaults": self._defaults(), "overrides": []},
+            "fieldConfig": {"defaults": self._defaults(), "overrides": [look.json() for look in looks]},
             "options": self._options(),
-            "transformations": _AS_TABLE if self.kind == "table" else [],
+            "transformations": as_table(self.columns, len(self.queries)) if self.kind == "table" else [],
         }
 
     def _target(self, place: int, query: Query) -> dict[str, Any]:
@@ -101,16 +90,10 @@ class Panel:
         defaults: dict[str, Any] = {
             "unit": self.unit,
             "color": {"mode": "palette-classic" if self.kind == "timeseries" else "thresholds"},
-            "thresholds": {
-                "mode": "absolute",
-                "steps": [{"value": value, "color": color} for value, color in self.steps],
-            },
-            "mappings": [
-                {"type": "value", "options": {value: {"text": text, "color": color, "index": index}}}
-                for index, (value, (text, color)) in enumerate(self.mappings.items())
-            ],
+            "thresholds": thresholds(self.steps),
+            "mappings": mapped(self.mappings),
         }
-        bounds = {"min": self.lowest, "max": self.highest, "decimals": self.decimals}
+        bounds = {"min": self.lowest, "max": self.highest, "decimals": self.decimals, "noValue": self.empty}
         defaults |= {key: value for key, value in bounds.items() if value is not None}
         if self.kind == "timeseries":
             defaults["custom"] = {
@@ -138,8 +121,8 @@ class Panel:
             },
             "stat": {
                 "reduceOptions": _NEWEST, "orientation": "auto", "colorMode": "value", "graphMode": "none",
-                "textMode": "auto", "justifyMode": "auto", "percentChangeColorMode": "standard",
-                "showPercentChange": False, "wideLayout": True,
+                "textMode": "name" if self.names else "auto", "justifyMode": "auto",
+                "percentChangeColorMode": "standard", "showPercentChange": False, "wideLayout": True,
             },
         }[self.kind]  # fmt: skip
 
@@ -148,9 +131,6 @@ _LEGEND: Final = {"displayMode": "list", "placement": "bottom", "showLegend": Tr
 _NO_LEGEND: Final = _LEGEND | {"showLegend": False}
 _TOOLTIP: Final = {"mode": "multi", "sort": "desc"}
 _NEWEST: Final = {"calcs": ["lastNotNull"], "fields": "", "values": False}
-_AS_TABLE: Final = [
-    {"id": "organize", "options": {"excludeByName": {"Time": True, "__name__": True}}},
-]
 
 
 @dataclass(frozen=True)
@@ -178,18 +158,3 @@ def laid_out(rows: Sequence[Row]) -> list[dict[str, Any]]:
             x, tallest = x + panel.width, max(tallest, panel.height)
         y += tallest
     return found
-
-
-def total(by: str, metric: str, *matchers: str) -> str:
-    """A counter's growth by second, summed by labels."""
-    return f"sum by ({by}) ({rate(metric, *matchers)})"
-
-
-def largest(by: str, metric: str, *matchers: str) -> str:
-    """The largest of a gauge over pods, by labels."""
-    return f"max by ({by}) ({of(metric, *matchers)})"
-
-
-def quantile(share: float, by: str, metric: str, *matchers: str) -> str:
-    """A quantile of a histogram, by labels."""
-    return f"histogram_quantile({share}, sum by (le, {by}) ({rate(metric + '_bucket', *matchers)}))"

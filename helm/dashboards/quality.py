@@ -3,9 +3,14 @@
 from typing import Final
 
 from helm.dashboards.dashboard import Dashboard
-from helm.dashboards.panels import Panel, Query, Row, largest, rate, total
+from helm.dashboards.looks import Column, dashed
+from helm.dashboards.panels import Panel, Row
+from helm.dashboards.queries import Query, largest, rate, total
 
 _EXPOSURE: Final = "tastemaker_quality_exposure"
+_NOT_YET: Final = "Not measured yet: every five minutes, over the hour before"
+_GATE: Final = "tastemaker_promotion_gate_value"
+_BY_SCORE: Final = "tastemaker_quality_click_rate_ratio"
 _SEEN: Final = total(
     "catalogue", "tastemaker_events_received_total", 'kind="impression"', 'outcome="received"'
 )
@@ -13,7 +18,7 @@ _SEEN: Final = total(
 
 def _figure(title: str, figure: str, text: str, unit: str, highest: float | None = None) -> Panel:
     query = Query(largest("catalogue", _EXPOSURE, f'figure="{figure}"'), "{{catalogue}}")
-    return Panel(title, [query], text, unit=unit, lowest=0, highest=highest)
+    return Panel(title, [query], text, unit=unit, lowest=0, highest=highest, empty=_NOT_YET)
 
 
 def _share(kinds: str, name: str) -> Query:
@@ -26,22 +31,22 @@ _ROWS = (
         "What was shown in the last hour",
         (
             _figure("Coverage", "coverage", "Share of the catalogue that was in a list.", "percentunit", 1),
-            _figure("Catalogue reach", "reach", "Different items that were in a list.", "short"),
+            _figure("Catalogue reach", "reach", "Different items that were in a list.", "suffix: items"),
             _figure(
-                "Gini",
+                "Gini of exposure",
                 "gini",
                 "How unequally items were listed: 0 all alike, 1 one item takes all. A rise: lists narrow down.",
-                "percentunit",
+                "none",
                 1,
             ),
             _figure(
                 "Novelty",
                 "novelty",
                 "Mean self-information of what was listed: an item that half of the users have is 1 bit.",
-                "short",
+                "suffix: bits",
             ),
             _figure(
-                "Share of the popular",
+                "Share of the most popular 1%",
                 "popular-share",
                 "Of slots, how many went to the 1% of items that most users have.",
                 "percentunit",
@@ -56,7 +61,8 @@ _ROWS = (
                         "mean",
                     )
                 ],
-                "Share of a shown list that the shadow version's has too. Without data no shadow is live.",
+                "Share of a shown list that the shadow version's has too.",
+                empty="No shadow is live",
                 unit="percentunit",
                 lowest=0,
                 highest=1,
@@ -86,13 +92,40 @@ _ROWS = (
             Panel(
                 "Calibration error",
                 [
-                    Query(
-                        largest("alias, bound", "tastemaker_promotion_gate_value", 'gate="calibration"'),
-                        "{{alias}} {{bound}}",
-                    )
+                    Query(largest("alias", _GATE, 'gate="calibration"', f'bound="{bound}"'), legend)
+                    for bound, legend in (("value", "{{alias}}"), ("limit", "limit of {{alias}}"))
                 ],
-                "How far the ranker's probabilities were from what happened, as its gate measured it, and the gate's limit.",
+                "How far the ranker's probabilities were from what happened, as its gate measured it; dashes: the gate's limit.",
                 lowest=0,
+                decimals=3,
+                looks=(dashed("B", "red"),),
+                empty="No gate has measured it",
+            ),
+            Panel(
+                "Live calibration error",
+                [Query(largest("catalogue", "tastemaker_quality_calibration_error_ratio"), "{{catalogue}}")],
+                "How far clicks were from the scores of what was seen, in the hour before the last. Slots lower down are clicked less "
+                "than the ranker says, so it is not 0 when all is well: a change after a promotion is the sign.",
+                unit="percentunit",
+                lowest=0,
+                empty="Fewer than 1000 slots were seen, or scores are no click rates",
+            ),
+            Panel(
+                "Clicks by score",
+                [
+                    Query(largest("bucket", _BY_SCORE, f'figure="{figure}"'))
+                    for figure in ("expected", "observed")
+                ]
+                + [Query(largest("bucket", "tastemaker_quality_calibrated_slots"))],
+                "Of slots whose score lies in a bucket: the mean score, and how many of them were clicked within an hour.",
+                kind="table",
+                width=16,
+                columns=(
+                    Column("bucket", "Score"),
+                    Column("Value #A", "Expected", unit="percentunit", decimals=1),
+                    Column("Value #B", "Clicked", unit="percentunit", decimals=1),
+                    Column("Value #C", "Slots", decimals=0),
+                ),
             ),
         ),
     ),

@@ -3,9 +3,13 @@
 from typing import Final
 
 from helm.dashboards.dashboard import Dashboard
-from helm.dashboards.panels import Panel, Query, Row, largest, of
+from helm.dashboards.looks import Column
+from helm.dashboards.panels import Panel, Row
+from helm.dashboards.queries import Query, largest
 
-_RUNNING: Final = of("tastemaker_training_epoch", 'fit=~"workers.*"')
+_WORKERS: Final = 'fit=~"workers.*"'
+_GATE: Final = "tastemaker_promotion_gate_value"
+_OUTCOMES: Final = ("passed", "refused", "waiting", "not applicable")
 _ROWS = (
     Row(
         "Fits that the home keeps",
@@ -24,14 +28,11 @@ _ROWS = (
             ),
             Panel(
                 "Throughput",
-                [
-                    Query(
-                        f"clamp_min(3600 * max by (fit) (deriv({_RUNNING}[15m])), 0)",
-                        "{{fit}}",
-                    )
-                ],
-                "Epochs by hour of the training that is under way, over 15 minutes.",
+                [Query(largest("fit", "tastemaker_training_rows_per_second"), "{{fit}}")],
+                "Rows by second of all ranks, over the newest epoch without its evaluation: examples of a retriever, candidates of a ranker.",
+                unit="suffix: rows/s",
                 lowest=0,
+                empty="No training has told it",
             ),
             Panel(
                 "Table memory",
@@ -51,13 +52,14 @@ _ROWS = (
                 "Age of the newest checkpoint",
                 [
                     Query(
-                        f"time() - {largest('fit', 'tastemaker_training_checkpoint_timestamp_seconds')}",
+                        f"time() - {largest('fit', 'tastemaker_training_checkpoint_timestamp_seconds', _WORKERS)}",
                         "{{fit}}",
                     )
                 ],
-                "Of `workers`: how much work a crash would cost.",
+                "Of the training that is under way: how much work a crash would cost.",
                 unit="s",
                 lowest=0,
+                empty="No training is under way",
             ),
         ),
     ),
@@ -66,19 +68,35 @@ _ROWS = (
         (
             Panel(
                 "What gates said",
-                [Query(largest("alias, outcome", "tastemaker_promotion_gates"), "{{alias}} {{outcome}}")],
-                "Of the versions that aliases name. A refused one was forced.",
-                kind="bargauge",
+                [
+                    Query(largest("alias", "tastemaker_promotion_gates", f'outcome="{one}"'))
+                    for one in _OUTCOMES
+                ],
+                "How many gates said what of the versions that aliases name. A refused one was forced.",
+                kind="table",
                 width=10,
-                lowest=0,
-                decimals=0,
+                height=9,
+                columns=(
+                    Column("alias", "Alias"),
+                    Column("Value #A", "Passed", decimals=0),
+                    Column("Value #B", "Refused", decimals=0, steps=((None, "text"), (1, "red"))),
+                    Column("Value #C", "Waiting", decimals=0, steps=((None, "text"), (1, "orange"))),
+                    Column("Value #D", "Not applicable", decimals=0),
+                ),
             ),
             Panel(
                 "Figures of gates",
-                [Query(largest("alias, gate, bound", "tastemaker_promotion_gate_value"))],
-                "What each gate looked at, and its limit. More: `tastemaker bundles gates`.",
+                [Query(largest("alias, gate", _GATE, f'bound="{bound}"')) for bound in ("value", "limit")],
+                "What each gate looked at, and its limit, of the versions that aliases name. More: `tastemaker bundles gates`.",
                 kind="table",
                 width=14,
+                height=9,
+                columns=(
+                    Column("alias", "Alias"),
+                    Column("gate", "Gate"),
+                    Column("Value #A", "Figure", decimals=4),
+                    Column("Value #B", "Limit", decimals=4),
+                ),
             ),
         ),
     ),

@@ -24,6 +24,7 @@ from tastemaker.commands import (
     indexes,
     ope,
     promotions,
+    retention,
     rules,
     simulation,
     users,
@@ -84,6 +85,7 @@ for _part in (
     rules,
     demo,
     doctor,
+    retention,
 ):
     app.registered_commands += _part.app.registered_commands
     app.registered_groups += _part.app.registered_groups

@@ -10,6 +10,7 @@ from pydantic import (
 )
 
 from tastemaker.config_experiments import ExperimentSettings, PromotionSettings
+from tastemaker.config_retention import RetentionSettings
 from tastemaker.config_serving import CacheSettings, GatewaySettings, ServingSettings, TrendingSettings
 from tastemaker.errors import UsageError
 from tastemaker.strict import Strict
@@ -124,6 +125,7 @@ class Settings(Strict):
     training: TrainingSettings = Field(default_factory=TrainingSettings, description="ranks")
     promotion: PromotionSettings = Field(default_factory=PromotionSettings, description="gates of versions")
     experiments: ExperimentSettings = Field(default_factory=ExperimentSettings, description="A/B tests")
+    retention: RetentionSettings = Field(default_factory=RetentionSettings, description="what `gc` removes")
     exporter: ExporterSettings = Field(default_factory=ExporterSettings, description="a cluster's metrics")
     logging: LoggingSettings = Field(default_factory=LoggingSettings, description="lines on stderr")
     tracing: TracingSettings = Field(default_factory=TracingSettings, description="spans of requests")

@@ -173,6 +173,23 @@ class GatewayReplicaSettings(ReplicaSettings):
     )
 
 
+class RetrieverSettings(ReplicaSettings):
+    """The same of retrievers; of a catalogue in shards, of each shard's."""
+
+    shards: int = Field(
+        1,
+        ge=1,
+        le=64,
+        description="parts of the catalogue, each searched by processes of its own that hold no other's vectors; in a spread graph",
+    )
+    shard_ms: float = Field(
+        40.0,
+        gt=0,
+        le=60_000,
+        description="a shard that answers so much later than the first is missing from the answer; a source may take source_ms of it",
+    )
+
+
 class ServingSettings(Strict):
     """How the stages lie in processes."""
 
@@ -215,11 +232,17 @@ class ServingSettings(Strict):
         default_factory=GatewayReplicaSettings,
         description="it answers many at once and mostly waits; its own bound is gateway.shedding, with 429",
     )
-    retriever: ReplicaSettings = Field(default_factory=ReplicaSettings, description="proposes candidates")
+    retriever: RetrieverSettings = Field(default_factory=RetrieverSettings, description="proposes candidates")
     ranker: ReplicaSettings = Field(
         default_factory=ReplicaSettings, description="the dearest stage: give it the most processes"
     )
     reranker: ReplicaSettings = Field(default_factory=ReplicaSettings, description="orders the slate")
+
+    @model_validator(mode="after")
+    def _shards_have_processes(self) -> Self:
+        if self.retriever.shards > 1 and (self.graph, self.index_device) != ("spread", "cpu"):
+            raise ValueError("retriever.shards of 1, unless graph is spread and index_device cpu")
+        return self
 
 
 class TrendingSettings(Strict):

@@ -15,7 +15,8 @@ OUTCOMES = frozenset({"ok", "degraded", "invalid", "error", "unauthorized", "ref
 RUNGS = frozenset(
     {
         "no-rerank", "retrieval-order", "base-vector", "cached", "trending", "popular", "no-history",
-        "no-experiment", "champion", "no-record", "no-source", "no-policy", "no-cursor",
+        "no-experiment", "champion", "no-record", "no-source", "no-shard", "no-policy", "no-cursor",
+        "not-interleaved",
     }
 )  # fmt: skip
 
@@ -127,7 +128,8 @@ SKEW_ROWS = Gauge(
     multiprocess_mode="mostrecent",
 )  # fmt: skip
 NOT_COUNTED = Counter(
-    "tastemaker_experiment_not_counted", "Answers to users of the holdout, and to testers who asked for a variant",
+    "tastemaker_experiment_not_counted",
+    "Answers to users of the holdout, to testers who asked for a variant, and of interleavings that one ranker alone gave",
     ["catalogue", "kind"],
 )  # fmt: skip
 REWARDS = Counter("tastemaker_experiment_rewards", "Rewards joined", ["catalogue", "experiment", "variant"])
@@ -161,6 +163,11 @@ EXPERIMENT_LIFT = Gauge(
     "tastemaker_experiment_lift_ratio", "Of a variant over the control, with the interval that holds at every look: value, low, high",
     ["catalogue", "experiment", "variant", "metric", "bound"], multiprocess_mode="mostrecent",
 )  # fmt: skip
+EXPERIMENT_PREFERENCE = Gauge(
+    "tastemaker_experiment_preference_ratio",
+    "Of an interleaving: share of lists that a variant won less that the control won, with the interval that holds at every look",
+    ["catalogue", "experiment", "variant", "bound"], multiprocess_mode="mostrecent",
+)  # fmt: skip
 EXPERIMENT_ADVICE = Gauge(
     "tastemaker_experiment_advice", "1 for what the newest look advises, 0 for the other verdicts",
     ["catalogue", "experiment", "verdict"], multiprocess_mode="mostrecent",
@@ -176,6 +183,10 @@ CATALOGUE_ITEMS = Counter(
 SOURCES = Counter(
     "tastemaker_retrieval_sources", "Calls to sources of candidates: ok, late, failed",
     ["catalogue", "source", "outcome"],
+)  # fmt: skip
+SHARDS = Counter(
+    "tastemaker_gateway_shards", "Calls to shards of the catalogue: ok, late, failed, or skipped since the shard did not answer lately",
+    ["catalogue", "shard", "outcome"],
 )  # fmt: skip
 UNKNOWN_ROWS = Counter(
     "tastemaker_catalogue_unknown_rows", "Candidates that a process dropped, not knowing them yet", ["catalogue"]
@@ -219,6 +230,19 @@ QUALITY = Gauge(
     "tastemaker_quality_exposure", "Of the lists of the last hour: coverage, gini, popular-share (ratios), novelty (bits), reach (items)",
     ["catalogue", "figure"], multiprocess_mode="mostrecent",
 )  # fmt: skip
+CALIBRATION = Gauge(
+    "tastemaker_quality_click_rate_ratio",
+    "Of slots with a score of a bucket, in the hour before the last: expected (mean score), observed (share clicked)",
+    ["catalogue", "bucket", "figure"], multiprocess_mode="mostrecent",
+)  # fmt: skip
+CALIBRATION_SLOTS = Gauge(
+    "tastemaker_quality_calibrated_slots", "Seen slots that the click rates of a bucket are of", ["catalogue", "bucket"],
+    multiprocess_mode="mostrecent",
+)  # fmt: skip
+CALIBRATION_ERROR = Gauge(
+    "tastemaker_quality_calibration_error_ratio", "Mean over slots of |observed - expected| click rate of their bucket; NaN under 1000 slots",
+    ["catalogue"], multiprocess_mode="mostrecent",
+)  # fmt: skip
 TRAINING_LOSS = Gauge(
     "tastemaker_training_loss", "Of the newest epoch of each fit that the home keeps", ["catalogue", "fit"],
     multiprocess_mode="mostrecent",
@@ -232,6 +256,10 @@ TRAINING_EPOCH = Gauge(
 TRAINING_VALIDATION = Gauge(
     "tastemaker_training_validation_ratio", "Validation metric of the newest epoch", ["catalogue", "fit", "metric"],
     multiprocess_mode="mostrecent",
+)  # fmt: skip
+TRAINING_ROWS = Gauge(
+    "tastemaker_training_rows_per_second", "Rows that all ranks went through by second of the newest epoch: a retriever's examples, a ranker's candidates",
+    ["catalogue", "fit"], multiprocess_mode="mostrecent",
 )  # fmt: skip
 TRAINING_TABLES = Gauge(
     "tastemaker_training_table_bytes", "Weights of the embedding tables on a rank", ["catalogue", "fit", "rank"],

@@ -107,7 +107,7 @@ class Candidates:
     `source_mask` has bit s set where source s proposed the candidate; `source_score_KS` is NaN where source s has no
     score for it. `features_KF` comes with hydration, `propensity_K` with exploration. `because` is the item of the history
     that speaks most for a candidate, -1 where none does; see `stages.because`. `missing_sources` has the bits of those that
-    did not answer.
+    did not answer, `missing_shards` is the number of the catalogue's shards that did not. `team` says, of a list of two rankers' picks, whose each is; see `experiments.interleaving`.
     """
 
     item_index: Int32
@@ -118,6 +118,8 @@ class Candidates:
     propensity: Float32 | None = None
     because: Int32 | None = None
     missing_sources: int = 0
+    team: Int8 | None = None
+    missing_shards: int = 0
 
     def __post_init__(self) -> None:
         """Own invariant: one length throughout."""
@@ -148,6 +150,8 @@ class Candidates:
             None if self.propensity is None else self.propensity[r],
             None if self.because is None else self.because[r],
             self.missing_sources,
+            None if self.team is None else self.team[r],
+            self.missing_shards,
         )
 
     def with_score(self, score: Float32) -> "Candidates":
@@ -155,7 +159,7 @@ class Candidates:
         return replace(self, score=score.astype(np.float32, copy=False))
 
     def and_then(self, others: "Candidates") -> "Candidates":
-        """These and behind them others, of the same sources; without features, propensities and reasons."""
+        """These and behind them others, of the same sources; without features, propensities, reasons and teams."""
         return Candidates(
             np.concatenate([self.item_index, others.item_index]),
             np.concatenate([self.score, others.score]),

@@ -5,8 +5,8 @@ that answered, and the rungs those that were used. What cannot be made again is 
 reasons that are listed is why.
 """
 
-from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
 import numpy as np
@@ -17,34 +17,21 @@ from tastemaker.bundle.reader import Bundle
 from tastemaker.bundle.store import BundleStore
 from tastemaker.config import Settings
 from tastemaker.errors import BundleError, DataError, IntegrityError
-from tastemaker.events.archive import EVENT_SCHEMA, read_days
+from tastemaker.events.archive import read_days
 from tastemaker.experiments.decision_log import DECISION_SCHEMA, Decision, decisions_in
 from tastemaker.features.categories import Categories
-from tastemaker.features.item_store import ItemFacts, ItemSnapshot, ItemStore
-from tastemaker.features.known_events import state_events
-from tastemaker.features.known_records import KnownRecords
-from tastemaker.features.trending import TRENDING
 from tastemaker.features.user_state import Category
 from tastemaker.home import Home
-from tastemaker.stages.exploring import explores
-from tastemaker.stages.live import LiveStages
-from tastemaker.stages.policy import policy_of
 from tastemaker.state.items import ItemChanges, PutItems
 from tastemaker.state.keys import Keys
-from tastemaker.types import Candidates, Query
+from tastemaker.types import Candidates
 from tastemaker.users.profile import Profile
 from tastemaker.users.profiles import read_parts
-from tastemaker_services.gateway.face import BundleFace, LiveFace
-from tastemaker_services.gateway.gateway import NOT_PERSONALISED
-from tastemaker_services.gateway.pages import NOBODY
-from tastemaker_services.gateway.queries import query_of
-from tastemaker_services.gateway.users import User, past_hash
-from tastemaker_services.web.schema import RecommendationRequest
+from tastemaker_services.gateway.face import BundleFace
+from tastemaker_services.remade import Remade
 
 SCORE_TOLERANCE: Final = 1e-4
 """Of a score, as a share of it: what is closer is the same."""
-_MOST_MOMENTS: Final = 200
-_LOWEST: Final = frozenset({"trending", "popular"})
 
 
 class Slot(NamedTuple):
@@ -110,19 +97,22 @@ class Replayer:
         while made.cached_from is not None:
             notes = [f"the list was made for request {made.cached_from}, which is what is replayed"]
             made = self._decision(made.cached_from)
+        if made.slot_team:
+            raise DataError(
+                f"the list of request {made.request_id} holds two variants' picks",
+                mend="replay a request of an experiment that gives each its own list",
+            )
         if not made.request:
             raise DataError(f"what request {made.request_id} asked was not logged", mend="replay a newer one")
         bundle = self._bundle(made)
-        again = _Again(self._settings, bundle, made, notes)
+        again = Remade(self._settings, bundle, made, notes)
         again.know(self._home, self._profile(made), self._put_items(made, notes), self._categories())
-        slate = again.slate()
-        if shown is not made:  # what was left out since is left out of the comparison
-            slate = slate.take(
-                np.isin([again.face.item_ids[row] for row in slate.item_index], shown.item_ids)
-            )
-        num_shown = len(shown.item_ids) if shown is made else max(len(shown.item_ids), len(slate))
-        slots = list(_compared(again.face, shown, slate.take(range(min(num_shown, len(slate))))))
-        if any(not slot.is_same for slot in slots):
+        slots = _slots(again, shown, made)
+        if again.reads_trends and not _are_same(slots):
+            again.trend_as_read_early()
+            earlier = _slots(again, shown, made)
+            slots = earlier if _are_same(earlier) else slots
+        if not _are_same(slots):
             notes += again.reasons()
         return Replay(request_id, made.bundle, made.user_id, tuple(made.rungs), slots, notes)
 
@@ -165,105 +155,17 @@ class Replayer:
         return changes
 
 
-class _Again:
-    """One decision's query and stages."""
-
-    def __init__(self, settings: Settings, bundle: Bundle, made: Decision, notes: list[str]) -> None:
-        self._settings, self._bundle, self._made, self._notes = settings, bundle, made, notes
-        self._published = BundleFace.of(bundle)
-        self.face = self._published
-
-    def know(self, home: Home, profile: Profile, changes: ItemChanges, category: Category) -> None:
-        """Makes user, items and stages of what was known at the moment of the decision."""
-        made, state = self._made, self._settings.state
-        catalogue, moment = made.catalogue, made.timestamp_ms
-        facts = ItemFacts.from_items(self._bundle.table("items.parquet"))
-        before = pc.field("received_ms") < moment
-        archived = read_days(home / "events" / catalogue, EVENT_SCHEMA, "event_id", before)
-        events = state_events(home, catalogue, archived, state.late_days, before)
-        known = KnownRecords(events, events["received_ms"].to_numpy(), facts, category=category)
-        self._live = LiveStages(self._bundle, store_of=lambda own: _store_at(known, own, moment))
-        face = LiveFace(self._published)
-        if changes:
-            self._live.take(changes)
-            face.take(changes)
-        self.face = face.face
-        self._query = self._query_of(self._user(known, profile))
-
-    def _user(self, known: KnownRecords, profile: Profile) -> User:
-        """The user whose past is the one that was read: as of the answer, or of a moment before it that has the hash."""
-        made, length = self._made, self._settings.state.history_length
-        if not made.past_hash:
-            return User([], known.user("", 0), b"", b"", profile)
-        ends = made.timestamp_ms
-        moments = [ends, *reversed(known.changes(made.user_id, 0, ends)[-_MOST_MOMENTS:])]
-        newest: User | None = None
-        for moment in moments:
-            state = known.user(made.user_id, moment)
-            history = known.history(made.user_id, moment, length)
-            user = User(history, state, b"", state.encode(), profile)
-            if past_hash(user) == made.past_hash:
-                return user
-            newest = newest or user
-        assert newest is not None, "there is one moment at least"
-        self._notes.append(
-            "the user's past is not exactly the one that was read: it is made of the log as it was known then"
-        )
-        return newest
-
-    def _query_of(self, user: User) -> Query:
-        made = self._made
-        asked = RecommendationRequest.model_validate_json(made.request)
-        request = asked.model_copy(update={"user_id": made.user_id, "k": made.k})
-        reader: User | None = user if request.personalise else NOT_PERSONALISED
-        if "no-history" in made.rungs:
-            reader = None
-        elif "no-record" in made.rungs:
-            reader = user._replace(state=None, record=b"")
-        query = query_of(
-            request, reader, self.face, made.catalogue, history_length=self._settings.state.history_length,
-            now_ms=made.timestamp_ms, policy=made.policy,
-        )  # fmt: skip
-        assert request.user_id != NOBODY or made.user_id == NOBODY, "the request is its user's"
-        luck = replace(query, seed=made.seed, explore=made.origin == "live")
-        return replace(luck, long_term_only="base-vector" in made.rungs)
-
-    def slate(self) -> Candidates:
-        """The list by the rungs that were used."""
-        rungs, query, pipeline = {*self._made.rungs}, self._query, self._live.pipeline
-        if rungs & _LOWEST:
-            return self.face.trending(query) if "trending" in rungs else self.face.popular(query)
-        until = policy_of(query.policy).until
-        (found,) = pipeline.retrieve([query])
-        if "retrieval-order" not in rungs and until != "retrieve":
-            (found,) = pipeline.rank([query], [found])
-            if "no-rerank" not in rungs and until != "rank":
-                (found,) = pipeline.rerank([query], [found])
-        return self.face.finish(query, found)
-
-    def reasons(self) -> list[str]:
-        """Why the answers may differ."""
-        found = []
-        config = self._live.pipeline.config
-        if TRENDING in self._live.pipeline.source_names or {*self._made.rungs} & _LOWEST:
-            found.append("what trended at that moment is not kept: what the bundle knows stands for it")
-        if config.hydration.request_features:
-            found.append("items' counters were read from totals that may be some seconds older than the log")
-        if self._made.cached_from is not None or "cached" in self._made.rungs:
-            found.append("the list was kept, or computed ahead")
-        if explores(self._query, config.exploration):
-            found.append("which new item got its slot went by how often those had been shown and clicked")
-        if "no-source" in self._made.rungs:
-            found.append("a source did not answer in time")
-        return [*found, "stages of another release of Tastemaker may answer otherwise"]
+def _slots(again: Remade, shown: Decision, made: Decision) -> list[Slot]:
+    """What was shown beside what the stages give again."""
+    slate = again.slate()
+    if shown is not made:  # what was left out since is left out of the comparison
+        slate = slate.take(np.isin([again.face.item_ids[row] for row in slate.item_index], shown.item_ids))
+    num_shown = len(shown.item_ids) if shown is made else max(len(shown.item_ids), len(slate))
+    return list(_compared(again.face, shown, slate.take(range(min(num_shown, len(slate))))))
 
 
-def _store_at(known: KnownRecords, facts: ItemFacts, moment_ms: int) -> ItemStore:
-    """The items' rows by what was known of them at a moment."""
-    rows = known.candidates(np.arange(len(facts), dtype=np.int32), moment_ms)
-    store = ItemStore(facts)
-    store.snapshot = ItemSnapshot(1, facts, rows.counters, rows.popularity)
-    return store
+def _are_same(slots: Sequence[Slot]) -> bool:
+    return all(slot.is_same for slot in slots)
 
 
 def _compared(face: BundleFace, shown: Decision, slate: Candidates) -> Iterator[Slot]:

@@ -10,6 +10,7 @@ from itertools import combinations
 from pathlib import Path
 from typing import Any
 
+import jsonschema
 import pytest
 import yaml
 from prometheus_client import Counter, Histogram
@@ -23,7 +24,15 @@ FILES = sorted((ROOT / "helm/tastemaker/dashboards").glob("*.json"))
 DASHBOARDS: dict[str, dict[str, Any]] = {path.stem: json.loads(path.read_text()) for path in FILES}
 SCRAPED = {"namespace", "le"}
 """Labels that scraping adds, and that of a histogram's buckets."""
-NAME = re.compile(r"(?<![\w:])(tastemaker[\w:]+)(\{[^}]*\})?")
+ALERTS = {"ALERTS": {"alertname", "alertstate", "severity", "catalogue", "namespace"}}
+"""Prometheus' own series of alerts, with the labels that ours have."""
+NAME = re.compile(r"(?<![\w:])(tastemaker[\w:]+|ALERTS)(\{[^}]*\})?")
+SCHEMAS = {
+    path.stem: json.loads(path.read_text()) for path in sorted(Path(__file__).parent.glob("grafana/*.json"))
+}
+"""Grafana's own types by its version, see helm/dashboards/shots/schema.mjs."""
+OF_PROMETHEUS = {"expr", "step", "titleFormat"}
+"""Keys of annotations that its data source reads and Grafana's types leave out."""
 BY = re.compile(r"\b(?:by|on|group_left) \(([^)]*)\)")
 IN_BRACES = re.compile(r'(\w+)\s*(?:=~|!~|!=|=)\s*"')
 each = pytest.mark.parametrize("name", DASHBOARDS)
@@ -50,7 +59,7 @@ def recorded() -> dict[str, set[str]]:
 
 def wrong_names(expr: str) -> list[str]:
     """What an expression names that nothing declares."""
-    known = declared() | recorded()
+    known = declared() | recorded() | ALERTS
     wrong, labels = [], set(SCRAPED)
     for name, braces in NAME.findall(expr):
         if name not in known:
@@ -120,6 +129,63 @@ def test_panels_hold_together(name: str) -> None:
         steps = [step["value"] for step in panel["fieldConfig"]["defaults"]["thresholds"]["steps"]]
         assert steps[0] is None
         assert steps[1:] == sorted(steps[1:])
+
+
+def overridden(panel: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """What single series have in place of the panel's `custom` options."""
+    for override in panel["fieldConfig"]["overrides"]:
+        given = {one["id"]: one["value"] for one in override["properties"]}
+        yield {
+            key.removeprefix("custom."): value for key, value in given.items() if key.startswith("custom.")
+        }
+
+
+def misfits(dashboard: dict[str, Any], schemas: dict[str, Any]) -> list[str]:
+    """Where a dashboard is not what Grafana's types say."""
+    annotations = [
+        {key: value for key, value in one.items() if key not in OF_PROMETHEUS}
+        for one in dashboard["annotations"]["list"]
+    ]
+    found = [("dashboard", dashboard | {"annotations": {"list": annotations}})]
+    for panel in panels(dashboard):
+        kind = panel["type"].replace("-", "")
+        found.append((f"{kind}.Options", panel["options"]))
+        if custom := panel["fieldConfig"]["defaults"].get("custom"):
+            found += [(f"{kind}.FieldConfig", custom | looks) for looks in ({}, *overridden(panel))]
+    return [
+        f"{name} {error.json_path}: {error.message}"
+        for name, value in found
+        if name in schemas
+        for error in jsonschema.Draft7Validator(schemas[name]).iter_errors(value)
+    ]
+
+
+@pytest.mark.parametrize("version", SCHEMAS)
+@each
+def test_fits_grafanas_own_types(name: str, version: str) -> None:
+    assert misfits(DASHBOARDS[name], SCHEMAS[version]) == []
+
+
+@pytest.mark.parametrize("version", SCHEMAS)
+def test_what_grafanas_types_do_not_know_is_found(version: str) -> None:
+    dashboard = json.loads(json.dumps(DASHBOARDS["serving"]))
+    lines = next(panel for panel in panels(dashboard) if panel["type"] == "timeseries")
+    lines["options"]["legend"]["placement"] = "top"
+    lines["fieldConfig"]["defaults"]["custom"]["lineWidth"] = "thin"
+    lines["gridPos"]["width"] = 3
+    found = misfits(dashboard, SCHEMAS[version])
+    assert {error.split()[0] for error in found} == {
+        "dashboard",
+        "timeseries.Options",
+        "timeseries.FieldConfig",
+    }
+
+
+def test_runbooks_name_panels_that_are_there() -> None:
+    titles = {panel["title"] for dashboard in DASHBOARDS.values() for panel in panels(dashboard)}
+    for path in sorted((ROOT / "docs/runbooks").glob("*.md")):
+        named = set(re.findall(r"(?<!\*)\*([A-Z][^*\n]+)\*(?!\*)", path.read_text())) - {"Targets"}
+        assert named <= titles, path.name
 
 
 @each

@@ -13,6 +13,9 @@ from experiment_log import START_MS, decision, event, experiment
 from tastemaker.config_serving import ApiKey, GatewaySettings
 from tastemaker.events.archive import event_table, write_days
 from tastemaker.experiments.decision_log import decision_table
+from tastemaker.experiments.definition import Interleaving
+from tastemaker.experiments.holdout import Holdout, HoldoutStore
+from tastemaker.experiments.reporting.interleaved import InterleavingReport
 from tastemaker.experiments.reporting.report import ExperimentReport
 from tastemaker.experiments.store import ExperimentStore
 from tastemaker_services.admin.experiment_report import ReportAdmin
@@ -94,3 +97,42 @@ def test_before_any_traffic_there_is_no_report(state: Any, tmp_path: Path) -> No
 @pytest.mark.usefixtures("traffic")
 def test_only_admins_may(state: Any, tmp_path: Path) -> None:
     assert get(state, tmp_path, PATH, key="reader").status_code == 403
+
+
+def test_an_interleaving_and_the_holdout_have_reports_of_their_own(state: Any, tmp_path: Path) -> None:
+    store = ExperimentStore(state.client, state.keys)
+    store.create(experiment(allocation=Interleaving()))
+    hours_ago = AGO_MS - 7_200_000  # the window of a holdout is half an hour
+    fields = {"propensities": (1.0,), "slot_team": [0, 1]}
+    decisions = [decision(f"r{n}", f"u{n}", "interleaved", hours_ago + n, **fields) for n in range(200)]
+    write_days(state.home / "decisions" / state.settings.catalogue, decision_table(decisions))
+    events = [event(f"r{n}", "y", hours_ago + n + 5) for n in range(0, 200, 3)]
+    write_days(state.home / "events" / state.settings.catalogue, event_table(events))
+    found = InterleavingReport.model_validate_json(get(state, tmp_path, PATH).content)
+    assert [(team.name, team.wins) for team in found.teams] == [("a", 0), ("b", 67)]
+    assert "<h1>Interleaving exp</h1>" in get(state, tmp_path, f"{PATH}?format=html").text
+    assert (
+        "metric of an interleaving, is 'latency_ms'"
+        in get(state, tmp_path, f"{PATH}?metric=latency_ms").json()["detail"]
+    )
+
+    path = "/admin/v1/holdout/report?origin=simulator"
+    refused = get(state, tmp_path, path)
+    assert (refused.status_code, refused.json()["type"].rsplit(":")[-1]) == (409, "no-report")
+    client = state.client
+    client.set(state.keys.holdout, Holdout(share=0.5).model_dump_json())
+    held = ExperimentReport.model_validate_json(get(state, tmp_path, path).content)
+    assert [variant.name for variant in held.variants] == ["holdout", "everyone-else"]
+    assert held.units == 200
+    assert get(state, tmp_path, "/admin/v1/holdout/report?origin=replay").status_code == 422
+    assert "<h1>Experiment holdout</h1>" in get(state, tmp_path, f"{path}&format=html").text
+
+
+def test_who_changed_the_holdout_begins_its_count_anew(state: Any) -> None:
+    store = HoldoutStore(state.client, state.keys)
+    assert store.since_ms() == 0
+    store.put(Holdout(share=0.1))
+    first = store.since_ms()
+    assert abs(first - time.time_ns() // 1_000_000) < 60_000
+    store.put(Holdout(share=0.1))
+    assert store.since_ms() == first

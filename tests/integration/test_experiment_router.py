@@ -9,7 +9,7 @@ import pytest
 
 from tastemaker.errors import ExperimentError
 from tastemaker.experiments.assigned import Assigned
-from tastemaker.experiments.definition import Experiment, Fixed, Thompson, Variant
+from tastemaker.experiments.definition import Experiment, Fixed, Interleaving, Thompson, Variant
 from tastemaker.experiments.eligibility import Eligibility, Subject
 from tastemaker.experiments.hashing import bucket
 from tastemaker.experiments.holdout import Holdout, HoldoutStore
@@ -213,3 +213,28 @@ def test_an_experiment_that_a_newer_release_wrote_takes_no_requests_and_harms_no
     assert "experiment newer cannot be read" in caplog.text
     with pytest.raises(ExperimentError, match=r"experiment newer cannot be read.*colour"):
         store.list()
+
+
+def test_of_an_interleaving_every_unit_gets_both_variants(state: Any) -> None:
+    store = ExperimentStore(state.client, state.keys)
+    duel = store.create(experiment(allocation=Interleaving(), testers={"qa": "b"}))
+    one, tester = assign(state, Subject("u"), Subject("qa"))
+    (drawn,) = one.assignments
+    assert (drawn.variant, drawn.propensities, drawn.alias) == ("interleaved", (1.0,), "champion")
+    assert [(team.variant, team.alias) for team in drawn.teams] == [("a", "champion"), ("b", "challenger")]
+    assert [team.policy_hash for team in drawn.teams] == [duel.policy_hash("a"), duel.policy_hash("b")]
+    assert one.of_team(1).alias == "challenger"
+    assert one.without_interleaving().assignments == ()
+    assert [one.variant for one in tester.forced] == ["b"]
+    assert tester.interleaved is None
+
+
+def test_two_interleavings_of_different_layers_do_not_run_together(state: Any) -> None:
+    store = ExperimentStore(state.client, state.keys)
+    store.create(experiment("one", allocation=Interleaving(), variants=RERANKED))
+    weighed = (RERANKED[0], Variant(name="b", alias="champion", policy={"source_weights": {"popular": 2}}))
+    with pytest.raises(
+        ExperimentError, match="changes the list as a whole, as does experiment one of layer default"
+    ):
+        store.create(experiment("two", allocation=Interleaving(), layer="other", variants=weighed))
+    store.create(experiment("split", layer="other", variants=weighed))

@@ -11,7 +11,7 @@ from tastemaker.config_experiments import ExperimentSettings
 from tastemaker.errors import UsageError
 from tastemaker.events.archive import event_table, write_days
 from tastemaker.experiments.decision_log import decision_table
-from tastemaker.experiments.definition import Guardrail, Variant
+from tastemaker.experiments.definition import Guardrail, Interleaving, Variant
 from tastemaker.experiments.store import ExperimentStore
 from tastemaker_services.stream.guarding import ACTOR, Guard
 
@@ -90,3 +90,20 @@ def test_it_looks_by_itself(state: Any) -> None:
         assert store.get("exp").state == "stopped"
     finally:
         guard.stop()
+
+
+def test_of_an_interleaving_the_preference_and_the_advice_are_told(state: Any) -> None:
+    store = ExperimentStore(state.client, state.keys)
+    store.create(experiment(allocation=Interleaving()))
+    guard = Guard(state.settings, state.home)
+    assert guard.look(NOW_MS) == []  # nothing has happened yet
+    fields = {"propensities": (1.0,), "slot_team": [0, 1]}
+    decisions = [decision(f"r{n}", f"u{n}", "interleaved", AGO_MS + n, **fields) for n in range(300)]
+    write_days(state.home / "decisions" / state.settings.catalogue, decision_table(decisions))
+    events = [event(f"r{n}", "y", AGO_MS + n + 5) for n in range(0, 300, 2)]
+    write_days(state.home / "events" / state.settings.catalogue, event_table(events))
+    assert guard.look(NOW_MS) == []
+    labels = (state.settings.catalogue, "exp")
+    assert telemetry.EXPERIMENT_PREFERENCE.labels(*labels, "b", "value")._value.get() == 0.5
+    assert telemetry.EXPERIMENT_PREFERENCE.labels(*labels, "b", "low")._value.get() > 0
+    assert telemetry.EXPERIMENT_ADVICE.labels(*labels, "ship")._value.get() == 1

@@ -8,9 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from experiment_log import START_MS, decision, event, experiment
+from experiment_log import START_MS, decision, event, experiment, raw
 
 from tastemaker import telemetry
+from tastemaker.bundle.manifest import BundleInfo, DatasetInfo
+from tastemaker.bundle.store import BundleStore
+from tastemaker.bundle.writer import BundleWriter
 from tastemaker.data.importers import ColumnMapping, import_events, save_import
 from tastemaker.errors import RegistryError
 from tastemaker.events.archive import event_table, write_days
@@ -88,6 +91,31 @@ def test_exposure_of_a_home_without_import_is_left_out(state: Any, tmp_path: Pat
     assert state.keys.catalogue not in told
 
 
+def test_calibration_is_told_of_the_hour_whose_clicks_are_in(
+    state: Any, home: Home, gauges: HomeGauges
+) -> None:
+    catalogue, store = state.keys.catalogue, BundleStore.of(state.settings, home)
+    writer = BundleWriter(store, catalogue)
+    writer.add_json("pipeline.json", {"ranking": {"score_weights": {"click": 1.0}}})
+    writer.add_json("calibration.json", {})
+    ref = writer.commit(BundleInfo(dataset=DatasetInfo(fingerprint="f"), recipe="r", training_id="t"))
+    items, scores = [f"i{n}" for n in range(100)], [0.3] * 100
+    answers = [decision(f"r{n}", "u", "a", n, item_ids=items, scores=scores) for n in range(10)]
+    of_other = decision("other", "u", "a", 1, item_ids=items, scores=[0.01] * 100)  # a bundle that is gone
+    entries = [*(raw(one, bundle=ref.bundle_id) for one in answers), of_other]
+    write_days(home / "decisions" / catalogue, decision_table(entries))
+    clicks = [event(f"r{n}", f"i{m}", 50) for n in range(10) for m in range(20)]
+    write_days(home / "events" / catalogue, event_table(clicks))
+    gauges.tell_calibration(START_MS + 1000)  # clicks are still coming
+    assert math.isnan(value(telemetry.CALIBRATION_ERROR, catalogue))
+    gauges.tell_calibration(START_MS + 2 * 3_600_000)
+    assert value(telemetry.CALIBRATION_ERROR, catalogue) == pytest.approx(0.1)  # |.2 - .3|
+    assert value(telemetry.CALIBRATION, catalogue, "0.2-0.5", "expected") == pytest.approx(0.3)
+    assert value(telemetry.CALIBRATION, catalogue, "0.2-0.5", "observed") == pytest.approx(0.2)
+    assert value(telemetry.CALIBRATION_SLOTS, catalogue, "0.2-0.5") == 1000
+    assert math.isnan(value(telemetry.CALIBRATION, catalogue, "0.5-1", "observed"))
+
+
 def test_a_training_shows_while_it_runs(state: Any, home: Home, gauges: HomeGauges) -> None:
     catalogue = state.settings.catalogue
     folder = home / "checkpoints" / "workers-1"
@@ -96,7 +124,7 @@ def test_a_training_shows_while_it_runs(state: Any, home: Home, gauges: HomeGaug
     lines = [
         {"fit": "train", "plan": plan},
         {"fit": "train", "epoch": 1, "loss": 6.0, "validation_ndcg@10": 0.1},
-        {"fit": "train", "epoch": 2, "loss": 5.0, "validation_ndcg@10": 0.2},
+        {"fit": "train", "epoch": 2, "loss": 5.0, "rows_per_second": 1234.5, "validation_ndcg@10": 0.2},
     ]
     text = "".join(json.dumps(line) + "\n" for line in lines)
     (folder / "curves.jsonl").write_text(text + '{"fit": "train", "epo')  # a line under way
@@ -105,6 +133,7 @@ def test_a_training_shows_while_it_runs(state: Any, home: Home, gauges: HomeGaug
     fit = (catalogue, "workers/train")
     assert value(telemetry.TRAINING_EPOCH, *fit) == 2
     assert value(telemetry.TRAINING_LOSS, *fit) == 5.0
+    assert value(telemetry.TRAINING_ROWS, *fit) == 1234.5
     assert value(telemetry.TRAINING_VALIDATION, *fit, "ndcg@10") == 0.2
     assert value(telemetry.TRAINING_TABLES, *fit, "0") == 120
     assert value(telemetry.TRAINING_TABLES, *fit, "1") == 30

@@ -118,6 +118,28 @@ def test_a_slot_alone_rests_on_more_answers(home: Home, tmp_path: Path) -> None:
     assert first["estimates"][0]["value"]["low"] < 0.6 < first["estimates"][0]["value"]["high"]
 
 
+def test_slots_by_themselves_rest_on_how_likely_they_were(home: Home, tmp_path: Path) -> None:
+    (found,) = run(
+        "--policy",
+        policy(tmp_path, UNSHUFFLED),
+        "--belief",
+        "item-position",
+        "--least-effective",
+        "15",
+        "--json",
+    )
+    assert found["rows"] == NUM_REQUESTS  # each list's draw comes out again
+    # Each of the three items of a window is in each of its slots with 1/3, whatever is above it.
+    assert found["support"]["largest_weight"] == pytest.approx(3.0)
+    assert found["support"]["mean_low"] < 1 < found["support"]["mean_high"]
+    for one in found["estimates"]:
+        assert one["value"]["low"] < 1.05 < one["value"]["high"]
+    names = [one["estimator"] for one in found["estimates"]]
+    assert names == [
+        "item and position", "item and position, self-normalised", "item and position, doubly robust",
+    ]  # fmt: skip
+
+
 def test_stages_that_show_what_was_never_shown_are_refused(home: Home, tmp_path: Path) -> None:
     # Half of the items are blocked, those that few lists do without.
     blocked = {"reranking": {"rules": [{"kind": "block", "match": {"categories": ["c0", "c1"]}}]}}
@@ -171,6 +193,11 @@ def test_weights_of_an_experiment_are_judged_from_its_log(
     # Hajek: (.4 * 75 + 1.6 * 150) / (.4 * 300 + 1.6 * 300) = .45
     assert both["estimates"][0]["value"]["value"] == pytest.approx(0.45)
     assert both["estimates"][0]["difference"]["low"] > 0
+    bandit = tmp_path / "bandit.yaml"
+    bandit.write_text("allocation: {kind: thompson}")
+    (learned,) = run("--experiment", "home", "--policy", str(bandit))
+    # All was shown before the first window closed: nothing is known, and shares stay even.
+    assert learned["estimates"][0]["value"]["value"] == pytest.approx(0.375)
 
 
 def test_what_says_nothing_to_judge_is_misuse(home: Home, tmp_path: Path) -> None:
@@ -179,7 +206,8 @@ def test_what_says_nothing_to_judge_is_misuse(home: Home, tmp_path: Path) -> Non
     weights = tmp_path / "weights.yaml"
     weights.write_text("weights: {a: 1.0}")
     with pytest.raises(
-        UsageError, match="weights are of an experiment's variants: name it with --experiment"
+        UsageError,
+        match="weights and allocations are of an experiment's variants: name it with --experiment",
     ):
         run("--policy", str(weights))
     with pytest.raises(UsageError, match="--experiment judges weights"):

@@ -1,75 +1,23 @@
 """A logged answer is made again from log and bundle: on a real Valkey, consumer and archive."""
 
-from collections.abc import Sequence
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
-from pages_kept import KeptPages
-from piped_world import PipedWorld
-from streams import NOW_MS, event, make_consumer, send
+from replayed_world import ReplayedWorld, consume, described
+from streams import NOW_MS, event, send
 from tagged import items_table, write_bundle
 
 from tastemaker.bundle.reader import Bundle
 from tastemaker.bundle.store import BundleStore
 from tastemaker.data.schema import INTERACTIONS_SCHEMA, imported_folder
 from tastemaker.errors import BundleError, DataError
-from tastemaker.experiments.decision_log import Decision, append_decision
-from tastemaker.features.item_store import ItemFacts, ItemStore
 from tastemaker.features.rebuild import rebuild
-from tastemaker.stages.live import LiveStages
-from tastemaker.state.connection import connect_async
 from tastemaker_services.gateway.cache import Kept
-from tastemaker_services.gateway.users import User, read_user
-from tastemaker_services.replaying import Replay, Replayer
 
 READ = ("item_click_7d", "session_length", "times_shown", "taste_share")
-
-
-class ReplayedWorld(PipedWorld):
-    """Users come from Valkey, and decisions go there."""
-
-    def __init__(self, state: Any, bundle: Bundle) -> None:
-        self.state = state
-        super().__init__(bundle, LiveStages(bundle, store_of=self._store))
-        self.pages = KeptPages()
-        self.settings = state.settings.model_copy(update={"gateway": self.settings.gateway})
-
-    def _store(self, facts: ItemFacts) -> ItemStore:
-        store = ItemStore(facts)
-        store.refresh(self.state.client, self.state.keys)
-        return store
-
-    async def read_user(self, user_id: str) -> User:
-        client = connect_async(self.state.url, text=False)
-        try:
-            return await read_user(client, self.state.keys, user_id)
-        finally:
-            await client.aclose()
-
-    async def append(self, decisions: Sequence[Decision]) -> int:
-        for decision in decisions:
-            append_decision(self.state.client, self.state.keys, decision, self.state.settings.state)
-        self.decisions += decisions
-        return len(decisions)
-
-    def answer(self, user_id: str = "ann", **fields: Any) -> dict[str, Any]:
-        """An answer whose decision, and all events before it, are archived."""
-        found = self.recommend(user_id, **{"k": 6} | fields)
-        consume(self.state)
-        return found
-
-    def replay(self, request_id: str) -> Replay:
-        settings = self.settings.model_copy(update={"catalogue": self.state.keys.catalogue})
-        return Replayer(settings, self.state.home, self.state.client, self.state.keys).replay(request_id)
-
-
-def consume(state: Any) -> None:
-    worker = make_consumer(state)
-    assert worker.drain(20.0)
-    worker.close()
 
 
 @pytest.fixture
@@ -105,10 +53,6 @@ def world(state: Any, bundle: Bundle) -> ReplayedWorld:
     send(state, *(event("bob", f"i{n}", "click", timestamp_ms=NOW_MS - 500) for n in range(3, 20, 4)))
     consume(state)
     return ReplayedWorld(state, bundle)
-
-
-def described(replay: Replay) -> list[str]:
-    return [f"{s.logged} {s.logged_score} {s.replayed} {s.replayed_score}" for s in replay.differing]
 
 
 @pytest.mark.parametrize(

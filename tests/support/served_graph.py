@@ -46,8 +46,8 @@ READ = ("item_click_7d", "session_length", "times_shown")
 WAIT_SECONDS = 30.0
 
 
-def write_bundle(store: BundleStore, catalogue: str, seed: int) -> BundleRef:
-    """A pipeline whose ranker is random: each seed orders the items in its own way."""
+def write_bundle(store: BundleStore, catalogue: str, seed: int, moved: float = 0.0) -> BundleRef:
+    """A pipeline whose ranker is random: each seed orders the items in its own way, and `moved` is how far from that it is."""
     generator = np.random.default_rng(0)
     torch.manual_seed(seed)
     items = {
@@ -68,6 +68,9 @@ def write_bundle(store: BundleStore, catalogue: str, seed: int) -> BundleRef:
     sizes = {name: getattr(schema, name) for name in ("num_tags", "num_years", "num_categories")}
     ranker = Dlrm(DlrmConfig(dense_features=feature_names(SOURCES, READ), **sizes))
     torch.nn.init.normal_(ranker.wide.weight)
+    moves = torch.randn(ranker.wide.weight.shape, generator=torch.Generator().manual_seed(seed))
+    with torch.no_grad():
+        ranker.wide.weight += moved * moves
     with torch.no_grad():  # what is of the moment is read and counts for nothing: answers are those offline
         ranker.wide.weight[:, -len(READ) :] = 0
         ranker.bottom[0].weight[:, -len(READ) :] = 0
@@ -89,7 +92,7 @@ def write_bundle(store: BundleStore, catalogue: str, seed: int) -> BundleRef:
     config = PipelineConfig.parse(stages, "test")
     write_pipeline(writer, config, ranker, Calibration(slope=0.7, intercept=-2.0))
     return writer.commit(
-        BundleInfo(dataset=DatasetInfo(fingerprint="f" * 64), recipe="test", training_id=f"t{seed}")
+        BundleInfo(dataset=DatasetInfo(fingerprint="f" * 64), recipe="test", training_id=f"t{seed}-{moved:g}")
     )
 
 

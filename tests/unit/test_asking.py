@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from tastemaker.stages.asking import InTurn, Outcome, SideBySide
-from tastemaker.stages.retrieval import Retrieval, RetrievalConfig, SourceConfig
+from tastemaker.stages.merging import SourceConfig
+from tastemaker.stages.retrieval import Retrieval, RetrievalConfig
 from tastemaker.stages.source import AskedLists, Source
 from tastemaker.types import Query
 

@@ -206,3 +206,40 @@ def test_what_the_previous_release_kept_is_read() -> None:
 )
 def test_assignments_of_another_shape_are_told(assigned: Any) -> None:
     assert not assignments_fit({"assignments": [json.dumps(assigned)]})
+
+
+def team_draft(**fields: Any) -> Logged:
+    drawn = {"experiment": "exp", "variant": "interleaved", "teams": ["a", "b"]}
+    places = {"item_ids": ["i", "j", "k"], "slot_team": [0, 1, -1]}
+    return decision(assignments=[json.dumps(drawn)], **places | fields)
+
+
+def test_of_a_list_of_two_variants_picks_each_earns_what_its_own_items_do() -> None:
+    clicks = [
+        sent(event_id="e1", item_id="j"),
+        sent(event_id="e2", item_id="k"),
+        sent(event_id="e3", item_id="j"),
+    ]
+    step = join([team_draft()], clicks)
+    (a, b) = step.open["r"]
+    assert (a.variant, a.reward, b.variant, b.reward) == ("a", 0, "b", 1)
+    assert step.ignored == {"repeated": 1}  # what stands at nobody's place is no reward that went lost
+    again = decode_open(encode_open(step.open["r"]))
+    assert again == (a, b)
+    closed = attribute([], [sent(event_id="e4", at_ms=300, item_id="i")], {"r": again}, ["r"], RULES)
+    assert closed.outcomes == [Outcome("exp", "a", 1, 1100), Outcome("exp", "b", 1, 1100)]
+
+
+def test_a_click_that_came_before_its_list_is_credited_to_its_team_alone() -> None:
+    waiting = join([], [sent(item_id="j", at_ms=90)]).open
+    step = attribute([team_draft()], [], waiting, [], RULES)
+    assert [(one.variant, one.reward) for one in step.open["r"]] == [("a", 0), ("b", 1)]
+
+
+def test_a_team_without_a_pick_earns_nothing() -> None:
+    step = join([team_draft(item_ids=["i"], slot_team=[0])], [sent()])
+    assert [(one.variant, one.reward) for one in step.open["r"]] == [("a", 1), ("b", 0)]
+
+
+def test_teams_of_a_record_must_be_names() -> None:
+    assert not assignments_fit({"assignments": ['{"experiment": "e", "variant": "v", "teams": [1, 2]}']})

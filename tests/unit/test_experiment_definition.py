@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from tastemaker.errors import ConfigError, ExperimentError
-from tastemaker.experiments.definition import Experiment, Fixed, RampStep, Variant
+from tastemaker.experiments.definition import Experiment, Fixed, Interleaving, RampStep, Variant
 from tastemaker.experiments.eligibility import Eligibility, Subject
 from tastemaker.experiments.starting import check_definition, stages_changed
 
@@ -46,6 +46,9 @@ def experiment(**fields: Any) -> Experiment:
         ({"guardrails": [{"metric": "latency_ms", "margin": -1}]}, "guardrails.0.margin"),
         ({"allocation": {"kind": "fixed", "weights": [0.7, 0.7]}}, "add up to 1, add up to 1.4"),
         ({"allocation": {"kind": "ucb1", "floor": 0.5001}}, "floor"),
+        ({"allocation": {"kind": "interleaving"}, "guardrails": [{"metric": "latency_ms"}]}, "guardrails must be empty"),
+        ({"allocation": {"kind": "interleaving"}, "variants": [{"name": n, "alias": "champion"} for n in "abc"]}, "takes 2 variants, there are 3"),
+        ({"allocation": {"kind": "interleaving"}, "variants": [{"name": n, "alias": "x"} for n in ("a", "interleaved")]}, "must not be named interleaved"),
     ],
 )  # fmt: skip
 def test_an_ill_defined_experiment_is_refused(fields: dict[str, object], message: str) -> None:
@@ -58,6 +61,10 @@ def test_an_ill_defined_experiment_is_refused(fields: dict[str, object], message
     ("fields", "message"),
     [
         ({"metric": "happiness"}, "metric is unknown, is 'happiness', must be one of: clicks_per_request"),
+        (
+            {"metric": "latency_ms", "allocation": Interleaving()},
+            "metric of an interleaving, is 'latency_ms', must be one of: clicks_per",
+        ),
         ({"reward": "coverage"}, "reward, is 'coverage', must be one of: clicks_per_request"),
         ({"guardrails": ({"metric": "happiness"},)}, "guardrail is unknown, is 'happiness'"),
         (

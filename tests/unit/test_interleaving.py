@@ -6,8 +6,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tastemaker.errors import ExperimentError
-from tastemaker.experiments.interleaving import Draft, team_draft, verdict, winner
+from tastemaker.experiments.interleaving import Draft, team_draft, winner
 from tastemaker.experiments.statistics.influence import difference
+from tastemaker.experiments.statistics.preference import verdict
 from tastemaker.experiments.statistics.ratios import UnitTotals, ratio_influence
 
 rankings = st.permutations(range(12)).flatmap(lambda items: st.integers(0, 12).map(lambda n: items[:n]))
@@ -25,6 +26,27 @@ def test_a_draft_holds_the_best_of_both_in_their_order(
         picks = [item for item, of in zip(draft.items, draft.team, strict=True) if of == team]
         assert picks == sorted(picks, key=ranking.index)
     assert draft == team_draft(first, second, k, "s", request_id)
+
+
+@given(
+    rankings,
+    rankings,
+    st.integers(1, 12),
+    st.sets(st.integers(0, 11)),
+    st.sets(st.integers(0, 11), max_size=3),
+)
+def test_nobodys_items_take_places_and_no_turns_and_fixed_ones_stand_where_they_are_put(
+    first: list[int], second: list[int], k: int, nobodys: set[int], places: set[int]
+) -> None:
+    known = [*dict.fromkeys([*first, *second])]
+    fixed = dict(zip(sorted(place for place in places if place < min(k, len(known))), known, strict=False))
+    draft = team_draft(first, second, k, "s", "r", nobodys=nobodys, fixed=fixed)
+    assert len(draft.items) == len(draft.team) == min(k, len(known))
+    assert len(set(draft.items)) == len(draft.items)
+    assert all(draft.items[place] == item for place, item in fixed.items())
+    assert abs(draft.team.count(0) - draft.team.count(1)) <= 1
+    free = nobodys | {*fixed.values()}
+    assert all(team is None for item, team in zip(draft.items, draft.team, strict=True) if item in free)
 
 
 @given(st.permutations(range(6)), st.integers(0, 100))
@@ -54,7 +76,8 @@ def test_a_verdict_by_hand() -> None:
     found = verdict(["a", "a", "b", "c"], [1, 1, None, 0])
     assert (found.num_lists, found.wins, found.ties, found.preference) == (4, (1, 2), 1, 0.25)
     error = (3 / 2 * (1.5**2 + 0.25**2 + 1.25**2) / 4**2) ** 0.5
-    assert found.high - found.preference == pytest.approx(1.959964 * error, abs=1e-6)
+    assert found.preference - found.low == pytest.approx(1.959964 * error, abs=1e-6)
+    assert found.high == 1  # no preference is larger
     assert found.preferred is None
 
 

@@ -13,10 +13,11 @@ ROOT = Path(__file__).resolve().parents[2]
 ROOTS = {"platform": "tastemaker", "training": "tastemaker_training", "services": "tastemaker_services"}
 # Lowest first. A part may import those before it and its own.
 LAYERS = [
-    {"errors", "types", "ids", "strict"},
+    {"errors", "types", "ids", "pacing", "strict"},
     {
         "config",
         "config_experiments",
+        "config_retention",
         "config_serving",
         "config_sources",
         "home",
@@ -37,10 +38,11 @@ LAYERS = [
     {"registry"},
     {"erasure", "removal"},
     {"stages"},
-    {"experiments", "evaluation"},
+    {"experiments"},
+    {"evaluation"},
     {"offpolicy"},
     {"promotion"},
-    {"testing", "doctor"},
+    {"testing", "doctor", "retention"},
     {"playground", "commands", "cli"},
 ]
 SERVICE_LAYERS = [
@@ -53,7 +55,16 @@ SERVICE_LAYERS = [
     {"graph"},
     {"stream"},
     {"admin"},
-    {"app", "cluster_commands", "cluster_graph", "commands", "ladder_commands", "ray_jobs", "replaying"},
+    {
+        "app",
+        "cluster_commands",
+        "cluster_graph",
+        "commands",
+        "ladder_commands",
+        "ray_jobs",
+        "remade",
+        "replaying",
+    },
 ]
 HEAVY = {"torch", "faiss", "mlflow", "implicit", "sklearn", "pandas", "ray", "fastapi", "scipy"}
 

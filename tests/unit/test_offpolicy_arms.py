@@ -96,7 +96,7 @@ def test_propensities_that_cannot_be_right_are_told(home: Home) -> None:
 @pytest.mark.parametrize(
     ("fields", "match"),
     [
-        ({}, "needs weights or stages"),
+        ({}, "needs weights, an allocation or stages"),
         ({"weights": {"a": 0.5}}, "weights must add up to 1, add up to 0.5"),
         ({"weights": {"a": 1.0}, "stages": {}}, "one of them"),
         ({"weights": {"a": 1.0}, "where": {"tv": {"a": 1.0}}}, "where needs by"),

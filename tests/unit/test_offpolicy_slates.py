@@ -5,7 +5,7 @@ from itertools import permutations
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tastemaker.errors import ExperimentError
@@ -13,6 +13,8 @@ from tastemaker.offpolicy.slates import (
     BELIEFS,
     Belief,
     Slates,
+    SlotModel,
+    doubly_robust_slate_value,
     self_normalised_slate_value,
     slate_value,
 )
@@ -101,6 +103,74 @@ def test_unbiased_where_the_belief_holds(belief: Belief, world: World) -> None:
 )
 def test_biased_where_it_does_not(belief: Belief, world: World) -> None:
     assert abs(expectation(belief, world) - truth(world)) > 0.005
+
+
+def model_of(items: tuple[int, ...], belief: Belief, guess: Callable[[tuple[int, ...]], float]) -> SlotModel:
+    """Any function of an item and what is above it for a model, and its mean under the policy given what was shown above."""
+    chosen, expected = np.zeros(K), np.zeros(K)
+    for k in range(K):
+        given = items[:k] if belief == "reward-interaction" else ()
+        chosen[k] = guess((*given, items[k]) if belief != "whole-list" else (*items, k))
+        for other in lists():
+            if belief == "whole-list":
+                expected[k] += conditional(POLICY, other).prod() * guess((*other, k))
+            elif belief == "item-position":
+                expected[k] += conditional(POLICY, other).prod() * guess((other[k],))
+            elif other[:k] == given:
+                share = conditional(POLICY, other)[k] if k else 0
+                share = share if k else conditional(POLICY, other).prod()
+                expected[k] += share * guess((*given, other[k]))
+    return SlotModel(chosen[None], expected[None])
+
+
+@pytest.mark.parametrize(
+    ("belief", "world"),
+    [
+        ("whole-list", by_item), ("whole-list", by_cascade), ("whole-list", by_list),
+        ("reward-interaction", by_item), ("reward-interaction", by_cascade),
+        ("item-position", by_item),
+    ],
+)  # fmt: skip
+@given(seed=st.integers(0, 1000))
+@settings(max_examples=15, deadline=None)
+def test_doubly_robust_is_unbiased_whatever_the_model(belief: Belief, world: World, seed: int) -> None:
+    def guess(given: tuple[int, ...]) -> float:
+        return float(np.random.default_rng([seed, *given]).normal())
+
+    found = sum(
+        conditional(LOGGED, items).prod()
+        * doubly_robust_slate_value(
+            slates_of(items, world(items), belief), belief, model_of(items, belief, guess)
+        ).value
+        for items in lists()
+    )
+    assert found == pytest.approx(truth(world), abs=1e-9)
+
+
+def test_the_right_model_leaves_no_noise_in_a_cascade() -> None:
+    # Whoever is shown whatever: with the value of a slot and all below it under the policy each list gives the truth.
+    def value(given: tuple[int, ...]) -> float:
+        reward = by_cascade((given[0], (given[0] + 1) % NUM_ITEMS))[0]
+        if len(given) == 2:
+            return float(by_cascade(given)[1])
+        below = [
+            conditional(POLICY, other)[1] * by_cascade(other)[1] for other in lists() if other[0] == given[0]
+        ]
+        return float(reward + sum(below))
+
+    for items in lists():
+        slates = slates_of(items, by_cascade(items), "reward-interaction")
+        model = model_of(items, "reward-interaction", value)
+        found = doubly_robust_slate_value(slates, "reward-interaction", model).value
+        assert found == pytest.approx(truth(by_cascade), abs=1e-12)
+
+
+def test_a_model_of_another_shape_is_refused() -> None:
+    slates = slates_of((0, 1), np.zeros(K), "whole-list")
+    with pytest.raises(ExperimentError, match=r"the model of slots, is \(1, 3\)"):
+        doubly_robust_slate_value(slates, "whole-list", SlotModel(np.zeros((1, 3)), np.zeros((1, 2))))
+    with pytest.raises(ExperimentError, match="must be finite"):
+        doubly_robust_slate_value(slates, "whole-list", SlotModel(np.full((1, 2), np.nan), np.zeros((1, 2))))
 
 
 @pytest.mark.parametrize("belief", BELIEFS)

@@ -24,6 +24,7 @@ def write(tmp_path, monkeypatch):
 def test_packaged_recipes_can_be_read_in_both_forms():
     assert packaged_recipes() == [
         "content", "movielens", "movielens-challenger", "movielens-features", "movielens-hybrid",
+        "movielens-sequence",
     ]  # fmt: skip
     for name in packaged_recipes():
         for quick in (False, True):
@@ -35,6 +36,41 @@ def test_the_hybrid_weighs_kinds_of_sources_and_ranks_by_those_that_a_training_s
     weights = {source.name: source.weight for source in retrieval.sources}
     assert (weights["two_tower"], weights["als"], weights["trending"]) == (0.5, 0.3, 0.2)
     assert retrieval.ranked_sources == ("two_tower", "als", "trending", "recent")
+
+
+def test_the_recipe_of_sequences_adds_one_source_to_the_champions():
+    champion, sequence = (read_recipe(name) for name in ("movielens", "movielens-sequence"))
+    added = {source.name for source in sequence.pipeline.retrieval.sources} - {
+        source.name for source in champion.pipeline.retrieval.sources
+    }
+    assert added == sequence.models.keys() == {"sequence"}
+    assert sequence.ranker == champion.ranker
+
+
+MODELS = "extends: movielens\nmodels: {%s: {kind: %s, config: %s}}\n"
+
+
+@pytest.mark.parametrize(
+    ("model", "match"),
+    [
+        (("mine", "sasrecs", "{}"), "kind of model.*sasrecs"),
+        (("mine", "sasrec", "{dims: 3}"), "unknown key dims"),
+        (("mine", "sasrec", "{dim: 3, num_heads: 2}"), "a multiple of num_heads"),
+        (("ease", "sasrec", "{}"), "none of which is taken; 'ease' is not such"),
+        (("pipeline", "sasrec", "{}"), "none of which is taken; 'pipeline' is not such"),
+        (("My Model", "sasrec", "{}"), "names of small letters"),
+    ],
+)
+def test_further_models_that_cannot_be_fitted_are_refused(write, model, match):
+    write(wrong=MODELS % model)
+    with pytest.raises(ConfigError, match=match):
+        read_recipe("wrong.yaml")
+
+
+def test_a_source_that_nothing_makes_is_refused(write):
+    write(wrong="extends: movielens\npipeline: {retrieval: {sources: [{name: popular}, {name: seqence}]}}\n")
+    with pytest.raises(ConfigError, match="'seqence' is none"):
+        read_recipe("wrong.yaml")
 
 
 def test_the_challenger_differs_from_the_champion_in_the_rankers_fit_alone():

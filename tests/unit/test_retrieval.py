@@ -9,10 +9,11 @@ from tastemaker.index.faiss_index import FaissIndex
 from tastemaker.models.als import Als, AlsConfig
 from tastemaker.models.item_item import ItemItem, ItemItemConfig, fit_ease
 from tastemaker.models.popularity import fit_popularity
+from tastemaker.stages.merging import SourceConfig, z_scores
 from tastemaker.stages.nearest import AlsSource, VectorSource
 from tastemaker.stages.neighbours import ItemItemSource
 from tastemaker.stages.popular import PopularSource
-from tastemaker.stages.retrieval import Retrieval, RetrievalConfig, SourceConfig, z_scores
+from tastemaker.stages.retrieval import Retrieval, RetrievalConfig
 from tastemaker.stages.source import Source
 from tastemaker.types import Query
 

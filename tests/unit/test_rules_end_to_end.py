@@ -1,4 +1,4 @@
-"""From a request to the decision log through a bundle's own stages, each as a replica that runs it alone."""
+"""From a request to the decision log through a bundle's own stages, each as a replica that runs it alone, and all in one."""
 
 import json
 from pathlib import Path
@@ -32,14 +32,17 @@ RULES = {
 class Shop(World):
     """A gateway over a real bundle in whose catalogue an item was put."""
 
-    def __init__(self, bundle: Bundle) -> None:
+    def __init__(self, bundle: Bundle, *, is_fused: bool = False) -> None:
         super().__init__()
         self.histories = {"old": ["i1", "i5"]}
-        self.live = {part: LiveStages(bundle, frozenset({part})) for part in _PARTS}
+        if is_fused:
+            self.live = dict.fromkeys(_PARTS, LiveStages(bundle, is_ruled=True))
+        else:
+            self.live = {part: LiveStages(bundle, frozenset({part})) for part in _PARTS}
         put = Item(item_id="sponsored", category="c3", price=4.0).encode()
         changes = ItemChanges("L", 1, False, ["sponsored"], {"sponsored": put})
         face = LiveFace(BundleFace.of(bundle))
-        for knows in (*self.live.values(), face):
+        for knows in (*{*self.live.values()}, face):
             knows.take(changes)
         self.pins = {"champion": Pin(1, face.face), "challenger": Pin(1, face.face)}
 
@@ -62,12 +65,12 @@ class Shop(World):
 _PARTS: tuple[Part, ...] = ("retrieve", "rank", "rerank")
 
 
-@pytest.fixture
-def shop(tmp_path: Path) -> Shop:
+@pytest.fixture(params=[False, True], ids=["spread", "fused"])
+def shop(tmp_path: Path, request: pytest.FixtureRequest) -> Shop:
     bundle = open_bundle(
         BundleStore(tmp_path / "bundles"), exploration={"share": 1.0, "max_interactions": 0}, reranking=RULES
     )
-    return Shop(bundle)
+    return Shop(bundle, is_fused=request.param)
 
 
 def test_the_bundles_rules_hold_from_the_search_to_the_answer(shop: Shop) -> None:

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from tastemaker.types import Candidates, Query
-from tastemaker_services.graph.spread import SpreadGraph
+from tastemaker_services.graph.spread import SpreadGraph, one_retriever
 
 ALLOWED = np.array([True, False, True])
 
@@ -37,7 +37,8 @@ class _Method:
 
 
 def graph_of(*handles: Handle) -> SpreadGraph:
-    return SpreadGraph(*handles)  # type: ignore[arg-type]
+    retriever, *others = handles
+    return SpreadGraph(one_retriever(retriever), *others)  # type: ignore[arg-type]
 
 
 def test_ranking_is_not_sent_the_mask_of_what_is_allowed() -> None:

@@ -28,6 +28,7 @@ class Source:
     """The toy's batches; reading the one at which it was told to stop fails, as on a lost rank."""
 
     num_steps = NUM_STEPS
+    num_rows = NUM_STEPS * toy.BATCH
 
     def __init__(self, stop_at=None, spoil_at=None):
         self.stop_at, self.spoil_at, self.asked = stop_at, spoil_at, []
@@ -122,6 +123,7 @@ def test_a_fit_that_was_lost_goes_on_from_its_last_checkpoint(undisturbed, lost_
     for name, value in expected.items():
         np.testing.assert_array_equal(state[name], value, err_msg=name)
     assert [r["epoch"] for r in said["reports"]] == [1, 2, 3]
+    assert all(r["rows_per_second"] > 0 for r in said["reports"])
     assert [r["loss"] for r in said["reports"]] == pytest.approx(
         [r["loss"] for r in plain["reports"]], rel=1e-12
     )

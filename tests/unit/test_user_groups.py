@@ -18,9 +18,10 @@ from tastemaker.models.als import AlsConfig, fit_als
 from tastemaker.models.popular_groups import GroupsConfig, fit_groups
 from tastemaker.models.popularity import Popularity, fit_popularity
 from tastemaker.stages.content import ContentSource
+from tastemaker.stages.merging import SourceConfig
 from tastemaker.stages.nearest import AlsSource
 from tastemaker.stages.popular import PopularSource
-from tastemaker.stages.retrieval import Retrieval, RetrievalConfig, SourceConfig
+from tastemaker.stages.retrieval import Retrieval, RetrievalConfig
 from tastemaker.types import DEVICES, Query
 from tastemaker.users.archive import PROFILE_SCHEMA, profiles_folder
 from tastemaker_training.user_groups import demographic_groups, with_groups

@@ -32,7 +32,7 @@ def try_out(graph: Graph, recorded: Any = RECORDED, deadline_ms: float = 1000.0,
             raise recorded
         return list(recorded)
 
-    asyncio.run(WarmUp(graph.stages(), read, deadline_ms)(make_face(), may_be_slow=slow))
+    asyncio.run(WarmUp(graph.stages(), read, deadline_ms, lambda: False)(make_face(), may_be_slow=slow))
 
 
 def test_recorded_requests_go_through_all_stages_in_the_rows_of_the_new_bundle() -> None:

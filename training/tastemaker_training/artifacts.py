@@ -1,10 +1,12 @@
 """Folders under the home's `checkpoints`, named by what they were made from: made once, checked when used again.
 
-A folder counts as made when its `complete.json` is there, which is written last and holds every file's hash.
+A folder counts as made when its `complete.json` is there, which is written last and holds every file's hash. That file is
+as old as the folder's last use: what nobody used for long is removed (`tastemaker gc`).
 """
 
 import hashlib
 import json
+import os
 import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, is_dataclass
@@ -66,8 +68,7 @@ class Artifacts:
         """
         if not self.has(name):
             raise TrainingError(f"training {name} is not in this home", mend="begin without a warm start")
-        _check(self._root / name)
-        return self._root / name
+        return _used(self._root / name)
 
     def get(self, name: str, key: Mapping[str, Any], make: Callable[[Path], None]) -> Path:
         """The folder `name`, made now from `key` by `make(folder)` unless it is there, whole.
@@ -77,8 +78,7 @@ class Artifacts:
         """
         folder = self._root / name
         if self.has(name):
-            _check(folder)
-            return folder
+            return _used(folder)
         if not self._resume:
             shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True, exist_ok=True)
@@ -144,6 +144,13 @@ def _hashes(folder: Path) -> dict[str, str]:
 def _hash(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _used(folder: Path) -> Path:
+    """The folder, checked, and used now."""
+    os.utime(folder / _MARKER)
+    _check(folder)
+    return folder
 
 
 def _check(folder: Path) -> None:

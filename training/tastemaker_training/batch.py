@@ -82,8 +82,7 @@ def recommend_all(settings: Settings, home: Home, k: int, keep_seconds: int) -> 
         DataError: There is no log, nobody in it used an item of the champion, or the file cannot be written.
         StateError: Redis/Valkey cannot be reached.
     """
-    if not 1 <= k <= settings.gateway.max_k:
-        raise UsageError("--k", value=k, limit=f"1 to {settings.gateway.max_k}", mend="correct it")
+    check_k(k, settings)
     started = time.monotonic()
     with home.lock("batch"):
         users = ChampionsUsers.of(settings, home)
@@ -105,6 +104,16 @@ def recommend_all(settings: Settings, home: Home, k: int, keep_seconds: int) -> 
         "up to date" if done else "written", file, bundle_id, dataset, k, len(users.histories), users.num_skipped,
         round(time.monotonic() - started, 2),
     )  # fmt: skip
+
+
+def check_k(k: int, settings: Settings) -> None:
+    """Lets pass a length of lists that may be asked for.
+
+    Raises:
+        UsageError: It is out of range.
+    """
+    if not 1 <= k <= settings.gateway.max_k:
+        raise UsageError("--k", value=k, limit=f"1 to {settings.gateway.max_k}", mend="correct it")
 
 
 def lists_file(home: Home, catalogue: str, bundle_id: str) -> Path:

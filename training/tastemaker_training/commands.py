@@ -1,13 +1,17 @@
 """`tastemaker train`, `evaluate` and `publish`. Imports stay inside the commands: `--help` must be quick."""
 
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from tastemaker import context
+from tastemaker.errors import UsageError
 from tastemaker.terminal import console, print_json, print_table, stdout_kept
+from tastemaker_training import job_commands
 
 app = typer.Typer()
+app.registered_commands += job_commands.app.registered_commands
 Json = Annotated[bool, typer.Option("--json", help="For machines.")]
 RunName = Annotated[str, typer.Argument(help="A recipe, for its latest run, or the id of a run.")]
 
@@ -47,11 +51,26 @@ def train(
 
 
 @app.command("evaluate")
-def evaluate(run: RunName, as_json: Json = False) -> dict[str, Any]:
-    """Show how a run's models did on the held-out test events."""
+def evaluate(
+    run: Annotated[
+        str,
+        typer.Argument(
+            metavar="RUN|PLAN.yaml",
+            help="A recipe, for its latest run, or the id of a run; or a plan of what to compare.",
+        ),
+    ],
+    html: Annotated[Path | None, typer.Option(help="Write the page of a plan's comparison here.")] = None,
+    as_json: Json = False,
+) -> dict[str, Any]:
+    """Show how a run's models did on the held-out test events, or compare models of the zoo and bundles by a plan."""
+    from tastemaker.commands.evaluation import evaluate_plan
     from tastemaker_training.evaluate import print_offline
     from tastemaker_training.run_record import open_run
 
+    if run.endswith((".yaml", ".yml")):
+        return evaluate_plan(Path(run), html, as_json=as_json)
+    if html is not None:
+        raise UsageError("--html is of plans", mend="give a PLAN.yaml, or leave it out")
     offline = open_run(context.home(), context.settings().catalogue, run).offline()
     if as_json:
         print_json(offline)
@@ -84,20 +103,6 @@ def publish(
             markup=False,
         )
     return published
-
-
-@app.command("refresh-users")
-def refresh_users(as_json: Json = False) -> dict[str, Any]:
-    """Recompute all users' vectors from the log with the champion (hourly)."""
-    from tastemaker_training.refresh import refresh_users as refresh
-
-    refreshed = refresh(context.settings(), context.home())
-    summary = refreshed.summary()
-    if as_json:
-        print_json(summary)
-    else:
-        print_table(f"Users' vectors: {refreshed.outcome}", ["what", "value"], summary.items())
-    return summary
 
 
 @app.command("questions")
@@ -137,84 +142,4 @@ def audience(
     else:
         rows = [(member["user_id"], f"{member['score']:.4f}") for member in found]
         print_table(f"Audience of {item}", ["user", "score"], rows)
-    return found
-
-
-@app.command("batch")
-def batch(
-    k: Annotated[int, typer.Option(help="Items of a list.")] = 50,
-    keep_hours: Annotated[float, typer.Option(help="How long serving may fall back on a list.")] = 24.0,
-    as_json: Json = False,
-) -> dict[str, Any]:
-    """Recommend to all users of the log with the champion: Parquet, and lists for serving to fall back on (daily)."""
-    from tastemaker_training.batch import recommend_all
-
-    with stdout_kept(as_json):
-        done = recommend_all(context.settings(), context.home(), k, round(3600 * keep_hours))
-    if as_json:
-        print_json(done.summary())
-    else:
-        print_table(f"Users' lists: {done.outcome}", ["what", "value"], done.summary().items())
-    return done.summary()
-
-
-@app.command("retrain")
-def retrain(
-    recipe: Annotated[str, typer.Argument(help="A packaged recipe, or a YAML file.")],
-    to: Annotated[str, typer.Option(help="Alias that a version which passes the gates gets.")] = "challenger",
-    workers: Annotated[int, typer.Option(help="Ranks to train on; each needs a core.")] = 1,
-    quick: Annotated[
-        bool, typer.Option(help="Apply the recipe's `quick` keys: a trial of the path.")
-    ] = False,
-    force: Annotated[bool, typer.Option(help="Train against the data gate; needs a reason.")] = False,
-    reason: Annotated[str, typer.Option(help="Why; kept with the version and in the history.")] = "",
-    as_json: Json = False,
-) -> dict[str, Any]:
-    """Train on the log as of now, from the champion's weights, and release the result behind the gates (nightly)."""
-    from tastemaker_training.recipe import read_recipe
-    from tastemaker_training.schedules import Order, print_retrained
-    from tastemaker_training.schedules import retrain as run
-
-    order = Order(read_recipe(recipe, quick=quick), workers, to, force, reason)
-    with stdout_kept(as_json):
-        done = run(context.settings(), context.home(), order)
-    if as_json:
-        print_json(done.summary())
-    else:
-        print_retrained(done)
-    if done.refusal is not None:
-        raise done.refusal
-    return done.summary()
-
-
-@app.command("tune")
-def tune(
-    recipe: Annotated[str, typer.Argument(help="A packaged recipe, or a YAML file, with search spaces.")],
-    part: Annotated[
-        str | None, typer.Option(help="two_tower or ranker; unset takes the first that searches.")
-    ] = None,
-    trials: Annotated[
-        int | None, typer.Option(help="Trials in all, the defaults' own included; unset asks the recipe.")
-    ] = None,
-    workers: Annotated[int, typer.Option(help="Ranks of each trial; each needs a core.")] = 1,
-    quick: Annotated[
-        bool, typer.Option(help="Apply the recipe's `quick` keys: a trial of the path.")
-    ] = False,
-    resume: Annotated[bool, typer.Option(help="Go on with the recipe's newest study.")] = False,
-    publish: Annotated[bool, typer.Option(help="Train the best whole and publish it as a candidate.")] = True,
-    as_json: Json = False,
-) -> dict[str, Any]:
-    """Search the values beside a recipe's defaults, and publish the best as a candidate (monthly)."""
-    from tastemaker_training.study_report import print_found
-    from tastemaker_training.tuning import tune as run
-
-    with stdout_kept(as_json):
-        study, found = run(
-            context.settings(), context.home(), recipe, workers,
-            part=part, num_trials=trials, quick=quick, resume=resume, publish=publish,
-        )  # fmt: skip
-    if as_json:
-        print_json(found)
-    else:
-        print_found(study, found)
     return found

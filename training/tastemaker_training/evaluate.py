@@ -24,6 +24,7 @@ BASELINES = ("popularity", "item-kNN", "item-kNN, recency", "ALS", "ALS, recency
 TWO_TOWER, BEFORE_RERANKING, PIPELINE = "two-tower", "pipeline before reranking", "pipeline"
 STRANGERS = "pipeline, no records"
 """The pipeline where nothing is kept of any user: their history alone is known, as of those who come for the first time."""
+_OWN = (TWO_TOWER, BEFORE_RERANKING, PIPELINE, STRANGERS)
 SHOWN = ("recall@10", "ndcg@10", "map@10", "mrr", "recall@50", "coverage", "gini", "novelty", "diversity")
 HEADLINE = "ndcg@10"
 _KS = (10, 50)
@@ -86,6 +87,8 @@ def offline_report(
         (BEFORE_RERANKING, PIPELINE, BEFORE_RERANKING),
         ("best baseline", TWO_TOWER, best),
     ]
+    others = [name for name in evaluations if name not in {*BASELINES, *_OWN}]
+    pairs += [("best baseline", name, best) for name in others]
     if STRANGERS in evaluations:
         pairs.append((PIPELINE, STRANGERS, PIPELINE))
     return {

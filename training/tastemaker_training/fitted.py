@@ -3,7 +3,8 @@
 Shape letters: I catalogue, D dimension.
 """
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -24,12 +25,14 @@ from tastemaker.models.als import Als
 from tastemaker.models.calibration import Calibration
 from tastemaker.models.dlrm import Dlrm
 from tastemaker.models.item_item import ItemItem
+from tastemaker.models.recommender import Recommender
 from tastemaker.models.two_tower import TwoTower
 from tastemaker.stages.business_rules import HardRules, hard
 from tastemaker.stages.editorial import EDITORIAL, EditorialSource
 from tastemaker.stages.hydration import Hydration, RequestFeatures
 from tastemaker.stages.loading import reranking_items
 from tastemaker.stages.matching import ItemMatcher
+from tastemaker.stages.model_source import ModelSource
 from tastemaker.stages.nearby import NearbySource, PlaceTree
 from tastemaker.stages.nearest import RecentSource, VectorSource
 from tastemaker.stages.pipeline import Pipeline, PipelineConfig
@@ -44,6 +47,7 @@ from tastemaker_training.als_index import add_als_index
 from tastemaker_training.artifacts import load_model, map_model
 from tastemaker_training.content import Content
 from tastemaker_training.memory import Memory, load_memory
+from tastemaker_training.zoo_models import add_zoo_models, load_zoo_model
 
 NUM_MEASURED = 200
 """Users whose vectors the index is fitted to, and as many others that it is measured with when it is released."""
@@ -60,6 +64,7 @@ class Fitted:
     vocabulary: Vocabulary
     built: Built
     content: Content | None = None
+    models: Mapping[str, Recommender] = field(default_factory=dict)
 
     @classmethod
     def load(
@@ -70,6 +75,7 @@ class Fitted:
         fit: str,
         content: Path | None,
         indexes: tuple[IndexConfig, IndexConfig],
+        models: Mapping[str, Path],
     ) -> "Fitted":
         """The retrievers of `fit` in the folders of the artifacts; of `content` there is one fit, on the items.
 
@@ -80,6 +86,7 @@ class Fitted:
             fit: Which of the two fits.
             content: Folder of the content vectors, where a source reads them.
             indexes: How the item tower's vectors are searched, and content vectors.
+            models: Folders of the recipe's further models.
         """
         columns = ItemColumns.from_items(dataset.items, FeatureSchema.fit(dataset.items))
         model = map_model(two_tower / fit, "two_tower", TwoTower)
@@ -87,7 +94,8 @@ class Fitted:
         built = build_index(vectors_ID, indexes[0], _queries(dataset, model, vectors_ID).half(0).vectors_BD)
         vocabulary = load_model(two_tower / fit, "vocabulary", Vocabulary)
         found = None if content is None else Content.load(content, indexes[1])
-        return cls(dataset, columns, load_memory(memory, fit), model, vocabulary, built, found)
+        others = {name: load_zoo_model(folder, fit) for name, folder in models.items()}
+        return cls(dataset, columns, load_memory(memory, fit), model, vocabulary, built, found, others)
 
     @property
     def index(self) -> FaissIndex:
@@ -110,6 +118,10 @@ class Fitted:
         vectors = SessionVectors(self.two_tower, self.index.vectors(), self._rows.get, session)
         return VectorSource("two_tower", vectors, self.index)
 
+    def model_source(self, name: str) -> Source:
+        """One of the further models."""
+        return ModelSource(name, self.models[name])
+
     def retrieval(self, config: PipelineConfig) -> Retrieval:
         """The sources that the pipeline names."""
         row, places = self._rows.get, Places.from_items(self.dataset.items)
@@ -120,6 +132,8 @@ class Fitted:
             "nearby": NearbySource("nearby", places, PlaceTree(places), config.retrieval.nearby),
             EDITORIAL: EditorialSource(EDITORIAL, row),
         }
+        named = {source.name for source in config.retrieval.sources}
+        sources |= {name: self.model_source(name) for name in self.models if name in named}
         if self.content is not None:
             sources["content"] = self.content.source(self.dataset, config.retrieval.content)
         return Retrieval(sources, config.retrieval, self.memory.popularity.counts_I)
@@ -175,6 +189,9 @@ class Fitted:
                 writer.add_model(source.name, solved[source.name])
             if source.name == "als":
                 add_als_index(writer, self.memory.recent_als, self.dataset)
+        add_zoo_models(
+            writer, self.models, [source.name for source in config.retrieval.sources], self.dataset
+        )
 
     def _measured(self) -> MeasuredIndex:
         """What searches for users' vectors find and cost."""

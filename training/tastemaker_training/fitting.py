@@ -1,10 +1,11 @@
 """The loop of every fit: steps, step sizes, checkpoints, going on where it was. Not what is fitted, nor on what."""
 
 import hashlib
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 import numpy as np
 import torch
@@ -20,6 +21,8 @@ from tastemaker_training.sharding import Distributed
 from tastemaker_training.state import State
 
 Report = dict[str, Any]
+ROWS_PER_SECOND: Final = "rows_per_second"
+"""Of an epoch's numbers, what the dashboards call throughput."""
 
 
 class Source(Protocol):
@@ -28,6 +31,11 @@ class Source(Protocol):
     @property
     def num_steps(self) -> int:
         """Batches of an epoch, the same on every rank."""
+        ...
+
+    @property
+    def num_rows(self) -> int:
+        """What an epoch's batches of all ranks hold: examples of a retriever, candidates of a ranker."""
         ...
 
     def batches(self, epoch: int, first_step: int = 0) -> Iterator[Any]:
@@ -92,9 +100,11 @@ class Fit:
         for earlier in position.curve:
             report(dict(earlier))
         for epoch in range(position.epoch, self.num_epochs):
+            begun, started = position.step, time.perf_counter()
             position = self._epoch(epoch, position)
             loss = _over_ranks(position.loss_sum) / self.source.num_steps
-            numbers = {"epoch": epoch + 1, "loss": loss, **evaluate()}
+            rate = self._rows_per_second(begun, time.perf_counter() - started)
+            numbers = {"epoch": epoch + 1, "loss": loss, ROWS_PER_SECOND: rate, **evaluate()}
             position = _after_epoch(position, numbers, metric)
             self._save(position)
             report(numbers)
@@ -102,6 +112,11 @@ class Fit:
         if position.best_epoch not in (0, self.num_epochs):
             self.checkpoints.restore(self.distributed, self.checkpoints.best())
         return position
+
+    def _rows_per_second(self, begun: int, seconds: float) -> float:
+        """Of all ranks, over the steps of an epoch from `begun` on: batches, steps and checkpoints, not the evaluation."""
+        share = (self.source.num_steps - begun) / self.source.num_steps
+        return self.source.num_rows * share / max(seconds, 1e-9)
 
     def _restored(self) -> Position:
         restored = self.checkpoints.restore(self.distributed)

@@ -90,6 +90,11 @@ class RankerSource:
         """Of an epoch."""
         return self.data.num_batches(self._per_rank, dist.get_world_size())
 
+    @property
+    def num_rows(self) -> int:
+        """Candidates of all requests."""
+        return len(self.data.label_NT)
+
     def batches(self, epoch: int, first_step: int = 0) -> Iterator[RankingBatch]:
         """Those of an epoch from `first_step` on."""
         found = self.data.batches(

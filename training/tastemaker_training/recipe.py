@@ -5,13 +5,14 @@
 A value may carry the space that `tastemaker tune` searches around it (see `search_space`).
 """
 
+import re
 from collections.abc import Mapping
 from importlib.resources import files
 from pathlib import Path
 from typing import Any, Final, Literal, Self
 
 import yaml
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from tastemaker.config_sources import read_yaml
 from tastemaker.errors import ConfigError, UsageError
@@ -24,6 +25,8 @@ from tastemaker.models.als import AlsConfig
 from tastemaker.models.layers import ExpertsConfig
 from tastemaker.models.popular_groups import GroupsConfig
 from tastemaker.models.two_tower import TwoTowerConfig
+from tastemaker.models.zoo import model_class
+from tastemaker.stages.bundle_sources import SOURCES
 from tastemaker.stages.pipeline import PipelineConfig
 from tastemaker.strict import Strict
 from tastemaker_training.data_gate import DataGateConfig
@@ -31,6 +34,11 @@ from tastemaker_training.fit_config import RankerFitConfig, TwoTowerFitConfig
 from tastemaker_training.search_space import Space, TuneConfig, split_spaces, with_values
 
 _PACKAGE = "tastemaker_training.recipes"
+RESERVED: Final = frozenset(SOURCES) | {
+    "calibration", "features", "fresh", "index", "items", "metrics", "pipeline", "popularity", "ranker",
+    "recipe", "two-tower",
+}  # fmt: skip
+"""Names of other files of a bundle, or of rows of the offline table."""
 CONTENT_SOURCES: Final = frozenset({"content", "popular", "trending"})
 """Sources of a pipeline for which no one's events are needed."""
 
@@ -80,6 +88,23 @@ class TwoTowerRecipe(Strict):
     fit: TwoTowerFitConfig = Field(default_factory=TwoTowerFitConfig, description="how it is trained")
 
 
+class ZooModel(Strict):
+    """A model of the zoo, as a row of the offline table and, where the pipeline names it, a source."""
+
+    kind: str = Field(description="which: see docs/models.md")
+    config: dict[str, Any] = Field(
+        default_factory=dict, description="what of its config differs from the defaults"
+    )
+
+    @model_validator(mode="after")
+    def _is_one(self) -> Self:
+        try:
+            model_class(self.kind).Config.parse(self.config, f"model {self.kind}")
+        except UsageError as error:
+            raise ValueError(str(error)) from error
+        return self
+
+
 class RankerModelConfig(Strict):
     """Shape of the ranker; what depends on the data is taken from it."""
 
@@ -122,6 +147,9 @@ class Recipe(Strict):
     )
     memory: MemoryConfig = Field(default_factory=MemoryConfig, description="baselines and solved sources")
     two_tower: TwoTowerRecipe = Field(default_factory=TwoTowerRecipe, description="the trained retriever")
+    models: dict[str, ZooModel] = Field(
+        default_factory=dict, description="further models, by the names that sources call them"
+    )
     ranker: RankerRecipe = Field(default_factory=RankerRecipe, description="the ranker")
     pipeline: PipelineConfig = Field(description="the stages that serve")
     data_gate: DataGateConfig = Field(
@@ -140,9 +168,22 @@ class Recipe(Strict):
         """Whether content vectors are all that is trained: its pipeline has no ranker."""
         return not self.pipeline.ranker
 
+    @field_validator("models")
+    @classmethod
+    def _own_names(cls, models: dict[str, ZooModel]) -> dict[str, ZooModel]:
+        for name in models:
+            if not re.fullmatch(r"[a-z0-9][a-z0-9-]{0,39}", name) or name in RESERVED:
+                raise ValueError(
+                    f"names of small letters, digits and dashes, none of which is taken; {name!r} is not such"
+                )
+        return models
+
     @model_validator(mode="after")
     def _trains_its_sources(self) -> Self:
         names = {source.name for source in self.pipeline.retrieval.sources}
+        known = {*SOURCES, *self.models}
+        if unknown := sorted(names - known):
+            raise ValueError(f"sources among {', '.join(sorted(known))}; {unknown[0]!r} is none")
         if self.is_content_only and not names <= CONTENT_SOURCES:
             raise ValueError(f"without a ranker, sources among {', '.join(sorted(CONTENT_SOURCES))}")
         return self

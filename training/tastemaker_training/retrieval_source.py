@@ -48,6 +48,11 @@ class RetrievalSource:
         """Of an epoch."""
         return self._stream.num_steps
 
+    @property
+    def num_rows(self) -> int:
+        """Examples of an epoch, of all ranks."""
+        return self._stream.num_steps * self._stream.batch_size
+
     def batches(self, epoch: int, first_step: int = 0) -> Iterator[RetrievalBatch]:
         """Those of an epoch from `first_step` on. Hard negatives are mined where an epoch begins, but for the first."""
         if self._config.hard and epoch and first_step == 0:

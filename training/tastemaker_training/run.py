@@ -116,6 +116,8 @@ def _content_run(settings: Settings, home: Home, recipe: Recipe, dataset: Datase
 
 def _fit(steps: Steps, watch: _Stopwatch) -> None:
     watch("two-tower and baselines", lambda: (steps.two_tower, steps.memory))
+    if steps.recipe.models:
+        watch("further models", lambda: steps.models)
     watch("ranker's requests", lambda: steps.requests)
     watch("ranker and retrievers' evaluation", lambda: (steps.ranker, steps.solo))
 

@@ -93,12 +93,40 @@ def retrain(settings: Settings, home: Home, order: Order) -> Retrained:
         DataError: There is no log, or too little of it.
         TrainingError: The training failed.
     """
+    check_order(order, settings)
+    with home.lock("retrain"):
+        return _Retrain(settings, home, order).run()
+
+
+def check_order(order: Order, settings: Settings) -> None:
+    """Lets pass what can be done here.
+
+    Raises:
+        UsageError: Force without a reason, more workers than cores, no proper alias.
+    """
     check_alias(order.to)
     check_workers(order.num_workers, settings)
     if order.force and not order.reason.strip():
         raise UsageError("a forced retrain needs a reason", mend="say why with --reason")
-    with home.lock("retrain"):
-        return _Retrain(settings, home, order).run()
+
+
+@dataclass(frozen=True, slots=True)
+class Rehearsed:
+    """What a retrain would come to before it trains: `gate` is what the data gate says, `same` the version that is of this already."""
+
+    gate: str
+    same: str | None
+    warm_start: str | None
+
+
+def rehearse(settings: Settings, home: Home, order: Order, dataset: Dataset) -> Rehearsed:
+    """Looks where `retrain` would get with a dataset, and does nothing.
+
+    Raises:
+        GateRefusedError: The data gate refuses.
+        RegistryError: MLflow cannot be reached.
+    """
+    return _Retrain(settings, home, order).rehearse(dataset)
 
 
 def print_retrained(done: Retrained) -> None:
@@ -143,6 +171,15 @@ class _Retrain:
         if promotion.state == "waiting":
             done.outcome = "waiting"
         return done
+
+    def rehearse(self, dataset: Dataset) -> Rehearsed:
+        """The steps before the training."""
+        aliases = self.registry.aliases(self.settings.catalogue)
+        same, champion = self._trained_already(aliases, dataset), self._open(aliases.get(CHAMPION))
+        if (refusal := self._data_gate(dataset, champion)) is not None:
+            raise refusal
+        gate = self.done.steps[-1]
+        return Rehearsed(f"{gate.outcome}: {gate.detail}", same, self._warm_start(champion))
 
     def _step(self, name: str, do: Callable[[], T], say: Callable[[T], str]) -> T:
         started = time.monotonic()

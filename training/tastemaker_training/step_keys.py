@@ -59,7 +59,11 @@ def step_keys(
     examples = ("examples", data | kept)
     learned = {"model": plain(recipe.two_tower.model), "fit": fit, "warm_start": warm_start}
     two_tower = ("two-tower", seed | learned | {"examples": artifact_name(*examples)})
-    sources = {"sources": [artifact_name(*memory), artifact_name(*two_tower)]}
+    models = {
+        model_step(name): ("model", data | {"model": plain(model)}) for name, model in recipe.models.items()
+    }
+    fitted = [artifact_name(*memory), artifact_name(*two_tower)]
+    sources = {"sources": fitted + _named(recipe, models, proposing=True)}
     read = _read(recipe)
     if slots is not None:
         read["slots"] = fingerprint(slots.pair_P, slots.slot_P)
@@ -80,8 +84,26 @@ def step_keys(
         "two_tower": two_tower,
         "requests": requests,
         "ranker": ("ranker", seed | ranker | {"requests": artifact_name(*requests)}),
-        "solo": ("solo", sources | {"metrics": list(evaluate.SHOWN)}),
-    }
+        "solo": (
+            "solo",
+            {"sources": fitted + _named(recipe, models, proposing=False), "metrics": list(evaluate.SHOWN)},
+        ),
+    } | models
+
+
+def model_step(name: str) -> str:
+    """The step that fits one of the recipe's further models."""
+    return f"model {name}"
+
+
+def _named(recipe: Recipe, models: Mapping[str, Key], *, proposing: bool) -> list[str]:
+    """What the further models are called and made of, all of them or those that are sources."""
+    sources = {source.name for source in recipe.pipeline.retrieval.sources}
+    return [
+        f"{name}: {artifact_name(*models[model_step(name)])}"
+        for name in recipe.models
+        if name in sources or not proposing
+    ]
 
 
 def reads_content(recipe: Recipe) -> bool:

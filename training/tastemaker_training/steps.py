@@ -44,9 +44,10 @@ from tastemaker_training.recipe_data import (
     slots_shown,
     split_of,
 )
-from tastemaker_training.step_keys import Key, reads_content, step_keys
+from tastemaker_training.step_keys import Key, model_step, reads_content, step_keys
 from tastemaker_training.user_groups import demographic_groups, homes_of
 from tastemaker_training.workers import Workers
+from tastemaker_training.zoo_models import fit_zoo_model
 
 TWO_TOWER_MODULE, RANKER_MODULE = "tastemaker_training.two_tower", "tastemaker_training.ranker"
 _REQUESTS = "requests.safetensors"
@@ -158,6 +159,17 @@ class Steps:
         return self._get("memory", make)
 
     @cached_property
+    def models(self) -> dict[str, Path]:
+        """The two fits of each of the recipe's further models."""
+        return {name: self._model(name) for name in self.recipe.models}
+
+    def _model(self, name: str) -> Path:
+        asked = self.recipe.models[name]
+        return self._get(
+            model_step(name), lambda folder: fit_zoo_model(self.dataset, self.split, asked, folder)
+        )
+
+    @cached_property
     def content(self) -> Path | None:
         """The items' content vectors; None where no source reads them."""
         if not reads_content(self.recipe):
@@ -249,6 +261,7 @@ class Steps:
             ease = UnprunedEase(self.split.train_validation.to_csr(num_items), self.recipe.memory.ease.l2)
             systems["EASE"] = ease.recommender(None)
             systems["EASE, recency"] = ease.recommender(memory.recent_ease.config.half_life)
+            systems |= {name: recommend_by(self.refit.model_source(name)) for name in self.recipe.models}
             systems[evaluate.TWO_TOWER] = recommend_by(self.refit.two_tower_source())
             found = evaluate.evaluate_systems(systems, self.split, self.dataset)
             evaluate.save_evaluations(folder / "test", found)
@@ -285,7 +298,7 @@ class Steps:
 
     def _fitted(self, fit: str) -> Fitted:
         indexes = (self.recipe.index, self.recipe.content_index)
-        return Fitted.load(self.dataset, self.memory, self.two_tower, fit, self.content, indexes)
+        return Fitted.load(self.dataset, self.memory, self.two_tower, fit, self.content, indexes, self.models)
 
     def _get(self, name: str, make: Callable[[Path], None]) -> Path:
         kind, key = self._keys[name]

@@ -71,9 +71,7 @@ def tune(
         UsageError: The recipe searches nothing, or there are not so many cores, or nothing to resume.
         TrainingError: No trial ran to the end.
     """
-    wanted = _wanted(recipe, part, num_trials, quick)
-    check_workers(num_workers, settings)
-    _check_concurrency(num_workers, wanted.recipe.tune.concurrency, settings)
+    wanted = wanted_study(settings, recipe, num_workers, part=part, num_trials=num_trials, quick=quick)
     with home.lock("training", _LOCK_SECONDS):
         study = _resumed(settings, home, wanted) if resume else _begun(settings, home, wanted)
         dataset = read_frozen(home, settings.catalogue, study.fingerprint)
@@ -81,8 +79,28 @@ def tune(
     return study, _finish(settings, home, study, num_workers, dataset, publish=publish, resume=resume)
 
 
+def wanted_study(
+    settings: Settings,
+    recipe: str,
+    num_workers: int,
+    *,
+    part: str | None = None,
+    num_trials: int | None = None,
+    quick: bool = False,
+) -> Study:
+    """The study that these arguments of `tune` ask for, without a record.
+
+    Raises:
+        UsageError: The recipe searches nothing, or there are not so many cores.
+        ConfigError: The recipe is no recipe.
+    """
+    wanted = _wanted(recipe, part, num_trials, quick)
+    check_workers(num_workers, settings)
+    _check_concurrency(num_workers, wanted.recipe.tune.concurrency, settings)
+    return wanted
+
+
 def _wanted(name: str, asked: str | None, num_trials: int | None, quick: bool) -> Study:
-    """The study that was asked for, without a record."""
     recipe = read_recipe(name, quick=quick)
     part, spaces = _part(recipe, search_space(name, quick=quick), asked)
     config = recipe.tune

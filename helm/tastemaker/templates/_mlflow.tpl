@@ -27,6 +27,10 @@
 
 {{- define "tastemaker.mlflow.volumes" -}}
 - {name: tmp, emptyDir: {}}
+{{ include "tastemaker.mlflow.ownVolumes" . }}
+{{- end -}}
+
+{{- define "tastemaker.mlflow.ownVolumes" -}}
 - {name: data, persistentVolumeClaim: {claimName: {{ include "tastemaker.fullname" . }}-mlflow}}
 {{- if and .Values.postgresql.enabled .Values.postgresql.tls.enabled }}
 - {name: postgresql-ca, secret: {secretName: {{ .Values.postgresql.tls.existingSecret }}, items: [{key: ca.crt, path: ca.crt}]}}

@@ -1,13 +1,13 @@
 {{/* The arrows of the platform: who calls whom, by component. Everything else is denied. */}}
 {{- define "tastemaker.arrows" -}}
-{{- range list "serving" "consumer" "admin" "training" "test" }}
+{{- range list "serving" "consumer" "admin" "training" "retention" "test" }}
 - {from: {{ . }}, to: valkey, port: 6379}
 - {from: {{ . }}, to: cache, port: 6379}
 {{- end }}
-{{- range list "admin" "training" "test" }}
+{{- range list "admin" "training" "retention" "test" }}
 - {from: {{ . }}, to: mlflow, port: 5000}
 {{- end }}
-{{- range list "mlflow" "migration" "backup" }}
+{{- range list "mlflow" "migration" "retention" "backup" }}
 - {from: {{ . }}, to: postgresql, port: 5432}
 {{- end }}
 - {from: backup, to: valkey, port: 6379}

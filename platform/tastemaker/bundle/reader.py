@@ -1,8 +1,8 @@
 """Opens a released bundle: the only way from storage into serving. Checks bytes before it parses them."""
 
 import json
-from collections.abc import Mapping
-from functools import cached_property
+import threading
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Protocol, Self, TypeVar
 
 import numpy as np
@@ -15,13 +15,18 @@ from tastemaker.bundle.store import BundleStore
 from tastemaker.bundle.tensor_file import tensors_in
 from tastemaker.data.values import values_of
 from tastemaker.errors import BundleError, CompatibilityError, IntegrityError
+from tastemaker.pacing import step
 
 if TYPE_CHECKING:
-    from tastemaker.index.faiss_index import FaissIndex
+    from tastemaker.index.extended import GrowingVectors
+    from tastemaker.index.faiss_index import FaissIndex, VectorIndex
+    from tastemaker.index.sharded import ShardOf
 
 Array = npt.NDArray[Any]
 _AT_ONCE = 2**20
 _BLOCK_BYTES = 2**22
+_IDS_AT_ONCE = 4096
+T = TypeVar("T")
 M_co = TypeVar("M_co", covariant=True)
 
 
@@ -36,12 +41,16 @@ class Restorable(Protocol[M_co]):
 class Bundle:
     """One released bundle. Files are read when asked for; JSON, tables and indexes are kept, tensors are not.
 
-    Not safe to load from two threads at once; what it has loaded is safe to read from any.
+    Thread-safe: what two threads ask for is read once, and what was read is had without waiting.
     """
+
+    shard: "ShardOf | None" = None
+    """Of a part of a bundle, see `part`: which it is."""
 
     def __init__(self, store: BundleStore, ref: BundleRef, manifest: Manifest) -> None:
         self._store, self.ref, self.manifest = store, ref, manifest
         self._kept: dict[str, Any] = {}
+        self._lock = threading.RLock()
         self._is_verified = self._on_gpu = False
 
     @classmethod
@@ -70,14 +79,17 @@ class Bundle:
         return bundle
 
     def verify(self) -> None:
-        """Checks every file's presence, size and hash; `open` has done so once.
+        """Checks every file's presence, size and hash, once; `open` has done so unless told otherwise.
 
         Raises:
             IntegrityError: A file is missing, changed or outside the store.
         """
-        for name, file in self.manifest.files.items():
-            self._store.check(file.sha256, file.size, self._called(name))
-        self._is_verified = True
+        with self._lock:
+            if self._is_verified:
+                return
+            for name, file in self.manifest.files.items():
+                self._store.check(file.sha256, file.size, self._called(name))
+            self._is_verified = True
 
     @property
     def bundle_id(self) -> str:
@@ -129,23 +141,41 @@ class Bundle:
             IntegrityError: It changed since, or is not what its config says.
             CompatibilityError: It holds another number or length of vectors than the manifest says.
         """
-        from tastemaker.index.faiss_index import FaissIndex
-
         file = self._file(name)
         info = file.index
-        if name not in self._kept:
-            if not self._is_verified:
-                self._store.check(file.sha256, file.size, self._called(name))
-            with self._store.reading(file.sha256, file.size, self._called(name)) as read:
-                found = FaissIndex.read(read, info.config if info else None)
-            self._kept[name] = (
-                found.on_gpu() if self._on_gpu else found
-            )  # whose content was what the manifest says
-        index: FaissIndex = self._kept[name]
+        index = self.once(name, lambda: self._read_index(name, file))
         if info is None or (index.num_items, index.dim) != (info.num_items, info.dim):
             limit = f"({info.num_items}, {info.dim})" if info else "recorded in the manifest"
             raise CompatibilityError(f"size of {name}", value=(index.num_items, index.dim), limit=limit)
         return index
+
+    def searched(self, name: str = "index.faiss") -> "VectorIndex":
+        """What is searched of an index for candidates: here all of it, see `index`."""
+        return self.index(name)
+
+    def growing(self, name: str = "index.faiss") -> "GrowingVectors":
+        """The vectors of an index, to which others are to be added."""
+        from tastemaker.index.extended import GrowingVectors
+
+        return GrowingVectors(self.index(name).vectors())
+
+    def _read_index(self, name: str, file: FileInfo) -> "FaissIndex":
+        from tastemaker.index.faiss_index import FaissIndex
+
+        if not self._is_verified:
+            self._store.check(file.sha256, file.size, self._called(name))
+        with self._store.reading(file.sha256, file.size, self._called(name)) as read:
+            found = FaissIndex.read(read, file.index.config if file.index else None)
+        return found.on_gpu() if self._on_gpu else found
+
+    def once(self, name: str, make: Callable[[], T]) -> T:
+        """What is made of the bundle's files and never changes: made when it is first asked for, and kept."""
+        if name not in self._kept:
+            with self._lock:
+                if name not in self._kept:
+                    self._kept[name] = make()
+        found: T = self._kept[name]
+        return found
 
     def model(self, name: str, kind: Restorable[M_co]) -> M_co:
         """The model in `{name}.json` and `{name}.safetensors`, made again by `kind.from_state`.
@@ -172,27 +202,36 @@ class Bundle:
                 raise IntegrityError(what, mend="look at the training run, and publish another bundle")
         return found
 
-    @cached_property
+    @property
     def item_ids(self) -> list[str]:
         """The customer's ids; item_index is the position here."""
-        return values_of(self.table("items.parquet").column("item_id"))
+        return self.once("item ids", lambda: values_of(self.table("items.parquet").column("item_id")))
 
-    @cached_property
-    def _rows(self) -> dict[str, int]:
-        return {item_id: row for row, item_id in enumerate(self.item_ids)}
+    @property
+    def rows(self) -> Mapping[str, int]:
+        """The item_index of each id."""
+        return self.once("rows", self._read_rows)
+
+    def _read_rows(self) -> dict[str, int]:
+        rows: dict[str, int] = {}
+        for start in range(0, len(self.item_ids), _IDS_AT_ONCE):
+            step()
+            ids = self.item_ids[start : start + _IDS_AT_ONCE]
+            rows.update(zip(ids, range(start, start + len(ids)), strict=True))
+        return rows
 
     def index_of(self, item_id: str) -> int | None:
         """The item_index of an id; None where the bundle does not know it."""
-        return self._rows.get(item_id)
+        return self.rows.get(item_id)
 
     def _keep(self, name: str, parse: Any) -> Any:
-        if name not in self._kept:
-            content = self._read(name)
+        def read() -> Any:
             try:
-                self._kept[name] = parse(content)
+                return parse(self._read(name))
             except (ValueError, pa.ArrowException) as error:
                 raise self._broken(name) from error
-        return self._kept[name]
+
+        return self.once(name, read)
 
     def _read(self, name: str) -> bytes:
         file = self._file(name)
@@ -219,4 +258,8 @@ def _is_finite(array: Array) -> bool:
     if array.dtype.kind != "f":
         return True
     flat = array.reshape(-1)
-    return all(np.isfinite(flat[at : at + _AT_ONCE]).all() for at in range(0, len(flat), _AT_ONCE))
+    for at in range(0, len(flat), _AT_ONCE):
+        step()
+        if not np.isfinite(flat[at : at + _AT_ONCE]).all():
+            return False
+    return True

@@ -35,6 +35,8 @@ def with_index(
     file = old.model_copy(update={"sha256": sha256, "size": num_bytes, "index": info})
     files = {**bundle.manifest.files, name: file}
     check_parts(files)
+    for shared, kept in files.items():
+        store.renew(kept.sha256, kept.size, shared)
     changed = {"files": files, "created": datetime.now(UTC).isoformat()}
     manifest = bundle.manifest.model_copy(update=changed)
     return store.put_manifest(manifest.catalogue, manifest.to_bytes())

@@ -3,11 +3,15 @@
 {root}/blobs/sha256/ab/ab12…      every file, once, whoever uses it
 {root}/manifests/{catalogue}/{bundle_id}.json    written last; without it there is no bundle
 {root}/tmp/                       what is being written; a crash leaves its rest here alone
+
+What nothing names is removed by `sweeping`, which goes by age: whoever relies on a blob that is there makes it young again.
 """
 
 import hashlib
 import os
 import re
+import tempfile
+import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -21,11 +25,14 @@ from tastemaker.bundle.manifest import BundleRef
 from tastemaker.config import Settings
 from tastemaker.errors import BundleError, IntegrityError
 from tastemaker.home import Home
+from tastemaker.pacing import step
 from tastemaker.types import catalogue_name
 
 _URI = re.compile(r"manifests/[a-z0-9-]{1,40}/[0-9a-f]{12}\.json")
 _HASH = re.compile(r"[0-9a-f]{64}")
 _BLOCK_BYTES = 2**22
+_YOUNG_SECONDS = 1800.0
+"""An object store cannot make a blob young again: one that is older is written anew."""
 Part = bytes | memoryview
 
 
@@ -48,6 +55,16 @@ class BundleStore:
             f"{settings.storage.url.rstrip('/')}/bundles" if settings.storage.url else home / "bundles"
         )
 
+    @property
+    def fs(self) -> Any:
+        """The fsspec file system that it lies in."""
+        return self._fs
+
+    @property
+    def root(self) -> str:
+        """Its root's path there, without a slash at the end."""
+        return self._root
+
     def put(self, content: bytes) -> str:
         """Keeps `content`; its SHA-256. A blob that is there already is kept, a damaged one replaced."""
         return self.put_parts(lambda: [content])[0]
@@ -60,13 +77,37 @@ class BundleStore:
         """
         sha256, size = _hash(parts())
         path = self._blob(sha256)
-        if not (self._fs.exists(path) and self._hash_of(path) == sha256):
+        if not (self._is_young(path) and self._hash_of(path) == sha256):
             self._write(path, parts())
         return sha256, size
 
+    def renew(self, sha256: str, size: int, name: str) -> None:
+        """Makes a blob that another bundle is to share as young as one that is written now; the rest as `get`.
+
+        Raises:
+            IntegrityError: Missing, changed, or outside the store.
+        """
+        if not self._is_young(self._blob(sha256)):
+            self._write(self._blob(sha256), [self.get(sha256, size, name)])
+
+    def _is_young(self, path: str) -> bool:
+        """Whether a blob is there, and young from now on."""
+        try:
+            if self._local:
+                os.utime(path)
+                return True
+            written: float = self._fs.modified(path).timestamp()
+        except OSError:
+            return False
+        return time.time() - written < _YOUNG_SECONDS
+
     def _hash_of(self, path: str) -> str:
-        with self._fs.open(path, "rb") as file:
-            return _hash(iter(lambda: file.read(_BLOCK_BYTES), b""))[0]
+        """Empty where it has gone."""
+        try:
+            with self._fs.open(path, "rb") as file:
+                return _hash(iter(lambda: file.read(_BLOCK_BYTES), b""))[0]
+        except FileNotFoundError:
+            return ""
 
     def get(self, sha256: str, size: int, name: str) -> bytes:
         """The blob of this hash and size; `name` is the file's, for the message.
@@ -102,6 +143,7 @@ class BundleStore:
 
             def read(num_bytes: int) -> bytes:
                 nonlocal read_bytes
+                step()
                 block = bytes(file.read(num_bytes))
                 digest.update(block)
                 read_bytes += len(block)
@@ -113,6 +155,26 @@ class BundleStore:
             raise _changed(name, f"{read_bytes} bytes", f"{size} bytes")
         if digest.hexdigest() != sha256:
             raise _changed(name, f"SHA-256 {digest.hexdigest()[:12]}", sha256[:12])
+
+    @contextmanager
+    def on_disk(self, sha256: str, size: int, name: str) -> Iterator[Path]:
+        """A file of this machine with a blob's content, to be mapped: who has mapped it keeps it when the file goes.
+
+        A folder's own blob is given as it lies, and must have passed `check`; of an object store it is copied, and checked.
+
+        Raises:
+            IntegrityError: Missing, changed, or outside the store.
+        """
+        if self._local:
+            with self._opened(self._blob(sha256), name):
+                yield Path(self._blob(sha256))
+            return
+        with tempfile.NamedTemporaryFile() as file:
+            with self.reading(sha256, size, name) as read:
+                while block := read(_BLOCK_BYTES):
+                    file.write(block)
+            file.flush()
+            yield Path(file.name)
 
     def put_manifest(self, catalogue: str, content: bytes) -> BundleRef:
         """Makes a bundle exist. Every blob that the manifest names must be there already."""

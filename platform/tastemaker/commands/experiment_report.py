@@ -1,15 +1,20 @@
-"""`tastemaker experiment report`."""
+"""`tastemaker experiment report` and `tastemaker experiment holdout-report`."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from tastemaker import context
+from tastemaker.errors import UsageError
 from tastemaker.terminal import console, print_json, print_table
+from tastemaker.types import Origin
 
 if TYPE_CHECKING:
+    from tastemaker.experiments.reporting.advice import Advice
     from tastemaker.experiments.reporting.comparisons import Interval
+    from tastemaker.experiments.reporting.interleaved import InterleavingReport
     from tastemaker.experiments.reporting.report import ExperimentReport
 
 app = typer.Typer()
@@ -30,10 +35,11 @@ def report(
     """What an experiment says so far: lifts with their intervals, the split, guardrails, segments, and what to do."""
     from tastemaker.events.drained import await_drained
     from tastemaker.experiments.metrics import metric_of
+    from tastemaker.experiments.reporting.interleaved import build_interleaving_report
+    from tastemaker.experiments.reporting.interleaved_page import render_interleaving
     from tastemaker.experiments.reporting.page import render
     from tastemaker.experiments.reporting.report import build_report
     from tastemaker.experiments.store import ExperimentStore
-    from tastemaker.home import write_bytes
     from tastemaker.state.connection import open_keys, open_state
 
     if metric is not None:
@@ -44,21 +50,84 @@ def report(
         definition = ExperimentStore(client, keys).get(name)
         if definition.origin != "live":
             await_drained(client, keys, SETTLE_SECONDS)
+    if definition.interleaves:
+        duel = build_interleaving_report(home, settings.catalogue, definition, metric, level=level)
+        return tell(
+            duel.model_dump(mode="json"),
+            html,
+            as_json,
+            lambda: render_interleaving(duel),
+            lambda: _print_duel(duel),
+        )
     found = build_report(home, settings.catalogue, definition, metric, level=level)
+    return tell(
+        found.model_dump(mode="json"), html, as_json, lambda: render(found), lambda: print_report(found)
+    )
+
+
+@app.command("holdout-report")
+def holdout_report(
+    metric: Annotated[str, typer.Option(help="What it is judged by.")] = "clicks_per_request",
+    origin: Annotated[str, typer.Option(help="Of the traffic: live or simulator.")] = "live",
+    level: Annotated[float, typer.Option(min=0.5, max=0.9999, help="Of the intervals.")] = 0.95,
+    html: Annotated[Path | None, typer.Option(help="Write a page with plots there.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="For machines.")] = False,
+) -> dict[str, Any]:
+    """What all experiments together do: users outside of the holdout against those in it, since the holdout last changed."""
+    from tastemaker.experiments.holdout import HoldoutStore
+    from tastemaker.experiments.reporting.held_out import build_holdout_report
+    from tastemaker.experiments.reporting.page import render
+    from tastemaker.state.connection import open_keys, open_state
+
+    if origin not in ("live", "simulator"):
+        raise UsageError("--origin", value=origin, limit="live or simulator", mend="correct it")
+    traffic: Origin = "live" if origin == "live" else "simulator"
+    settings, home = context.settings(), context.home()
+    with open_state(settings, home) as client:
+        store = HoldoutStore(client, open_keys(client, settings))
+        kept, since_ms = store.get(), store.since_ms()
+    found = build_holdout_report(
+        home, settings.catalogue, kept, since_ms, metric, origin=traffic, level=level
+    )
+    return tell(
+        found.model_dump(mode="json"), html, as_json, lambda: render(found), lambda: print_report(found)
+    )
+
+
+def tell(
+    tree: dict[str, Any], html: Path | None, as_json: bool, page: Callable[[], str], show: Callable[[], None]
+) -> dict[str, Any]:
+    """Prints a report as JSON or by `show`, and writes its page where one is wanted; gives the JSON."""
+    from tastemaker.home import write_bytes
+
     if html is not None:
         html.parent.mkdir(parents=True, exist_ok=True)
-        write_bytes(html, render(found).encode())
-    tree = found.model_dump(mode="json")
+        write_bytes(html, page().encode())
     if as_json:
         print_json(tree)
     else:
-        _print(found)
+        show()
         if html is not None:
             console.print(f"page: {html}", markup=False)
     return tree
 
 
-def _print(found: "ExperimentReport") -> None:
+def _print_duel(found: "InterleavingReport") -> None:
+    rows = [[t.name, t.alias, t.picks, f"{t.earned:g}", t.wins] for t in found.teams]
+    columns = ["variant", "alias", "picks shown", f"earned ({found.metric})", "lists won"]
+    print_table(f"{found.experiment}: {found.hypothesis}", columns, rows)
+    console.print(f"{found.requests:,} lists of {found.units:,} units, {found.ties:,} ties", markup=False)
+    for holds, one, p_value in (
+        ("for one look", found.preference, found.p_value),
+        ("at every look", found.always_valid, found.always_valid_p_value),
+    ):
+        text = f"preference {one.value:+.3f} [{one.low:+.3f}, {one.high:+.3f}]"
+        console.print(f"{text} {holds}, p {_p(p_value)}", markup=False)
+    _print_advice(found.advice)
+
+
+def print_report(found: "ExperimentReport") -> None:
+    """Prints a report's tables and advice."""
     columns = ["variant", "alias", "units", "requests", "clicks", found.metric, f"{found.level:.0%} interval"]
     rows = [
         [v.name, v.alias, v.units, v.requests, v.clicks, _number(v.value), _interval(v.low, v.high)]
@@ -80,8 +149,12 @@ def _print(found: "ExperimentReport") -> None:
         console.print(f"guardrail {guardrail.state}: {guardrail.reason}", markup=False)
     alarm = "; the split is not what was asked for" if found.srm_alarm else ""
     console.print(f"SRM p-value: {found.srm_p_value:.4f}{alarm}", markup=False)
-    console.print(f"advice: {found.advice.verdict}: {found.advice.reason}", markup=False)
-    for caution in found.advice.cautions:
+    _print_advice(found.advice)
+
+
+def _print_advice(advice: "Advice") -> None:
+    console.print(f"advice: {advice.verdict}: {advice.reason}", markup=False)
+    for caution in advice.cautions:
         console.print(f"mind: {caution}", markup=False)
 
 

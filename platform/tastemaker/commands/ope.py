@@ -2,7 +2,7 @@
 
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple
 
 import typer
 
@@ -12,20 +12,36 @@ from tastemaker.terminal import console, print_json, print_table
 
 if TYPE_CHECKING:
     from tastemaker.offpolicy.judgement import Judgement
+    from tastemaker.offpolicy.judging import Span
     from tastemaker.offpolicy.policies import JudgedPolicy
+    from tastemaker.offpolicy.slates import Belief
+    from tastemaker.types import Origin
 
 app = typer.Typer()
 _MINUTE_MS = 60_000
 
 
+class _Bounds(NamedTuple):
+    """What is judged by, how sure intervals are, and how little an estimate may rest on."""
+
+    metric: str
+    level: float
+    least_effective: float
+
+
 @app.command()
 def ope(
     experiment: Annotated[
-        str | None, typer.Option(help="Judge other weights of this experiment's variants, from its log.")
+        str | None,
+        typer.Option(
+            help="Judge other weights of this experiment's variants or another allocation, from its log."
+        ),
     ] = None,
     policy: Annotated[
         Path | None,
-        typer.Option(help="YAML: weights of variants, or stages. Without it each variant is judged alone."),
+        typer.Option(
+            help="YAML: weights of variants, an allocation, or stages. Without it each variant is judged alone."
+        ),
     ] = None,
     version: Annotated[
         int | None, typer.Option(min=1, help="Judge the lists of this version of the catalogue's bundle.")
@@ -44,7 +60,7 @@ def ope(
     belief: Annotated[
         Literal["whole-list", "reward-interaction", "item-position"],
         typer.Option(
-            help="What a slot's clicks depend on: the list, what is above it too, or the slot alone."
+            help="What a slot's clicks depend on: the whole list, what is above too, or its item alone."
         ),
     ] = "reward-interaction",
     origin: Annotated[Literal["live", "simulator"], typer.Option(help="Of the answers.")] = "live",
@@ -57,25 +73,27 @@ def ope(
 ) -> list[dict[str, Any]]:
     """Judge a policy or a bundle from the decision log; refuses what the log cannot support."""
     chosen = _policy(policy)
+    bounds = _Bounds(metric, level, least_effective)
     if experiment is not None:
         if version is not None or depth is not None or (chosen and chosen.stages is not None):
-            raise UsageError("--experiment judges weights", mend="leave out --version, --depth and stages")
-        found = _of_experiment(experiment, chosen, policy, metric, level, least_effective)
+            raise UsageError(
+                "--experiment judges weights and allocations", mend="leave out --version, --depth and stages"
+            )
+        found = _of_experiment(experiment, chosen, str(policy), bounds)
     else:
         if version is None and chosen is None:
             raise UsageError("nothing to judge", mend="give --version, --policy with stages, or --experiment")
-        if chosen is not None and chosen.weights is not None:
-            raise UsageError("weights are of an experiment's variants", mend="name it with --experiment")
-        found = [
-            _of_lists(
-                chosen, version, metric, days, window_minutes, depth, belief, origin, level, least_effective
+        if chosen is not None and chosen.stages is None:
+            raise UsageError(
+                "weights and allocations are of an experiment's variants", mend="name it with --experiment"
             )
-        ]
-    rows = [one.as_json() for one in found]
+        span = _span(days, window_minutes, origin)
+        found = [_of_lists(version, chosen, span, bounds, depth=depth, belief=belief)]
     if html is not None:
         from tastemaker.offpolicy.page import render
 
         html.write_text(render(found), encoding="utf-8")
+    rows = [one.as_json() for one in found]
     if as_json:
         print_json(rows)
         return rows
@@ -89,7 +107,7 @@ def ope(
 @app.command("position-bias")
 def position_bias(
     to: Annotated[
-        Path | None, typer.Option(help="Write it here, for `ranker.fit.position_weights: file`.")
+        Path | None, typer.Option(help="Write it here, for a recipe's `ranker.fit.click_weights`.")
     ] = None,
     days: Annotated[
         float, typer.Option(min=0.001, max=3650, help="Of the log, up to the newest closed answer.")
@@ -101,11 +119,11 @@ def position_bias(
     as_json: Annotated[bool, typer.Option("--json", help="For machines.")] = False,
 ) -> dict[str, Any]:
     """Estimate how likely each slot is looked at, from lists whose order was drawn by luck."""
-    from tastemaker.offpolicy.judging import Span
     from tastemaker.offpolicy.slots import measure_examination
 
-    span = Span.days(days, time.time_ns() // 1_000_000, round(window_minutes * _MINUTE_MS), origin)
-    told, num_lists = measure_examination(context.settings(), context.home(), span)
+    told, num_lists = measure_examination(
+        context.settings(), context.home(), _span(days, window_minutes, origin)
+    )
     found = {
         "lists": num_lists, "method": told.method, "examination": told.probability_K.tolist(),
         "low": told.low_K.tolist(), "high": told.high_K.tolist(),
@@ -134,17 +152,19 @@ def _policy(file: Path | None) -> "JudgedPolicy | None":
     return None if file is None else JudgedPolicy.parse(read_yaml(file), str(file))
 
 
+def _span(days: float, window_minutes: float, origin: "Origin") -> "Span":
+    from tastemaker.offpolicy.judging import Span
+
+    return Span.days(days, time.time_ns() // 1_000_000, round(window_minutes * _MINUTE_MS), origin)
+
+
 def _of_experiment(
-    name: str,
-    chosen: "JudgedPolicy | None",
-    file: Path | None,
-    metric: str,
-    level: float,
-    least_effective: float,
+    name: str, chosen: "JudgedPolicy | None", label: str, bounds: _Bounds
 ) -> "list[Judgement]":
     from tastemaker.experiments.metrics import metric_of
     from tastemaker.experiments.reporting.observations import read_observations
     from tastemaker.experiments.store import ExperimentStore
+    from tastemaker.offpolicy.allocations import judge_allocation
     from tastemaker.offpolicy.arms import judge_weights
     from tastemaker.offpolicy.policies import JudgedPolicy
     from tastemaker.state.connection import open_keys, open_state
@@ -152,34 +172,30 @@ def _of_experiment(
     settings, home = context.settings(), context.home()
     with open_state(settings, home) as client:
         definition = ExperimentStore(client, open_keys(client, settings)).get(name)
-    policies = {str(file): chosen} if chosen else {
+    seen = read_observations(home, settings.catalogue, definition, time.time_ns() // 1_000_000)
+    metric = metric_of(bounds.metric)
+    how: dict[str, Any] = {"level": bounds.level, "least_effective": bounds.least_effective}
+    if chosen is not None and chosen.allocation is not None:
+        catalogue, allocation = settings.catalogue, chosen.allocation
+        return [judge_allocation(home, catalogue, seen, definition, metric, allocation, name=label, **how)]
+    policies = {label: chosen} if chosen else {
         f"all to {variant}": JudgedPolicy(weights={variant: 1.0}) for variant in definition.variant_names
     }  # fmt: skip
-    seen = read_observations(home, settings.catalogue, definition, time.time_ns() // 1_000_000)
-    return [
-        judge_weights(
-            seen, definition, metric_of(metric), one, name=label, level=level, least_effective=least_effective
-        )
-        for label, one in policies.items()
-        if one is not None
-    ]
+    return [judge_weights(seen, definition, metric, one, name=told, **how) for told, one in policies.items()]
 
 
 def _of_lists(
-    chosen: "JudgedPolicy | None",
     version: int | None,
-    metric: str,
-    days: float,
-    window_minutes: float,
+    chosen: "JudgedPolicy | None",
+    span: "Span",
+    bounds: _Bounds,
+    *,
     depth: int | None,
-    belief: Literal["whole-list", "reward-interaction", "item-position"],
-    origin: Literal["live", "simulator"],
-    level: float,
-    least_effective: float,
+    belief: "Belief",
 ) -> "Judgement":
     from tastemaker.bundle.reader import Bundle
     from tastemaker.bundle.store import BundleStore
-    from tastemaker.offpolicy.judging import Span, judge_bundle
+    from tastemaker.offpolicy.judging import judge_bundle
     from tastemaker.registry.client import Registry
 
     settings, home = context.settings(), context.home()
@@ -187,10 +203,9 @@ def _of_lists(
     if version is not None:
         found = Registry(settings, home).version(settings.catalogue, version)
         bundle = Bundle.open(BundleStore.of(settings, home), found.uri, found.sha256)
-    span = Span.days(days, time.time_ns() // 1_000_000, round(window_minutes * _MINUTE_MS), origin)
     return judge_bundle(
-        settings, home, span, bundle=bundle, stages=chosen.stages if chosen else None, metric=metric, depth=depth, belief=belief,
-        name=f"version {version}" if version is not None else "stages", level=level, least_effective=least_effective,
+        settings, home, span, bundle=bundle, stages=chosen.stages if chosen else None, depths=(depth,), belief=belief,
+        name=f"version {version}" if version is not None else "stages", **bounds._asdict(),
     )  # fmt: skip
 
 
@@ -200,7 +215,7 @@ def _print(one: "Judgement") -> None:
 
     rows = [["logged", shown(one.logged), ""]]
     rows += [[e.estimator, shown(e.value), shown(e.difference)] for e in one.estimates]
-    print_table(f"{one.policy}: {one.metric}", ["estimator", one.unit, "more than logged"], rows)
+    print_table(f"{one.policy}: {one.measured}", ["estimator", one.unit, "more than logged"], rows)
     support = one.support
     console.print(
         f"{one.rows:,} of {one.read:,} answers used, {support.num_used:,} agree with the policy; effective {support.effective_rows:,.0f}; "

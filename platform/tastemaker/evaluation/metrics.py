@@ -60,6 +60,16 @@ def recall(relevance_BK: Float64, num_targets_B: Int64, k: int) -> Float64:
     return _ratio((relevance_BK[:, :k] > 0).sum(axis=1), num_targets_B)
 
 
+def precision(relevance_BK: Float64, num_targets_B: Int64, k: int) -> Float64:
+    """(B,) Precision@k = targets among the first k / k, also where the list or the targets are fewer than k.
+
+    >>> precision(np.array([[1.0, 0.0, 1.0]]), np.array([4]), k=2).tolist()  # 1 of 2
+    [0.5]
+    """
+    share_B = (relevance_BK[:, :k] > 0).sum(axis=1) / k
+    return np.where(num_targets_B > 0, share_B, np.nan)
+
+
 def hit_rate(relevance_BK: Float64, num_targets_B: Int64, k: int) -> Float64:
     """(B,) 1 where a target is among the first k, else 0.
 

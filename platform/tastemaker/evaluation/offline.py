@@ -49,7 +49,7 @@ class Evaluation:
         names = list(self.per_user)
         low_M, high_M = bootstrap(np.column_stack([self.per_user[name] for name in names]), seed)
         for name, low, high in zip(names, low_M, high_M, strict=True):
-            mean = float(self.per_user[name].mean())
+            mean = float(np.nanmean(self.per_user[name]))
             row |= {name: mean, f"{name}_low": float(low), f"{name}_high": float(high)}
         return row | self.overall
 
@@ -127,9 +127,39 @@ def _score(
     ks: Sequence[int],
     traits: ItemTraits | None,
 ) -> Evaluation:
+    used = np.unique(histories.user_index.astype(np.int64) * num_items + histories.item_index) % num_items
+    num_users_I = np.bincount(used, minlength=num_items)
     wanted = [np.unique(targets[int(user)]) for user in users]
-    size_U = np.array([len(items) for items in wanted])
-    hit_UK, ideal_UM = metrics.relevance(ranked_UK, wanted), metrics.ideal_grades(wanted)
+    return score_lists(users, ranked_UK, wanted, num_users_I, len(histories), ks=ks, traits=traits)
+
+
+def score_lists(
+    users: Int32,
+    ranked_UK: Int32,
+    targets: Sequence[Int32],
+    num_users_I: Int64,
+    num_users: int,
+    *,
+    ks: Sequence[int],
+    traits: ItemTraits | None = None,
+    grades: Sequence[Float64] | None = None,
+) -> Evaluation:
+    """What lists reached, see `Evaluation`.
+
+    Args:
+        users: Whose lists they are.
+        ranked_UK: Lists, best first.
+        targets: Of each user, each once.
+        num_users_I: How many users have each item.
+        num_users: How many there are.
+        ks: Depths, ascending.
+        traits: Of the items; unset, how unlike the items of a list are is not measured.
+        grades: Of the targets, for NDCG; unset, each is 1.
+    """
+    num_items = len(num_users_I)
+    size_U = np.array([len(items) for items in targets])
+    hit_UK = metrics.relevance(ranked_UK, targets, grades)
+    ideal_UM = metrics.ideal_grades(targets, grades)
     per_user: dict[str, Float64] = {}
     for k in ks:
         per_user[f"recall@{k}"] = metrics.recall(hit_UK, size_U, k)
@@ -138,9 +168,7 @@ def _score(
         per_user[f"hit_rate@{k}"] = metrics.hit_rate(hit_UK, size_U, k)
     per_user["mrr"] = metrics.reciprocal_rank(hit_UK, size_U)
     top_UK = ranked_UK[:, : ks[0]]
-    used = np.unique(histories.user_index.astype(np.int64) * num_items + histories.item_index) % num_items
-    num_users_I = np.bincount(used, minlength=num_items)
-    per_user["novelty"] = np.nan_to_num(metrics.novelty(top_UK, num_users_I, len(histories)))
+    per_user["novelty"] = np.nan_to_num(metrics.novelty(top_UK, num_users_I, num_users))
     if traits is not None:
         unlike_U = metrics.intra_list_diversity(top_UK, metrics.tag_similarity(traits))
         per_user["diversity"] = np.nan_to_num(unlike_U)
@@ -152,15 +180,19 @@ def _score(
 def bootstrap(values_UM: Float64, seed: int = 0, rounds: int = ROUNDS) -> tuple[Float64, Float64]:
     """Bounds, (M,) each, of the 95% percentile interval of the columns' means, users drawn with replacement.
 
-    [Efron 1979]. One column's values must be of the users in one order: the same draws serve all columns.
+    [Efron 1979]. One column's values must be of the users in one order: the same draws serve all columns. A user whose value is
+    NaN does not count in that column.
     """
     num_users = len(values_UM)
     draws = np.random.default_rng(seed)
     share = np.full(num_users, 1 / num_users)
-    means = [
-        draws.multinomial(num_users, share, size=min(_ROUNDS_AT_ONCE, rounds - start)) @ values_UM / num_users
-        for start in range(0, rounds, _ROUNDS_AT_ONCE)
-    ]
+    there_UM = ~np.isnan(values_UM)
+    filled_UM = np.where(there_UM, values_UM, 0.0)
+    means = []
+    for start in range(0, rounds, _ROUNDS_AT_ONCE):
+        drawn_RU = draws.multinomial(num_users, share, size=min(_ROUNDS_AT_ONCE, rounds - start))
+        count_RM = num_users if there_UM.all() else np.maximum(drawn_RU @ there_UM, 1)
+        means.append(drawn_RU @ filled_UM / count_RM)
     low_M, high_M = np.quantile(np.concatenate(means), [0.025, 0.975], axis=0)
     return low_M, high_M
 

@@ -157,8 +157,10 @@ def read_parts(
     return without_repeats(pa.concat_tables(parts, promote_options="default").select(schema.names), id_column)
 
 
-def read_batches(path: Path, schema: pa.Schema, where: pc.Expression | None = None) -> Iterator[pa.Table]:
-    """A file's rows, some at a time; those of the columns that it has.
+def read_batches(
+    path: Path, schema: pa.Schema, where: pc.Expression | None = None, num_rows: int = _ROW_GROUP
+) -> Iterator[pa.Table]:
+    """A file's rows, at most `num_rows` at a time; those of the columns that it has.
 
     Raises:
         DataError: See `read_parts`.
@@ -166,7 +168,7 @@ def read_batches(path: Path, schema: pa.Schema, where: pc.Expression | None = No
     try:
         with pq.ParquetFile(path) as file:
             columns = [name for name in file.schema_arrow.names if name in schema.names]
-            for batch in file.iter_batches(_ROW_GROUP, columns=columns):
+            for batch in file.iter_batches(num_rows, columns=columns):
                 table = pa.Table.from_batches([batch])
                 yield table if where is None else table.filter(where)
     except (OSError, pa.ArrowException) as error:

@@ -10,13 +10,21 @@ An event may overtake its own decision (the gateway answers first). It then wait
 part in several experiments has a decision open for each, with a window of its own.
 """
 
-import hashlib
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple
 
-from tastemaker.events.open_decisions import EARLY_MS, Early, Open, assignments_of, encode_open, next_close
+from tastemaker.events.open_decisions import (
+    EARLY_MS,
+    Early,
+    Open,
+    assignments_of,
+    encode_open,
+    next_close,
+    short,
+    variants_of,
+)
 from tastemaker.events.schema import Event
 from tastemaker.state.keys import Keys
 from tastemaker.state.lease import Command
@@ -133,21 +141,32 @@ class _Step:
             return  # logged twice
         early = [event for one in waiting if one.origin == origin for event in one.early]
         opened = [
-            self._opened(received_ms, origin, assigned, rule, early)
+            self._opened(received_ms, origin, dict(assigned) | {"variant": variant}, rule, early, items)
             for assigned in assignments_of(decision)
             if (rule := self._rules.get((assigned["experiment"], origin))) is not None
             and rule.since_ms <= received_ms
+            for variant, items in variants_of(decision, assigned)
         ]
         if opened:
             self._keep(request_id, opened)
 
     def _opened(
-        self, received_ms: int, origin: str, assigned: Mapping[str, Any], rule: Rule, early: Sequence[Early]
+        self,
+        received_ms: int,
+        origin: str,
+        assigned: Mapping[str, Any],
+        rule: Rule,
+        early: Sequence[Early],
+        items: tuple[str, ...],
     ) -> Open:
         context = tuple(int(place) for place in assigned.get("arm_context") or ())
         closes_ms = received_ms + rule.window_ms
-        opened = Open(assigned["experiment"], assigned["variant"], origin, closes_ms, context=context)
+        opened = Open(
+            assigned["experiment"], assigned["variant"], origin, closes_ms, context=context, items=items
+        )
         for one in early:
+            if not _is_of(opened, one):
+                continue
             rewarded = _rewarded(opened, rule, one, origin)
             opened = rewarded if isinstance(rewarded, Open) else opened
         return opened
@@ -162,7 +181,7 @@ class _Step:
         after, reasons = list(found), []
         for n, decision in enumerate(found):
             rule = self._rules.get((decision.experiment, decision.origin))
-            if rule is not None and one.kind in rule.kinds:
+            if rule is not None and one.kind in rule.kinds and _is_of(decision, one):
                 rewarded = _rewarded(decision, rule, one, event.origin)
                 if isinstance(rewarded, Open):
                     after[n] = rewarded
@@ -209,8 +228,9 @@ class _Step:
 
 
 def _outcome(decision: Open) -> Outcome:
-    experiment, variant, _, closes_ms, reward, _, context, _ = decision
-    return Outcome(experiment, variant, reward, closes_ms, context)
+    return Outcome(
+        decision.experiment, decision.variant, decision.reward, decision.closes_ms, decision.context
+    )
 
 
 def _rewarded(decision: Open, rule: Rule, one: Early, origin: str) -> Open | Ignored:
@@ -230,16 +250,16 @@ def _with(decision: Open, rule: Rule, one: Early) -> Open | None:
     """The decision with one more event in its reward; None where that is in it already."""
     if rule.measure == "any":
         return None if decision.reward else decision._replace(reward=1)
-    name = _short(one.item_id if rule.measure == "items" else one.event_id)
+    name = short(one.item_id if rule.measure == "items" else one.event_id)
     if name in decision.counted:
         return None
     added = 1 if rule.measure == "items" else one.value
     return decision._replace(reward=decision.reward + added, counted=(*decision.counted, name))
 
 
-def _short(id_: str) -> str:
-    """12 hexadecimal digits that tell the ids of one decision apart."""
-    return hashlib.blake2b(id_.encode(), digest_size=6).hexdigest()
+def _is_of(decision: Open, one: Early) -> bool:
+    """Whether an event is about what the decision's variant picked."""
+    return not decision.items or short(one.item_id) in decision.items
 
 
 def kinds_of(rules: Rules) -> frozenset[str]:

@@ -58,11 +58,11 @@ def compact(folder: Path, id_column: str = "event_id", *, now_ms: int | None = N
     made = merged = rows = deleted = 0
     with undisturbed(folder):
         try:
-            deleted += _sweep(folder)
+            deleted += sweep_merged(folder)
             for names in _due(folder, today):
                 rows += _merge(folder, names, id_column)
                 made, merged = made + 1, merged + len(names)
-                deleted += _sweep(folder)
+                deleted += sweep_merged(folder)
         except OSError as error:
             raise DataError(
                 f"cannot compact {folder}: {error}", mend="make room, or mend its rights"
@@ -95,7 +95,7 @@ def _merge(folder: Path, names: Sequence[str], id_column: str) -> int:
     write_part(folder / name, content)
     files = {known: file for known, file in manifest.files.items() if known not in names}
     files[name] = _described(table, content)
-    _keep(folder, Manifest(files=files, merged=(*manifest.merged, *names)))
+    keep_manifest(folder, Manifest(files=files, merged=(*manifest.merged, *names)))
     return len(table)
 
 
@@ -119,8 +119,12 @@ def _read(path: Path, known: MergedFile | None) -> pa.Table:
         raise DataError(f"cannot read {path}: {error}", mend="move it away") from error
 
 
-def _sweep(folder: Path) -> int:
-    """Deletes what was merged, but for what a frozen log names; gives the number of files."""
+def sweep_merged(folder: Path) -> int:
+    """Deletes what was merged, but for what a frozen log names; gives the number of files. Under the folder's lock.
+
+    Raises:
+        DataError: A frozen log cannot be read.
+    """
     manifest = read_manifest(folder)
     if not manifest.merged:
         return 0
@@ -134,11 +138,12 @@ def _sweep(folder: Path) -> int:
     if left != manifest.merged:
         for directory in {(folder / name).parent for name in manifest.merged}:
             sync(directory)
-        _keep(folder, Manifest(files=manifest.files, merged=left))
+        keep_manifest(folder, Manifest(files=manifest.files, merged=left))
     return deleted
 
 
-def _keep(folder: Path, manifest: Manifest) -> None:
+def keep_manifest(folder: Path, manifest: Manifest) -> None:
+    """Replaces the folder's manifest, on disk on return."""
     write_manifest(folder, manifest)
     sync(folder)
 

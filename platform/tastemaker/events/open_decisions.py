@@ -1,5 +1,6 @@
 """Decisions that wait for rewards, as they are kept, and what of a logged decision is looked at for that. Not what a reward is."""
 
+import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
@@ -22,7 +23,8 @@ class Early(NamedTuple):
 class Open(NamedTuple):
     """A decision whose window is open; `experiment` is empty for events that wait for theirs.
 
-    `counted` names the items or events that are in the reward, `context` is what a policy on context saw.
+    `counted` names the items or events that are in the reward, `context` is what a policy on context saw. Of a list of two
+    variants' picks there is one for each variant, and `items` are those that it picked, by `short`: no other's events are its reward.
     """
 
     experiment: str
@@ -33,6 +35,16 @@ class Open(NamedTuple):
     counted: tuple[str, ...] = ()
     context: tuple[int, ...] = ()
     early: tuple[Early, ...] = ()
+    items: tuple[str, ...] = ()
+
+
+NO_ITEM = ""
+"""Stands in `Open.items` for the picks of a variant that has none."""
+
+
+def short(id_: str) -> str:
+    """12 hexadecimal digits that tell the ids of one decision apart."""
+    return hashlib.blake2b(id_.encode(), digest_size=6).hexdigest()
 
 
 def encode_open(decisions: Sequence[Open]) -> str:
@@ -57,9 +69,11 @@ def decode_open(text: str) -> tuple[Open, ...]:
 
 def _open_of(places: Sequence[Any]) -> Open:
     experiment, variant, origin, closes_ms, reward, *more = places
-    counted, context, early = (*more, (), (), ())[:3]
+    counted, context, early, items = (*more, (), (), (), ())[:4]
     waiting = tuple(Early(*one) for one in early)
-    opened = Open(experiment, variant, origin, closes_ms, reward, tuple(counted), tuple(context), waiting)
+    opened = Open(
+        experiment, variant, origin, closes_ms, reward, tuple(counted), tuple(context), waiting, tuple(items)
+    )
     if opened.experiment or opened.early:
         return opened
     # a click that the previous release let wait
@@ -76,6 +90,24 @@ def assignments_of(decision: Mapping[str, Any]) -> Sequence[Mapping[str, Any]]:
     if texts := decision.get("assignments"):
         return [json.loads(text) for text in texts]
     return [decision] if decision.get("experiment") else []
+
+
+def variants_of(
+    decision: Mapping[str, Any], assigned: Mapping[str, Any]
+) -> Sequence[tuple[str, tuple[str, ...]]]:
+    """Each variant that an assignment of a decision gave, with the items that are its picks alone; () for all of them.
+
+    >>> variants_of({}, {"variant": "a"})
+    [('a', ())]
+    """
+    teams = assigned.get("teams")
+    if not teams:
+        return [(assigned["variant"], ())]
+    whose = list(zip(decision.get("item_ids") or (), decision.get("slot_team") or (), strict=False))
+    return [
+        (variant, tuple(short(item) for item, team in whose if team == place) or (NO_ITEM,))
+        for place, variant in enumerate(teams)
+    ]
 
 
 def assignments_fit(decision: Mapping[str, Any]) -> bool:
@@ -98,4 +130,5 @@ def _fits(assigned: Any) -> bool:
         and isinstance(assigned.get("experiment"), str)
         and isinstance(assigned.get("variant"), str)
         and all(type(place) is int and place >= 0 for place in assigned.get("arm_context") or ())
+        and all(isinstance(variant, str) for variant in assigned.get("teams") or ())
     )

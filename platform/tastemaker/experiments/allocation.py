@@ -28,6 +28,12 @@ class Fixed(Strict):
     )
 
 
+class Interleaving(Strict):
+    """No split: every request gets the picks of both variants in one list, see `interleaving`."""
+
+    kind: Literal["interleaving"] = Field("interleaving", description="interleaving")
+
+
 class Adaptive(Strict):
     """What all policies that learn have in common."""
 
@@ -106,9 +112,11 @@ class LinThompson(Contextual):
 
 
 Allocation = Annotated[
-    Fixed | EpsilonGreedy | Thompson | Ucb1 | LinUcb | LinThompson, Field(discriminator="kind")
+    Fixed | Interleaving | EpsilonGreedy | Thompson | Ucb1 | LinUcb | LinThompson,
+    Field(discriminator="kind"),
 ]
 """How units are spread: any of the policies, told apart by `kind`."""
+AnyAllocation = Fixed | Interleaving | Adaptive
 
 
 class Statistics(Protocol):
@@ -123,8 +131,10 @@ class Statistics(Protocol):
         """Ridge regressions of all variants, discounted where a half life is given."""
 
 
-def problem(allocation: Fixed | Adaptive, num_variants: int) -> str | None:
+def problem(allocation: AnyAllocation, num_variants: int) -> str | None:
     """Why an experiment of `num_variants` variants cannot be spread like this; None where it can."""
+    if isinstance(allocation, Interleaving):
+        return None if num_variants == 2 else f"interleaving takes 2 variants, there are {num_variants}"
     if isinstance(allocation, Fixed):
         weights = allocation.weights
         if len(weights) != num_variants or min(weights) <= 0:
@@ -136,19 +146,19 @@ def problem(allocation: Fixed | Adaptive, num_variants: int) -> str | None:
     return None
 
 
-def reward_problem(allocation: Fixed | Adaptive, reward: Literal["binary", "real"]) -> str | None:
+def reward_problem(allocation: AnyAllocation, reward: Literal["binary", "real"]) -> str | None:
     """Why a policy cannot learn from rewards of that kind; None where it can."""
     if isinstance(allocation, Thompson) and allocation.reward != reward:
         return f"allocation.reward is {allocation.reward}, but the metric to learn from is {reward}"
     return None
 
 
-def needs_context(allocation: Fixed | Adaptive) -> bool:
+def needs_context(allocation: AnyAllocation) -> bool:
     """Whether shares depend on the request's context."""
     return isinstance(allocation, Contextual)
 
 
-def arm_context(allocation: Fixed | Adaptive, features: Mapping[str, str]) -> tuple[int, ...]:
+def arm_context(allocation: AnyAllocation, features: Mapping[str, str]) -> tuple[int, ...]:
     """The places of a request's features, as a policy on context sees and the decision log keeps them; else empty."""
     if not isinstance(allocation, Contextual):
         return ()

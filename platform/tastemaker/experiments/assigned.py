@@ -1,7 +1,8 @@
 """What all experiments together make of one request."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from itertools import chain
 from typing import Any, Final, Self
 
 from tastemaker.experiments.assignment import Assignment
@@ -36,6 +37,23 @@ class Assigned:
     def shown(self) -> Assignment | None:
         """The same of what is in effect."""
         return _first(self.in_effect)
+
+    @property
+    def interleaved(self) -> Assignment | None:
+        """The assignment that gets both variants' picks; one layer at most has one. A tester's variant is one alone."""
+        return next((one for one in self.in_effect if one.teams), None)
+
+    def of_team(self, team: int) -> Self:
+        """What would be in effect if the interleaving gave that variant alone."""
+        return self._with_interleaved(lambda one: (one.teams[team],))
+
+    def without_interleaving(self) -> Self:
+        """What is left where no list of both variants' picks is made: the answer is outside of that experiment."""
+        return self._with_interleaved(lambda _: ())
+
+    def _with_interleaved(self, instead: Callable[[Assignment], tuple[Assignment, ...]]) -> Self:
+        found = (instead(one) if one.teams else (one,) for one in self.assignments)
+        return replace(self, assignments=tuple(chain.from_iterable(found)))
 
     @property
     def alias(self) -> str | None:

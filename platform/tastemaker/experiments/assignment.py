@@ -3,16 +3,19 @@
 The hash is `hashing`'s, which units take part at all is `layers`'; who keeps what a bandit drew is `router`.
 """
 
+import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
-from tastemaker.experiments.definition import Experiment, Fixed
+from tastemaker.experiments.definition import INTERLEAVED, Experiment, Fixed
 from tastemaker.experiments.hashing import bucket, pick
 
 FIXED_POLICY = "fixed"
 """Policy version of a fixed split."""
+INTERLEAVING_POLICY = "interleaving"
+"""Policy version of a list that holds both variants' picks."""
 FORCED_POLICY = "forced"
 """Policy version of what a tester asked for."""
 _LOGGED = (
@@ -27,6 +30,7 @@ class Assignment:
     `propensity` is the probability with which `variant` was drawn, `propensities` that of every variant in
     order: as they were at the draw, which for a bandit is the unit's first exposure in the epoch. `unit` is the id that was
     assigned, `generation` the experiment's, `arm_context` the places of the request at the draw that a policy on context saw.
+    Of an interleaving `teams` are both variants, in order; what stands outside of them is `INTERLEAVED` for certain.
     """
 
     experiment: str
@@ -42,25 +46,29 @@ class Assignment:
     unit: str = ""
     generation: int = 0
     arm_context: tuple[int, ...] = ()
+    teams: tuple["Assignment", ...] = ()
 
     def logged(self) -> str:
         """JSON as the decision log keeps it: what a reader needs who has no definition."""
         content = {name: getattr(self, name) for name in _LOGGED}
         if self.arm_context:
             content["arm_context"] = self.arm_context
+        if self.teams:
+            content["teams"] = [team.variant for team in self.teams]
         return json.dumps(content, separators=(",", ":"), ensure_ascii=False)
 
     def kept(self) -> dict[str, Any]:
-        """Its fields without the policy, which its experiment's definition says."""
+        """Its fields without policies, which its experiment's definition says."""
         fields = asdict(self)
-        del fields["policy"]
-        return fields
+        del fields["policy"], fields["teams"]
+        return fields | ({"teams": [team.kept() for team in self.teams]} if self.teams else {})
 
     @classmethod
     def of_kept(cls, fields: Mapping[str, Any], policy: Mapping[str, Any] | None = None) -> "Assignment":
         """The assignment whose fields `kept` gave, read from JSON or MessagePack; an earlier release kept fewer."""
         listed = {name: tuple(fields.get(name, ())) for name in ("propensities", "arm_context")}
-        return cls(**{**fields, **listed}, policy=policy)
+        teams = tuple(cls.of_kept(team) for team in fields.get("teams", ()))
+        return cls(**{**fields, **listed, "teams": teams}, policy=policy)
 
 
 def assign_fixed(experiment: Experiment, unit: str) -> Assignment:
@@ -84,6 +92,19 @@ def assign_forced(experiment: Experiment, unit: str, variant: str) -> Assignment
     place = experiment.variant_names.index(experiment.variant(variant).name)
     certain = [float(place == other) for other in range(len(experiment.variants))]
     return assignment_of(experiment, unit, place, certain, FORCED_POLICY)
+
+
+def assign_interleaved(experiment: Experiment, unit: str) -> Assignment:
+    """Both variants of an interleaving, for certain; needs no state."""
+    assert experiment.interleaves
+    teams = tuple(
+        assignment_of(experiment, unit, place, (1.0, 1.0), INTERLEAVING_POLICY)
+        for place in range(len(experiment.variants))
+    )
+    both = hashlib.sha256(" ".join(team.policy_hash for team in teams).encode()).hexdigest()[:16]
+    return replace(
+        teams[0], variant=INTERLEAVED, propensities=(1.0,), policy_hash=both, policy=None, teams=teams
+    )
 
 
 def assignment_of(

@@ -7,16 +7,18 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import AwareDatetime, Field, model_validator
 
 from tastemaker.errors import ExperimentError
-from tastemaker.experiments.allocation import Allocation, Fixed, Thompson, problem
+from tastemaker.experiments.allocation import Allocation, Fixed, Interleaving, Thompson, problem
 from tastemaker.experiments.eligibility import Eligibility, UnitKind
 from tastemaker.experiments.layers import SLOTS, WHOLE, Ranges, num_slots
 from tastemaker.strict import Strict
 from tastemaker.types import Origin
 
 __all__ = [
-    "Allocation", "Course", "Experiment", "Fixed", "Guardrail", "Name", "RampStep", "Thompson", "Variant",
+    "Allocation", "Course", "Experiment", "Fixed", "Guardrail", "Interleaving", "Name", "RampStep", "Thompson", "Variant",
 ]  # fmt: skip
 
+INTERLEAVED = "interleaved"
+"""Stands for the variant where a list holds both variants' picks."""
 VERSION_ALIAS = "version:"
 """What stands before a number in `Variant.alias`."""
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,63}$")]
@@ -141,6 +143,10 @@ class Experiment(Strict):
             raise ValueError(f"variants' names must differ, are {list(names)}")
         if "\0" in self.salt:
             raise ValueError("salt must not contain NUL")
+        if self.interleaves and self.guardrails:
+            raise ValueError("guardrails must be empty: every unit of an interleaving gets both variants")
+        if self.interleaves and INTERLEAVED in names:
+            raise ValueError(f"a variant of an interleaving must not be named {INTERLEAVED}")
         if (reason := problem(self.allocation, len(names))) is not None:
             raise ValueError(reason)
         if unknown := sorted(set(self.testers.values()) - set(names)):
@@ -165,6 +171,11 @@ class Experiment(Strict):
     def variant_names(self) -> tuple[str, ...]:
         """In order; the control first."""
         return tuple(variant.name for variant in self.variants)
+
+    @property
+    def interleaves(self) -> bool:
+        """Whether every request of a unit gets both variants' picks in one list."""
+        return isinstance(self.allocation, Interleaving)
 
     @property
     def attribution_window_ms(self) -> int:

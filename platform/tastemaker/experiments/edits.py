@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from typing import Final
 
-from tastemaker.experiments.allocation import Adaptive, Fixed
+from tastemaker.experiments.allocation import Adaptive, AnyAllocation, Fixed
 from tastemaker.experiments.definition import Experiment
 
 _WHO: Final = ("layer", "origin", "unit", "salt", "eligibility", "starts")
@@ -56,8 +56,8 @@ def _what(old: Experiment, new: Experiment) -> Iterator[str]:
         yield "epoch_seconds numbers the epochs: every unit would draw anew"
 
 
-def _epoch_seconds(allocation: Fixed | Adaptive) -> int | None:
-    return None if isinstance(allocation, Fixed) else allocation.epoch_seconds
+def _epoch_seconds(allocation: AnyAllocation) -> int | None:
+    return allocation.epoch_seconds if isinstance(allocation, Adaptive) else None
 
 
 def _edges(allocation: Fixed) -> tuple[float, ...]:

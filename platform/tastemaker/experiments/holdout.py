@@ -89,3 +89,7 @@ class HoldoutStore:
     def history(self) -> Sequence[Change]:
         """All changes, the oldest first."""
         return self._experiments.history(HISTORY)
+
+    def since_ms(self) -> int:
+        """When it became what it is; 0 where it never changed."""
+        return max((change.at_ms for change in self.history()), default=0)

@@ -21,7 +21,7 @@ import numpy as np
 import redis
 
 from tastemaker.events.attribution import Outcome
-from tastemaker.experiments.allocation import Adaptive, Contextual, Fixed, shares
+from tastemaker.experiments.allocation import Adaptive, AnyAllocation, Contextual, Interleaving, shares
 from tastemaker.experiments.definition import Experiment
 from tastemaker.experiments.policies.arms import Arm
 from tastemaker.experiments.policies.linear import LinearArm, LinearPosterior
@@ -88,6 +88,7 @@ class Posterior:
             context: What `allocation.arm_context` gave for the request.
         """
         names = experiment.variant_names
+        assert not isinstance(experiment.allocation, Interleaving)
         return self._once(  # type: ignore[no-any-return]
             (experiment.allocation, names, context),
             lambda: shares(experiment.allocation, self, names, context),
@@ -153,7 +154,7 @@ class Posterior:
         return iter(totals.items())
 
 
-def increments(outcome: Outcome, allocation: Fixed | Adaptive, is_real: bool) -> Iterator[tuple[str, float]]:
+def increments(outcome: Outcome, allocation: AnyAllocation, is_real: bool) -> Iterator[tuple[str, float]]:
     """What one outcome adds to which fields.
 
     Args:
@@ -161,6 +162,7 @@ def increments(outcome: Outcome, allocation: Fixed | Adaptive, is_real: bool) ->
         allocation: Of its experiment.
         is_real: Whether rewards are any numbers; else they are 0 and 1.
 
+    >>> from tastemaker.experiments.allocation import Fixed
     >>> list(increments(Outcome("e", "a", 3.0), Fixed(weights=(0.5, 0.5)), True))
     [('a:successes', 1.0), ('a:sum', 3.0), ('a:squares', 9.0)]
     """

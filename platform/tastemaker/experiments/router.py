@@ -18,9 +18,15 @@ from typing import Any
 from redis.asyncio import Redis as AsyncRedis
 
 from tastemaker.errors import ExperimentError
-from tastemaker.experiments.allocation import Adaptive, Fixed, arm_context, needs_context
+from tastemaker.experiments.allocation import Adaptive, Fixed, Interleaving, arm_context, needs_context
 from tastemaker.experiments.assigned import DEFAULT_LAYER, Assigned
-from tastemaker.experiments.assignment import Assignment, assign_fixed, assign_forced, assignment_of
+from tastemaker.experiments.assignment import (
+    Assignment,
+    assign_fixed,
+    assign_forced,
+    assign_interleaved,
+    assignment_of,
+)
 from tastemaker.experiments.definition import Experiment
 from tastemaker.experiments.eligibility import Subject
 from tastemaker.experiments.hashing import bucket, pick
@@ -164,6 +170,8 @@ class Router:
         allocation = experiment.allocation
         if isinstance(allocation, Fixed):
             return assign_fixed(experiment, unit)
+        if isinstance(allocation, Interleaving):
+            return assign_interleaved(experiment, unit)
         posterior = snapshot.posteriors.get(experiment.name, Posterior())
         context = arm_context(allocation, subject.features()) if needs_context(allocation) else ()
         drawn = draw(experiment, posterior, unit, now_ms, context)

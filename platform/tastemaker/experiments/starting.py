@@ -12,6 +12,7 @@ from tastemaker.registry.live import CHAMPION, LiveAliases
 from tastemaker.stages.policy import StagePolicy
 
 _BUNDLE: Final = "the bundle"
+_LIST: Final = "the list as a whole"
 
 
 def check_definition(experiment: Experiment) -> None:
@@ -24,6 +25,8 @@ def check_definition(experiment: Experiment) -> None:
     for variant in experiment.variants:
         StagePolicy.of(variant.policy, f"policy of variant {variant.name}")
     _check_metric("metric", experiment.metric)
+    if experiment.interleaves:
+        check_credit(experiment.metric)
     for guardrail in experiment.guardrails:
         _check_metric("guardrail", guardrail.metric)
         if METRICS[guardrail.metric].kind == "variant":
@@ -42,6 +45,19 @@ def check_definition(experiment: Experiment) -> None:
         )
     if (reason := reward_problem(experiment.allocation, kind)) is not None:
         raise ExperimentError(reason, mend=f"set allocation.reward to {kind}")
+
+
+def check_credit(name: str) -> None:
+    """Refuses a metric that no list is won by, as single items earn nothing in it.
+
+    Raises:
+        ExperimentError: It is such a one.
+    """
+    if METRICS[name].reward is None:
+        able = ", ".join(one for one, metric in METRICS.items() if metric.reward is not None)
+        raise ExperimentError(
+            "metric of an interleaving", value=name, limit=f"one of: {able}", mend="choose another"
+        )
 
 
 def _check_metric(field: str, name: str) -> None:
@@ -168,7 +184,7 @@ def _check_stages(experiment: Experiment, elsewhere: Sequence[Experiment]) -> No
 
 def stages_changed(experiment: Experiment) -> Mapping[str, str]:
     """What its variants change, each with the first variant that does."""
-    found: dict[str, str] = {}
+    found: dict[str, str] = {_LIST: experiment.variants[0].name} if experiment.interleaves else {}
     for variant in experiment.variants:
         if variant.alias != CHAMPION:
             found.setdefault(_BUNDLE, variant.name)

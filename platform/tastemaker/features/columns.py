@@ -15,7 +15,7 @@ import pyarrow.compute
 from pydantic import Field
 
 from tastemaker.data.schema import Column
-from tastemaker.features.ragged import ranges
+from tastemaker.features.ragged import ranges, repeated
 from tastemaker.features.ranking_batch import Bag
 from tastemaker.features.recency import recency_weights
 from tastemaker.features.rows import placed, spliced
@@ -96,7 +96,7 @@ class ItemColumns:
         lists: Any = items[Column.TAGS].combine_chunks()
         found = pc.index_in(lists.flatten(), pa.array(schema.tags, pa.string()))
         known = found.is_valid().to_numpy(zero_copy_only=False)
-        item_V = np.repeat(np.arange(items.num_rows), lists.value_lengths().fill_null(0).to_numpy())[known]
+        item_V = repeated(np.arange(items.num_rows), lists.value_lengths().fill_null(0).to_numpy())[known]
         counts = np.bincount(item_V, minlength=items.num_rows)
         category = pc.index_in(items[Column.CATEGORY], pa.array(schema.categories, pa.string()))
         year_I = _years(items)

@@ -15,13 +15,14 @@ import pyarrow as pa
 import redis
 
 from tastemaker.data.schema import Column
-from tastemaker.data.values import values_of
+from tastemaker.data.values import array_of, values_in
 from tastemaker.features.counters import Counters
 from tastemaker.features.places import Places
 from tastemaker.features.records import scan_totals
 from tastemaker.features.rows import placed
 from tastemaker.features.view_rows import attribute_rows, item_rows
 from tastemaker.features.views import ViewRows
+from tastemaker.pacing import step
 from tastemaker.state.connection import state_errors
 from tastemaker.state.keys import Keys
 from tastemaker.types import Float64, Int32, Int64
@@ -47,17 +48,27 @@ class ItemFacts:
     def of(cls, item_ids: Sequence[str], attributes: ViewRows, places: Places | None = None) -> Self:
         """Those of some items; row i of `attributes` is of the i-th. Where they are is unknown where `places` is unset."""
         assert len(item_ids) == len(attributes), "one row for each item"
-        names = attributes.texts["item_category"]
-        categories = {name: place for place, name in enumerate(sorted({*names} - {""}), 1)}
-        category_I = np.array([categories.get(name, NO_CATEGORY) for name in names], np.int32)
-        index = {item_id: i for i, item_id in enumerate(item_ids)}
-        return cls(attributes, category_I, categories, index, places or Places.unknown(len(item_ids)))
+        return cls.indexed({item_id: i for i, item_id in enumerate(item_ids)}, attributes, places)
 
     @classmethod
-    def from_items(cls, items: pa.Table) -> Self:
-        """Those of a catalogue's table, or a bundle's: row i is item_index i."""
-        item_ids: list[Any] = values_of(items[Column.ITEM_ID])
-        return cls.of(item_ids, attribute_rows(items, said_ms=0), Places.from_items(items))
+    def indexed(cls, index: Mapping[str, int], attributes: ViewRows, places: Places | None = None) -> Self:
+        """The same of items whose item_index is given by id."""
+        names = attributes.texts["item_category"]
+        categories = {name: place for place, name in enumerate(sorted({*names} - {""}), 1)}
+        category_I = array_of(names, lambda name: categories.get(name, NO_CATEGORY), np.int32)
+        return cls(attributes, category_I, categories, index, places or Places.unknown(len(attributes)))
+
+    @classmethod
+    def from_items(cls, items: pa.Table, index: Mapping[str, int] | None = None) -> Self:
+        """Those of a catalogue's table, or a bundle's: row i is item_index i.
+
+        Args:
+            items: Of the schema of imported items.
+            index: The rows by id, where they are known already.
+        """
+        if index is None:
+            index = {item_id: i for i, item_id in enumerate(values_in(items[Column.ITEM_ID]))}
+        return cls.indexed(index, attribute_rows(items, said_ms=0), Places.from_items(items))
 
     def with_items(self, rows_W: Int32, items: pa.Table) -> Self:
         """The facts with others at `rows_W`, ascending: in place of rows that are there, or next behind the last."""
@@ -122,8 +133,7 @@ class ItemStore:
     """Keeps the newest snapshot. One thread refreshes, another may write facts, any may read `snapshot`."""
 
     def __init__(self, facts: ItemFacts) -> None:
-        counters, popularity = item_rows(Counters.zeros(len(facts)))
-        self.snapshot = ItemSnapshot(0, facts, counters, popularity)
+        self.snapshot = ItemSnapshot(0, facts, *_unseen(len(facts)))
         self._read_I: Int64 = np.zeros(len(facts), np.int64)
         self._totals_version: str | None = None
         self._lock = threading.Lock()
@@ -135,7 +145,7 @@ class ItemStore:
             facts = old.facts.with_items(rows_W, items)
             num_new = len(facts) - len(old)
             if num_new:
-                counters, popularity = item_rows(Counters.zeros(num_new))
+                counters, popularity = _unseen(num_new)
                 old = replace(
                     old,
                     counters=_joined(old.counters, counters.value_NF),
@@ -178,6 +188,7 @@ class ItemStore:
         changed: dict[int, bytes | None] = {}
         gone = set(np.flatnonzero(self._read_I).tolist())
         for totals in parts:
+            step()
             for item_id, record in totals.items():
                 i = index.get(item_id)
                 if i is not None:
@@ -204,6 +215,14 @@ def _totals_version(client: redis.Redis, keys: Keys) -> str | None:
     with state_errors("read the items' version"):
         found: Any = client.hget(keys.item_totals_guard, "version")
     return None if found is None else str(found)
+
+
+def _unseen(num_items: int) -> list[ViewRows]:
+    """What `item_rows` gives for items that nobody has seen, all of which is 0: it takes no memory until it is written."""
+    return [
+        replace(rows, value_NF=np.zeros((num_items, rows.value_NF.shape[1])))
+        for rows in item_rows(Counters.zeros(0))
+    ]
 
 
 def _with(rows: ViewRows, index_N: Int64, value_NF: Float64) -> ViewRows:

@@ -9,7 +9,7 @@ from functools import cached_property
 import numpy as np
 
 from tastemaker.features.columns import ItemColumns
-from tastemaker.features.ragged import ranges
+from tastemaker.features.ragged import ranges, repeated
 from tastemaker.features.ranking_batch import Bag
 from tastemaker.types import Float32, Int32, Int64
 
@@ -31,7 +31,7 @@ class RankingItems:
         counted_V = self.columns.tags_V[: self.columns.tag_offsets_I1[num]]
         weight_T = np.log(num / np.maximum(np.bincount(counted_V, minlength=self.columns.schema.num_tags), 1))
         weight_V = weight_T[self.columns.tags_V]
-        item_V = np.repeat(np.arange(len(self.columns)), np.diff(self.columns.tag_offsets_I1))
+        item_V = repeated(np.arange(len(self.columns)), np.diff(self.columns.tag_offsets_I1))
         length_I = np.sqrt(np.bincount(item_V, weight_V**2, len(self.columns)))
         return (weight_V / np.maximum(length_I[item_V], 1e-6)).astype(np.float32)
 

@@ -5,7 +5,6 @@ Words are codes, so that rules compare numbers. Not for what models read, see `c
 Shape letters: I catalogue, K candidates, W rows that are written, V values of all items' lists.
 """
 
-import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -16,7 +15,8 @@ import pyarrow as pa
 import pyarrow.compute
 
 from tastemaker.data.schema import Column
-from tastemaker.features.ragged import ranges
+from tastemaker.data.values import array_of, values_in
+from tastemaker.features.ragged import ranges, repeated
 from tastemaker.features.rows import placed, spliced
 from tastemaker.types import Bool, Float32, Float64, Int32, Int64
 
@@ -79,7 +79,7 @@ class WordLists:
         encoded = lists.flatten().dictionary_encode()
         code_D = np.append(_coded(codes, encoded.dictionary.to_pylist()), NO_WORD)
         code_V = code_D[pc.fill_null(encoded.indices, len(code_D) - 1).to_numpy()].astype(np.int32)
-        item_V = np.repeat(np.arange(len(lists)), pc.fill_null(pc.list_value_length(lists), 0).to_numpy())
+        item_V = repeated(np.arange(len(lists)), pc.fill_null(pc.list_value_length(lists), 0).to_numpy())
         has_V = code_V != NO_WORD
         counts_W = np.bincount(item_V[has_V], minlength=len(lists))
         offsets_W1 = np.concatenate([[0], np.cumsum(counts_W)]).astype(np.int64)
@@ -91,7 +91,7 @@ class WordLists:
         wanted = [code for word in words if (code := self.codes.get(word)) is not None]
         code_V, lengths = (self.code_V, self.lengths) if rows_K is None else self.at(rows_K)
         mask: Bool = np.zeros(len(lengths), bool)
-        mask[np.repeat(np.arange(len(lengths)), lengths)[np.isin(code_V, wanted)]] = True
+        mask[repeated(np.arange(len(lengths)), lengths)[np.isin(code_V, wanted)]] = True
         return mask
 
     def at(self, rows_K: Int32) -> tuple[Int32, Int64]:
@@ -118,7 +118,8 @@ def _coded(codes: dict[str, int], words: Sequence[Any]) -> Int32:
 class ItemTraits:
     """One row for each item of a catalogue. Immutable.
 
-    `price_I` and `created_ms_I` are NaN where unknown; `title_key_I` is alike where titles are but for case and blanks;
+    `price_I` and `created_ms_I` are NaN where unknown; `title_key_I` is alike where titles are but for case and blanks, and
+    of this process alone;
     `interactions_I` is 0 for items that came after the count.
     """
 
@@ -183,10 +184,8 @@ def _numbers(items: pa.Table, name: str) -> Float64:
 
 
 def _title_keys(items: pa.Table) -> Int64:
-    titles: list[Any] = items[Column.TITLE].to_pylist()
-    return np.array([_title_key(title or "") for title in titles], np.int64)
+    return array_of(values_in(items[Column.TITLE]), _title_key, np.int64)
 
 
-def _title_key(title: str) -> int:
-    text = " ".join(title.casefold().split())
-    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "little", signed=True)
+def _title_key(title: str | None) -> int:
+    return hash(" ".join((title or "").casefold().split()))

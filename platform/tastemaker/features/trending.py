@@ -38,6 +38,8 @@ class Ranked:
         return len(self.item_ids)
 
 
+Scores = Sequence[tuple[str, float]]
+"""Items of a ranking and their scores, which do not age."""
 NOBODY: Final = Ranked((), np.empty(0))
 
 
@@ -134,8 +136,27 @@ def read_trending(client: redis.Redis, keys: Keys, now_ms: int, country_prior: f
         for name in parts:
             pipe.zrange(keys.ranking(name), 0, PART_DEPTH - 1, desc=True, withscores=True)
         everywhere, *found = pipe.execute()
-    age = now_ms / WINDOWS_MS[window or TREND_WINDOW]
     by_name = dict(zip(parts, found, strict=True))
+    return trending_of(now_ms, everywhere, by_name, window or TREND_WINDOW, country_prior)
+
+
+def trending_of(
+    now_ms: int,
+    everywhere: Scores,
+    by_name: Mapping[str, Scores],
+    window: str,
+    country_prior: float,
+) -> Trending:
+    """The snapshot that rankings make.
+
+    Args:
+        now_ms: The moment that weights are of.
+        everywhere: Items and their scores in the ranking of all.
+        by_name: The same of rankings of categories and countries; see `rankings.in_category`.
+        window: Of the scores; see `rankings.scores`.
+        country_prior: See `Trending`.
+    """
+    age = now_ms / WINDOWS_MS[window]
     local, whole = in_country(TRENDING, ""), in_category(TRENDING, "")
     categories = [pairs for name, pairs in by_name.items() if name.startswith(whole)]
     countries = {

@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow as pa
 
 from tastemaker.data.schema import Column
-from tastemaker.data.values import values_of
+from tastemaker.data.values import repeated_values_of
 from tastemaker.features.content import texts_of
 from tastemaker.features.counters import ROWS, WEIGHT, WINDOWS_MS, Counters, row_of
 from tastemaker.features.user_state import UserState
@@ -60,7 +60,7 @@ def attribute_rows(items: pa.Table, said_ms: int) -> ViewRows:
     """
     created = _numbers(items, Column.CREATED_AT_MS)
     value_NF = np.stack([np.full(len(items), float(said_ms)), created, _numbers(items, PRICE)], axis=1)
-    categories = values_of(items[Column.CATEGORY])
+    categories = repeated_values_of(items[Column.CATEGORY])
     return _filled(VIEW["item_attributes"], value_NF, {"item_category": categories})
 
 

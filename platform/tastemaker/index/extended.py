@@ -15,14 +15,18 @@ from tastemaker.types import Bool, Float32, Int32, Int64
 class GrowingVectors:
     """A matrix that rows are added to. Views that were given before stay as they were. One thread adds.
 
-    Adding writes behind all earlier views and copies nothing, but for the first time and when room runs out; writing over a
-    row copies the whole.
+    Adding writes behind all earlier views and copies nothing, but when room runs out, which without a buffer is the first time;
+    writing over a row copies the whole.
+
+    Args:
+        vector_ID: The first rows.
+        buffer_JD: Of which they are the beginning, with room behind them that nobody else writes to.
     """
 
-    def __init__(self, vector_ID: Float32) -> None:
+    def __init__(self, vector_ID: Float32, buffer_JD: Float32 | None = None) -> None:
         self.vectors = vector_ID
         """All rows so far (I, D)."""
-        self._buffer = vector_ID
+        self._buffer = vector_ID if buffer_JD is None else buffer_JD
 
     def write(self, rows_W: Int32 | Int64, vector_WD: Float32) -> Float32:
         """All rows with others at `rows_W`: in place of those that are there, or next behind the last."""

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
+from typing import NamedTuple
 
 import numpy as np
 
@@ -18,7 +19,7 @@ from tastemaker.index.building import build_index
 from tastemaker.index.config import IndexConfig
 from tastemaker.index.faiss_index import VectorIndex
 from tastemaker.index.rules import Allowed, of_request
-from tastemaker.types import Float32, Int32
+from tastemaker.types import Bool, Float32, Int32
 
 Found = tuple[Int32, Float32]
 """Rows and scores (B, K), see `FaissIndex.search`."""
@@ -40,6 +41,21 @@ def row_ranges(num_items: int, num_shards: int) -> list[range]:
     return [range(begin, end) for begin, end in pairwise(begins)]
 
 
+class ShardOf(NamedTuple):
+    """One of the shards of a catalogue, counted from 0."""
+
+    number: int
+    num_shards: int
+
+    def rows(self, num_bundle: int) -> range:
+        """Its rows of a bundle of so many items.
+
+        Raises:
+            ConfigError: There are more shards than items.
+        """
+        return row_ranges(num_bundle, self.num_shards)[self.number]
+
+
 @dataclass(frozen=True, slots=True)
 class Shard:
     """An index of some of the catalogue's rows, from `first_row` on."""
@@ -53,10 +69,16 @@ class Shard:
         """The k best of this shard's items, in the catalogue's rows; `allowed` and `exclude` are of the catalogue."""
         begin, end = self.first_row, self.first_row + self.index.num_items
         masks = [of_request(allowed, b) for b in range(len(queries_BD))]
-        own = None if allowed is None else [None if mask is None else mask[begin:end] for mask in masks]
+        own = None if allowed is None else [_part(mask, begin, end) for mask in masks]
         gone = None if exclude is None else [rows - begin for rows in exclude]
         rows_BK, score_BK = self.index.search(queries_BD, k, own, gone)
         return np.where(rows_BK < 0, -1, rows_BK + begin).astype(np.int32), score_BK
+
+
+def _part(mask: Bool | None, begin: int, end: int) -> Bool | None:
+    """What a mask says of some rows; None where it allows all of them: searching without one is quicker."""
+    own = None if mask is None else mask[begin:end]
+    return None if own is None or own.all() else own
 
 
 def merge_top(parts: Sequence[Found], k: int) -> Found:

@@ -3,7 +3,7 @@
 Shape letters: I catalogue, D dimension, W items of a list.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -72,8 +72,26 @@ def _empty(config: IndexConfig, dim: int) -> Any:
     return index
 
 
-def take_apart(index: Any) -> Structure:
+def emptied(structure: Structure) -> Any:
+    """An index of lists without items, with the centroids and codebooks of another: `searched` of its kind."""
+    old = structure.searched
+    whole = _empty(config_of(structure), old.d)
+    index = whole if structure.kind == "ivf-flat" else faiss.downcast_index(whole.base_index)
+    centroids = faiss.downcast_index(old.quantizer)
+    faiss.downcast_index(index.quantizer).add(_matrix(centroids))
+    if structure.kind == "ivf-pq":
+        faiss.copy_array_to_vector(faiss.vector_to_array(old.pq.centroids), index.pq.centroids)
+        index.by_residual = old.by_residual
+    index.is_trained = whole.is_trained = True
+    return whole
+
+
+def take_apart(index: Any, plain: "Callable[[Any], Any] | None" = None) -> Structure:
     """The parts of an index of one of the four kinds.
+
+    Args:
+        index: FAISS's.
+        plain: Makes a flat index of the vectors in an ivf-flat's lists; unset, one in memory.
 
     Raises:
         IntegrityError: It is of another kind, metric or size inside, or its lists do not hold each row once.
@@ -85,7 +103,7 @@ def take_apart(index: Any) -> Structure:
         structure = Structure("hnsw", index, index, faiss.downcast_index(index.storage))
     elif name == "IndexIVFFlat":
         _check_lists(index)
-        structure = Structure("ivf-flat", index, index, _plain(index))
+        structure = Structure("ivf-flat", index, index, (plain or _plain)(index))
     elif name == "IndexRefineFlat":
         searched, flat = faiss.downcast_index(index.base_index), faiss.downcast_index(index.refine_index)
         if type(searched).__name__ != "IndexIVFPQFastScan" or searched.pq.nbits != _CODE_BITS:
@@ -159,14 +177,23 @@ def _lists(ivf: Any) -> Iterator[tuple[Int64, int]]:
 
 
 def _plain(ivf: Any) -> Any:
-    """The vectors of an ivf-flat's lists, in the order of rows."""
     vectors_ID = np.empty((ivf.ntotal, ivf.d), np.float32)
-    for rows_W, number in _lists(ivf):
-        codes = faiss.rev_swig_ptr(ivf.invlists.get_codes(number), len(rows_W) * ivf.code_size)
-        vectors_ID[rows_W] = codes.view(np.float32).reshape(len(rows_W), ivf.d)
+    lay_out(ivf, vectors_ID)
     flat = faiss.IndexFlatIP(ivf.d)
     flat.add(vectors_ID)
     return flat
+
+
+def lay_out(ivf: Any, vectors_ID: Float32) -> None:
+    """Writes the vectors of an ivf-flat's lists in the order of rows."""
+    for rows_W, number in _lists(ivf):
+        codes = faiss.rev_swig_ptr(ivf.invlists.get_codes(number), len(rows_W) * ivf.code_size)
+        vectors_ID[rows_W] = codes.view(np.float32).reshape(len(rows_W), ivf.d)
+
+
+def _matrix(flat: Any) -> Float32:
+    vectors_ID: Float32 = faiss.rev_swig_ptr(flat.get_xb(), flat.ntotal * flat.d).reshape(flat.ntotal, flat.d)
+    return vectors_ID
 
 
 def _refused(found: str) -> IntegrityError:

@@ -15,6 +15,7 @@ from pydantic import Field
 
 from tastemaker.errors import CompatibilityError, MissingExtraError
 from tastemaker.features.recency import recency_weights
+from tastemaker.pacing import step
 from tastemaker.strict import Strict
 from tastemaker.types import Float32, Int32
 
@@ -48,24 +49,27 @@ class Als:
         self.gram_DD = _gram(self.item_factors_ID) + config.regularization * np.eye(config.dim)
         self._inverse_DD = np.linalg.inv(self.gram_DD)
 
-    def fold_in(self, histories: Sequence[Int32]) -> Float32:
+    def fold_in(
+        self, histories: Sequence[Int32], confidences: Sequence[Float32] | None = None
+    ) -> Float32:
         """User factors (B, D) of histories that are ordered oldest first; zeros where a history is empty.
 
-        Solves (Y'Y + reg + (alpha - 1) Y_h' Y_h) x = alpha Y_h' w, with w the recency weights
-        [Hu et al. 2008, Eq. 4].
+        Solves (Y'Y + reg + Y_h' (C - 1) Y_h) x = Y_h' C w, with C the confidences of the history's items, alpha where they
+        are not given, and w the recency weights [Hu et al. 2008, Eq. 4].
         """
         out = np.zeros((len(histories), self.config.dim), np.float32)
-        for row, history in zip(out, histories, strict=True):
+        for place, (row, history) in enumerate(zip(out, histories, strict=True)):
             if len(history):
-                row[:] = self._fold(history)
+                row[:] = self._fold(history, None if confidences is None else confidences[place])
         return out
 
-    def _fold(self, history: Int32) -> np.ndarray:
+    def _fold(self, history: Int32, confidence_L: Float32 | None) -> np.ndarray:
         Y_LD = self.item_factors_ID[history].astype(np.float64)
-        target_D = self.config.alpha * (recency_weights(len(history), self.config.half_life) @ Y_LD)
-        if self.config.alpha == 1.0:
-            return np.asarray(self._inverse_DD @ target_D)
-        return np.linalg.solve(self.gram_DD + (self.config.alpha - 1.0) * (Y_LD.T @ Y_LD), target_D)
+        weight_L = recency_weights(len(history), self.config.half_life)
+        if confidence_L is None and self.config.alpha == 1.0:
+            return np.asarray(self._inverse_DD @ (weight_L @ Y_LD))
+        c_L = np.full(len(history), self.config.alpha) if confidence_L is None else confidence_L
+        return np.linalg.solve(self.gram_DD + (Y_LD.T * (c_L - 1.0)) @ Y_LD, (c_L * weight_L) @ Y_LD)
 
     def scores(self, histories: Sequence[Int32]) -> Float32:
         """Scores (B, I) of all items."""
@@ -94,6 +98,7 @@ def _gram(factors_ID: Float32) -> np.ndarray:
     blocks = (factors_ID[at : at + _BLOCK_ROWS] for at in range(0, len(factors_ID), _BLOCK_ROWS))
     gram_DD = np.zeros((factors_ID.shape[1], factors_ID.shape[1]))
     for block_ND in blocks:
+        step()
         block = block_ND.astype(np.float64)
         gram_DD += block.T @ block
     return gram_DD

@@ -9,6 +9,7 @@ Shape letters: B requests, I catalogue, U users.
 
 import warnings
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 from typing import Any, Literal, Self
 
 import numpy as np
@@ -23,6 +24,7 @@ from tastemaker.strict import Strict
 from tastemaker.types import Float32, Int32
 
 _BLOCK_ROWS = 1024
+_DENSE_SHARE = 0.2
 _SPARSE_BELOW = 20
 """Times the weights of a history must be fewer than the items, for it to pay that they are sorted and not laid out."""
 
@@ -63,11 +65,25 @@ class ItemItem:
 
     def scores(self, histories: Sequence[Int32]) -> Float32:
         """Scores (B, I) of all items for histories that are ordered oldest first; zeros for an empty one."""
-        out = np.zeros((len(histories), self.config.num_items), np.float32)
-        for row, history in zip(out, histories, strict=True):
-            items, scores = self.neighbours(history)
-            row[items] = scores
-        return out
+        lengths = [len(history_L) for history_L in histories]
+        weight_N = [recency_weights(length, self.config.half_life) for length in lengths]
+        history_BI = sp.csr_matrix(
+            (
+                np.concatenate([*weight_N, np.empty(0)]).astype(np.float32),
+                np.concatenate([*histories, np.empty(0, np.int32)]).astype(np.int32),
+                np.concatenate([[0], np.cumsum(lengths)]),
+            ),
+            (len(histories), self.config.num_items),
+        )
+        product = history_BI @ self._laid_out
+        return np.asarray(product.toarray() if sp.issparse(product) else product, np.float32)
+
+    @cached_property
+    def _laid_out(self) -> sp.csr_matrix | Float32:
+        """The weights as a plain array where most items weigh on most others: products with it are faster."""
+        weights = self.weights()
+        is_dense = weights.nnz > _DENSE_SHARE * self.config.num_items**2
+        return weights.toarray() if is_dense else weights
 
     def neighbours(self, history: Int32) -> tuple[Int32, Float32]:
         """The items to which a history gives anything, ascending, and their scores; all others score 0.

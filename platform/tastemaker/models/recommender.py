@@ -7,8 +7,9 @@ Shape letters: N rows of a log, U users, I items, B askers, L history, K slots, 
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any, ClassVar, Self
 
 import numpy as np
@@ -59,6 +60,7 @@ class Log:
         Raises:
             DataError: Columns of unequal length, a row out of range, or a value that is not finite.
         """
+        user_N, item_N = np.asarray(user_N), np.asarray(item_N)
         num_rows = len(user_N)
         value_N = np.ones(num_rows, np.float32) if value_N is None else np.asarray(value_N, np.float32)
         times_N = (
@@ -76,7 +78,7 @@ class Log:
             raise DataError("a value of a log is not finite", mend="leave such rows out")
         order_N = np.lexsort((times_N, user_N))
         return cls(
-            num_users, num_items, np.asarray(user_N, np.int32)[order_N], np.asarray(item_N, np.int32)[order_N],
+            num_users, num_items, user_N[order_N].astype(np.int32), item_N[order_N].astype(np.int32),
             value_N[order_N], times_N[order_N], items,
         )  # fmt: skip
 
@@ -90,7 +92,7 @@ class Log:
 
     def histories(self) -> list[Int32]:
         """Each user's items, oldest first."""
-        return np.split(self.item_N, self.offsets[1:-1])
+        return _cut(self.item_N, self.offsets)
 
     def matrix(self, *, values: bool = False) -> sp.csr_matrix:
         """(U, I) float32: 1 where a user has an item, or the sum of its values."""
@@ -107,33 +109,60 @@ class Askers:
     """Whom lists are for. A model uses what it knows how to use, the row or the history.
 
     `row_B` is the user's row in the log, `NOBODY` for others. Histories are rows of items, oldest first; rows out of the
-    catalogue's range stand for items that nobody knows and are passed over.
+    catalogue's range stand for items that nobody knows and are passed over. `values` are what each item of the histories
+    was worth, in the log's units, and NaN where that is not known; unset, none is.
     """
 
     row_B: Int32
     histories: Sequence[Int32]
+    values: Sequence[Float32] | None = None
 
     def __post_init__(self) -> None:
-        """Own invariant: one history for each row."""
+        """Own invariant: one history for each row, one value for each item."""
         assert len(self.row_B) == len(self.histories)
+        assert self.values is None or [*map(len, self.values)] == [*map(len, self.histories)]
 
     def __len__(self) -> int:
         return len(self.row_B)
 
     def __getitem__(self, at: slice) -> "Askers":
-        return Askers(self.row_B[at], self.histories[at])
+        return Askers(self.row_B[at], self.histories[at], None if self.values is None else self.values[at])
 
     @classmethod
     def known(cls, log: Log, user_B: Int32 | None = None) -> "Askers":
         """Users of a log with the histories that they have in it; all of them where none are named."""
         user_B = np.arange(log.num_users, dtype=np.int32) if user_B is None else user_B
         offsets = log.offsets
-        return cls(user_B, [log.item_N[offsets[user] : offsets[user + 1]] for user in user_B])
+        rows = [slice(offsets[user], offsets[user + 1]) for user in user_B]
+        return cls(user_B, [log.item_N[row] for row in rows], [log.value_N[row] for row in rows])
 
     @classmethod
     def strangers(cls, histories: Sequence[Int32]) -> "Askers":
         """People who were not in the log, of whom no more than a history is known."""
         return cls(np.full(len(histories), NOBODY, np.int32), histories)
+
+    def users(self, num_users: int) -> tuple[Int64, Int32]:
+        """Those who have a row in a log of so many users: their places among the askers, and their rows."""
+        place = np.flatnonzero((self.row_B >= 0) & (self.row_B < num_users))
+        return place, self.row_B[place]
+
+    def taken(self, num_items: int) -> tuple[Int64, Int32, Float32]:
+        """All known items of the histories, end to end: whose they are (a place), which, and their values or NaN."""
+        place_N = np.repeat(np.arange(len(self)), [len(history_L) for history_L in self.histories])
+        item_N = _joined(self.histories, np.int32)
+        values = np.full(len(item_N), np.nan, np.float32)
+        if self.values is not None:
+            values = _joined(self.values, np.float32)
+        known_N = (item_N >= 0) & (item_N < num_items)
+        return place_N[known_N], item_N[known_N], values[known_N]
+
+    def matrix(self, num_items: int) -> sp.csr_matrix:
+        """(B, I) float32: 1 where an asker has an item."""
+        place_N, item_N, _ = self.taken(num_items)
+        found = sp.csr_matrix((np.ones(len(item_N), np.float32), (place_N, item_N)), (len(self), num_items))
+        found.sum_duplicates()
+        found.data[:] = 1.0
+        return found
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,13 +178,15 @@ class Filters:
 
     def block(self, score_BI: Float32, askers: Askers, begin: int = 0) -> None:
         """Sets to -inf what may not stand in the lists of `askers`, the first of whom is asker `begin` of `exclude`."""
+        num_items = score_BI.shape[1]
         if self.allowed_I is not None:
             score_BI[:, ~self.allowed_I] = -np.inf
-        for place, (row_I, history_L) in enumerate(zip(score_BI, askers.histories, strict=True), begin):
-            if self.exclude_seen:
-                row_I[_known(history_L, len(row_I))] = -np.inf
-            if self.exclude is not None:
-                row_I[_known(self.exclude[place], len(row_I))] = -np.inf
+        gone = [askers] if self.exclude_seen else []
+        if self.exclude is not None:
+            gone.append(Askers(askers.row_B, self.exclude[begin : begin + len(askers)]))
+        for one in gone:
+            place_N, item_N, _ = one.taken(num_items)
+            score_BI[place_N, item_N] = -np.inf
 
 
 ALL_UNSEEN = Filters()
@@ -172,9 +203,15 @@ class Recommender(ABC):
     """Its name in recipes and bundles."""
     Config: ClassVar[type[Strict]]
     """What its recipe says."""
+    needs_history: ClassVar[bool] = True
+    """Whether whoever has no history gets what holds for everybody, and no list of their own."""
+    predicts_values: ClassVar[bool] = False
+    """Whether its scores are in the units of the log's values, such as stars, and not of order alone."""
 
     config: Strict
     num_items: int
+    losses: tuple[float, ...] = ()
+    """Of each pass over the log when it was fitted, where there is a loss; not saved."""
 
     @classmethod
     @abstractmethod
@@ -217,10 +254,14 @@ class Recommender(ABC):
             item_BK[rows, : found_BK.shape[1]], best_BK[rows, : found_BK.shape[1]] = found_BK, found_score_BK
         return item_BK, best_BK
 
-    def _blocks(self, askers: Askers) -> Any:
+    def _blocks(self, askers: Askers) -> Iterator[tuple[int, Float32]]:
         size = max(1, _BLOCK_SCORES // max(1, self.num_items))
         for begin in range(0, len(askers), size):
             yield begin, np.array(self.scores(askers[begin : begin + size]), np.float32)
+
+    def refit_config(self) -> Strict:
+        """What a model of all the data should be fitted with, where this one held some of it back to know when to stop."""
+        return self.config
 
     def item_vectors(self) -> Float32 | None:
         """(I, D) whose inner products with `user_vectors` order items as `scores` does; None where there are none."""
@@ -251,27 +292,38 @@ class Recommender(ABC):
 def best(score_BI: Float32, k: int) -> tuple[Int32, Float32]:
     """The k largest of each row (B, k), largest first, of equals the lower row; `PADDING` where the score is -inf."""
     num_items = score_BI.shape[1]
-    if k < num_items:
-        least_B1 = np.partition(score_BI, num_items - k, axis=1)[:, num_items - k, None]
-        found_BK = np.empty((len(score_BI), k), np.int32)
-        for row_K, row_I, least in zip(found_BK, score_BI, least_B1[:, 0], strict=True):
-            above, equal = np.flatnonzero(row_I > least), np.flatnonzero(row_I == least)
-            row_K[:] = np.concatenate([above, equal[: k - len(above)]])
-        found_BK.sort(axis=1)
+    if k >= num_items:
+        found_BK = np.broadcast_to(np.arange(num_items), score_BI.shape)
     else:
-        found_BK = np.broadcast_to(np.arange(num_items, dtype=np.int32), score_BI.shape)
+        found_BK = np.argpartition(score_BI, num_items - k, axis=1)[:, num_items - k :]
+        found_BK.sort(axis=1)
+        _settle_ties(score_BI, found_BK)
     value_BK = np.take_along_axis(score_BI, found_BK, axis=1)
     order_BK = np.argsort(-value_BK, axis=1, kind="stable")
     value_BK = np.take_along_axis(value_BK, order_BK, axis=1)
-    item_BK = np.take_along_axis(found_BK, order_BK, axis=1).astype(np.int32)
+    item_BK = np.take_along_axis(found_BK, order_BK, axis=1)
     return np.where(np.isneginf(value_BK), PADDING, item_BK).astype(np.int32), value_BK
+
+
+def _settle_ties(score_BI: Float32, found_BK: Int64) -> None:
+    """Where more items score as the least of the found does, the lowest rows of these take the last places."""
+    least_B1 = np.take_along_axis(score_BI, found_BK, axis=1).min(axis=1, keepdims=True)
+    num_equal_B = (score_BI == least_B1).sum(axis=1)
+    num_taken_B = (np.take_along_axis(score_BI, found_BK, axis=1) == least_B1).sum(axis=1)
+    for b in np.flatnonzero(num_equal_B > num_taken_B):
+        above, equal = np.flatnonzero(score_BI[b] > least_B1[b]), np.flatnonzero(score_BI[b] == least_B1[b])
+        found_BK[b] = np.sort(np.concatenate([above, equal[: found_BK.shape[1] - len(above)]]))
 
 
 def known_rows(history_L: Int32, num_items: int) -> Int32:
     """The rows of a history that are items of the catalogue, in its order."""
-    return _known(history_L, num_items)
-
-
-def _known(rows: Int32, num_items: int) -> Int32:
-    rows = np.asarray(rows, np.int32)
+    rows = np.asarray(history_L, np.int32)
     return rows[(rows >= 0) & (rows < num_items)]
+
+
+def _cut(row_N: Int32, offsets: Int64) -> list[Int32]:
+    return [row_N[begin:end] for begin, end in pairwise(offsets)]
+
+
+def _joined(parts: Sequence[Any], kind: type[np.generic]) -> Any:
+    return np.concatenate([*parts, np.empty(0, kind)]).astype(kind, copy=False)

@@ -1,9 +1,9 @@
 """Other weights of an experiment's variants, judged from its log: what each variant's propensity was logged for.
 
-Shape letters: R decisions, V variants, D draws (a unit's in an epoch).
+Shape letters: R decisions, K of them whose number is known, V variants, D draws (a unit's in an epoch), P distributions.
 """
 
-from typing import Final
+from typing import Final, NamedTuple
 
 import numpy as np
 
@@ -25,6 +25,14 @@ from tastemaker.types import Bool, Float64, Int64, Strings
 MAIN: Final = "self-normalised"
 _MOST_VALUES: Final = 20
 _MOST_UNSUPPORTED: Final = 1e-9
+
+
+class Shares(NamedTuple):
+    """What a policy gives: distributions over variants (P, V), which holds for each decision (R,), and the decisions that draw (D,)."""
+
+    weight_PV: Float64
+    row_R: Int64
+    first_D: Int64
 
 
 def judge_weights(
@@ -56,46 +64,65 @@ def judge_weights(
     Raises:
         ExperimentError: The metric is of no decision or unit, or the log does not support the policy.
     """
+    shares = Shares(
+        *policy.distributions(experiment.variant_names, _asked(seen, policy)), seen.first_exposures()
+    )
+    return judge_shares(
+        seen, experiment, metric, shares, name=name, level=level, least_effective=least_effective, seed=seed
+    )
+
+
+def judge_shares(
+    seen: Observations,
+    experiment: Experiment,
+    metric: Metric,
+    shares: Shares,
+    *,
+    name: str,
+    level: float,
+    least_effective: float,
+    seed: int,
+) -> Judgement:
+    """What the experiment's traffic would have earned, had each decision's variant been drawn by other shares.
+
+    Raises:
+        ExperimentError: The metric is of no decision or unit, or the log does not support the shares.
+    """
     if metric.kind == "variant":
         raise ExperimentError(
             f"metric {metric.name}", value="of a variant as a whole", limit="of requests or units", mend="choose another"
         )  # fmt: skip
-    variants = experiment.variant_names
-    weight_PV, row_R = policy.distributions(variants, _asked(seen, policy))
-    unsupported = _unsupported(weight_PV[row_R], seen.propensity_RV, variants)
+    weight_RV = shares.weight_PV[shares.row_R]
+    unsupported = _unsupported(weight_RV, seen.propensity_RV, experiment.variant_names)
     found = measure(seen, metric, experiment.attribution_window_ms)
     if not len(found.row_K):
         raise ExperimentError(
             f"decisions whose window of {metric.name} has closed", value=0, limit="at least 1", mend="wait"
         )
-    row_K = found.row_K
-    own_K = seen.own_propensities()[row_K]
-    weight_K = weight_PV[row_R[row_K], seen.variant_R[row_K]] / own_K
-    cluster_K = np.unique(seen.unit_R[row_K], return_inverse=True)[1].astype(np.int64)
-    first_D = seen.first_exposures()
-    weight_D = weight_PV[row_R[first_D], seen.variant_R[first_D]] / seen.own_propensities()[first_D]
-    cluster_D = np.unique(seen.unit_R[first_D], return_inverse=True)[1].astype(np.int64)
-    support = support_of(weight_D, cluster_D, unsupported)
+    weight_R = weight_RV[np.arange(len(seen)), seen.variant_R] / seen.own_propensities()
+    cluster_K, cluster_D = (_numbered(seen.unit_R[rows]) for rows in (found.row_K, shares.first_D))
+    support = support_of(weight_R[shares.first_D], cluster_D, unsupported)
     require_support(support, least_effective)
+    weight_K = weight_R[found.row_K]
     terms = {MAIN: Terms.ratio(weight_K * found.numerator_K, weight_K * found.denominator_K)}
     if metric.per == "request" and metric.reward is not None:
-        terms |= _of_requests(seen, found, weight_PV, row_R[row_K], cluster_K, seed)
+        terms |= _of_requests(seen, found, shares, cluster_K, seed)
     logged = Terms.ratio(found.numerator_K, found.denominator_K)
     return Judgement(
         policy=name, metric=metric.name, unit=metric.unit, level=level,
         logged=interval(logged, cluster_K, level, seed),
         estimates=all_estimated(terms, logged, cluster_K, level, seed), main=MAIN, support=support,
-        read=len(seen) + seen.num_open, rows=len(row_K),
-        left_out={"attribution window still open": seen.num_open + len(seen) - len(row_K)},
-        weights=histogram(weight_D), notes=[*calibration_note(support)],
+        read=len(seen) + seen.num_open, rows=len(found.row_K),
+        left_out={"attribution window still open": seen.num_open + len(seen) - len(found.row_K)},
+        weights=histogram(weight_R[shares.first_D]), notes=[*calibration_note(support)],
     )  # fmt: skip
 
 
 def _of_requests(
-    seen: Observations, found: Measured, weight_PV: Float64, row_K: Int64, cluster_K: Int64, seed: int
+    seen: Observations, found: Measured, shares: Shares, cluster_K: Int64, seed: int
 ) -> dict[str, Terms]:
     """Estimates that take each request for a choice of a variant."""
-    num_variants = weight_PV.shape[1]
+    num_variants = shares.weight_PV.shape[1]
     action_K = seen.variant_R[found.row_K]
     model_KV = None
     if len(np.unique(cluster_K)) >= NUM_FOLDS:
@@ -104,8 +131,9 @@ def _of_requests(
             context_KX, action_K, found.numerator_K, np.eye(num_variants), cluster_K, seed=seed
         )
     choices = Choices(
-        action_K, found.numerator_K, seen.own_propensities()[found.row_K], weight_PV, row_K, model_KV
-    )
+        action_K, found.numerator_K, seen.own_propensities()[found.row_K], shares.weight_PV,
+        shares.row_R[found.row_K], model_KV,
+    )  # fmt: skip
     terms = {"ips": estimators.ips(choices)}
     if model_KV is not None:
         terms |= {
@@ -131,6 +159,11 @@ def _unsupported(policy_RV: Float64, logged_RV: Float64, variants: tuple[str, ..
             value=round(mass, 4), limit="0", mend="give every variant a share or a floor, and judge from the log of that time",
         )  # fmt: skip
     return mass
+
+
+def _numbered(value_R: Int64) -> Int64:
+    """Values as numbers from 0, without gaps."""
+    return np.unique(value_R, return_inverse=True)[1].astype(np.int64)
 
 
 def _one_hot(value_R: Strings) -> Float64:

@@ -17,6 +17,8 @@ from tastemaker.offpolicy.terms import Terms
 from tastemaker.types import Float64, Int64
 
 SUM_TOLERANCE = 1e-6
+_FEW = 16
+"""So many distributions are gone through one by one, which copies none of them for each row."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,8 +91,9 @@ class Choices:
     def expected(self) -> Float64:
         """The model's expectation under the policy: the sum over a of policy(a | x) q(x, a)."""
         model_RA = self._model
-        if self.policy_row_R is None and len(self.policy_PA) == len(self):
-            expected_R: Float64 = np.einsum("ra,ra->r", model_RA, self.policy_PA)
+        if len(self.policy_PA) > _FEW:
+            each_RA = self.policy_PA if self.policy_row_R is None else self.policy_PA[self.policy_row_R]
+            expected_R: Float64 = np.einsum("ra,ra->r", model_RA, each_RA)
             return expected_R
         expected_R, row_R = np.empty(len(self)), self.rows
         for row in range(len(self.policy_PA)):

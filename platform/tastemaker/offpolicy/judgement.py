@@ -26,7 +26,8 @@ class Judgement:
     """A policy judged from a log.
 
     `main` names the estimator to read. `rows` were used of `read` answers; `left_out` says why of the others. `weights` is a
-    histogram of importance weights: upper ends of bins, and the share of rows in each.
+    histogram of importance weights: upper ends of bins, and the share of rows in each. Of lists the first `depth` slots were judged
+    alone, where it is not None.
     """
 
     policy: str
@@ -42,6 +43,7 @@ class Judgement:
     left_out: Mapping[str, int]
     weights: tuple[list[float], list[float]]
     notes: list[str] = field(default_factory=list)
+    depth: int | None = None
 
     @property
     def headline(self) -> Estimated:
@@ -53,6 +55,11 @@ class Judgement:
         found = asdict(self)
         found["support"]["supported"] = self.support.supported
         return found
+
+    @property
+    def measured(self) -> str:
+        """The metric, and of which slots."""
+        return self.metric if self.depth is None else f"{self.metric} of the first {self.depth} slots"
 
     def advice(self) -> str:
         """What to make of it, in words."""

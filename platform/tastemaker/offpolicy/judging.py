@@ -1,6 +1,7 @@
 """Judges a bundle or stages from a home's decision log: reads, answers anew, estimates. What `tastemaker ope` and gates call."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 import numpy as np
@@ -8,15 +9,17 @@ import numpy as np
 from tastemaker.bundle.reader import Bundle
 from tastemaker.bundle.store import BundleStore
 from tastemaker.config import Settings
-from tastemaker.errors import BundleError, IntegrityError
-from tastemaker.experiments.metrics import metric_of
+from tastemaker.errors import BundleError, ExperimentError, IntegrityError
+from tastemaker.experiments.metrics import Metric, metric_of
 from tastemaker.home import Home
 from tastemaker.offpolicy.judgement import Judgement
 from tastemaker.offpolicy.lists import judge_lists
-from tastemaker.offpolicy.logged_lists import read_lists
+from tastemaker.offpolicy.logged_lists import LoggedLists, read_lists
 from tastemaker.offpolicy.recomputing import Recomputing, tellable
 from tastemaker.offpolicy.slates import Belief
+from tastemaker.offpolicy.slot_chances import slot_chances, with_known_draws
 from tastemaker.offpolicy.support import LEAST_EFFECTIVE
+from tastemaker.stages.rerankers.luck import Draw
 from tastemaker.types import Origin
 
 DAY_MS: Final = 86_400_000
@@ -50,7 +53,7 @@ def judge_bundle(
     bundle: Bundle | None,
     stages: dict[str, Any] | None = None,
     metric: str = "clicks_per_request",
-    depth: int | None = None,
+    depths: Sequence[int | None] = (None,),
     belief: Belief = "reward-interaction",
     name: str = "policy",
     level: float = 0.95,
@@ -66,7 +69,8 @@ def judge_bundle(
         bundle: Judged; unset, the one that answered last.
         stages: See `stages.policy`; unset, the bundle's own.
         metric: Name of a metric of slots.
-        depth: So many first slots are judged and counted; unset, all.
+        depths: So many first slots are judged and counted, None for all: the first of these that the log supports. Which one that is
+            depends on what was shown alone, not on what came of it.
         belief: See `lists.judge_lists`.
         name: In the judgement.
         level: Of intervals.
@@ -79,43 +83,65 @@ def judge_bundle(
         DataError: The log cannot be read.
     """
     measured = metric_of(metric)
+    logged = _lists_of(settings, home, span, measured)
+    state = settings.state
+    again = Recomputing(home, settings.catalogue, logged, state.history_length, state.late_days)
+    bundles = _bundles(settings, home, logged)
+    notes = _checked(again, bundles) if check else []
+    lists = again.lists(bundle or _newest(logged, bundles), stages, "answering anew")
+    draws: list[Draw] = []
+    if belief == "item-position":
+        every = again.draws(bundles)
+        logged, known_S = with_known_draws(logged, every, bundles)
+        lists = [one for one, known in zip(lists, known_S, strict=True) if known]
+        draws = [one for one, known in zip(every, known_S, strict=True) if known and one is not None]
+    refused: ExperimentError | None = None
+    for depth in depths:
+        cut = logged if depth is None else logged.down_to(depth)
+        chances = slot_chances(cut, lists, draws, bundles) if belief == "item-position" else None
+        try:
+            found = judge_lists(
+                cut, lists, measured, belief=belief, chances=chances, name=name, level=level, least_effective=least_effective,
+                notes=notes,
+            )  # fmt: skip
+            return replace(found, depth=depth)
+        except ExperimentError as error:
+            refused = error
+    assert refused is not None, "a depth at least"
+    raise refused
+
+
+def _lists_of(settings: Settings, home: Home, span: Span, metric: Metric) -> LoggedLists:
+    """The newest lists of a span whose request can be made again."""
     logged = read_lists(
-        home, settings.catalogue, measured, origin=span.origin, since_ms=span.since_ms, until_ms=span.until_ms,
+        home, settings.catalogue, metric, origin=span.origin, since_ms=span.since_ms, until_ms=span.until_ms,
         now_ms=span.now_ms, window_ms=span.window_ms,
     )  # fmt: skip
     logged = tellable(home, settings.catalogue, logged)
-    if len(logged) > MOST_LISTS:
-        logged = logged.take(
-            np.arange(len(logged)) >= len(logged) - MOST_LISTS, "are older than those that are looked at"
-        )
-    state = settings.state
-    again = Recomputing(home, settings.catalogue, logged, state.history_length, state.late_days)
-    names = [name or "" for name in logged.decisions["bundle"].to_pylist()]
-    notes = _checked(again, settings, home, names) if check else []
-    judged = bundle or bundle_of_log(settings, home, names[-1])
-    if judged is None:
+    if len(logged) <= MOST_LISTS:
+        return logged
+    newest_S = np.arange(len(logged)) >= len(logged) - MOST_LISTS
+    return logged.take(newest_S, "are older than those that are looked at")
+
+
+def _bundles(settings: Settings, home: Home, logged: LoggedLists) -> dict[str, Bundle]:
+    """The bundles that made the lists, by name, as far as they are there."""
+    names = dict.fromkeys(name or "" for name in logged.decisions["bundle"].to_pylist())
+    opened = {name: bundle_of_log(settings, home, name) for name in names}
+    return {name: bundle for name, bundle in opened.items() if bundle is not None}
+
+
+def _newest(logged: LoggedLists, bundles: Mapping[str, Bundle]) -> Bundle:
+    name = logged.decisions["bundle"][-1].as_py() or ""
+    if name not in bundles:
         raise BundleError(
-            f"bundle {names[-1]}, which answered last, cannot be opened", mend="name a version with --version"
+            f"bundle {name}, which answered last, cannot be opened", mend="name a version with --version"
         )
-    lists = again.lists(judged, stages, "answering anew")
-    if depth is not None:
-        logged = logged.down_to(depth)
-    return judge_lists(
-        logged,
-        lists,
-        measured,
-        belief=belief,
-        name=name,
-        level=level,
-        least_effective=least_effective,
-        notes=notes,
-    )
+    return bundles[name]
 
 
-def _checked(again: Recomputing, settings: Settings, home: Home, names: list[str]) -> list[str]:
+def _checked(again: Recomputing, bundles: dict[str, Bundle]) -> list[str]:
     """How many logged lists come out again, in words."""
-    opened = {name: bundle_of_log(settings, home, name) for name in dict.fromkeys(names)}
-    bundles = {name: bundle for name, bundle in opened.items() if bundle is not None}
     if not bundles:
         return [
             "no bundle that made the logged lists is there any more: whether they come out again is not known"

@@ -16,7 +16,16 @@ from tastemaker.experiments.metrics import Metric
 from tastemaker.offpolicy.intervals import interval
 from tastemaker.offpolicy.judgement import Judgement, all_estimated, calibration_note, histogram
 from tastemaker.offpolicy.logged_lists import LoggedLists
-from tastemaker.offpolicy.slates import Belief, Slates, self_normalised_slate_value, slate_value
+from tastemaker.offpolicy.slates import (
+    Belief,
+    Slates,
+    SlotModel,
+    doubly_robust_slate_value,
+    self_normalised_slate_value,
+    slate_value,
+)
+from tastemaker.offpolicy.slot_chances import SlotChances
+from tastemaker.offpolicy.slot_rewards import slot_model
 from tastemaker.offpolicy.support import LEAST_EFFECTIVE, LEAST_MASS, Support, require_support, support_of
 from tastemaker.offpolicy.terms import Terms
 from tastemaker.types import Float64, Int64
@@ -36,6 +45,7 @@ def judge_lists(
     metric: Metric,
     *,
     belief: Belief = "reward-interaction",
+    chances: SlotChances | None = None,
     name: str = "policy",
     level: float = 0.95,
     least_effective: float = LEAST_EFFECTIVE,
@@ -48,8 +58,8 @@ def judge_lists(
         logged: What was shown, with probabilities and rewards.
         judged: The policy's list for each of the same requests.
         metric: The rewards'.
-        belief: About where a slot's rewards come from, see `slates`. By `item-position` each slot is taken by itself, given what was
-            shown above it: of the lists whose upper slots do not have the judged item already, those that show it there.
+        belief: About where a slot's rewards come from, see `slates`.
+        chances: Of the judged items in their slots, which `item-position` asks for and nothing else does.
         name: Of the policy, in the judgement.
         level: Of intervals.
         least_effective: See `support.require_support`.
@@ -62,14 +72,21 @@ def judge_lists(
     if len(judged) != len(logged):
         raise ExperimentError("lists of the policy", value=len(judged), limit=f"{len(logged)}, one a request")
     policy_SK = agreement(logged, judged)
-    slates = Slates(logged.reward_SK, logged.propensity_SK, policy_SK, logged.filled_SK)
+    propensity_SK = logged.propensity_SK
     if belief == "item-position":
-        weight_S, support = _slot_support(logged, judged, slates, policy_SK)
+        assert chances is not None, "item-position asks for chances of slots"
+        propensity_SK = chances.marginal_SK
+    slates = Slates(logged.reward_SK, propensity_SK, policy_SK, logged.filled_SK)
+    if chances is not None and belief == "item-position":
+        weight_S, support = _slot_support(logged, slates, chances)
     else:
         weight_S = _deepest(slates.weights(belief), logged)
         support = support_of(weight_S, logged.cluster_S, unsupported_lists(logged, policy_SK))
     require_support(support, least_effective)
-    terms = _terms(slates, belief)
+    model = slot_model(
+        logged.items, judged, logged.reward_SK, logged.filled_SK, logged.cluster_S, belief, seed=seed
+    )
+    terms = _terms(slates, belief, model)
     earned = Terms.mean(np.where(logged.filled_SK, logged.reward_SK, 0.0).sum(axis=1))
     return Judgement(
         policy=name, metric=metric.name, unit=metric.unit, level=level,
@@ -80,41 +97,28 @@ def judge_lists(
     )  # fmt: skip
 
 
-def _terms(slates: Slates, belief: Belief) -> dict[str, Terms]:
+def _terms(slates: Slates, belief: Belief, model: SlotModel) -> dict[str, Terms]:
     """The main estimate, and those beside it that have the same support."""
-    if belief == "item-position":
-        return {MAIN[belief]: self_normalised_slate_value(slates, belief)}
-    terms = {MAIN[belief]: slate_value(slates, belief)}
-    terms[f"{MAIN[belief]}, self-normalised"] = self_normalised_slate_value(slates, belief)
+    main = MAIN[belief]
+    terms = {
+        main: slate_value(slates, belief),
+        f"{main}, self-normalised": self_normalised_slate_value(slates, belief),
+        f"{main}, doubly robust": doubly_robust_slate_value(slates, belief, model),
+    }
     if belief == "reward-interaction":
         terms[MAIN["whole-list"]] = slate_value(slates, "whole-list")
     return terms
 
 
-def _slot_support(
-    logged: LoggedLists, judged: Sequence[Sequence[str]], slates: Slates, policy_SK: Float64
-) -> tuple[Float64, Support]:
-    """Weights of the slot that fewest answers speak for, (S,), and its support.
-
-    Where the judged item stands above already it cannot be in the slot: such lists have weight 0, and 1 is known to be missing.
-    """
-    weight_SK, above_SK = slates.weights("item-position"), shown_above(logged, judged)
-    certain_SK = (logged.propensity_SK >= _CERTAIN) & (policy_SK == 0) & (above_SK == 0)
-    found = []
+def _slot_support(logged: LoggedLists, slates: Slates, chances: SlotChances) -> tuple[Float64, Support]:
+    """Weights of the slot that fewest answers speak for, (S,), and its support; a list that has no such slot lacks nothing."""
+    weight_SK, found = slates.weights("item-position"), []
     for k in range(logged.filled_SK.shape[1]):
-        lacking = float((certain_SK[:, k] & logged.filled_SK[:, k]).mean())
-        missing_S = np.where(logged.filled_SK[:, k], above_SK[:, k], 1.0)
+        filled_S = logged.filled_SK[:, k]
+        lacking = float((filled_S & ~chances.possible_SK[:, k]).mean())
+        missing_S = (~filled_S).astype(np.float64)
         found.append((weight_SK[:, k], support_of(weight_SK[:, k], logged.cluster_S, lacking, missing_S)))
     return min(found, key=lambda one: (one[1].supported >= LEAST_MASS, one[1].effective_rows))
-
-
-def shown_above(logged: LoggedLists, judged: Sequence[Sequence[str]]) -> Float64:
-    """Whether the judged item of each slot stands above it in the logged list, (S, K)."""
-    above_SK = np.zeros(logged.filled_SK.shape)
-    for s, (shown, wanted) in enumerate(zip(logged.items, judged, strict=True)):
-        for k in range(1, min(len(shown), len(wanted))):
-            above_SK[s, k] = float(wanted[k] in shown[:k])
-    return above_SK
 
 
 def agreement(logged: LoggedLists, judged: Sequence[Sequence[str]]) -> Float64:

@@ -39,7 +39,7 @@ def _plots(one: Judgement) -> str:
     from plotly.subplots import make_subplots
 
     figure = make_subplots(
-        cols=2, subplot_titles=(f"{one.metric}, {one.unit}", "importance weights, share of rows")
+        cols=2, subplot_titles=(f"{one.measured}, {one.unit}", "importance weights, share of rows")
     )
     names = ["logged", *(found.estimator for found in one.estimates)]
     values = [one.logged, *(found.value for found in one.estimates)]

@@ -1,4 +1,4 @@
-"""A policy to be judged, as a file spells it out: other weights of an experiment's variants, or other stages."""
+"""A policy to be judged, as a file spells it out: other weights of an experiment's variants, another allocation, or other stages."""
 
 from typing import Annotated, Any, Literal, Self
 
@@ -6,17 +6,19 @@ import numpy as np
 from pydantic import Field, model_validator
 
 from tastemaker.errors import ExperimentError
+from tastemaker.experiments.allocation import EpsilonGreedy, LinThompson, LinUcb, Thompson, Ucb1
 from tastemaker.stages.policy import StagePolicy
 from tastemaker.strict import Strict
 from tastemaker.types import Float64, Int64, Strings
 
 Weight = Annotated[float, Field(ge=0, le=1)]
 Weights = Annotated[dict[str, Weight], Field(min_length=1, max_length=10)]
+Learning = Annotated[EpsilonGreedy | Thompson | Ucb1 | LinUcb | LinThompson, Field(discriminator="kind")]
 _TOLERANCE = 1e-9
 
 
 class JudgedPolicy(Strict):
-    """Either `weights` of an experiment's variants, for all or by what a request says, or `stages` for all lists."""
+    """Of an experiment's variants `weights`, for all or by what a request says, or an `allocation` that learns; or `stages` of all lists."""
 
     weights: Weights | None = Field(
         None, description="share of each variant; they add up to 1, and variants that are not named get none"
@@ -27,14 +29,18 @@ class JudgedPolicy(Strict):
     where: dict[str, Weights] = Field(
         {}, description="weights of requests from a device or country; others have `weights`"
     )
+    allocation: Learning | None = Field(
+        None,
+        description="a bandit as an experiment's `allocation`, which learns from the log as time goes on",
+    )
     stages: dict[str, Any] | None = Field(
         None, description="stage policy of all lists, as a variant's `policy`; {} is the bundle's own stages"
     )
 
     @model_validator(mode="after")
     def _one_kind(self) -> Self:
-        if (self.weights is None) == (self.stages is None):
-            raise ValueError("a policy needs weights or stages, one of them")
+        if sum(one is not None for one in (self.weights, self.allocation, self.stages)) != 1:
+            raise ValueError("a policy needs weights, an allocation or stages, one of them")
         if self.where and (self.by is None or self.weights is None):
             raise ValueError("where needs by (device or country) and weights of the others")
         for name, weights in {"weights": self.weights, **self.where}.items():

@@ -7,7 +7,7 @@ Shape letters: S lists.
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any, Final
 
@@ -25,6 +25,7 @@ from tastemaker.home import Home
 from tastemaker.offpolicy.logged_lists import LoggedLists
 from tastemaker.stages.pipeline import Pipeline
 from tastemaker.stages.policy import policy_text
+from tastemaker.stages.rerankers.luck import Draw
 from tastemaker.terminal import progress
 from tastemaker.types import Bool, Query
 from tastemaker.users.archive import opted_out
@@ -104,26 +105,45 @@ class Recomputing:
             same += sum(found[: len(self._logged.items[s])] == self._logged.items[s] for s, found in pairs)
         return same, len(some)
 
+    def draws(self, bundles: dict[str, Bundle]) -> list[Draw | None]:
+        """What luck had to choose from when each list was made; None where its bundle is not among `bundles`."""
+        found: list[Draw | None] = [None] * len(self._rows)
+        for name, bundle in bundles.items():
+            mine = [s for s in range(len(self._rows)) if self._rows[s]["bundle"] == name]
+            policies = [self._rows[s]["policy"] or "" for s in mine]
+            for pipeline, block, queries in self._blocks(bundle, mine, policies, "drawing", explore=True):
+                for s, draw in zip(block, pipeline.draws(queries), strict=True):
+                    found[s] = draw
+        return found
+
     def _answered(
         self, bundle: Bundle, rows: Sequence[int], policies: Sequence[str], description: str, *, explore: bool
     ) -> list[list[str]]:
+        ids, found = bundle.item_ids, list[list[str]]()
+        for pipeline, _, queries in self._blocks(bundle, rows, policies, description, explore=explore):
+            found += [[ids[i] for i in answer.item_index] for answer in pipeline.recommend(queries)]
+        return found
+
+    def _blocks(
+        self, bundle: Bundle, rows: Sequence[int], policies: Sequence[str], description: str, *, explore: bool
+    ) -> Iterator[tuple[Pipeline, Sequence[int], list[Query]]]:
+        """A bundle's pipeline with the rows and queries of one block after the other."""
         facts = ItemFacts.from_items(bundle.table("items.parquet"))
         known = KnownRecords(self._events, self._events["received_ms"].to_numpy(), facts)
         newest_ms = max((self._rows[s]["timestamp_ms"] for s in rows), default=0)
         pipeline = Pipeline.from_bundle(bundle, store_of=lambda own: _store_at(known, own, newest_ms))
-        ids, found = bundle.item_ids, list[list[str]]()
         with progress(description, len(rows)) as advance:
             for start in range(0, len(rows), BLOCK):
                 block = rows[start : start + BLOCK]
-                queries = [self._query(bundle, known, s) for s in block]
                 queries = [
-                    replace(query, policy=policy, explore=explore and self._rows[s]["origin"] == "live")
-                    for query, policy, s in zip(queries, policies[start : start + BLOCK], block, strict=True)
-                ]
-                answers = pipeline.recommend(queries)
-                found += [[ids[i] for i in answer.item_index] for answer in answers]
+                    replace(
+                        self._query(bundle, known, s), policy=policy,
+                        explore=explore and self._rows[s]["origin"] == "live",
+                    )
+                    for policy, s in zip(policies[start : start + BLOCK], block, strict=True)
+                ]  # fmt: skip
+                yield pipeline, block, queries
                 advance(len(block))
-        return found
 
     def _query(self, bundle: Bundle, known: KnownRecords, s: int) -> Query:
         row = self._rows[s]

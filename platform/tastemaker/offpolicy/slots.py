@@ -13,7 +13,7 @@ from tastemaker.offpolicy.examination import Examination
 from tastemaker.offpolicy.judging import Span, bundle_of_log
 from tastemaker.offpolicy.logged_lists import LoggedLists, read_lists
 from tastemaker.offpolicy.position_bias import examination_by_luck, without_usual
-from tastemaker.stages.exploring import ExplorationConfig, explored_chance, explores
+from tastemaker.stages.exploring import ExplorationConfig, explores, unexplored_chance
 from tastemaker.stages.pipeline import PipelineConfig
 from tastemaker.stages.policy import policy_of
 from tastemaker.stages.rerankers.luck import is_sampled
@@ -73,7 +73,7 @@ def by_one_luck(logged: LoggedLists, lucks: Sequence[Luck | None]) -> tuple[Floa
             continue
         sampled = is_sampled(seeds[s], luck.sampled_share)
         known_S[s] = sampled != luck.shuffles
-        propensity_SK[s, : len(logged.items[s])] /= _unexplored(luck.exploration, len(logged.items[s]))
+        propensity_SK[s, : len(logged.items[s])] /= unexplored_chance(luck.exploration, len(logged.items[s]))
         if sampled and known_S[s]:
             propensity_SK[s] = without_usual(propensity_SK[[s]], luck.sampled_share)[0]
     return propensity_SK, known_S
@@ -99,11 +99,3 @@ def _luck(config: PipelineConfig | None, policy: str) -> Luck | None:
     return Luck(
         reranking.shuffle is not None, 0.0 if sampling is None else sampling.share, config.exploration
     )
-
-
-def _unexplored(config: ExplorationConfig, num: int) -> Float64:
-    """The factor of each slot's propensity (num,) in a list that might have explored and did not, see `Exploration`."""
-    factor_K = np.ones(num)
-    if config.share and config.first_slot < num:
-        factor_K[config.first_slot :] -= explored_chance(config.share, num - config.first_slot)
-    return factor_K

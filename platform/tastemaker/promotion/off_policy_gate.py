@@ -8,6 +8,8 @@ from tastemaker.promotion.gate import Case, GateResult, Outcome
 
 NAME: Final = "off-policy"
 _WINDOW_MS: Final = 1_800_000
+DEPTHS: Final = (None, 5, 3, 1)
+"""Slots that are judged: all, or as many first ones as the log supports."""
 
 
 def off_policy(case: Case) -> GateResult:
@@ -18,7 +20,13 @@ def off_policy(case: Case) -> GateResult:
     span = Span.days(case.limits.off_policy_days, case.now_ms, _WINDOW_MS, case.limits.origin)
     try:
         found = judge_bundle(
-            case.settings, case.home, span, bundle=case.candidate, name=f"version {case.number}", check=False
+            case.settings,
+            case.home,
+            span,
+            bundle=case.candidate,
+            depths=DEPTHS,
+            name=f"version {case.number}",
+            check=False,
         )
     except (ExperimentError, DataError, BundleError) as error:
         return GateResult(name=NAME, outcome="not applicable", reason=str(error))
@@ -33,7 +41,7 @@ def off_policy(case: Case) -> GateResult:
         "effective_lists": found.support.effective_rows,
     }
     said = (
-        f"{found.metric} {change.value:+.4f} [{change.low:+.4f}, {change.high:+.4f}] against the "
+        f"{found.measured} {change.value:+.4f} [{change.low:+.4f}, {change.high:+.4f}] against the "
         f"{found.logged.value:.4f} of {found.rows} logged lists, by {best.estimator}"
     )
     outcome: Outcome = "passed" if change.low >= limit else "refused"

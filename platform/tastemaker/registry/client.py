@@ -20,13 +20,12 @@ from tastemaker.errors import RegistryError, UsageError
 from tastemaker.registry import history
 from tastemaker.registry.history import AliasMove
 from tastemaker.registry.run import Runs
-from tastemaker.registry.store import found_or_none, registry_errors
+from tastemaker.registry.store import found_or_none, registry_errors, registry_lock
 from tastemaker.types import catalogue_name
 
 _ALIAS = re.compile(r"[a-z][a-z0-9-]{0,39}")
 _RESERVED_ALIAS = re.compile(r"latest|v[0-9]+")
 _MAX_TEXT = 1000
-_LOCK_TIMEOUT_SECONDS = 60.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -246,7 +245,7 @@ class Registry(Runs):
         self._client.set_registered_model_tag(name, *history.tag_of(move, mark))
 
     def _lock(self) -> AbstractContextManager[None]:
-        return self._home.lock("registry", _LOCK_TIMEOUT_SECONDS)
+        return registry_lock(self._home)
 
     def _model(self, name: str) -> Any:
         with registry_errors(f"read catalogue {name}"):

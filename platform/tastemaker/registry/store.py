@@ -4,7 +4,8 @@ import logging
 import os
 import sqlite3
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import AbstractContextManager, closing, contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from tastemaker.config import Settings
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 INIT_TIMEOUT_SECONDS = 120.0
+_LOCK_TIMEOUT_SECONDS = 60.0
 _QUIET = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
@@ -42,12 +44,20 @@ def open_client(settings: Settings, home: Home) -> "MlflowClient":
         return _embedded(home)
 
 
+def embedded_uri(home: Home) -> str:
+    """The SQLite store in the home, as MLflow names it."""
+    return f"sqlite:///{str(_file(home)).replace('%', '%25').replace('?', '%3F')}"
+
+
+def _file(home: Home) -> Path:
+    return home / "mlflow/mlflow.db"
+
+
 def _embedded(home: Home) -> "MlflowClient":
     """Makes the tables under a lock: processes that migrate one empty store at once kill each other."""
     from mlflow import MlflowClient
 
-    file = home / "mlflow/mlflow.db"
-    uri = f"sqlite:///{str(file).replace('%', '%25').replace('?', '%3F')}"
+    file, uri = _file(home), embedded_uri(home)
     with home.lock("mlflow-init", INIT_TIMEOUT_SECONDS):
         with closing(sqlite3.connect(file, timeout=INIT_TIMEOUT_SECONDS)) as database:
             database.execute("PRAGMA journal_mode=WAL")
@@ -66,6 +76,15 @@ def experiment_id(client: "MlflowClient", home: Home, settings: Settings) -> str
     with home.lock("mlflow-init", INIT_TIMEOUT_SECONDS):
         found = client.get_experiment_by_name(settings.catalogue)
         return str(found.experiment_id if found else client.create_experiment(settings.catalogue, artifacts))
+
+
+def registry_lock(home: Home) -> AbstractContextManager[None]:
+    """Held by whoever publishes, moves an alias or takes a version away.
+
+    Raises:
+        UsageError: Another process holds it for a minute.
+    """
+    return home.lock("registry", _LOCK_TIMEOUT_SECONDS)
 
 
 @contextmanager

@@ -17,11 +17,14 @@ from tastemaker.features.traits import ItemTraits
 from tastemaker.index.extended import ExtendedIndex
 from tastemaker.models.popularity import Popularity
 from tastemaker.models.two_tower import QueryEncoder
+from tastemaker.pacing import step
+from tastemaker.stages.bundle_items import popularity_of, traits_of
 from tastemaker.stages.bundle_rows import BundleHistories
 from tastemaker.stages.content import CONTENT_INDEX
 from tastemaker.stages.live_items import LiveItems
 from tastemaker.stages.overlay import Overlay
 from tastemaker.stages.session import QueryVectors
+from tastemaker.stages.shards import OwnRows
 from tastemaker.types import Float32
 
 if TYPE_CHECKING:
@@ -51,6 +54,7 @@ class BundleModels:
     def once(self, name: str, make: Callable[[], Any]) -> Any:
         """A model, shared by all that grow from these."""
         if name not in self.shared:
+            step()
             self.shared[name] = make()
         return self.shared[name]
 
@@ -65,6 +69,12 @@ class BundleModels:
     def overlay(self) -> Overlay:
         """What rows behind the bundle's belong to."""
         return Overlay.none(len(self.bundle.item_ids)) if self.live is None else self.live.overlay
+
+    @cached_property
+    def own(self) -> OwnRows | None:
+        """Rows that are proposed here; None: all."""
+        shard, overlay = self.bundle.shard, self.overlay
+        return None if shard is None else OwnRows(shard, overlay.num_bundle, overlay.num_items)
 
     @cached_property
     def items(self) -> RankingItems:
@@ -85,11 +95,7 @@ class BundleModels:
         """What rules read of the items."""
         if self.live is not None and self.live.traits is not None:
             return self.live.traits
-        items = self.bundle.table("items.parquet")
-        traits: ItemTraits = self.once(
-            "traits", lambda: ItemTraits.from_items(items, self.fitted_popularity.counts_I)
-        )
-        return traits
+        return traits_of(self.bundle)
 
     @cached_property
     def popularity(self) -> Popularity:
@@ -100,8 +106,7 @@ class BundleModels:
     @property
     def fitted_popularity(self) -> Popularity:
         """Counts of the bundle's items."""
-        fitted: Popularity = self.once("popularity", lambda: self.bundle.model("popularity", Popularity))
-        return fitted
+        return popularity_of(self.bundle)
 
     @property
     def places(self) -> Places:
@@ -119,11 +124,11 @@ class BundleModels:
     @property
     def vectors(self) -> Float32:
         """The item tower's unit vectors (I, D), in the index's own memory while nothing was added."""
-        return self.bundle.index().vectors() if self.live is None else self.live.vectors_ID
+        return self.bundle.searched().vectors() if self.live is None else self.live.vectors_ID
 
     def index(self) -> "VectorIndex":
         """The items by the item tower's vectors."""
-        return _grown(self.bundle.index(), self.vectors)
+        return _grown(self.bundle.searched(), self.vectors)
 
     def query_encoder(self, name: str) -> QueryVectors:
         """Makes users' vectors; items that came later count in histories by their own vectors."""
@@ -139,7 +144,7 @@ class BundleModels:
 
     def content_index(self) -> "VectorIndex":
         """The items by content vectors."""
-        index = self.bundle.index(CONTENT_INDEX)
+        index = self.bundle.searched(CONTENT_INDEX)
         vectors_ID = None if self.live is None else self.live.content_ID
         return index if vectors_ID is None else _grown(index, vectors_ID)
 

@@ -13,18 +13,21 @@ from tastemaker.data.schema import Column
 from tastemaker.errors import CompatibilityError
 from tastemaker.features.trending import Trending, TrendingRows
 from tastemaker.features.well_known import Tried
-from tastemaker.models.als import Als
+from tastemaker.models.als import Als, AlsConfig
 from tastemaker.models.item_item import ItemItem
+from tastemaker.models.zoo import Packed
+from tastemaker.stages.bundle_items import heads_of
 from tastemaker.stages.bundle_models import BundleModels
 from tastemaker.stages.bundle_rows import WithinBundle
 from tastemaker.stages.content import ContentSource
 from tastemaker.stages.editorial import EDITORIAL, EditorialList, EditorialSource
 from tastemaker.stages.exploring import FreshSource, bundle_pool
+from tastemaker.stages.model_source import ModelSource
 from tastemaker.stages.nearby import NearbySource, PlaceTree
 from tastemaker.stages.nearest import AlsSource, RecentSource, VectorSource
 from tastemaker.stages.neighbours import ItemItemSource
 from tastemaker.stages.pipeline import PipelineConfig
-from tastemaker.stages.popular import PopularHeads, PopularSource
+from tastemaker.stages.popular import PopularSource
 from tastemaker.stages.session import SessionVectors
 from tastemaker.stages.source import Source
 from tastemaker.stages.trending import TrendingSource
@@ -36,6 +39,11 @@ SOURCES = (
 """Sources that a bundle can hold. Each lies in files of its own name, `popular` and `trending` in those of `popularity`."""
 ALS_INDEX: Final = "als.faiss"
 """Of a bundle with many items: its ALS factors to search in. Without one they are searched exactly."""
+
+
+def index_of(name: str) -> str:
+    """The file of a model's item vectors to search in, where there are many items; without one they are searched exactly."""
+    return f"{name}.faiss"
 
 
 class BundleSources:
@@ -105,22 +113,48 @@ class BundleSources:
         if name == "als":
             return self._within(models.once("als source", lambda: self._als(name)))
         if name in ("ease", "knn"):
-            model = models.once(name, lambda: models.bundle.model(name, ItemItem))
+            model = models.once(name, lambda: self._item_item(name))
             return self._within(ItemItemSource(name, model))
+        if models.bundle.has(f"{name}.json") and "kind" in models.bundle.json(f"{name}.json"):
+            return self._within(models.once(name, lambda: self._of_the_zoo(name)))
         raise CompatibilityError(
             "source in pipeline.json",
             value=name,
-            limit=f"one of: {', '.join(SOURCES)}",
+            limit=f"one of: {', '.join(SOURCES)}, or a model of the bundle",
             mend="publish the bundle again",
         )
 
     def _als(self, name: str) -> Source:
         bundle = self._models.bundle
-        model = bundle.model(name, Als)
         if not bundle.has(ALS_INDEX):
-            return AlsSource(name, model)
-        index = bundle.index(ALS_INDEX)
-        return AlsSource(name, Als(model.config, index.vectors()), index)  # the factors once, not twice
+            model = bundle.model(name, Als)
+            if bundle.shard is None:
+                return AlsSource(name, model)
+            from tastemaker.bundle.part import exact_slice  # late: only those who search need FAISS
+
+            return AlsSource(name, model, exact_slice(bundle, model.item_factors_ID))
+        index, config = bundle.searched(ALS_INDEX), AlsConfig.parse(bundle.json(f"{name}.json"), "ALS model")
+        return AlsSource(name, Als(config, index.vectors()), index)  # the factors are read once, not twice
+
+    def _of_the_zoo(self, name: str) -> Source:
+        bundle = self._models.bundle
+        model = bundle.model(name, Packed)
+        if bundle.has(index_of(name)):
+            return ModelSource(name, model, bundle.searched(index_of(name)))
+        vectors_ID = model.item_vectors()
+        if bundle.shard is None or vectors_ID is None:
+            return ModelSource(name, model)
+        from tastemaker.bundle.part import exact_slice
+
+        return ModelSource(name, model, exact_slice(bundle, vectors_ID))
+
+    def _item_item(self, name: str) -> ItemItem:
+        bundle = self._models.bundle
+        if bundle.shard is None:
+            return bundle.model(name, ItemItem)
+        from tastemaker.bundle.part import OwnColumns
+
+        return bundle.model(name, OwnColumns(bundle.shard.rows(len(bundle.item_ids)), ItemItem))
 
     def _popular(self, name: str) -> PopularSource:
         """By the bundle's own lists, which what is put later stands behind: they are not made anew for it.
@@ -131,8 +165,7 @@ class BundleSources:
         fitted = models.fitted_popularity
         if not fitted.counts_I.any():
             return PopularSource(name, models.popularity)
-        heads = models.once("popular heads", lambda: PopularHeads(fitted))
-        return PopularSource(name, heads, models.overlay.num_items)
+        return PopularSource(name, heads_of(models.bundle), models.overlay.num_items)
 
     def _within(self, source: Source) -> Source:
         live = self._models.live

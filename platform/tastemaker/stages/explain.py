@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final, Literal, NamedTuple
 import numpy as np
 
 from tastemaker.stages.policy import policy_of
-from tastemaker.types import Candidates, Query
+from tastemaker.types import Candidates, Float32, Int32, Query
 
 if TYPE_CHECKING:
     from tastemaker.stages.pipeline import Pipeline
@@ -80,21 +80,55 @@ class Explanation:
     features: Mapping[str, float] = field(default_factory=dict)
 
 
-def say(retrieval: "Retrieval", query: Query, row: int) -> tuple[SourceSays, ...]:
+class SaysHere(NamedTuple):
+    """What a source says of one item where it is asked: of a catalogue in shards, the source of one of them.
+
+    Its proposals are the best `most`, with their scores; `is_whole` where they are those of the whole catalogue. `score` is the item's,
+    None where it is another shard's, or the source has nothing to say of it.
+    """
+
+    source: str
+    weight: float
+    most: int
+    row: int
+    score: float | None
+    row_N: Int32
+    score_N: Float32
+    is_whole: bool
+
+
+def say_here(retrieval: "Retrieval", query: Query, row: int) -> tuple[SaysHere, ...]:
     """What each configured source says of an item, whether it proposes it or not."""
     found = []
     weights = policy_of(query.policy).source_weights or {}
-    for source, config in zip(retrieval.sources, retrieval.config.sources, strict=True):
-        asked = source.ask([query])
-        proposed = asked.propose(max(config.quota, query.k))[0][0]
-        proposed = proposed[proposed >= 0]
-        score = float(asked.score([np.array([row], np.int32)])[0][0])
-        rank = rank_of(row, proposed)
-        weight = weights.get(source.name, config.weight)
+    is_here = retrieval.own is None or bool(retrieval.own.among(np.array([row], np.int32))[0] >= 0)
+    for config in retrieval.config.sources:
+        asked, most = retrieval.ask(config.name, [query]), max(config.quota, query.k)
+        row_N, score_N = (proposed_BN[0] for proposed_BN in asked.propose(most))
+        score = float(asked.score([np.array([row], np.int32)])[0][0]) if is_here else np.nan
         found.append(
-            SourceSays(source.name, score if np.isfinite(score) else None, rank, len(proposed), weight)
-        )
+            SaysHere(
+                config.name, weights.get(config.name, config.weight), most, row,
+                score if np.isfinite(score) else None, row_N[row_N >= 0], score_N[row_N >= 0],
+                retrieval.own is None or retrieval.is_light(config.name),
+            )
+        )  # fmt: skip
     return tuple(found)
+
+
+def joined(shards: Sequence[tuple[SaysHere, ...]]) -> tuple[SourceSays, ...]:
+    """What the sources say of an item of a catalogue, of what those of its shards, one or more, say."""
+    return tuple(_joined(said) for said in zip(*shards, strict=True))
+
+
+def _joined(said: Sequence[SaysHere]) -> SourceSays:
+    one = said[0]
+    row_N = one.row_N
+    if not one.is_whole:
+        row_N, score_N = (np.concatenate([getattr(s, name) for s in said]) for name in ("row_N", "score_N"))
+        row_N = row_N[np.lexsort((row_N, -score_N))[: one.most]]
+    score = next((s.score for s in said if s.score is not None), None)
+    return SourceSays(one.source, score, rank_of(one.row, row_N), len(row_N), one.weight)
 
 
 def moves(steps: Iterable[tuple[str, Candidates]], ranked: Candidates, row: int) -> tuple[Move, ...]:

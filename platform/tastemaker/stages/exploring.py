@@ -73,6 +73,14 @@ def explored_chance(share: float, num: int) -> Float64:
     return chance_S
 
 
+def unexplored_chance(config: ExplorationConfig, num: int) -> Float64:
+    """The factor (num,) of each slot's propensity in a list that might have explored and did not, see `Exploration`."""
+    factor_S = np.ones(num)
+    if config.share and config.first_slot < num:
+        factor_S[config.first_slot :] -= explored_chance(config.share, num - config.first_slot)
+    return factor_S
+
+
 class FreshSource(Source):
     """Items of the pool, some drawn for each exploring query: of those that were put since the bundle, else of its own.
 

@@ -17,7 +17,7 @@ from tastemaker.features.columns import share_of_history
 from tastemaker.features.ranking_items import RankingItems
 from tastemaker.features.request_features import REQUEST_FEATURES, chosen
 from tastemaker.models.popularity import Popularity
-from tastemaker.stages.retrieval import z_scores
+from tastemaker.stages.merging import z_scores
 from tastemaker.strict import Strict
 from tastemaker.types import Candidates, Float32, Int32, Query
 

@@ -4,6 +4,7 @@ A change makes a new pipeline over the same models; who holds the one before goe
 """
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -19,6 +20,7 @@ from tastemaker.stages.live_items import LiveItems, LiveVectors
 from tastemaker.stages.loading import BundleParts, ContentOf
 from tastemaker.stages.overlay import Overlay, OverlayRows
 from tastemaker.stages.pipeline import ALL_PARTS, Part, Pipeline
+from tastemaker.stages.shards import OwnRows
 from tastemaker.stages.source import forbidden
 from tastemaker.stages.text_search import TextSearch
 from tastemaker.state.items import ItemChanges
@@ -40,6 +42,7 @@ class LiveStages:
         content_of: See `BundleParts`.
         asking: How sources are asked; unset, in turn.
         editorial: See `BundleParts`.
+        is_ruled: Queries come with blocks and filters applied, as a gateway's do.
     """
 
     def __init__(
@@ -52,7 +55,9 @@ class LiveStages:
         content_of: ContentOf | None = None,
         asking: Asking | None = None,
         editorial: Callable[[], tuple[EditorialList, ...]] = tuple,
+        is_ruled: bool = False,
     ) -> None:
+        self._is_ruled = is_ruled
         self._bundle, self._parts, self._asking = bundle, parts, asking
         self._editorial = editorial
         self._store_of, self._trending = store_of, trending
@@ -87,25 +92,25 @@ class LiveStages:
     def similar(self, query: Query, item_index: int) -> tuple[Int32, Float32]:
         """The at most `query.k` items most alike to one that the query's hard rules allow, best first, with their similarity.
 
-        None to a row that is unknown here.
+        None to a row that is unknown here. Of a shard, they are the best of its own rows.
         """
-        overlay, index, _ = self._nearest
+        fit, index, _ = self._nearest
         if item_index >= index.num_items:
             return np.empty(0, np.int32), np.empty(0, np.float32)
-        fitted = overlay.fit(query)
+        fitted = fit(query)
         others = np.append(forbidden(fitted), np.int32(item_index))
         vector_1D = index.vectors()[item_index : item_index + 1]
         rows_BK, score_BK = index.search(vector_1D, query.k, [fitted.allowed], [others])
         return rows_BK[0], score_BK[0]
 
     def search(self, query: Query, text_D: Float32, share: float = 0.0) -> tuple[Int32, Float32]:
-        """See `TextSearch`, of the items as they are now.
+        """See `TextSearch`, of the items as they are now; of a shard, of its own rows.
 
         Raises:
             CompatibilityError: The bundle has no content space.
         """
-        overlay, _, search = self._nearest
-        return _there(search)(overlay.fit(query), text_D, share)
+        fit, _, search = self._nearest
+        return _there(search)(fit(query), text_D, share)
 
     def encode_text(self, text: str) -> Float32:
         """See `TextSearch.encode`.
@@ -117,9 +122,16 @@ class LiveStages:
         return _there(self._nearest[2]).encode(text)
 
     def _use(self, parts: BundleParts, overlay: Overlay) -> None:
-        self.pipeline: Pipeline = parts.pipeline(self._parts, self._store_of, overlay)
+        self.pipeline: Pipeline = parts.pipeline(
+            self._parts, self._store_of, overlay, is_ruled=self._is_ruled
+        )
         if "retrieve" in self._parts:
-            self._nearest = overlay, parts.index(), parts.text_search()
+            self._nearest = partial(_fitted, overlay, parts.own), parts.index(), parts.text_search()
+
+
+def _fitted(overlay: Overlay, own: OwnRows | None, query: Query) -> Query:
+    fitted = overlay.fit(query)
+    return fitted if own is None else own.only(fitted)
 
 
 def _there(search: TextSearch | None) -> TextSearch:
@@ -136,9 +148,9 @@ class _Growth:
     def __init__(self, published: BundleParts, rows: OverlayRows, parts: frozenset[Part]) -> None:
         self._published, self._rows = published, rows
         self._columns = published.columns
-        self._vectors = LiveVectors(published.vectors, published.encode)
-        content_ID = published.content_vectors if "retrieve" in parts else None
-        self._content = None if content_ID is None else LiveVectors(content_ID, published.encode_content)
+        self._vectors = LiveVectors(published.growing_vectors(), published.encode)
+        content = published.growing_content() if "retrieve" in parts else None
+        self._content = None if content is None else LiveVectors(content, published.encode_content)
         self._traits = published.traits if "rerank" in parts else None
         self._places = published.places if "retrieve" in parts else None
 

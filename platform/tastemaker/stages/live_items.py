@@ -42,13 +42,13 @@ class LiveVectors:
     """Vectors of one space that grow as items come. One thread takes steps.
 
     Args:
-        vectors_ID: The bundle's.
+        growing: The bundle's.
         encode: Makes those of new items.
     """
 
-    def __init__(self, vectors_ID: Float32, encode: Encode) -> None:
-        self._growing, self._encode = GrowingVectors(vectors_ID), encode
-        self._num_bundle = len(vectors_ID)
+    def __init__(self, growing: GrowingVectors, encode: Encode) -> None:
+        self._growing, self._encode = growing, encode
+        self._num_bundle = len(growing.vectors)
 
     def after(self, step: Step) -> Float32:
         """All vectors after a step."""

@@ -37,12 +37,14 @@ from tastemaker.stages.ranking import Ranking
 from tastemaker.stages.rerankers.seen import RerankingItems
 from tastemaker.stages.reranking import Reranking
 from tastemaker.stages.retrieval import Retrieval
+from tastemaker.stages.shards import OwnRows
 from tastemaker.stages.text_search import TextSearch
 from tastemaker.types import Float32, Int32
 
 if TYPE_CHECKING:
     from tastemaker.bundle.reader import Bundle
     from tastemaker.bundle.writer import BundleWriter
+    from tastemaker.index.extended import GrowingVectors
     from tastemaker.index.faiss_index import VectorIndex
 
 ContentOf = Callable[[str, int, Sequence[str]], Float32]
@@ -97,14 +99,17 @@ class BundleParts:
         return self._models.items.columns
 
     @property
-    def vectors(self) -> Float32:
-        """The item tower's unit vectors (I, D)."""
-        return self._models.vectors
+    def own(self) -> OwnRows | None:
+        """Rows that are proposed here; None: all."""
+        return self._models.own
 
-    @property
-    def content_vectors(self) -> Float32 | None:
-        """Content vectors (I, D) of the items; None where the bundle has none."""
-        return self._bundle.index(CONTENT_INDEX).vectors() if self._bundle.has(CONTENT_INDEX) else None
+    def growing_vectors(self) -> "GrowingVectors":
+        """The item tower's unit vectors (I, D), for those of new items to be added."""
+        return self._bundle.growing()
+
+    def growing_content(self) -> "GrowingVectors | None":
+        """Content vectors (I, D) of the items, likewise; None where the bundle has none."""
+        return self._bundle.growing(CONTENT_INDEX) if self._bundle.has(CONTENT_INDEX) else None
 
     @property
     def traits(self) -> ItemTraits:
@@ -142,8 +147,13 @@ class BundleParts:
         parts: frozenset[Part],
         store_of: Callable[[ItemFacts], ItemStore] = ItemStore,
         overlay: Overlay | None = None,
+        *,
+        is_ruled: bool = False,
     ) -> Pipeline:
-        """The stages that `parts` need, see `Pipeline.from_bundle`; `overlay` is that of the items, where they are live."""
+        """The stages that `parts` need, see `Pipeline.from_bundle`; `overlay` is that of the items, where they are live.
+
+        Queries that are not `is_ruled` have blocks and filters applied where all stages run.
+        """
         ranks = "rank" in parts and self.config.ranker
         return Pipeline(
             self.config,
@@ -152,14 +162,16 @@ class BundleParts:
             ranking=self.ranking() if ranks else None,
             reranking=self.reranking() if "rerank" in parts else None,
             overlay=overlay,
-            hard_rules=self._hard_rules() if parts >= ALL_PARTS else None,
+            hard_rules=self._hard_rules() if parts >= ALL_PARTS and not is_ruled else None,
         )
 
     def retrieval(self) -> Retrieval:
         """All sources that the config names."""
         sources = self._sources()
         counts_I = self._models.fitted_popularity.counts_I
-        return Retrieval(sources.named(), self.config.retrieval, counts_I, sources.fresh(), self._asking)
+        return Retrieval(
+            sources.named(), self.config.retrieval, counts_I, sources.fresh(), self._asking, self._models.own
+        )
 
     def hydration(self, store_of: Callable[[ItemFacts], ItemStore] = ItemStore) -> Hydration:
         """Features as of the fit of this bundle's sources, and of the request.
@@ -179,7 +191,7 @@ class BundleParts:
         if not self.config.hydration.request_features:
             return Hydration(*parts, ranked=ranked)
         items = self._bundle.table("items.parquet")
-        store = models.once(STORE, lambda: store_of(ItemFacts.from_items(items)))
+        store = models.once(STORE, lambda: store_of(ItemFacts.from_items(items, self._bundle.rows)))
         return Hydration(*parts, ServedFeatures(store), ranked)
 
     def ranking(self) -> Ranking:

@@ -1,6 +1,6 @@
 """Sources that search an index of item vectors: by a query tower or another encoder, by ALS factors, by the items taken last.
 
-A model of sequences is such a source too: whatever makes a vector of a query in the space of an index.
+Models of the zoo, those of sequences among them: see `model_source`.
 
 Shape letters: B requests, K candidates, I catalogue, D dimension, N items taken last.
 """

@@ -15,13 +15,15 @@ from tastemaker.features.item_store import ItemFacts, ItemStore
 from tastemaker.features.trending import Trending
 from tastemaker.stages.because import because
 from tastemaker.stages.business_rules import HardRules
-from tastemaker.stages.explain import Reordered, SourceSays, moves, rank_of, say
+from tastemaker.stages.explain import Reordered, SaysHere, SourceSays, joined, moves, rank_of, say_here
 from tastemaker.stages.exploring import ExplorationConfig
 from tastemaker.stages.filtering import hard_filter, permitted
 from tastemaker.stages.hydration import Hydration, HydrationConfig
+from tastemaker.stages.merging import ShardAnswer
 from tastemaker.stages.overlay import Overlay
 from tastemaker.stages.ranking import Ranking, RankingConfig
 from tastemaker.stages.rerankers.config import RerankingConfig
+from tastemaker.stages.rerankers.luck import Draw
 from tastemaker.stages.reranking import Reranking
 from tastemaker.stages.retrieval import Retrieval, RetrievalConfig
 from tastemaker.strict import Strict
@@ -105,6 +107,10 @@ class Pipeline:
         """Candidates of each query, best merged score first."""
         return _loaded(self._retrieval, "retrieve")(self._fit(queries))
 
+    def shard_answers(self, queries: Sequence[Query]) -> list[ShardAnswer]:
+        """What the sources of a shard say to each query."""
+        return _loaded(self._retrieval, "retrieve").shard_answers(self._fit(queries))
+
     def rank(self, queries: Sequence[Query], candidates: Sequence[Candidates]) -> list[Candidates]:
         """The candidates with features and probabilities, best first; as they are where the config has no ranker."""
         queries, candidates = self._fit(queries), self._known(candidates)
@@ -131,6 +137,11 @@ class Pipeline:
             candidates = self.rerank(queries, candidates)
         return self.finish(queries, candidates)
 
+    def draws(self, queries: Sequence[Query]) -> list[Draw]:
+        """What luck has to choose from in the answer to each query."""
+        ranked = self._known(self.rank(queries, self.retrieve(queries)))
+        return _loaded(self._reranking, "rerank").draws(self._fit(queries), ranked)
+
     def because(self, query: Query, slate: Candidates) -> Candidates:
         """A list that may be shown, with the items of the history that speak for its own."""
         return because(self._fit([query])[0], slate, _loaded(self._reranking, "rerank").items.vectors_ID)
@@ -142,7 +153,11 @@ class Pipeline:
 
     def say(self, query: Query, row: int) -> tuple[SourceSays, ...]:
         """What each source says of an item, whether it proposes it or not."""
-        return say(_loaded(self._retrieval, "retrieve"), self._fit([query])[0], row)
+        return joined([self.say_here(query, row)])
+
+    def say_here(self, query: Query, row: int) -> tuple[SaysHere, ...]:
+        """The same of what is searched here, for `explain.joined`."""
+        return say_here(_loaded(self._retrieval, "retrieve"), self._fit([query])[0], row)
 
     def reorder(self, query: Query, ranked: Candidates, row: int) -> Reordered:
         """What reranking and the final filter do to one of the ranked candidates."""
@@ -155,7 +170,7 @@ class Pipeline:
     def _fit(self, queries: Sequence[Query]) -> Sequence[Query]:
         """Whatever process made a query: it is in rows that there are here, and forbids what was deleted.
 
-        Where all stages run, blocks and filters apply too; where one of them does, its caller has applied them.
+        Blocks and filters apply too where the pipeline has them: where a gateway asks, it has applied them.
         """
         if self._hard_rules is not None:
             queries = [self._hard_rules.applied(query) for query in queries]

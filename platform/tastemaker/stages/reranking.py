@@ -31,7 +31,7 @@ from tastemaker.stages.rerankers.config import RerankingConfig
 from tastemaker.stages.rerankers.deferral import over_cap, repeats
 from tastemaker.stages.rerankers.dpp import dpp
 from tastemaker.stages.rerankers.exposure import exposure
-from tastemaker.stages.rerankers.luck import drawn
+from tastemaker.stages.rerankers.luck import Draw, drawn
 from tastemaker.stages.rerankers.mmr import mmr
 from tastemaker.stages.rerankers.pinning import pinned
 from tastemaker.stages.rerankers.relevance import relevance
@@ -117,23 +117,34 @@ class Reranking:
         pins = [rule for rule in config.rules if isinstance(rule, Pin) and holds(rule.when, query)]
         return slate if self._matcher is None else pinned(query, slate, self._matcher, pins)
 
+    def draws(self, queries: Sequence[Query], candidates: Sequence[Candidates]) -> list[Draw]:
+        """What luck has to choose from in each query's list; explored items and pins, which come later, are not in it."""
+        found = []
+        for query, ranked in zip(queries, candidates, strict=True):
+            config = self._config_of(query.policy)
+            free_N, _ = self._by_rules(query, ranked, config)
+            found.append(_draw(query, ranked, free_N, config))
+        return found
+
     def _ordered(self, query: Query, ranked: Candidates, config: RerankingConfig) -> Candidates:
+        free_N, behind = self._by_rules(query, ranked, config)
+        draw = _draw(query, ranked, free_N, config)
+        propensity_K = None
+        if draw.is_drawn:
+            by_luck_N, chance_N = drawn(query, draw.score_N, draw.keep_top, draw.shuffle, draw.sampling)
+            free_N = free_N[by_luck_N]
+            propensity_K = np.pad(chance_N, (0, len(ranked) - len(chance_N)), constant_values=1.0)
+        slate = ranked.take(np.concatenate([free_N, behind]))
+        return slate if propensity_K is None else replace(slate, propensity=propensity_K.astype(np.float32))
+
+    def _by_rules(self, query: Query, ranked: Candidates, config: RerankingConfig) -> tuple[Int64, Int64]:
+        """Places of the candidates in the order that all rules but luck give (N,), and of those that come behind."""
         order_K, relevance_K = self._weighed(query, ranked, config)
         deferred_K = self._deferred(query, ranked.item_index[order_K], config)
         free_N = order_K if deferred_K is None else order_K[~deferred_K]
         seen = Seen(ranked.item_index[free_N], relevance_K[: len(free_N)], config.keep_top, query.k)
         free_N = free_N[self._composed(query, seen, config)]
-        propensity_K = None
-        sampling = config.sampling if query.explore else None
-        if config.shuffle is not None or sampling is not None:
-            by_luck_N, chance_N = drawn(
-                query, ranked.score[free_N], config.keep_top, config.shuffle, sampling
-            )
-            free_N = free_N[by_luck_N]
-            propensity_K = np.pad(chance_N, (0, len(ranked) - len(chance_N)), constant_values=1.0)
-        behind = order_K[:0] if deferred_K is None else order_K[deferred_K]
-        slate = ranked.take(np.concatenate([free_N, behind]))
-        return slate if propensity_K is None else replace(slate, propensity=propensity_K.astype(np.float32))
+        return free_N, order_K[:0] if deferred_K is None else order_K[deferred_K]
 
     def _weighed(self, query: Query, ranked: Candidates, config: RerankingConfig) -> tuple[Int64, Float32]:
         """The order (K,) by relevance with all that raises or lowers it, and that relevance by place (K,)."""
@@ -190,3 +201,8 @@ class Reranking:
                 step_N = stage(query, seen, known, own)
                 order_N, seen = order_N[step_N], seen.ordered(step_N)
         return order_N
+
+
+def _draw(query: Query, ranked: Candidates, free_N: Int64, config: RerankingConfig) -> Draw:
+    sampling = config.sampling if query.explore else None
+    return Draw(ranked.item_index[free_N], ranked.score[free_N], config.keep_top, config.shuffle, sampling)

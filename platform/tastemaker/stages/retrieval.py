@@ -7,46 +7,26 @@ Shape letters: B requests, K candidates, S sources, I catalogue, D dimension.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from functools import partial
-from typing import Final
+from typing import NamedTuple
 
 import numpy as np
 from pydantic import Field, field_validator
 
 from tastemaker.errors import CompatibilityError, ConfigError
 from tastemaker.stages.asking import Asking, InTurn
-from tastemaker.stages.cold_start import ColdStart, ColdStartConfig
+from tastemaker.stages.cold_start import ColdStartConfig
+from tastemaker.stages.merging import Merging, ShardAnswer, SourceConfig
 from tastemaker.stages.nearby import NearbyConfig
 from tastemaker.stages.nearest import RecentConfig
 from tastemaker.stages.overlay import FRESH
-from tastemaker.stages.policy import policy_of
 from tastemaker.stages.session import SessionConfig
+from tastemaker.stages.shards import OwnRows
 from tastemaker.stages.source import Asked, Source
 from tastemaker.strict import Strict
 from tastemaker.types import Candidates, Float32, Int32, Query, UInt32
 
 MAX_SOURCES = 30  # bits of a source mask, less those of exploration and of pins
-UNSEEN: Final = frozenset({"editorial", "nearby"})
-"""Sources of what no training sees: lists of people, and where requests come from."""
-
-
-class SourceConfig(Strict):
-    """One source's part in the merged list."""
-
-    name: str = Field(description="name of the source")
-    quota: int = Field(100, ge=1, description="items that it proposes; more where the request asks for more")
-    weight: float = Field(1.0, ge=0, description="weight of its z-score in the merged score")
-    ranked: bool | None = Field(
-        None,
-        description="whether its scores are features of the ranker; empty: of all but editorial and nearby, which no "
-        "training sees",
-    )
-
-    @property
-    def is_ranked(self) -> bool:
-        """Whether its scores are features of the ranker."""
-        return self.name not in UNSEEN if self.ranked is None else self.ranked
 
 
 class ContentSourceConfig(Strict):
@@ -94,6 +74,14 @@ class RetrievalConfig(Strict):
         return tuple(source.name for source in self.sources if source.is_ranked)
 
 
+class _Answer(NamedTuple):
+    """A source that was asked, and its proposals: rows and scores (B, K)."""
+
+    asked: Asked
+    row_BK: Int32
+    score_BK: Float32
+
+
 class Retrieval:
     """Asks all configured sources and merges what they propose.
 
@@ -103,6 +91,7 @@ class Retrieval:
         interactions_I: How many have taken each item; unset, sources count alike for all items.
         fresh: Proposes beside all others, with the next mask bit and without scores; what it proposes goes on in any case.
         asking: How they are asked; unset, in turn.
+        own: Of a shard: the rows that it proposes. Then `shard_answers` answers, and a call only what these alone would make.
     """
 
     def __init__(
@@ -112,6 +101,7 @@ class Retrieval:
         interactions_I: Float32 | None = None,
         fresh: Source | None = None,
         asking: Asking | None = None,
+        own: OwnRows | None = None,
     ) -> None:
         missing = [source.name for source in config.sources if source.name not in sources]
         if missing:
@@ -126,7 +116,7 @@ class Retrieval:
                 "retrieval sources", value=[source.name for source in config.sources],
                 limit="at least one that answers without a history", mend="add the popularity source",
             )  # fmt: skip
-        self._asking = asking or InTurn()
+        self._asking, self.own = asking or InTurn(), own
         self._by_name = {
             config.name: source for config, source in zip(config.sources, self.sources, strict=True)
         }
@@ -134,8 +124,8 @@ class Retrieval:
             self._by_name[FRESH] = fresh
         self._light = frozenset(name for name, source in self._by_name.items() if source.is_light)
         self._quotas = {source.name: source.quota for source in config.sources}
-        self._weight_S: Float32 = np.array([source.weight for source in config.sources], np.float32)
-        self._cold_start = ColdStart(config.cold_start, self.source_names, interactions_I)
+        self._places = (*self._quotas, FRESH)
+        self.merging = Merging(config.sources, config.num_candidates, config.cold_start, interactions_I)
 
     @property
     def source_names(self) -> tuple[str, ...]:
@@ -151,65 +141,93 @@ class Retrieval:
         """
         if not queries:
             return []
-        most_k = max(query.k for query in queries)
-        jobs = {name: partial(self._propose, name, queries, most_k) for name in self._by_name}
-        answers = self._asking.all(jobs, self._light)
+        if self.own is not None:
+            found = zip(queries, self.shard_answers(queries), strict=True)
+            return [self.merging.whole(query, [part]) for query, part in found]
+        answers = self._answers(queries)
         merged = [self._merge(query, b, answers) for b, query in enumerate(queries)]
-        rows = [rows for rows, _ in merged]
-        scored = [self._scores(name, rows, answers) for name in self.source_names]
-        missing = sum(1 << bit for bit, scores in enumerate(scored) if scores is None)
+        scored, missing = self._scored([rows for rows, _ in merged], answers)
         return [
-            replace(
-                self._candidates(query, *merged[b], self._columns(scored, b, len(rows[b]))),
-                missing_sources=missing,
-            )
+            self.merging.candidates(query, *merged[b], _columns(scored, b, len(merged[b][0])), missing)
             for b, query in enumerate(queries)
         ]
 
-    def _propose(self, name: str, queries: Sequence[Query], most_k: int) -> tuple[Asked, Int32]:
-        asked = self._by_name[name].ask(queries)
-        return asked, asked.propose(max(self._quotas.get(name, 0), most_k))[0]
+    def shard_answers(self, queries: Sequence[Query]) -> list[ShardAnswer]:
+        """What the sources of a shard say to each query, for `Merging.whole`."""
+        answers = self._answers(queries)
+        proposed = [self._proposed(query, b, answers) for b, query in enumerate(queries)]
+        scored, missing = self._scored([rows for rows, _ in proposed], answers)
+        return [
+            ShardAnswer(rows, score_KP, _columns(scored, b, len(rows)), missing)
+            for b, (rows, score_KP) in enumerate(proposed)
+        ]
+
+    def ask(self, name: str, queries: Sequence[Query]) -> Asked:
+        """The source of a name, asked. Of a shard it looks among own rows alone, unless it answers from lists at hand."""
+        if self.own is not None and name not in self._light:
+            queries = [self.own.only(query) for query in queries]
+        return self._by_name[name].ask(queries)
+
+    def is_light(self, name: str) -> bool:
+        """Whether a source answers from lists at hand."""
+        return name in self._light
+
+    def _answers(self, queries: Sequence[Query]) -> dict[str, _Answer]:
+        most_k = max(query.k for query in queries)
+        jobs = {name: partial(self._propose, name, queries, most_k) for name in self._by_name}
+        return self._asking.all(jobs, self._light)
+
+    def _propose(self, name: str, queries: Sequence[Query], most_k: int) -> _Answer:
+        asked = self.ask(name, queries)
+        return _Answer(asked, *asked.propose(max(self._quotas.get(name, 0), most_k)))
+
+    def _scored(
+        self, rows: Sequence[Int32], answers: Mapping[str, _Answer]
+    ) -> tuple[list[list[Float32] | None], int]:
+        """Each source's scores of the rows of each query, and the bits of those that gave none."""
+        scored = [self._scores(name, rows, answers) for name in self.source_names]
+        return scored, sum(1 << bit for bit, scores in enumerate(scored) if scores is None)
 
     def _scores(
-        self, name: str, rows: Sequence[Int32], answers: Mapping[str, tuple[Asked, Int32]]
+        self, name: str, rows: Sequence[Int32], answers: Mapping[str, _Answer]
     ) -> list[Float32] | None:
         answer = answers.get(name)
-        return None if answer is None else self._asking.one(name, lambda: answer[0].score(rows))
+        return None if answer is None else self._asking.one(name, lambda: answer.asked.score(rows))
 
-    @staticmethod
-    def _columns(scored: Sequence[list[Float32] | None], b: int, num: int) -> Float32:
-        """Each source's scores (K, S) of the b-th query's candidates."""
-        silent_K = np.full(num, np.nan, np.float32)
-        return np.stack([silent_K if scores is None else scores[b] for scores in scored], axis=1)
-
-    def _merge(
-        self, query: Query, b: int, answers: Mapping[str, tuple[Asked, Int32]]
-    ) -> tuple[Int32, UInt32]:
+    def _merge(self, query: Query, b: int, answers: Mapping[str, _Answer]) -> tuple[Int32, UInt32]:
         """What each source proposed up to its quota, whatever k other requests of the batch have."""
-        proposed = {name: row_BK[b] for name, (_, row_BK) in answers.items()}
-        nothing = np.empty(0, np.int32)
-        within = [proposed.get(name, nothing)[: max(quota, query.k)] for name, quota in self._quotas.items()]
-        return _union([*within, proposed.get(FRESH, nothing)])
+        return _union([self._within(name, query, b, answers)[0] for name in self._places])
 
-    def _weights(self, query: Query) -> Float32:
-        """Weights (S,) of the sources, those that the query's policy changes among them."""
-        changed = policy_of(query.policy).source_weights if query.policy else None
-        if not changed:
-            return self._weight_S
-        weights = [changed.get(source.name, source.weight) for source in self.config.sources]
-        return np.array(weights, np.float32)
+    def _within(
+        self, name: str, query: Query, b: int, answers: Mapping[str, _Answer]
+    ) -> tuple[Int32, Float32]:
+        """The first of a source's proposals, as many as its quota says; none where it did not answer."""
+        if name not in answers:
+            return np.empty(0, np.int32), np.empty(0, np.float32)
+        _, row_BK, score_BK = answers[name]
+        most = max(self._quotas[name], query.k) if name in self._quotas else row_BK.shape[1]
+        return row_BK[b, :most], score_BK[b, :most]
 
-    def _candidates(self, query: Query, rows: Int32, mask: UInt32, score_KS: Float32) -> Candidates:
-        answers_S = ~np.isnan(score_KS).all(axis=0)
-        weight_S: Float32 = np.where(answers_S, self._weights(query), np.float32(0)).astype(np.float32)
-        if not weight_S.any():  # only sources that weigh nothing beside others have answered
-            weight_S = np.where(answers_S, np.float32(1), np.float32(0)).astype(np.float32)
-        weight_KS = self._cold_start.weights(weight_S, rows)
-        score_K = (np.nan_to_num(z_scores(score_KS)) * weight_KS).sum(axis=1)
-        found = Candidates(rows, score_K.astype(np.float32), mask, score_KS).sorted()
-        goes_on_K = np.arange(len(rows)) < max(self.config.num_candidates, query.k)
-        goes_on_K |= found.source_mask >> np.uint32(len(self.sources)) > 0
-        return found.take(goes_on_K)
+    def _proposed(self, query: Query, b: int, answers: Mapping[str, _Answer]) -> tuple[Int32, Float32]:
+        """Own rows that any source proposed, ascending, and `ShardAnswer.proposed_KP` of them."""
+        assert self.own is not None, "a shard's"
+        found = []
+        for name in self._places:
+            rows, scores = self._within(name, query, b, answers)
+            if self.is_light(name):
+                rows, scores = self.own.among(rows), np.full(len(rows), np.inf, np.float32)
+            found.append((rows[rows >= 0], scores[rows >= 0]))
+        row_K = np.unique(np.concatenate([rows for rows, _ in found])).astype(np.int32)
+        score_KP = np.full((len(row_K), len(found)), np.nan, np.float32)
+        for place, (rows, scores) in enumerate(found):
+            score_KP[np.searchsorted(row_K, rows), place] = scores
+        return row_K, score_KP
+
+
+def _columns(scored: Sequence[list[Float32] | None], b: int, num: int) -> Float32:
+    """Each source's scores (K, S) of the b-th query's candidates."""
+    silent_K = np.full(num, np.nan, np.float32)
+    return np.stack([silent_K if scores is None else scores[b] for scores in scored], axis=1)
 
 
 def _union(proposed: Sequence[Int32]) -> tuple[Int32, UInt32]:
@@ -220,17 +238,3 @@ def _union(proposed: Sequence[Int32]) -> tuple[Int32, UInt32]:
     mask = np.zeros(len(rows), np.uint32)
     np.bitwise_or.at(mask, inverse, bits)
     return rows.astype(np.int32), mask
-
-
-def z_scores(score_KS: Float32) -> Float32:
-    """Each source's scores less their mean, over their deviation, within one request.
-
-    NaN stays NaN; a source whose scores are all alike, or that has none, gets zeros for what it has.
-    """
-    known_KS = ~np.isnan(score_KS)
-    count_S = np.maximum(known_KS.sum(axis=0), 1)
-    mean_S = np.where(known_KS, score_KS, 0).sum(axis=0) / count_S
-    centred_KS = score_KS - mean_S
-    deviation_S = np.sqrt(np.where(known_KS, centred_KS**2, 0).sum(axis=0) / count_S)
-    scaled_KS: Float32 = (centred_KS / np.where(deviation_S > 0, deviation_S, 1)).astype(np.float32)
-    return scaled_KS

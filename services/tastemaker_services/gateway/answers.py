@@ -138,6 +138,7 @@ def decision_of(
         seed=query.seed,
         k=query.k,
         policy=query.policy,
+        slot_team=() if slate.team is None else slate.team.tolist(),
         catalogue_epoch=f"{face.overlay.lineage}:{face.overlay.epoch}" if face.overlay.lineage else "",
         rungs=tuple(rungs),
         cached_from=cached_from,

@@ -74,9 +74,10 @@ def told(assigned: Assigned) -> dict[str, Any]:
 
 
 def count(catalogue: str, assigned: Assigned) -> None:
-    """Counts an answer for each of its variants, or why it is in no experiment."""
+    """Counts an answer for each of its variants, of an interleaving for both, or why it is in no experiment."""
     for one in assigned.assignments:
-        telemetry.SERVED.labels(catalogue, one.experiment, one.variant).inc()
+        for variant in one.teams or (one,):
+            telemetry.SERVED.labels(catalogue, one.experiment, variant.variant).inc()
     if assigned.forced:
         telemetry.NOT_COUNTED.labels(catalogue, "forced").inc()
     if assigned.held_out:

@@ -111,8 +111,8 @@ class Breakers:
     """
 
     def __init__(self, settings: BreakerSettings, catalogue: str, clock: Callable[[], float] = _now) -> None:
-        self._catalogue, self._clock = catalogue, clock
-        self._breakers = {part: Breaker(settings, self._noter(part), clock) for part in PARTS}
+        self._clock = clock
+        self._breakers = {part: breaker_of(part, settings, catalogue, clock) for part in PARTS}
 
     def __getitem__(self, part: str) -> Breaker:
         return self._breakers[part]
@@ -148,19 +148,23 @@ class Breakers:
         breaker.succeeded()
         return found
 
-    def _noter(self, part: str) -> Callable[[State], None]:
-        gauge = telemetry.BREAKER_STATE.labels(self._catalogue, part)
-        opened = telemetry.BREAKER_OPENED.labels(self._catalogue, part)
-        gauge.set(State.CLOSED)
 
-        before = State.CLOSED
+def breaker_of(
+    part: str, settings: BreakerSettings, catalogue: str, clock: Callable[[], float] = _now
+) -> Breaker:
+    """A part's, which tells its state in metrics and log."""
+    gauge = telemetry.BREAKER_STATE.labels(catalogue, part)
+    opened = telemetry.BREAKER_OPENED.labels(catalogue, part)
+    gauge.set(State.CLOSED)
 
-        def note(state: State) -> None:
-            nonlocal before
-            gauge.set(state)
-            if state is State.OPEN and before is State.CLOSED:  # not of a probe that failed
-                opened.inc()
-                log.warning("%s does not answer: not tried but by probes until it does", part)
-            before = State.CLOSED if state is State.CLOSED else State.OPEN
+    before = State.CLOSED
 
-        return note
+    def note(state: State) -> None:
+        nonlocal before
+        gauge.set(state)
+        if state is State.OPEN and before is State.CLOSED:  # not of a probe that failed
+            opened.inc()
+            log.warning("%s does not answer: not tried but by probes until it does", part)
+        before = State.CLOSED if state is State.CLOSED else State.OPEN
+
+    return Breaker(settings, note, clock)

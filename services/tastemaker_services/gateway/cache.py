@@ -22,15 +22,14 @@ from redis.asyncio import Redis as AsyncRedis
 
 from tastemaker import telemetry
 from tastemaker.errors import StateError
-from tastemaker.experiments.assigned import Assigned
 from tastemaker.features.context import LOCAL_TIME
 from tastemaker.state.connection import state_errors
 from tastemaker.state.keys import Keys
-from tastemaker.types import Candidates, Query
-from tastemaker_services.gateway.face import BundleFace
+from tastemaker.types import Candidates
+from tastemaker_services.gateway.queries import Question
 from tastemaker_services.web.schema import RecommendationRequest
 
-SCHEMA: Final = 2
+SCHEMA: Final = 3
 MOST_LISTS: Final = 16
 """Of one user; a further question starts anew."""
 MOST_WRITES: Final = 200
@@ -51,7 +50,7 @@ class Kept:
     def encode(self) -> bytes:
         """Bytes to keep; each source's own score is not among them."""
         slate = self.slate
-        columns = (slate.item_index, slate.score, slate.source_mask, slate.because)
+        columns = (slate.item_index, slate.score, slate.source_mask, slate.because, slate.team)
         parts = [b"" if column is None else column.tobytes() for column in columns]
         packed: bytes = msgpack.packb((SCHEMA, self.version, self.request_id, self.made_ms, *parts))
         return packed
@@ -62,7 +61,7 @@ class Kept:
         if kept is None:
             return None
         try:
-            schema, version, request_id, made_ms, rows, scores, masks, named = msgpack.unpackb(kept)
+            schema, version, request_id, made_ms, rows, scores, masks, named, teams = msgpack.unpackb(kept)
         except (ValueError, TypeError, msgpack.UnpackException):
             return None
         if schema != SCHEMA:
@@ -71,7 +70,8 @@ class Kept:
         unknown_KS = np.full((len(item_index), num_sources), np.nan, np.float32)
         score, mask = np.frombuffer(scores, np.float32), np.frombuffer(masks, np.uint32)
         because = np.frombuffer(named, np.int32) if named else None
-        slate = Candidates(item_index, score, mask, unknown_KS, because=because)
+        team = np.frombuffer(teams, np.int8) if teams else None
+        slate = Candidates(item_index, score, mask, unknown_KS, because=because, team=team)
         return cls(version, request_id, made_ms, slate)
 
 
@@ -144,8 +144,9 @@ class ResultCache:
                 self._warned = True
 
 
-def question_of(request: RecommendationRequest, query: Query, face: BundleFace, assigned: Assigned) -> bytes:
+def question_of(request: RecommendationRequest, question: Question) -> bytes:
     """Names what a list depends on beside its user."""
+    query, face, assigned = question.query, question.pin.face, question.assigned
     variants = [(one.experiment, one.variant) for one in assigned.in_effect]
     asked = request.filters
     filters = sorted(set(asked.categories)), sorted(set(asked.tags)), asked.max_maturity
@@ -157,6 +158,7 @@ def question_of(request: RecommendationRequest, query: Query, face: BundleFace, 
         request.k,
         filters,
         sorted(context_class(query.context).items()),
+        *((side.pin.face.sha256, side.query.policy) for side in question.sides),
     )
     return hashlib.blake2b(json.dumps(parts).encode(), digest_size=16).digest()
 

@@ -59,6 +59,8 @@ class Explainer:
     async def _explain(self, request: ExplainRequest, origin: Origin) -> dict[str, Any]:
         run, now_ms = self._gateway.run(1000 * SECONDS), time.time_ns() // 1_000_000
         question = await self._gateway.question(run, request, origin, now_ms)
+        if question.sides:  # the control's way; what another's picks would do to the list is not asked
+            question = question._replace(query=question.sides[0].query)
         face = question.pin.face
         row = face.row_of(request.item_id)
         if row is None:

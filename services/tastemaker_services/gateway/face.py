@@ -14,9 +14,11 @@ import numpy as np
 from tastemaker.bundle.reader import Bundle
 from tastemaker.features.trending import TRENDING, Trending, TrendingRows
 from tastemaker.models.popularity import Popularity
+from tastemaker.stages.bundle_items import heads_of, popularity_of, traits_of
 from tastemaker.stages.business_rules import Hard, HardRules, hard
 from tastemaker.stages.filtering import hard_filter
 from tastemaker.stages.matching import ItemMatcher
+from tastemaker.stages.merging import Merging
 from tastemaker.stages.overlay import FRESH, PINNED, Overlay, OverlayRows, Step
 from tastemaker.stages.policy import hard_rules_of
 from tastemaker.stages.popular import PopularHeads
@@ -44,6 +46,9 @@ class BundleFace:
         content_fingerprint: str | None = None,
         hard_rules: tuple[Hard, ...] = (),
         created_seconds: float = 0.0,
+        rows: Mapping[str, int] | None = None,
+        heads: PopularHeads | None = None,
+        merging: Merging | None = None,
     ) -> None:
         self.bundle_id, self.sha256 = bundle_id, sha256
         self.item_ids, self.source_names = item_ids, tuple(source_names)
@@ -53,14 +58,17 @@ class BundleFace:
         """Of the bundle's content space; None where it has none."""
         self.created_seconds = created_seconds
         """When the bundle was made, in seconds since 1970."""
+        self.merging = merging
+        """Puts together what shards of retrieval say; None where nobody needs it."""
         self.overlay = Overlay.none(len(item_ids))
         """What was put and deleted since, as of this face."""
-        self._row_of: Callable[[str], int | None] = {item_id: row for row, item_id in enumerate(item_ids)}.get
+        known = {item_id: row for row, item_id in enumerate(item_ids)} if rows is None else rows
+        self._row_of: Callable[[str], int | None] = known.get
         self._rules = rules
         self._hard_rules = HardRules(self._matcher, hard_rules, hard_rules_of)
         segments = frozenset(name.partition("=")[0] for name in popularity.config.segments)
         self.context_keys = CONTEXT_KEYS | segments  # a client says nothing of its user's group
-        self._heads = PopularHeads(popularity)
+        self._heads = heads or PopularHeads(popularity)
         self._live = None if trending is None else TrendingRows(self.row_of, trending)
         self._trending_now = trending
 
@@ -72,19 +80,22 @@ class BundleFace:
             bundle: Opened.
             trending: Gives what trends now; None, or unset, for what the bundle knows of it.
         """
-        items = bundle.table("items.parquet")
         stages = bundle.json("pipeline.json")
-        sources, popularity = stages["retrieval"]["sources"], bundle.model("popularity", Popularity)
+        sources = stages["retrieval"]["sources"]
         reranking = RerankingConfig.parse(
             stages.get("reranking", {}), f"bundle {bundle.bundle_id}: reranking"
         )
+        where, popularity = f"pipeline.json of bundle {bundle.bundle_id}", popularity_of(bundle)
         return cls(
             bundle_id=bundle.bundle_id,
             sha256=bundle.ref.sha256,
             item_ids=bundle.item_ids,
             source_names=[source["name"] for source in sources],
             popularity=popularity,
-            rules=ItemRules.from_items(items, popularity.counts_I),
+            merging=Merging.parse(stages["retrieval"], where, popularity.counts_I),
+            heads=heads_of(bundle),
+            rows=bundle.rows,
+            rules=ItemRules.of_items(traits_of(bundle), bundle.table("items.parquet")),
             feature_names=bundle.json("ranker.json")["dense_features"] if bundle.has("ranker.json") else (),
             trending=trending,
             content_fingerprint=fingerprint_of(bundle),

@@ -31,8 +31,9 @@ from tastemaker_services.gateway.cache import Lists
 from tastemaker_services.gateway.decisions import DecisionLog
 from tastemaker_services.gateway.details import add_details
 from tastemaker_services.gateway.face import BundleFace
-from tastemaker_services.gateway.ladder import Call, Ladder, Stages
-from tastemaker_services.gateway.lately import Lately
+from tastemaker_services.gateway.interleaving import interleaved, sides_of
+from tastemaker_services.gateway.ladder import NO_SHARD, Call, Ladder, Stages
+from tastemaker_services.gateway.lately import Found, Lately
 from tastemaker_services.gateway.loop_lag import LoopLag
 from tastemaker_services.gateway.pages import Pages, rules_of
 from tastemaker_services.gateway.paging import Paging
@@ -156,15 +157,11 @@ class Gateway:
         now_ms = time.time_ns() // 1_000_000
         with run.stage("history"):
             question = await self.question(run, request, origin, now_ms)
-            user, assigned, pin, query = question
-            found = await self._lately.find(
-                run, request, query, pin.face, user=user, assigned=assigned, origin=origin
-            )
-        slate = None if run.forced else found.again(run, pin.face, query)
+            found = await self._lately.find(run, request, question, origin)
+        slate = None if run.forced else found.again(run, question.pin.face, question.query)
         if slate is None:
-            until = policy_of(query.policy).until
-            slate = await self._ladder.answer(run, pin.face, query, until, found)
-            self._lately.keep(run, query, found.asked, slate)
+            question, slate = await self._made(run, question, found)
+        user, assigned, pin, query, _ = question
         reason = FITS if "cached" in run.degraded else "popular now"
         cursor = None
         if len(slate) > num_shown:
@@ -181,6 +178,18 @@ class Gateway:
             add_details(items, pin.face, slate, run.seen)
         return self.body(run, pin, items, assigned) | {"next_cursor": cursor}
 
+    async def _made(self, run: Run, question: Question, found: Found) -> tuple[Question, Candidates]:
+        """The slate by the stages, and the question that it answers: one side's, where it was to hold two variants' picks."""
+        face, query = question.pin.face, question.query
+        if question.sides:
+            made, slate = await interleaved(self._ladder, self._catalogue, run, question, found)
+        else:
+            until = policy_of(query.policy).until
+            made, slate = question, await self._ladder.answer(run, face, query, until, found)
+        if made.pin.face is face:
+            self._lately.keep(run, query, found.asked, slate)
+        return made, slate
+
     async def question(
         self, run: Run, request: RecommendationRequest, origin: Origin, now_ms: int
     ) -> Question:
@@ -195,10 +204,16 @@ class Gateway:
         subject = subject_of(request, user, run.variants, now_ms)
         assign = partial(self._assign, subject, now_ms, origin)
         assigned = await assigned_or_outside(run, self._read(run, "experiment", assign))
+
+        def ask(pin: Pin, policy: str) -> Query:
+            return self.query(run, request, user, pin.face, now_ms=now_ms, origin=origin, policy=policy)
+
+        if assigned.interleaved is not None:
+            if sides := sides_of(run, self._catalogue, assigned, self._pin, ask):
+                return Question(user, assigned, sides[0].pin, sides[0].plain, sides)
+            assigned = assigned.without_interleaving()
         pin, assigned = self.pinned(run, assigned)
-        policy = policy_for(run, assigned)
-        query = self.query(run, request, user, pin.face, now_ms=now_ms, origin=origin, policy=policy)
-        return Question(user, assigned, pin, query)
+        return Question(user, assigned, pin, ask(pin, policy_for(run, assigned)))
 
     async def nearest(
         self, run: Run, pin: Pin, query: Query, stage: str, rest: Sequence[Any], reason: str
@@ -213,8 +228,10 @@ class Gateway:
                 run.start_at(admitted.rung)
                 ask: Call = getattr(self._stages, stage)
                 call = (pin.face.sha256, query, *rest)
-                found = await self._ladder.ask(run, "retrieve", "nearest", ask, call)
-            candidates = pin.face.finish(query, unsourced(found, len(pin.face.source_names)))
+                row_K, score_K, *missing = await self._ladder.ask(run, "retrieve", "nearest", ask, call)
+            if any(missing):
+                run.fall_to(NO_SHARD)
+            candidates = pin.face.finish(query, unsourced((row_K, score_K), len(pin.face.source_names)))
         except StageError:
             candidates, reason = self._ladder.trending(run, pin.face, query), "popular now"
         return items_of(pin.face, candidates, reason)
@@ -301,7 +318,7 @@ class Gateway:
         **more: Any,
     ) -> None:
         """Counts an answer for its variant and hands its record on; `more` are further fields of the record."""
-        user, assigned, pin, query = question
+        user, assigned, pin, query, _ = question
         count(self._catalogue, assigned)
         decision = decision_of(
             request_id=run.request_id,

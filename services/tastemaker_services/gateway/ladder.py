@@ -24,6 +24,8 @@ from tastemaker_services.gateway.run import Run
 from tastemaker_services.replicas.calls import StageError
 from tastemaker_services.replicas.through import Through
 
+NO_SHARD: Final = "no-shard"
+"""A part of the catalogue was not searched: its retriever did not answer."""
 _ORDER: Final = ("retrieve", "rank", "rerank")
 
 
@@ -160,6 +162,8 @@ class Ladder:
             return await self._without_stages(run, face, query, found)
         if retrieved.missing_sources:
             run.fall_to("no-source")
+        if retrieved.missing_shards:
+            run.fall_to(NO_SHARD)
         if until == "retrieve":
             return retrieved
         ranked = None

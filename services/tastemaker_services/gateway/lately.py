@@ -5,13 +5,12 @@ from functools import partial
 
 from tastemaker import telemetry
 from tastemaker.errors import StateError
-from tastemaker.experiments.assigned import Assigned
 from tastemaker.types import Candidates, Origin, Query
 from tastemaker_services.gateway.breakers import Breakers
 from tastemaker_services.gateway.cache import Kept, Lists, question_of, version_of
 from tastemaker_services.gateway.face import BundleFace
+from tastemaker_services.gateway.queries import Question
 from tastemaker_services.gateway.run import Run
-from tastemaker_services.gateway.users import User
 from tastemaker_services.web.schema import RecommendationRequest
 
 
@@ -69,11 +68,7 @@ class Lately:
         self,
         run: Run,
         request: RecommendationRequest,
-        query: Query,
-        face: BundleFace,
-        *,
-        user: User | None,
-        assigned: Assigned,
+        question: Question,
         origin: Origin,
     ) -> Found:
         """What was kept for a request.
@@ -81,13 +76,15 @@ class Lately:
         Nothing is for users who opted out, for simulated and replayed requests, which are there to measure the stages, nor for explained ones,
         whose sources' scores are not kept.
         """
+        user, query = question.user, question.query
         if user is not None and not user.profile.personalise:
             return Found(is_personal=False)
         if self._lists is None or origin != "live" or request.explain:
             return Found()
         version = version_of(user.version, request) if user else None
-        asked = Asked(question_of(request, query, face, assigned), version)
-        read = partial(self._lists.get, query.user_id, asked.question, len(face.source_names), query.now_ms)
+        asked = Asked(question_of(request, question), version)
+        num_sources = len(question.pin.face.source_names)
+        read = partial(self._lists.get, query.user_id, asked.question, num_sources, query.now_ms)
         try:
             seconds, fair = run.left_seconds("history"), run.fair_seconds("history")
             kept = await self._breakers.read("cache", read, seconds, fair)

@@ -25,7 +25,7 @@ from tastemaker_services.gateway.answers import unsourced
 from tastemaker_services.gateway.face import BundleFace
 from tastemaker_services.web.schema import RecommendationRequest
 
-SCHEMA: Final = 2
+SCHEMA: Final = 3
 MOST_LISTS: Final = 8
 """Of one user; a further one takes the place of all others."""
 _NAME_BYTES: Final = 16
@@ -82,6 +82,7 @@ class PagedList:
         items: All of them, as the body of an answer has them.
         masks: Their sources.
         assigned: The variants that made it.
+        teams: Of a list of two variants' picks, whose each is; else empty.
     """
 
     request_id: str
@@ -92,6 +93,7 @@ class PagedList:
     items: Sequence[Mapping[str, Any]]
     masks: Sequence[int]
     assigned: Assigned = field(default_factory=Assigned)
+    teams: Sequence[int] = ()
 
     def asked(self, user_id: str, k: int) -> RecommendationRequest:
         """The request for a page."""
@@ -107,7 +109,8 @@ class PagedList:
         found = face.finish(query, unsourced((rows_K, score_K), len(face.source_names)))
         places = [place_of[row] for row in found.item_index.tolist()]
         masks = np.array([self.masks[n] for n in places], np.uint32)
-        slate = Candidates(found.item_index, found.score, masks, found.source_score_KS)
+        team = np.array([self.teams[n] for n in places], np.int8) if self.teams else None
+        slate = Candidates(found.item_index, found.score, masks, found.source_score_KS, team=team)
         ends = places[-1] + 1 if len(places) == query.k else len(self.items)
         more = ends if ends < len(self.items) else None
         return Page(slate, [dict(self.items[n]) for n in places], more)
@@ -116,7 +119,7 @@ class PagedList:
         """Bytes to keep."""
         parts = (self.request_id, self.made_ms, self.bundle, self.request, self.is_personal)
         packed: bytes = msgpack.packb(
-            (SCHEMA, *parts, list(self.items), list(self.masks), self.assigned.kept())
+            (SCHEMA, *parts, list(self.items), list(self.masks), self.assigned.kept(), list(self.teams))
         )
         return packed
 
@@ -128,9 +131,11 @@ class PagedList:
         schema, *parts = msgpack.unpackb(kept)
         if schema != SCHEMA:
             return None
-        request_id, made_ms, bundle, request, is_personal, items, masks, drawn = parts
+        request_id, made_ms, bundle, request, is_personal, items, masks, drawn, teams = parts
         assigned = Assigned.of_kept(drawn)
-        return cls(request_id, made_ms, tuple(bundle), request, is_personal, items, masks, assigned)
+        return cls(
+            request_id, made_ms, tuple(bundle), request, is_personal, items, masks, assigned, tuple(teams)
+        )
 
 
 def rules_of(request: RecommendationRequest) -> str:

@@ -72,6 +72,7 @@ class Paging:
             items_of(face, slate, reason, is_personal=is_personal),
             slate.source_mask.tolist(),
             question.assigned,
+            () if slate.team is None else slate.team.tolist(),
         )
         try:
             name = await run.within("rerank", self.pages.keep(request.user_id, paged))

@@ -19,6 +19,7 @@ from tastemaker.errors import StateError, TastemakerError
 from tastemaker.experiments.definition import version_in
 from tastemaker.registry.live import CHAMPION, LiveAliases, LiveVersion, read_live_async
 from tastemaker.registry.reports import GATEWAY, Report, gone, living, ready_everywhere
+from tastemaker.stages.merging import Merging
 from tastemaker.state.connection import state_errors
 from tastemaker.state.keys import Keys
 from tastemaker_services.gateway.face import BundleFace, LiveFace
@@ -87,6 +88,11 @@ class Pins:
     def serves_item(self, item_id: str) -> bool:
         """Whether an item is known to what any alias answers from."""
         return any(pin.face.row_of(item_id) is not None for pin in self._pins.values())
+
+    def merging_of(self, sha256: str) -> Merging | None:
+        """How a version puts together what shards of retrieval say; None for one that is not held."""
+        held = self._faces.get(sha256)
+        return None if held is None else held.face.merging
 
     async def watch(self, after_poll: Callable[[], Awaitable[None]]) -> None:
         """Polls until cancelled."""

@@ -20,13 +20,22 @@ from tastemaker_services.gateway.users import User
 from tastemaker_services.web.schema import RecommendationRequest
 
 
+class Side(NamedTuple):
+    """One of two variants whose picks one list is to hold: its bundle and query, and the query without what the variant changes."""
+
+    pin: Pin
+    query: Query
+    plain: Query
+
+
 class Question(NamedTuple):
-    """A request's user (None where nothing could be read), variants, bundle and query."""
+    """A request's user (None where nothing could be read), variants, bundle and query; of an interleaving also its two sides."""
 
     user: User | None
     assigned: Assigned
     pin: Pin
     query: Query
+    sides: tuple[Side, ...] = ()
 
 
 def query_of(

@@ -72,7 +72,12 @@ class ItemRules:
     @classmethod
     def from_items(cls, items: pa.Table, interactions_I: Float32 | None = None) -> Self:
         """Those of a table with the schema of imported items; see `ItemTraits.from_items`."""
-        none = cls(ItemTraits.from_items(items, interactions_I), WordLists.of([]), np.empty(0, np.int32))
+        return cls.of_items(ItemTraits.from_items(items, interactions_I), items)
+
+    @classmethod
+    def of_items(cls, traits: ItemTraits, items: pa.Table) -> Self:
+        """The same of a table whose traits are known already."""
+        none = cls(traits, WordLists.of([]), np.empty(0, np.int32))
         return none._with_details(np.arange(items.num_rows, dtype=np.int32), items)
 
     def after(self, rows_W: Int32, items: pa.Table) -> Self:

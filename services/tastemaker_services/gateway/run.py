@@ -5,8 +5,9 @@ import logging
 import time
 from collections.abc import Awaitable, Iterator, Mapping
 from contextlib import contextmanager
+from copy import copy
 from itertools import accumulate
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Self, TypeVar
 from uuid import uuid4
 
 from tastemaker import telemetry
@@ -59,6 +60,19 @@ class Run:
         """What each stage answered."""
         self.ahead: dict[str, Candidates | None] = {}
         """What stages that were asked together gave, until the ladder comes to them; None for one that gave nothing in time."""
+
+    def beside(self) -> Self:
+        """The same request for a list beside others: its clock and what it may use, with notes of its own."""
+        other = copy(self)
+        other.degraded, other.timings_ms, other.seen, other.ahead = [], {}, {}, {}
+        return other
+
+    def take(self, other: Self) -> None:
+        """Takes over the notes on a list that was made beside others; of stages that others went through too, the longer time."""
+        self.degraded += other.degraded
+        for stage, took_ms in other.timings_ms.items():
+            self.timings_ms[stage] = max(took_ms, self.timings_ms.get(stage, 0.0))
+        self.seen = self.seen or other.seen
 
     def elapsed_ms(self) -> float:
         """Since the start."""

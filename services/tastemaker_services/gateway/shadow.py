@@ -23,13 +23,13 @@ from tastemaker_services.gateway.face import BundleFace
 from tastemaker_services.gateway.ladder import Call
 from tastemaker_services.gateway.pins import Pin
 from tastemaker_services.replicas.calls import StageError
+from tastemaker_services.versions.giving_way import quiet_moment
 
 ALIAS: Final = "shadow"
 AFTER_SECONDS: Final = 0.02
 """From the end of a request's stages: its answer is on its way by then."""
 PATIENCE_SECONDS: Final = 1.0
 """How long a stage of the shadow waits for a moment without requests."""
-LOOK_SECONDS: Final = 0.005
 log = logging.getLogger(__name__)
 
 
@@ -130,21 +130,12 @@ class Shadow:
         took = 0.0
         candidates: tuple[Candidates, ...] = ()
         for stage in self._stages:
-            if not await self._is_quiet():
+            if not await quiet_moment(self._is_busy, PATIENCE_SECONDS):
                 return None
             started = time.perf_counter()
             candidates = (await stage((face.sha256, query, *candidates), self._seconds - took),)
             took += time.perf_counter() - started
         return face.finish(query, candidates[0]), took * 1000
-
-    async def _is_quiet(self) -> bool:
-        """Waits for a moment without requests; False where none came in time."""
-        give_up = time.monotonic() + PATIENCE_SECONDS
-        while self._is_busy():
-            if time.monotonic() >= give_up:
-                return False
-            await asyncio.sleep(LOOK_SECONDS)
-        return True
 
     def _log(
         self, answered: Answered, face: BundleFace, query: Query, slate: Candidates, took_ms: float | None

@@ -3,13 +3,14 @@
 A fused graph is the gateway alone, whose process runs the stages.
 """
 
-from typing import Any, Final
+from typing import Any
 
 from ray import serve
 
 from tastemaker.config import Settings
 from tastemaker.config_serving import ReplicaSettings
 from tastemaker_services.graph.ingress import GatewayReplica
+from tastemaker_services.replicas.shards import RetrieverShard
 from tastemaker_services.replicas.stages import Ranker, Reranker, Retriever
 
 APP_NAME = "tastemaker"
@@ -19,18 +20,34 @@ STOP_SECONDS = 8.0
 """In which a replica that is stopped ends its requests and writes what it has not written yet."""
 HEALTH_SECONDS = 5.0
 """A replica that hangs is replaced after three checks that it leaves unanswered; Serve's own 10 and 30 take minutes."""
-STAGES: Final = {"retriever": Retriever, "ranker": Ranker, "reranker": Reranker}
 
 
 def build_graph(settings: Settings) -> serve.Application:
     """The application to run. Every process opens state and bundles by `settings`, its paths absolute."""
-    names = STAGES if settings.serving.graph == "spread" else ()
-    stages = [
-        serve.deployment(STAGES[name], **options(getattr(settings.serving, name))).bind(settings)
-        for name in names
-    ]
+    stages = [*_retrievers(settings), *_others(settings)] if settings.serving.graph == "spread" else []
     ingress = serve.deployment(serve.ingress()(GatewayReplica), **options(settings.serving.gateway))
     return ingress.options(name="Gateway").bind(settings, *stages)
+
+
+def _retrievers(settings: Settings) -> list[serve.Application]:
+    """The retriever's deployment, or one for each shard of the catalogue."""
+    replicas = settings.serving.retriever
+    if replicas.shards == 1:
+        return [serve.deployment(Retriever, **options(replicas)).bind(settings)]
+    return [
+        serve.deployment(RetrieverShard, name=f"Retriever-{number}", **options(replicas)).bind(
+            settings, number
+        )
+        for number in range(replicas.shards)
+    ]
+
+
+def _others(settings: Settings) -> list[serve.Application]:
+    ranker, reranker = settings.serving.ranker, settings.serving.reranker
+    return [
+        serve.deployment(Ranker, **options(ranker)).bind(settings),
+        serve.deployment(Reranker, **options(reranker)).bind(settings),
+    ]
 
 
 def options(replicas: ReplicaSettings) -> dict[str, Any]:

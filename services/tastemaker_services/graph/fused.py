@@ -10,10 +10,7 @@ from collections.abc import Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, get_args
 
-from tastemaker.bundle.reader import Bundle
 from tastemaker.config import Settings
-from tastemaker.features.trending import TRENDING
-from tastemaker.stages.live import LiveStages
 from tastemaker.stages.pipeline import Part
 from tastemaker.types import Candidates
 from tastemaker_services.gateway.ladder import Stages
@@ -40,15 +37,8 @@ class AllStages(Retriever, Ranker, Reranker):
         parts: Sequence[Part] = get_args(Part)
         StageReplica.__init__(self, settings, FUSED, *parts, threads=settings.serving.threads)
 
-    def _stages(self, bundle: Bundle) -> LiveStages:
-        live = LiveStages(
-            bundle, self._parts, store_of=self._fresh_items.store, trending=self._trending.current,
-            tried=self._well_known.current, content_of=self._content_of, asking=self._asking,
-            editorial=self._editorial.current,
-        )  # fmt: skip
-        if TRENDING in live.pipeline.source_names:
-            self._trending.start()
-        return live
+    def _given(self) -> dict[str, Any]:
+        return super()._given() | {"is_ruled": True}
 
     def through(self) -> ThroughPool:
         """All stages of an answer by one of the threads that requests wait for."""
@@ -113,6 +103,10 @@ class FusedGraph:
         self.aside = tuple(
             PoolCalls(partial(self._all.aside, part)) for part in ("retrieve", "rank", "rerank")
         )
+
+    def has_settled(self, sha256: str, /) -> bool:
+        """Whether its stages hold a version, or refused it."""
+        return self._all.has_settled(sha256)
 
     def follow(self, num_replicas: Mapping[str, int]) -> None:
         """Other gateways' stages are not called from here."""

@@ -9,10 +9,10 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
 
+import redis
 from fastapi import FastAPI
 from ray.serve.handle import DeploymentHandle
 
-from tastemaker.bundle.reader import Bundle
 from tastemaker.bundle.store import BundleStore
 from tastemaker.config import Settings
 from tastemaker.events.erasure import is_pending_async, request_erasure_async
@@ -23,6 +23,7 @@ from tastemaker.experiments.router import Router
 from tastemaker.home import Home
 from tastemaker.logs import write_logs
 from tastemaker.registry.live import LiveVersion
+from tastemaker.stages.merging import Merging
 from tastemaker.state.connection import cache_url_of, connect, connect_async, url_of
 from tastemaker.state.items import ItemChanges, PutItems, Written, write_items_async
 from tastemaker.state.keys import Keys
@@ -45,12 +46,15 @@ from tastemaker_services.gateway.shadow import Answered, Shadow
 from tastemaker_services.gateway.standing import StandingRules
 from tastemaker_services.gateway.users import User, read_user
 from tastemaker_services.graph.draining import is_draining
-from tastemaker_services.graph.spread import Graph, SpreadGraph
+from tastemaker_services.graph.shards import MergingOf, shards_of
+from tastemaker_services.graph.spread import Graph, SpreadGraph, one_retriever
 from tastemaker_services.graph.warm_up import WarmUp
 from tastemaker_services.replicas.live_trending import LiveTrending
 from tastemaker_services.routes.api import create_api
 from tastemaker_services.tracing import TraceParent, tracer_of
+from tastemaker_services.versions.giving_way import UNDER_WAY
 from tastemaker_services.versions.keeping import Keeper, Turn
+from tastemaker_services.versions.opened import open_bundle
 from tastemaker_services.versions.quiet import prepare_process
 from tastemaker_services.web.question_schema import ExplainRequest, SearchRequest, SimilarRequest
 from tastemaker_services.web.schema import RecommendationRequest
@@ -72,20 +76,31 @@ class GatewayReplica:
         self._trending = LiveTrending(connect(url), self._keys, settings.trending)
         self._intake = Intake(self._client, url, self._keys, settings, home)
         self._store = BundleStore.of(settings, home)
-        self._graph = _graph(settings, stages)
+        self._graph = _graph(settings, stages, self._merging_of)
         self._profiles = Profiles(self._client, self._bytes_client, self._cache_client, self._keys)
         self._decisions = DecisionLog(self._append_decisions, settings.catalogue)
         seconds = settings.cache.seconds
         self._cache = ResultCache(self._cache_client, self._keys, seconds) if seconds else None
         self._recorder = Recorder(self._client, self._keys)
-        router = Router(self._client, self._keys)
         self._tracer = tracer_of(settings.tracing, "gateway")
         self._switch = KillSwitch(self._client, self._keys)
         self._standing = StandingRules(self._client, self._keys)
-        self._gateway = Gateway(
-            settings,
+        self._gateway = self._make_gateway()
+        self._listing = Listing(self._gateway)
+        self._explainer = Explainer(self._gateway, self._graph.stages)
+        self._shadow = Shadow(
+            settings.serving, settings.catalogue, settings.gateway.deadline_ms, pin=self._pin,
+            stages=self._graph.aside, is_busy=self._is_busy, keep=self._decisions.put,
+        )  # fmt: skip
+        self._num_requests = 0
+        self._pins = self._make_pins(connect(url))
+        prepare_process()
+
+    def _make_gateway(self) -> Gateway:
+        return Gateway(
+            self._settings,
             read_user=self._read_user,
-            assign=router.assign,
+            assign=Router(self._client, self._keys).assign,
             pin=self._pin,
             stages=self._graph.stages,
             decisions=self._decisions,
@@ -97,21 +112,16 @@ class GatewayReplica:
             pages=self._pages(),
             tracer=self._tracer,
         )
-        self._listing = Listing(self._gateway)
-        self._explainer = Explainer(self._gateway, self._graph.stages)
-        self._shadow = Shadow(
-            settings.serving, settings.catalogue, settings.gateway.deadline_ms, pin=self._pin,
-            stages=self._graph.aside, is_busy=lambda: self._num_requests > 0, keep=self._decisions.put,
-        )  # fmt: skip
-        self._num_requests = 0
-        own = connect(url)
+
+    def _make_pins(self, client: redis.Redis) -> Pins:
+        """The versions that this gateway answers from; `client` is for the thread that polls them."""
+        settings = self._settings
         faces = Keeper(
-            self._load, PutItems(own, self._keys), Turn(own, self._keys), settings.catalogue,
-            settings.serving.keep_champion_seconds,
+            self._load, PutItems(client, self._keys), Turn(client, self._keys), settings.catalogue,
+            settings.serving.keep_champion_seconds, self._graph.has_settled,
         )  # fmt: skip
-        warm_up = WarmUp(self._graph.stages, self._recorder.read, settings.gateway.deadline_ms)
-        self._pins = Pins(self._client, self._keys, faces, warm_up, self._graph.names)
-        prepare_process()
+        warm_up = WarmUp(self._graph.stages, self._recorder.read, settings.gateway.deadline_ms, self._is_busy)
+        return Pins(self._client, self._keys, faces, warm_up, self._graph.names)
 
     def __serve_build_asgi_app__(self) -> FastAPI:
         """The routes; background work lives as long as the application."""
@@ -161,9 +171,13 @@ class GatewayReplica:
         """See `gateway.Gateway`."""
         self._num_requests += 1
         try:
-            return await self._gateway.recommend(request, origin, variants)
+            with UNDER_WAY:
+                return await self._gateway.recommend(request, origin, variants)
         finally:
             self._num_requests -= 1
+
+    def _is_busy(self) -> bool:
+        return self._num_requests > 0
 
     async def similar(self, request: SimilarRequest) -> dict[str, Any]:
         """See `listing.Listing`."""
@@ -235,8 +249,11 @@ class GatewayReplica:
     def _pin(self, alias: str) -> Any:
         return self._pins.get(alias)
 
+    def _merging_of(self, sha256: str) -> Merging | None:
+        return self._pins.merging_of(sha256)
+
     def _load(self, version: LiveVersion, everything: ItemChanges) -> LiveFace:
-        bundle = Bundle.open(self._store, version.ref, whole=False)
+        bundle = open_bundle(self._store, version.ref, whole=False)
         live = LiveFace(BundleFace.of(bundle, self._trending.current))
         live.take(everything)
         return live
@@ -251,11 +268,16 @@ class GatewayReplica:
         return await append_decisions_async(self._client, self._keys, decisions, self._settings.state)
 
 
-def _graph(settings: Settings, stages: Sequence[DeploymentHandle]) -> Graph:
+def _graph(settings: Settings, stages: Sequence[DeploymentHandle], merging_of: MergingOf) -> Graph:
     """What the settings ask for: the stages behind handles, or here."""
     if settings.serving.graph == "spread":
-        retriever, ranker, reranker = stages
-        return SpreadGraph(retriever, ranker, reranker, settings.serving.batch, settings.catalogue)
+        *retrievers, ranker, reranker = stages
+        most, catalogue = settings.serving.batch, settings.catalogue
+        if len(retrievers) == 1:
+            retrieving = one_retriever(retrievers[0], most, catalogue)
+        else:
+            retrieving = shards_of(retrievers, settings, merging_of)
+        return SpreadGraph(retrieving, ranker, reranker, most, catalogue)
     # Torch and FAISS come with it, which a spread graph's gateway does not need.
     from tastemaker_services.graph.fused import FusedGraph
 

@@ -5,12 +5,11 @@
 
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Protocol
 
 from tastemaker import telemetry
 from tastemaker_services.gateway.ladder import Call, Stages
-from tastemaker_services.gateway.pins import STAGES
 from tastemaker_services.replicas.calls import MAX_BATCH, Send, StageCalls
 
 if TYPE_CHECKING:
@@ -36,6 +35,10 @@ class Graph(Protocol):
         """Under which names those who run them tell which versions they hold."""
         ...
 
+    def has_settled(self, sha256: str, /) -> bool:
+        """Whether the stages of this process hold a version or refused it, so that the gateway reads it after them."""
+        ...
+
     def follow(self, num_replicas: Mapping[str, int]) -> None:
         """Takes note of how many replicas there are, by name."""
         ...
@@ -45,47 +48,90 @@ class Graph(Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True)
+class Retrievers:
+    """The calls that retrieval answers, and the deployments behind them: one, or one for each shard.
+
+    `calls` are those whose replicas the gateway counts, by the names under which these tell of themselves.
+    """
+
+    handles: "Sequence[DeploymentHandle]"
+    calls: Mapping[str, StageCalls]
+    retrieve: Call
+    similar: Call
+    search: Call
+    say: Call
+    aside: Call
+
+
+def one_retriever(
+    handle: "DeploymentHandle", most: int = MAX_BATCH, catalogue: str = "default"
+) -> Retrievers:
+    """A retriever of the whole catalogue.
+
+    Args:
+        handle: Of its deployment.
+        most: Calls that travel together.
+        catalogue: For the metrics.
+    """
+    plain = plainly(handle)
+    retrieve = StageCalls(sender(plain.retrieve), most, counted(catalogue, "retriever"))
+    return Retrievers(
+        handles=[plain],
+        calls={"retriever": retrieve},
+        retrieve=retrieve,
+        similar=StageCalls(sender(plain.similar), most),
+        search=StageCalls(sender(plain.search), most),
+        say=StageCalls(sender(plain.say), most),
+        aside=StageCalls(aside_of(plain, "retrieve"), most),
+    )
+
+
 class SpreadGraph:
     """Stages in processes of their own.
 
     Args:
-        retriever: Its handle.
+        retrievers: See `one_retriever`, `shards.shards_of`.
         ranker: Its handle.
         reranker: Its handle.
         most: Calls that travel together.
+        catalogue: For the metrics.
     """
-
-    names = STAGES
 
     def __init__(
         self,
-        retriever: "DeploymentHandle",
+        retrievers: Retrievers,
         ranker: "DeploymentHandle",
         reranker: "DeploymentHandle",
         most: int = MAX_BATCH,
         catalogue: str = "default",
     ) -> None:
-        self._handles = [handle.options(**_PLAIN_PICKLE) for handle in (retriever, ranker, reranker)]
-        retrieval, ranking, reranking = self._handles
+        ranking, reranking = plainly(ranker), plainly(reranker)
+        self._groups = [retrievers.handles, [ranking], [reranking]]
         self._calls = {
-            "retriever": StageCalls(_sender(retrieval.retrieve), most, _counted(catalogue, "retriever")),
-            "ranker": StageCalls(_lightly(_sender(ranking.rank)), most, _counted(catalogue, "ranker")),
-            "reranker": StageCalls(_sender(reranking.rerank), most, _counted(catalogue, "reranker")),
+            **retrievers.calls,
+            "ranker": StageCalls(_lightly(sender(ranking.rank)), most, counted(catalogue, "ranker")),
+            "reranker": StageCalls(sender(reranking.rerank), most, counted(catalogue, "reranker")),
         }
+        self.names = frozenset(self._calls)
         self.stages = Stages(
-            retrieve=self._calls["retriever"],
+            retrieve=retrievers.retrieve,
             rank=self._calls["ranker"],
             rerank=self._calls["reranker"],
-            similar=StageCalls(_sender(retrieval.similar), most),
-            search=StageCalls(_sender(retrieval.search), most),
-            say=StageCalls(_sender(retrieval.say), most),
-            reorder=StageCalls(_sender(reranking.reorder), most),
+            similar=retrievers.similar,
+            search=retrievers.search,
+            say=retrievers.say,
+            reorder=StageCalls(sender(reranking.reorder), most),
+        )
+        self.aside = (
+            retrievers.aside,
+            StageCalls(aside_of(ranking, "rank"), most),
+            StageCalls(aside_of(reranking, "rerank"), most),
         )
 
-        self.aside = tuple(
-            StageCalls(_aside(handle, part), most)
-            for handle, part in zip(self._handles, ("retrieve", "rank", "rerank"), strict=True)
-        )
+    def has_settled(self, _: str, /) -> bool:
+        """There are none in this process."""
+        return True
 
     def follow(self, num_replicas: Mapping[str, int]) -> None:
         """Keeps as many messages under way as there are replicas."""
@@ -93,16 +139,28 @@ class SpreadGraph:
             calls.num_replicas = max(1, num_replicas.get(name, 1))
 
     async def why_not_ready(self) -> str | None:
-        """Which stage does not answer a call through its handle."""
-        calls = [asyncio.wait_for(_held(handle), READY_SECONDS) for handle in self._handles]
-        answers = await asyncio.gather(*calls, return_exceptions=True)
-        failed = [
-            str(answer) or type(answer).__name__ for answer in answers if isinstance(answer, BaseException)
-        ]
-        return f"a stage that does not answer: {failed[0]}" if failed else None
+        """Which stage does not answer a call through its handle; of shards, one is enough."""
+        silent = await asyncio.gather(*(_silent(handles) for handles in self._groups))
+        reason = next((reason for reason in silent if reason is not None), None)
+        return None if reason is None else f"a stage that does not answer: {reason}"
 
 
-def _sender(method: Any) -> Send:
+async def _silent(handles: "Sequence[DeploymentHandle]") -> str | None:
+    """Why none of some deployments answers; None where one does."""
+    calls = [asyncio.wait_for(_held(handle), READY_SECONDS) for handle in handles]
+    answers = await asyncio.gather(*calls, return_exceptions=True)
+    failed = [answer for answer in answers if isinstance(answer, BaseException)]
+    return (str(failed[0]) or type(failed[0]).__name__) if len(failed) == len(handles) else None
+
+
+def plainly(handle: "DeploymentHandle") -> "DeploymentHandle":
+    """The handle, whose messages are pickled plainly."""
+    return handle.options(**_PLAIN_PICKLE)
+
+
+def sender(method: Any) -> Send:
+    """Carries messages to a method of a handle."""
+
     async def send(calls: list[Any]) -> Any:
         return await method.remote(calls)
 
@@ -118,7 +176,9 @@ def _lightly(send: Send) -> Send:
     return send_lightly
 
 
-def _aside(handle: "DeploymentHandle", part: str) -> Send:
+def aside_of(handle: "DeploymentHandle", part: str) -> Send:
+    """Carries messages to where no request waits for them."""
+
     async def send(calls: list[Any]) -> Any:
         return await handle.aside.remote(part, calls)
 
@@ -129,5 +189,6 @@ async def _held(handle: "DeploymentHandle") -> Any:
     return await handle.held.remote()
 
 
-def _counted(catalogue: str, stage: str) -> Callable[[int], None]:
+def counted(catalogue: str, stage: str) -> Callable[[int], None]:
+    """Counts the calls of each message to a stage."""
     return telemetry.MESSAGE_CALLS.labels(catalogue, stage).observe

@@ -13,10 +13,13 @@ from tastemaker.stages.recorded import Recorded
 from tastemaker.types import Query
 from tastemaker_services.gateway.face import BundleFace
 from tastemaker_services.gateway.ladder import Stages
+from tastemaker_services.versions.giving_way import quiet_moment
 from tastemaker_services.versions.rehearsal import SlowAnswersError, check_lengths, check_scores, made_queries
 
 STAGE_SECONDS: Final = 20.0
 """A cold stage may take that long for its first call."""
+PATIENCE_SECONDS: Final = 0.25
+"""How long each of them waits for a moment without users' requests."""
 LEAST: Final = 5
 """Fewer answers say nothing of how fast a version is."""
 
@@ -28,12 +31,18 @@ class WarmUp:
         stages: The graph.
         recorded: Requests to try; StateError where they cannot be read.
         deadline_ms: What a request has; most of the answers must come in that time.
+        is_busy: Whether a user's request is under way, which goes first.
     """
 
     def __init__(
-        self, stages: Stages, recorded: Callable[[], Awaitable[Sequence[Recorded]]], deadline_ms: float
+        self,
+        stages: Stages,
+        recorded: Callable[[], Awaitable[Sequence[Recorded]]],
+        deadline_ms: float,
+        is_busy: Callable[[], bool],
     ) -> None:
         self._stages, self._recorded, self._deadline_ms = stages, recorded, deadline_ms
+        self._is_busy = is_busy
 
     async def __call__(self, face: BundleFace, *, may_be_slow: bool) -> None:
         """Lets pass a version that answers.
@@ -48,6 +57,7 @@ class WarmUp:
         """
         took_ms, lengths = [], []
         for query in await self._queries(face):
+            await quiet_moment(self._is_busy, PATIENCE_SECONDS)
             started = time.perf_counter()
             lengths.append(await self._answer(face, query))
             took_ms.append((time.perf_counter() - started) * 1000)

@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 from uuid import uuid4
 
 from tastemaker import telemetry
@@ -31,8 +31,10 @@ from tastemaker.state.keys import Keys
 from tastemaker.types import Candidates, Float32
 from tastemaker_services.replicas.calls import Failed
 from tastemaker_services.tracing import tracer_of
+from tastemaker_services.versions.giving_way import UNDER_WAY
 from tastemaker_services.versions.held import POLL_SECONDS
 from tastemaker_services.versions.keeping import Keeper, Turn
+from tastemaker_services.versions.opened import open_bundle
 from tastemaker_services.versions.quiet import at_low_priority, prepare_process
 from tastemaker_services.versions.rehearsal import made_queries, rehearse
 
@@ -77,6 +79,9 @@ class StageReplica:
         threads: Calls that are at work at once.
     """
 
+    is_part: ClassVar[bool] = False
+    """Whether it answers for a part of the catalogue, of which a request may want nothing."""
+
     def __init__(self, settings: Settings, stage: str, *parts: "Part", threads: int = 1) -> None:
         write_logs(settings.logging)
         self._settings, self._home = settings, Home.make(settings.home)
@@ -103,6 +108,10 @@ class StageReplica:
         """Manifest hashes of the versions that it answers from."""
         return self._versions.held
 
+    def has_settled(self, sha256: str) -> bool:
+        """Whether it holds a version, or refused it."""
+        return self._versions.get(sha256) is not None or sha256 in self._versions.refused
+
     async def _do(
         self, work: Callable[[Loaded, Any], Any], calls: Sequence[tuple[Any, ...]], *, aside: bool = False
     ) -> list[Any]:
@@ -110,8 +119,11 @@ class StageReplica:
 
         With `aside` it is done in a thread that requests do not wait for.
         """
-        pool = self._aside if aside else self._pool
-        return await asyncio.get_running_loop().run_in_executor(pool, self._each, work, calls)
+        loop = asyncio.get_running_loop()
+        if aside:
+            return await loop.run_in_executor(self._aside, self._each, work, calls)
+        with UNDER_WAY:
+            return await loop.run_in_executor(self._pool, self._each, work, calls)
 
     def _each(self, work: Callable[[Loaded, Any], Any], calls: Sequence[tuple[Any, ...]]) -> list[Any]:
         answers = []
@@ -132,7 +144,7 @@ class StageReplica:
 
     def _load(self, version: LiveVersion, everything: ItemChanges) -> Loaded:
         one_thread()
-        bundle = at_low_priority(lambda: Bundle.open(self._store, version.ref))
+        bundle = at_low_priority(lambda: self._open(version))
         if "retrieve" in self._parts and self._settings.serving.index_device == "cuda":
             bundle.search_on_gpu()
         live = self._stages(bundle)
@@ -140,13 +152,22 @@ class StageReplica:
         num_items = len(bundle.item_ids)
         recorded = [one.query(bundle.index_of) for one in read_recorded(self._client, self._keys)]
         made = made_queries(num_items)  # twice: the first time everything is cold, and sources may be late
-        rehearse(live.pipeline, self._parts, num_items, [*made, *made, *recorded])
+        queries = [*made, *made, *recorded]
+        rehearse(live.pipeline, self._parts, num_items, queries, may_be_empty=self.is_part)
         return Loaded(bundle, live, self._settings.catalogue)
+
+    def _open(self, version: LiveVersion) -> Bundle:
+        """All of a version, verified."""
+        return open_bundle(self._store, version.ref, whole=True)
 
     def _stages(self, bundle: Bundle) -> "LiveStages":
         from tastemaker.stages.live import LiveStages  # torch: only processes that load bundles need it
 
-        return LiveStages(bundle, self._parts, content_of=self._content_of)
+        return LiveStages(bundle, self._parts, **self._given())
+
+    def _given(self) -> dict[str, Any]:
+        """What the stages have of this process, as `LiveStages` names it."""
+        return {"content_of": self._content_of}
 
     def _content_of(self, space: str, dim: int, item_ids: Sequence[str]) -> Float32:
         """Made by `content_vectors`, in another process."""

@@ -38,13 +38,18 @@ class Mirrored(StageReplica):
         return await self._do(WORK[part], calls, aside=True)
 
 
-class Retriever(Mirrored):
-    """Proposes candidates."""
+class Searching(Mirrored):
+    """What retrievers have in common: what sources need beside the bundle, and lists by one search.
+
+    Args:
+        settings: Of the deployment.
+        stage: Its name, as the gateway waits for it.
+    """
 
     _known_again = 0.0
 
-    def __init__(self, settings: Settings) -> None:
-        super().__init__(settings, "retriever", "retrieve")
+    def __init__(self, settings: Settings, stage: str) -> None:
+        super().__init__(settings, stage, "retrieve")
 
     def _attend(self) -> None:
         super()._attend()
@@ -54,15 +59,18 @@ class Retriever(Mirrored):
             self._editorial.refresh()
 
     def _stages(self, bundle: Bundle) -> "LiveStages":
-        from tastemaker.stages.live import LiveStages
-
-        live = LiveStages(
-            bundle, self._parts, trending=self._trending.current, tried=self._well_known.current,
-            content_of=self._content_of, asking=self._asking, editorial=self._editorial.current,
-        )  # fmt: skip
+        live = super()._stages(bundle)
         if TRENDING in live.pipeline.source_names:
             self._trending.start()
         return live
+
+    def _given(self) -> dict[str, Any]:
+        return super()._given() | {
+            "trending": self._trending.current,
+            "tried": self._well_known.current,
+            "asking": self._asking,
+            "editorial": self._editorial.current,
+        }
 
     @property
     def _asking(self) -> Asking:
@@ -89,10 +97,6 @@ class Retriever(Mirrored):
     def _trending(self) -> LiveTrending:
         return LiveTrending(self._client, self._keys, self._settings.trending)
 
-    async def retrieve(self, calls: Sequence[tuple[str, Query]]) -> list[Candidates | Failed]:
-        """Candidates of each (manifest hash, query), best first."""
-        return await self._do(_retrieve, calls)
-
     async def similar(self, calls: Sequence[tuple[str, Query, int]]) -> list[tuple[Int32, Float32] | Failed]:
         """The k nearest others that the query allows, with their similarity, of each (manifest hash, query, item_index)."""
         return await self._do(_similar, calls)
@@ -113,6 +117,17 @@ class Retriever(Mirrored):
         ]
         return await self._do(_search, asked)
 
+
+class Retriever(Searching):
+    """Proposes candidates."""
+
+    def __init__(self, settings: Settings) -> None:
+        super().__init__(settings, "retriever")
+
+    async def retrieve(self, calls: Sequence[tuple[str, Query]]) -> list[Candidates | Failed]:
+        """Candidates of each (manifest hash, query), best first."""
+        return await self._do(_retrieve, calls)
+
     async def say(self, calls: Sequence[tuple[str, Query, int]]) -> "list[tuple[SourceSays, ...] | Failed]":
         """What each source says of one item, of each (manifest hash, query, item_index)."""
         return await self._do(_say, calls)
@@ -124,10 +139,8 @@ class Ranker(Mirrored):
     def __init__(self, settings: Settings) -> None:
         super().__init__(settings, "ranker", "rank")
 
-    def _stages(self, bundle: Bundle) -> "LiveStages":
-        from tastemaker.stages.live import LiveStages
-
-        return LiveStages(bundle, self._parts, store_of=self._fresh_items.store, content_of=self._content_of)
+    def _given(self) -> dict[str, Any]:
+        return super()._given() | {"store_of": self._fresh_items.store}
 
     @cached_property
     def _fresh_items(self) -> FreshItems:

@@ -17,9 +17,10 @@ from tastemaker.config import Settings
 from tastemaker.errors import ExperimentError, TastemakerError, UsageError
 from tastemaker.experiments.definition import Experiment
 from tastemaker.experiments.metrics import METRICS, metric_of
-from tastemaker.experiments.reporting.advice import VERDICTS, advise
+from tastemaker.experiments.reporting.advice import VERDICTS, Advice, advise
 from tastemaker.experiments.reporting.comparisons import Interval, MetricReport, compare
 from tastemaker.experiments.reporting.guardrails import GuardrailReport, breached, check_guardrails
+from tastemaker.experiments.reporting.interleaved import build_interleaving_report
 from tastemaker.experiments.reporting.observations import Observations, read_observations
 from tastemaker.experiments.reporting.weighing import Weighing
 from tastemaker.experiments.statistics.srm import Srm, srm_draws
@@ -71,6 +72,9 @@ class Guard:
 
     def _look_at(self, experiment: Experiment, now_ms: int) -> bool:
         """Whether it was stopped."""
+        if experiment.interleaves:
+            self._tell_preference(experiment, now_ms)
+            return False
         try:
             seen = read_observations(
                 self._home, self._catalogue, experiment, now_ms, with_past=_past(experiment)
@@ -96,6 +100,24 @@ class Guard:
             log.warning("experiment %s is stopped by a guardrail: %s", experiment.name, reason)
         self._tell_metrics(experiment, seen, weighing, reports, split)
         return bool(broken)
+
+    def _tell_preference(self, experiment: Experiment, now_ms: int) -> None:
+        """An interleaving has no guardrails: whom people prefer is told, and what to do."""
+        try:
+            report = build_interleaving_report(self._home, self._catalogue, experiment, now_ms=now_ms)
+        except ExperimentError:
+            return  # nothing has happened yet
+        except TastemakerError as error:
+            log.warning("cannot look at experiment %s: %s", experiment.name, error)
+            return
+        labels = experiment.name, experiment.variant_names[1]
+        self._tell(telemetry.EXPERIMENT_PREFERENCE, labels, report.always_valid)
+        self._tell_advice(experiment, report.advice)
+
+    def _tell_advice(self, experiment: Experiment, advice: Advice) -> None:
+        for verdict in VERDICTS:
+            told = telemetry.EXPERIMENT_ADVICE.labels(self._catalogue, experiment.name, verdict)
+            told.set(verdict == advice.verdict)
 
     def _tell_split(self, experiment: Experiment, seen: Observations) -> Srm:
         first = seen.first_exposures()
@@ -127,9 +149,7 @@ class Guard:
                 found[0], guardrails, srm_alarm=split.alarm, level=_LEVEL, effect=weighing.effect(primary),
                 ran_ms=int(seen.shown_ms_R.max() - seen.shown_ms_R.min()), units=seen.num_units(),
             )  # fmt: skip
-            for verdict in VERDICTS:
-                told = telemetry.EXPERIMENT_ADVICE.labels(self._catalogue, experiment.name, verdict)
-                told.set(verdict == advice.verdict)
+            self._tell_advice(experiment, advice)
 
     def _tell_metric(self, experiment: Experiment, report: MetricReport) -> None:
         for variant, value in zip(experiment.variant_names, report.values, strict=True):

@@ -12,10 +12,12 @@ from typing import Any, Final
 import redis
 
 from tastemaker import telemetry
+from tastemaker.bundle.store import BundleStore
 from tastemaker.config import Settings
 from tastemaker.errors import DataError
 from tastemaker.home import Home
 from tastemaker.state.connection import nodes_of, state_errors
+from tastemaker_services.stream.calibration import BUCKETS, WINDOW_MS, ScoreKinds, measure_calibration
 from tastemaker_services.stream.exposure import measure_exposure
 
 OFTEN_SECONDS: Final = 15.0
@@ -24,6 +26,7 @@ _HOUR_MS: Final = 3_600_000
 _FITS: Final = ("two-tower", "ranker", "workers")
 """Folders of fits below `checkpoints`; `workers` is of a training that is under way."""
 _VALIDATION: Final = "validation_"
+_ROWS_PER_SECOND: Final = "rows_per_second"
 log = logging.getLogger(__name__)
 
 
@@ -33,6 +36,7 @@ class HomeGauges:
     def __init__(self, settings: Settings, home: Home, client: redis.Redis, cache: redis.Redis) -> None:
         self._catalogue, self._home = settings.catalogue, home
         self._stores = {"state": client} if cache is client else {"state": client, "cache": cache}
+        self._scores = ScoreKinds(BundleStore.of(settings, home), settings.catalogue)
         self._often_at = self._seldom_at = 0.0
         self._told: set[str] = set()
 
@@ -49,7 +53,9 @@ class HomeGauges:
             self.tell_memory()
         if now >= self._seldom_at:
             self._seldom_at = now + SELDOM_SECONDS
-            self.tell_exposure(time.time_ns() // 1_000_000)
+            now_ms = time.time_ns() // 1_000_000
+            self.tell_exposure(now_ms)
+            self.tell_calibration(now_ms)
 
     def tell_memory(self) -> None:
         """Memory of each store, summed over its nodes; a limit of 0 is none."""
@@ -69,6 +75,27 @@ class HomeGauges:
             return
         for figure, value in found.items():
             telemetry.QUALITY.labels(self._catalogue, figure).set(value)
+
+    def tell_calibration(self, now_ms: int) -> None:
+        """Expected and observed clicks of the hour before the last: the clicks of the last are still coming."""
+        until_ms = now_ms - WINDOW_MS
+        try:
+            found = measure_calibration(
+                self._home, self._catalogue, self._scores.is_probability, until_ms - _HOUR_MS, until_ms
+            )
+        except DataError as error:
+            log.info("calibration cannot be measured yet: %s", error)
+            return
+        telemetry.CALIBRATION_ERROR.labels(self._catalogue).set(found.error if found else math.nan)
+        for b, bucket in enumerate(BUCKETS):
+            rates = {
+                "expected": float(found.expected_B[b]) if found else math.nan,
+                "observed": float(found.observed_B[b]) if found else math.nan,
+            }
+            for figure, rate in rates.items():
+                telemetry.CALIBRATION.labels(self._catalogue, bucket, figure).set(rate)
+            slots = int(found.slots_B[b]) if found else 0
+            telemetry.CALIBRATION_SLOTS.labels(self._catalogue, bucket).set(slots)
 
     def tell_training(self) -> None:
         """The newest fit of each kind that the home keeps."""
@@ -94,6 +121,8 @@ class HomeGauges:
     def _tell_epoch(self, fit: str, report: Mapping[str, Any]) -> None:
         telemetry.TRAINING_EPOCH.labels(self._catalogue, fit).set(report["epoch"])
         telemetry.TRAINING_LOSS.labels(self._catalogue, fit).set(report["loss"])
+        if _ROWS_PER_SECOND in report:  # trainings of an earlier release did not say
+            telemetry.TRAINING_ROWS.labels(self._catalogue, fit).set(report[_ROWS_PER_SECOND])
         for name, value in report.items():
             if name.startswith(_VALIDATION):
                 metric = name.removeprefix(_VALIDATION)

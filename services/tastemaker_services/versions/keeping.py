@@ -18,10 +18,12 @@ import redis
 
 from tastemaker import telemetry
 from tastemaker.errors import StateError
+from tastemaker.pacing import paced
 from tastemaker.registry.live import LiveAliases, LiveVersion
 from tastemaker.state.items import ItemChanges, PutItems
 from tastemaker.state.keys import Keys
 from tastemaker.state.lease import Lease
+from tastemaker_services.versions.giving_way import BetweenRequests
 from tastemaker_services.versions.held import Versions
 from tastemaker_services.versions.quiet import free_memory, without_collector
 
@@ -50,6 +52,7 @@ class Keeper(Generic[F]):
         turn: Of this process among those of its machine.
         catalogue: For the metrics.
         keep_seconds: See `Versions`.
+        may_begin: Whether a version may be loaded already, by its manifest's hash.
     """
 
     def __init__(
@@ -59,7 +62,9 @@ class Keeper(Generic[F]):
         turn: "Turn",
         catalogue: str,
         keep_seconds: float,
+        may_begin: Callable[[str], bool] = lambda _: True,
     ) -> None:
+        self._may_begin = may_begin
         self._load, self._items, self._turn, self._catalogue = load, items, turn, catalogue
         self.versions: Versions[F] = Versions(catalogue, keep_seconds)
         self._under_way: _Load[F] | None = None
@@ -103,7 +108,7 @@ class Keeper(Generic[F]):
 
     def _begin(self, live: LiveAliases | None) -> None:
         version = self.versions.missing(live)
-        if version is None or self._under_way is not None:
+        if version is None or self._under_way is not None or not self._may_begin(version.sha256):
             return
         if self.versions.held and not self._turn.take():
             return
@@ -150,7 +155,7 @@ class _Load(Generic[F]):
     def _work(self) -> None:
         started = time.monotonic()
         try:
-            with without_collector():
+            with without_collector(), paced(BetweenRequests()):
                 self._loaded = self._run()
         except Exception as error:  # noqa: BLE001 (told where the thread is waited for)
             self._error = error

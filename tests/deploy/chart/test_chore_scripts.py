@@ -1,11 +1,9 @@
-"""The scripts of the chart's CronJobs, run by a real shell on real files: backup, restore, retention."""
+"""The scripts of the chart's CronJobs, run by a real shell on real files: backup, restore."""
 
 import sqlite3
 import subprocess
 import sys
 from contextlib import closing
-from datetime import UTC, datetime, timedelta
-from os import utime
 from pathlib import Path
 
 import pytest
@@ -105,31 +103,3 @@ def test_the_named_backup_is_brought_back_and_a_missing_one_refused(rooms: Rooms
     assert "bringing back 20260101T000000Z" in rooms.run("choose.sh", restore="20260101T000000Z")
     with pytest.raises(subprocess.CalledProcessError, match="returned non-zero exit status 1"):
         rooms.run("choose.sh", restore="20250101T000000Z")
-
-
-@pytest.mark.parametrize(("days", "kept"), [(0, {0, 9, 10, 11}), (10, {0, 9, 10})])
-def test_retention_removes_days_that_are_older_than_told(tmp_path: Path, days: int, kept: set[int]) -> None:
-    today = datetime.now(UTC).date()
-    for name in ("events", "decisions"):
-        for age in (0, 9, 10, 11):
-            (tmp_path / name / "shop" / f"day={today - timedelta(days=age)}").mkdir(parents=True)
-    _retain(tmp_path, EVENT_DAYS=days, DECISION_DAYS=0, CHECKPOINT_DAYS=0)
-    left = {path.name for path in (tmp_path / "events" / "shop").iterdir()}
-    assert left == {f"day={today - timedelta(days=age)}" for age in kept}
-    assert len(list((tmp_path / "decisions" / "shop").iterdir())) == 4
-
-
-def test_retention_removes_old_checkpoints_and_their_empty_folders(tmp_path: Path) -> None:
-    old, new = tmp_path / "checkpoints" / "a" / "old", tmp_path / "checkpoints" / "b" / "new"
-    for path in (old, new):
-        path.parent.mkdir(parents=True)
-        path.write_text("x")
-    long_ago = (datetime.now(UTC) - timedelta(days=20)).timestamp()
-    utime(old, (long_ago, long_ago))
-    _retain(tmp_path, EVENT_DAYS=0, DECISION_DAYS=0, CHECKPOINT_DAYS=14)
-    assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["b"]
-
-
-def _retain(home: Path, **days: int) -> None:
-    environment = {"PATH": "/usr/bin:/bin"} | {name: str(number) for name, number in days.items()}
-    subprocess.run(["sh", FILES / "retention.sh", home], env=environment, check=True, capture_output=True)

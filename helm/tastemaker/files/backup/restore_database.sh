@@ -1,5 +1,10 @@
 #!/bin/sh
 # Puts MLflow's tables back into PostgreSQL.
 set -eu
+from=$BACKUPS/$(cat "$WORK/stamp")/mlflow.pgdump
+if [ "${1:-}" = --dry-run ]; then
+  echo "would put back $(pg_restore --list "$from" | grep -c 'TABLE DATA') tables of MLflow"
+  exit 0
+fi
 uri=$(printf '%s' "$MLFLOW_BACKEND_STORE_URI" | sed 's/^postgresql+[a-z0-9]*:/postgresql:/')
-pg_restore --clean --if-exists --no-owner --dbname "$uri" "$BACKUPS/$(cat "$WORK/stamp")/mlflow.pgdump"
+pg_restore --clean --if-exists --no-owner --dbname "$uri" "$from"

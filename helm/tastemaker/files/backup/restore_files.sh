@@ -3,6 +3,16 @@
 set -eu
 umask 077
 from=$BACKUPS/$(cat "$WORK/stamp")
+if [ "${1:-}" = --dry-run ]; then
+  for file in "$from"/*.tar; do
+    [ -f "$file" ] || continue
+    echo "would unpack $(tar -tf "$file" | wc -l) files of $file"
+  done
+  for file in "$from"/*.db "$from"/state.rdb; do
+    if [ -f "$file" ]; then echo "would put back $file"; fi
+  done
+  exit 0
+fi
 unpack() {
   if [ -f "$from/$1.tar" ] && [ -d "$2" ]; then tar -C "$2" -xf "$from/$1.tar"; fi
 }

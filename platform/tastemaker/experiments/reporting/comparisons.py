@@ -4,6 +4,7 @@ Shape letters: U units, V variants.
 """
 
 from collections.abc import Sequence
+from typing import Any, Protocol, Self, TypeVar
 
 import numpy as np
 
@@ -118,7 +119,21 @@ def interval(found: Lift) -> Interval:
     return Interval(value=found.value, low=found.low, high=found.high)
 
 
-def corrected(reports: Sequence[MetricReport], p_values: Sequence[float]) -> tuple[MetricReport, ...]:
+class Compared(Protocol):
+    """A report with comparisons: of a metric, or of a metric in a segment."""
+
+    @property
+    def comparisons(self) -> tuple[Comparison, ...]:
+        """All but the control's."""
+
+    def model_copy(self, *, update: dict[str, Any]) -> Self:
+        """The report with other fields."""
+
+
+C = TypeVar("C", bound=Compared)
+
+
+def corrected(reports: Sequence[C], p_values: Sequence[float]) -> tuple[C, ...]:
     """The reports with `p_values` as their comparisons' corrected ones: one for each comparison that has a p-value, in order."""
     left = iter(p_values)
     return tuple(
@@ -134,7 +149,7 @@ def corrected(reports: Sequence[MetricReport], p_values: Sequence[float]) -> tup
     )
 
 
-def p_values_of(reports: Sequence[MetricReport]) -> list[float]:
+def p_values_of(reports: Sequence[Compared]) -> list[float]:
     """P-values of all comparisons that have one, in the order that `corrected` takes them."""
     return [one.p_value for report in reports for one in report.comparisons if one.p_value is not None]
 

@@ -5,6 +5,7 @@ from datetime import UTC, datetime
 from typing import Any, Final
 
 from tastemaker.experiments.reporting.comparisons import Interval
+from tastemaker.experiments.reporting.interleaved import InterleavingReport
 from tastemaker.experiments.reporting.report import ExperimentReport
 
 Figure = dict[str, Any]
@@ -36,9 +37,34 @@ def effect_over_time(report: ExperimentReport) -> Figure:
     return {"data": data, "layout": layout | {"yaxis": y_axis}}
 
 
+def preference_over_time(report: InterleavingReport) -> Figure:
+    """The preference after every look: always-valid band, and the narrower one that holds for one look alone."""
+    x, name, colour = [_time(look.end_ms) for look in report.looks], report.teams[1].name, COLOURS[1]
+    data = _band(x, [look.always_valid for look in report.looks], colour, name, "always valid", 0.15)
+    data += _band(x, [look.fixed for look in report.looks], colour, name, "this look alone", 0.25)
+    values = [look.fixed.value for look in report.looks]
+    data.append(
+        {
+            "type": "scatter", "mode": "lines+markers", "name": name, "x": x, "y": values, "legendgroup": name,
+            "line": {"color": colour}, "marker": {"size": 5},
+        }
+    )  # fmt: skip
+    first, second = (team.name for team in report.teams)
+    layout = _layout(f"Preference: above 0 for {second}, below for {first}", height=380, y_format="+.2f")
+    late = [look.always_valid for look in report.looks[len(report.looks) // 4 :]]
+    return {
+        "data": data,
+        "layout": layout | {"yaxis": layout["yaxis"] | {"zerolinewidth": 2} | _around(late)},
+    }
+
+
 def _settled(report: ExperimentReport) -> Figure:
     """The axis' range without the first quarter of the looks, which know next to nothing."""
-    late = [bar for look in report.looks[len(report.looks) // 4 :] for bar in look.always_valid]
+    return _around([bar for look in report.looks[len(report.looks) // 4 :] for bar in look.always_valid])
+
+
+def _around(late: Sequence[Interval]) -> Figure:
+    """An axis' range that holds intervals and 0."""
     ends = [end for bar in late for end in (bar.low, bar.high) if end is not None]
     if not ends:
         return {}

@@ -17,15 +17,15 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from tastemaker.types import EVENT_KINDS, Bool, Float64, Int64
+from tastemaker.types import EVENT_KINDS, Bool, Float64, Int8, Int32, Int64
 
 
 @dataclass(frozen=True, slots=True)
 class Slates:
     """What the decisions showed: of each place its decision's row and its item's number in `items`."""
 
-    row_S: Int64
-    item_S: Int64
+    row_S: Int32
+    item_S: Int32
     items: "pa.Array[Any]"
 
     @classmethod
@@ -33,21 +33,21 @@ class Slates:
         """Slates of a column of lists of item ids."""
         lists = item_ids.combine_chunks() if isinstance(item_ids, pa.ChunkedArray) else item_ids
         encoded: Any = pc.dictionary_encode(pc.list_flatten(lists))
-        row_S = pc.list_parent_indices(lists).to_numpy().astype(np.int64)
-        return cls(row_S, encoded.indices.to_numpy().astype(np.int64), encoded.dictionary)
+        row_S = pc.list_parent_indices(lists).to_numpy().astype(np.int32)
+        return cls(row_S, encoded.indices.to_numpy().astype(np.int32), encoded.dictionary)
 
-    def keys(self, row: Int64, item: Int64) -> Int64:
+    def keys(self, row: Int32 | Int64, item: Int32 | Int64) -> Int64:
         """One number for each pair of a row and an item."""
-        return row * max(1, len(self.items)) + item
+        return row.astype(np.int64) * max(1, len(self.items)) + item
 
 
 @dataclass(frozen=True, slots=True)
 class Touches:
     """Events that belong to a decision: its row, the item's number, the kind's place in `EVENT_KINDS`, how many ms after it, and the event's own value (0 for none)."""
 
-    row_E: Int64
-    item_E: Int64
-    kind_E: Int64
+    row_E: Int32
+    item_E: Int32
+    kind_E: Int8
     delay_ms_E: Int64
     value_E: Float64
     received_ms_E: Int64
@@ -106,7 +106,8 @@ def join(decisions: pa.Table, slates: Slates, events: pa.Table) -> Joined:
     own_ms_E, shown_ms_E = kept["timestamp_ms"].to_numpy(), shown_ms_R[row_E]
     believed_E = (own_ms_E >= shown_ms_E) & (own_ms_E <= received_ms_E)
     touches = Touches(
-        row_E, item_E, _place(kept["kind"], pa.array(EVENT_KINDS)), np.where(believed_E, own_ms_E, received_ms_E) - shown_ms_E,
+        row_E.astype(np.int32), item_E.astype(np.int32), _place(kept["kind"], pa.array(EVENT_KINDS)).astype(np.int8),
+        np.where(believed_E, own_ms_E, received_ms_E) - shown_ms_E,
         values.to_numpy(), received_ms_E,
     )  # fmt: skip
     return Joined(touches, int(unknown_E.sum()), int(wrong_E.sum()))

@@ -11,6 +11,7 @@ from tastemaker.experiments.definition import Experiment
 from tastemaker.experiments.metrics import METRICS, Metric, metric_of
 from tastemaker.experiments.reporting.advice import Advice, advise
 from tastemaker.experiments.reporting.comparisons import MetricReport, compare, corrected, p_values_of
+from tastemaker.experiments.reporting.days import Wanted
 from tastemaker.experiments.reporting.guardrails import GuardrailReport, check_guardrails
 from tastemaker.experiments.reporting.measures import count
 from tastemaker.experiments.reporting.observations import Observations, read_observations
@@ -110,6 +111,7 @@ def build_report(
     *,
     level: float = 0.95,
     now_ms: int | None = None,
+    wanted: Wanted | None = None,
 ) -> ExperimentReport:
     """The outcome of an experiment, from the Parquet days.
 
@@ -122,14 +124,14 @@ def build_report(
         metric: One of `METRICS`, to be judged by; unset is the experiment's own.
         level: Of the intervals.
         now_ms: Decisions whose attribution window is open then are left out and counted; unset is now.
+        wanted: Which decisions are the experiment's; unset, those that the log says.
 
     Raises:
         ExperimentError: An unknown metric, or no decision yet.
     """
     primary = metric_of(metric or experiment.metric)
-    seen = read_observations(
-        home, catalogue, experiment, round(time.time() * 1000) if now_ms is None else now_ms
-    )
+    now_ms = round(time.time() * 1000) if now_ms is None else now_ms
+    seen = read_observations(home, catalogue, experiment, now_ms, wanted=wanted)
     weighing = Weighing(experiment, level, _num_items(home, catalogue, seen))
     reports = _metrics(seen, primary, weighing)
     guardrails = check_guardrails(seen, weighing)

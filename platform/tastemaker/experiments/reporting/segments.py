@@ -48,38 +48,40 @@ def by_segment(
     primary metric are corrected together, and so are those of all others, so that of the differences told at most a share is by chance
     [Benjamini & Hochberg 1995].
     """
-    parts = [
-        (kind, name or "unknown", where(seen, name_R == name))
-        for kind, name_R in _names(seen)
-        for name in _in_order(kind, name_R)
-        if kind == BUCKET or (name_R != name).any()
-    ]
-    buckets = [part for part in parts if part[0] == BUCKET]
     smaller = weighing.experiment.model_copy(update={"minimum_detectable_effect": None})
     weighing = replace(
         weighing, experiment=smaller
     )  # what is worth finding among all is out of reach in a part
+    found: dict[str, list[SegmentReport]] = {metric.name: [] for metric in (primary, *others)}
+    for kind, name_R in _names(seen):
+        for name in _in_order(kind, name_R):
+            if kind == BUCKET or (name_R != name).any():
+                part = where(seen, name_R == name)  # one at a time: it is a copy
+                for metric in (primary, *(others if kind == BUCKET else ())):
+                    found[metric.name].append(_report(part, kind, name or "unknown", metric, weighing))
     return (
-        *_reports([(*part, primary) for part in parts], weighing),
-        *_reports([(*part, metric) for metric in others for part in buckets], weighing),
+        *_corrected(found[primary.name]),
+        *_corrected([report for metric in others for report in found[metric.name]]),
     )
 
 
-def _reports(
-    asked: Sequence[tuple[str, str, Observations, Metric]], weighing: Weighing
-) -> Iterator[SegmentReport]:
-    reports = [compare(part, metric, weighing) for _, _, part, metric in asked]
-    reports = list(corrected(reports, benjamini_hochberg(p_values_of(reports)).tolist()))
-    for (kind, name, part, metric), report in zip(asked, reports, strict=True):
-        yield SegmentReport(
-            kind=kind,
-            name=name,
-            metric=metric.name,
-            units=part.num_units(),
-            decisions=report.decisions,
-            values=report.values,
-            comparisons=report.comparisons,
-        )
+def _report(part: Observations, kind: str, name: str, metric: Metric, weighing: Weighing) -> SegmentReport:
+    report = compare(part, metric, weighing)
+    return SegmentReport(
+        kind=kind,
+        name=name,
+        metric=metric.name,
+        units=part.num_units(),
+        decisions=report.decisions,
+        values=report.values,
+        comparisons=report.comparisons,
+    )
+
+
+def _corrected(reports: Sequence[SegmentReport]) -> Iterator[SegmentReport]:
+    """With p-values that have all of the reports' in mind."""
+    p_values = benjamini_hochberg(p_values_of(reports)).tolist()
+    return iter(corrected(reports, p_values))
 
 
 def buckets_of(interactions_U: Int64) -> Strings:

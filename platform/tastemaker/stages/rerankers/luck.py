@@ -6,12 +6,14 @@ ranker's scores. What is shown is drawn from the mixture of both, and each place
 Shape letters: N candidates.
 """
 
+from dataclasses import dataclass
+
 import numpy as np
 from pydantic import Field
 
 from tastemaker.stages.rerankers.relevance import log_odds
 from tastemaker.strict import Strict
-from tastemaker.types import Bool, Float32, Float64, Int64, Query
+from tastemaker.types import Bool, Float32, Float64, Int32, Int64, Query
 
 _SHUFFLE, _SAMPLE = 2, 3
 """What a seed is drawn for; `exploring` has 0 and 1."""
@@ -29,6 +31,25 @@ class SamplingConfig(Strict):
 
     share: float = Field(0.02, gt=0, le=1, description="of requests; of live ones alone")
     temperature: float = Field(1.0, gt=0, description="of the scores' log-odds; more is more even")
+
+
+@dataclass(frozen=True, slots=True)
+class Draw:
+    """What a list is drawn from: candidates in the order of the stages, and how luck changes it; see `drawn`.
+
+    `rows_N` are the items, `score_N` the ranker's scores; `keep_top` first places are not shuffled.
+    """
+
+    rows_N: Int32
+    score_N: Float32
+    keep_top: int
+    shuffle: ShuffleConfig | None
+    sampling: SamplingConfig | None
+
+    @property
+    def is_drawn(self) -> bool:
+        """Whether luck has a part in the list."""
+        return self.shuffle is not None or self.sampling is not None
 
 
 def drawn(
@@ -74,13 +95,15 @@ def logits(score_N: Float32) -> Float64:
 
 def _shuffled(num: int, keep_top: int, config: ShuffleConfig, seed: int) -> Int64:
     luck = np.random.default_rng([seed, _SHUFFLE])
-    window_N = _windows(num, keep_top, config)
+    window_N = windows(num, keep_top, config)
     return np.lexsort((luck.random(num), window_N)).astype(np.int64)
 
 
-def _windows(num: int, keep_top: int, config: ShuffleConfig) -> Int64:
-    """The window (N,) of each place; places that stay have one of their own."""
+def windows(num: int, keep_top: int, config: ShuffleConfig | None) -> Int64:
+    """The window (N,) of each place; places that stay, without a config all, have one of their own."""
     place_N = np.arange(num)
+    if config is None:
+        return place_N
     window_N = keep_top + (place_N - keep_top) // config.window
     stays_N: Bool = (place_N < keep_top) | (place_N >= config.head)
     return np.where(stays_N, place_N + num * (place_N >= keep_top), window_N).astype(np.int64)
@@ -96,7 +119,7 @@ def shuffle_propensity(order_N: Int64, keep_top: int, config: ShuffleConfig | No
     if config is None:
         is_usual_N: Bool = order_N == np.arange(num)
         return is_usual_N.astype(np.float64)
-    window_N = _windows(num, keep_top, config)
+    window_N = windows(num, keep_top, config)
     last_N = np.searchsorted(window_N, window_N, side="right")
     chance_N: Float64 = np.where(window_N[order_N] == window_N, 1.0 / (last_N - np.arange(num)), 0.0)
     return chance_N

@@ -1,0 +1,181 @@
+"""ML-1M, what comes next: 5-core, each user's last item held out, the one before it says when a fit stops, the whole catalogue ranked.
+
+Rows are sorted by user and time, ties in the order of the file; what a user has is masked. HR@10 and NDCG@10 are means over all
+users. Published: SASRec and BERT4Rec [Petrov & Macdonald 2022, 2023; Klenitskiy & Vasilev 2023], gSASRec [Petrov & Macdonald
+2023], SASRec with cross-entropy [Klenitskiy & Vasilev 2023]. GRU4Rec is RecBole's benchmark, which is another protocol: ratings
+of 3 and more, 10-core, histories not masked.
+
+A fit keeps its newest epoch in benchmarks/out/reproduce-sequence, so that one that was broken off goes on from there.
+"""
+
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+from report import ROOT
+from reproduce_data import Ratings, ratings
+from reproduction import Reproduction
+from turns import Effort
+
+from tastemaker.models.recommender import Askers, Filters, Log
+from tastemaker.models.sequence.model import SequenceModel
+from tastemaker.models.zoo import model_class
+
+CHECKPOINTS: Final = ROOT / "benchmarks" / "out" / "reproduce-sequence"
+FIVE_CORE: Final = (999_611, 6_040, 3_416)
+RECBOLE: Final = 834_449
+_K: Final = 10
+_EARLY: Final = {"epochs": 1000, "validate_every": 5, "patience": 20}
+_SASREC: Final = {"dim": 128, "max_length": 200, "stretches": "newest", "dropout": 0.5}
+
+
+@dataclass(frozen=True)
+class System:
+    """A kind, its settings, and the best published figures of it."""
+
+    kind: str
+    title: str
+    settings: Mapping[str, Any]
+    hit_rate: float
+    ndcg: float
+    is_recboles: bool = False
+
+
+SYSTEMS: Final = {
+    "sasrec": System(
+        "sasrec", "SASRec",
+        _SASREC | {
+            "dim": 64, "dropout": 0.2, "loss": {"kind": "bce", "num_negatives": 1}, "fit": _EARLY,
+        },
+        0.2500, 0.1341,
+    ),
+    "gsasrec": System(
+        "sasrec", "gSASRec",
+        _SASREC | {
+            "loss": {"kind": "bce", "num_negatives": 256, "calibration": 0.75, "shared": True},
+            "fit": _EARLY,
+        },
+        0.3003, 0.1726,
+    ),
+    "sasrec-ce": System(
+        "sasrec", "SASRec, cross-entropy",
+        _SASREC | {
+            "dim": 64, "num_heads": 2, "dropout": 0.2, "loss": {"kind": "softmax"},
+            "fit": _EARLY | {"validate_every": 3, "patience": 10, "precision": "bf16"},
+        },
+        0.3152, 0.1821,
+    ),
+    "bert4rec": System(
+        "bert4rec", "BERT4Rec",
+        {
+            "dim": 64, "max_length": 200, "stretches": "newest", "dropout": 0.2, "num_heads": 2,
+            "fit": _EARLY | {"precision": "bf16"},
+        },
+        0.2821, 0.1516,
+    ),
+    "gru4rec": System(
+        "gru4rec", "GRU4Rec (RecBole's protocol)",
+        {
+            "dim": 64, "max_length": 50, "dropout": 0.3, "hidden": 128,
+            "fit": _EARLY | {"validate_every": 1, "patience": 10, "batch_size": 64},
+        },
+        0.2776, 0.1545, is_recboles=True,
+    ),
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class LastOut:
+    """All but each user's last item, and that."""
+
+    log: Log
+    target_U: np.ndarray
+
+    @classmethod
+    def of(cls, found: Ratings) -> "LastOut":
+        whole = found.log()
+        last = whole.offsets[1:] - 1
+        kept_N = np.ones(len(whole), bool)
+        kept_N[last] = False
+        log = Log(
+            whole.num_users, whole.num_items, whole.user_N[kept_N], whole.item_N[kept_N], whole.value_N[kept_N],
+            whole.timestamp_ms_N[kept_N],
+        )  # fmt: skip
+        return cls(log, whole.item_N[last])
+
+    def measured(self, model: SequenceModel, *, masked: bool) -> tuple[float, float]:
+        """HR@10 and NDCG@10."""
+        item_UK, _ = model.recommend(Askers.known(self.log), _K, Filters(exclude_seen=masked))
+        user_H, place_H = np.nonzero(item_UK == self.target_U[:, None])
+        return len(user_H) / len(item_UK), float((1 / np.log2(2 + place_H)).sum()) / len(item_UK)
+
+
+def data(*, recboles: bool) -> LastOut:
+    """One of the two protocols' data."""
+    found = ratings("ml-1m")
+    if recboles:
+        found = found.where(found.rating_N >= 3).core(10)
+        assert len(found) == RECBOLE, len(found)
+    else:
+        found = found.core(5)
+        assert (len(found), found.num_users, found.num_items) == FIVE_CORE, len(found)
+    return LastOut.of(found)
+
+
+def measure(name: str, effort: Effort, changes: Mapping[str, Any] | None = None) -> Reproduction:
+    """Fits one system and measures it; `changes` are of its `fit`."""
+    logging.basicConfig(format="%(asctime)s %(message)s", level=logging.INFO, force=True)
+    system = SYSTEMS[name]
+    part = Reproduction(f"ML-1M, next item: {system.title}")
+    fit = system.settings["fit"] | dict(changes or {})
+    if effort.divide > 1:
+        fit |= {"epochs": 2, "validate_every": 1}
+    settings = {**system.settings, "fit": fit}
+    found, cls = data(recboles=system.is_recboles), model_class(system.kind)
+    assert issubclass(cls, SequenceModel)
+    config = cls.Config.parse(settings, name)
+    model = cls.fit(found.log, config, None if effort.divide > 1 else CHECKPOINTS / name)
+    assert model.fitted is not None
+    curve = model.fitted.curve
+    part.seconds[system.title] = [sum(epoch.seconds for epoch in curve)]
+    figures = found.measured(model, masked=not system.is_recboles)
+    for metric, ours, published in zip(
+        ("HR@10", "NDCG@10"), figures, (system.hit_rate, system.ndcg), strict=True
+    ):
+        part.add(system.title, metric, [ours], published, published)
+    part.notes.append(
+        f"Settings: {system.kind} {settings}. {len(curve)} epochs, of which the {model.best_epoch}th was best on"
+        f" validation (NDCG@10 {model.fitted.best_ndcg:.4f}); median epoch"
+        f" {np.median([epoch.seconds for epoch in curve]):.1f} s."
+    )
+    part.figures["curve"] = [
+        [epoch.number, epoch.loss, epoch.ndcg_at_10] for epoch in curve if epoch.ndcg_at_10 is not None
+    ]
+    return part
+
+
+def sasrec(effort: Effort) -> Reproduction:
+    """With its own loss: one negative."""
+    return measure("sasrec", effort)
+
+
+def gsasrec(effort: Effort) -> Reproduction:
+    """256 negatives, calibrated."""
+    return measure("gsasrec", effort)
+
+
+def sasrec_ce(effort: Effort) -> Reproduction:
+    """Cross-entropy over the catalogue."""
+    return measure("sasrec-ce", effort)
+
+
+def bert4rec(effort: Effort) -> Reproduction:
+    """Hidden items, read both ways."""
+    return measure("bert4rec", effort)
+
+
+def gru4rec(effort: Effort) -> Reproduction:
+    """By RecBole's protocol."""
+    return measure("gru4rec", effort)

@@ -1,0 +1,193 @@
+"""What a retriever's process holds and takes, of a catalogue in one piece and of one shard of it: `make bench-shards`.
+
+Each case is a process of its own that opens the champion of a world (`serving_world.py`), answers queries and tells its memory: what is
+its own, and what of mapped files it has looked at, which the system shares between processes and may take back. In the last
+case a process has both shards, and their answers are merged: what a gateway does beside.
+"""
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import faiss
+import numpy as np
+import torch
+from report import circumstances, save, table
+from serving_world import make_world
+
+from tastemaker.bundle.part import BundlePart
+from tastemaker.bundle.reader import Bundle
+from tastemaker.bundle.store import BundleStore
+from tastemaker.config import Settings
+from tastemaker.home import Home
+from tastemaker.index.sharded import ShardOf
+from tastemaker.models.popularity import Popularity
+from tastemaker.registry.client import Registry
+from tastemaker.stages.live import LiveStages
+from tastemaker.stages.merging import Merging, ShardAnswer
+from tastemaker.state.keys import Keys
+from tastemaker.types import Query
+
+HISTORY = 50
+WARM = 50
+
+
+def memory_mb() -> dict[str, float]:
+    """Memory of this process: anonymous, of files, and both as its share of what it has with others (PSS)."""
+    found = {}
+    for line in Path("/proc/self/smaps_rollup").read_text().splitlines()[1:]:
+        key, _, value = line.partition(":")
+        found[key] = float(value.split()[0]) / 1000
+    return {"anonymous": found["Anonymous"], "PSS": found["Pss"], "RSS": found["Rss"]}
+
+
+def opened(home: Home, shard: ShardOf | None) -> tuple[LiveStages, float, Bundle]:
+    """A retriever's stages, and the seconds that opening them took."""
+    settings = Settings(home=home.root)
+    store = BundleStore.of(settings, home)
+    version = Registry(settings, home).aliases(Keys(settings.catalogue, settings.state.partitions).catalogue)[
+        "champion"
+    ]
+    began = time.perf_counter()
+    bundle = (
+        Bundle.open(store, version.ref) if shard is None else BundlePart.open_part(store, version.ref, shard)
+    )
+    live = LiveStages(bundle, frozenset({"retrieve"}))
+    return live, time.perf_counter() - began, bundle
+
+
+def queries(num_items: int, num: int) -> list[Query]:
+    """Of users whose items are drawn evenly, so that histories are read from all over the catalogue."""
+    rng = np.random.default_rng(1)
+    return [Query(rng.integers(0, num_items, HISTORY).astype(np.int32), k=50, seed=n) for n in range(num)]
+
+
+def case(home: Home, number: int, num_shards: int, num: int) -> dict[str, float]:
+    """One process: a retriever of the whole, or of a shard."""
+    import_mb = memory_mb()
+    live, seconds, bundle = opened(home, ShardOf(number, num_shards) if num_shards > 1 else None)
+    asked, took_ms = queries(len(bundle.item_ids), WARM + num), []
+    for query in asked:
+        began = time.thread_time()
+        if num_shards > 1:
+            live.pipeline.shard_answers([query])
+        else:
+            live.pipeline.retrieve([query])
+        took_ms.append(1000 * (time.thread_time() - began))
+    p50, p99 = np.percentile(took_ms[WARM:], [50, 99])
+    held = memory_mb()
+    return {
+        "before": import_mb["PSS"],
+        **held,
+        "seconds": seconds,
+        "p50_ms": float(p50),
+        "p99_ms": float(p99),
+    }
+
+
+def merging(home: Home, num_shards: int, num: int) -> dict[str, Any]:
+    """What merging takes, how large the shards' answers are, and how many candidates are those of the whole."""
+    whole, _, bundle = opened(home, None)
+    shards = [opened(home, ShardOf(number, num_shards))[0] for number in range(num_shards)]
+    counts_I = bundle.model("popularity", Popularity).counts_I
+    merge = Merging.parse(bundle.json("pipeline.json")["retrieval"], "bench", counts_I)
+    took_ms, same, size = [], [], []
+    for query in queries(len(bundle.item_ids), num):
+        answers = [shard.pipeline.shard_answers([query])[0] for shard in shards]
+        began = time.thread_time()
+        found = merge.whole(query, answers)
+        took_ms.append(1000 * (time.thread_time() - began))
+        expected = whole.pipeline.retrieve([query])[0]
+        same.append(np.isin(expected.item_index, found.item_index).mean())
+        size.append(sum(_num_bytes(answer) for answer in answers) / 1000)
+    p50, p99 = np.percentile(took_ms, [50, 99])
+    return {
+        "p50_ms": float(p50),
+        "p99_ms": float(p99),
+        "same": float(np.mean(same)),
+        "kb": float(np.mean(size)),
+    }
+
+
+def _num_bytes(answer: ShardAnswer) -> int:
+    return answer.row_K.nbytes + answer.proposed_KP.nbytes + answer.score_KS.nbytes
+
+
+def apart(*arguments: object) -> dict[str, Any]:
+    """A case in a process of its own."""
+    command = [sys.executable, __file__, "--case", *map(str, arguments)]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    ran = subprocess.run(command, check=True, capture_output=True, text=True, env=environment)
+    found: dict[str, Any] = json.loads(ran.stdout.splitlines()[-1])
+    return found
+
+
+def main() -> None:
+    """Measures, prints and writes."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--items", type=int, default=1_000_000)
+    parser.add_argument("--queries", type=int, default=500)
+    parser.add_argument("--world", type=Path, help="folder of a world that is there already")
+    parser.add_argument("--no-page", action="store_true", help="print only")
+    parser.add_argument("--case", nargs="+", help=argparse.SUPPRESS)
+    asked = parser.parse_args()
+    if asked.case:
+        torch.set_num_threads(1)
+        faiss.omp_set_num_threads(1)
+        name, folder, *numbers = asked.case
+        measure = {"case": case, "merging": merging}[name]
+        print(json.dumps(measure(Home.make(folder), *map(int, numbers))))
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        home = (
+            asked.world / "home"
+            if asked.world
+            else make_world(Path(folder), asked.items, 100, "auto").home.root
+        )
+        cases = {num: apart("case", home, num - 1, num, asked.queries) for num in (1, 2, 4, 8)}
+        merged = apart("merging", home, 2, 100)
+    whole = cases[1]["PSS"]
+    rows = [
+        (
+            str(num), f"{one['anonymous']:,.0f}", f"{one['PSS']:,.0f}", f"{one['PSS'] / whole:.2f}", f"{one['RSS']:,.0f}",
+            f"{one['p50_ms']:.2f}", f"{one['p99_ms']:.2f}", f"{one['seconds']:.1f}",
+        )
+        for num, one in cases.items()
+    ]  # fmt: skip
+    header = (
+        "shards",
+        "own memory, MB",
+        "PSS, MB",
+        "of the whole's",
+        "RSS, MB",
+        "p50, ms of CPU",
+        "p99",
+        "opened in s",
+    )
+    about = circumstances()
+    lines = [
+        f"# A retriever's process by the number of shards, {about['date']}", "",
+        f"`make bench-shards`, commit {about['commit']}, {about['machine']}. {asked.items:,} items of 64 numbers, sources two_tower, als, recent, "
+        f"trending and popular; {asked.queries} queries, each with {HISTORY} items drawn evenly from the catalogue; of which "
+        f"{cases[1]['before']:,.0f} MB are there before anything is opened.", "",
+        *table(header, rows), "",
+        f"Merging two shards' answers takes a gateway {merged['p50_ms']:.2f} ms (p99 {merged['p99_ms']:.2f}); they are {merged['kb']:,.0f} kB a "
+        f"request. {100 * merged['same']:.2f}% of the whole's candidates are among theirs.",
+    ]  # fmt: skip
+    text = "\n".join(lines) + "\n"
+    print(text)
+    if not asked.no_page:
+        result = about | {"cases": {str(num): one for num, one in cases.items()}, "merging": merged}
+        save("shards", result, text)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,153 @@
+"""All metrics of a system on a fold: block by block, several at once, so that no more than some blocks' scores are in memory.
+
+Shape letters: U askers, K slots (best first), I catalogue.
+"""
+
+import os
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+
+import numpy as np
+import scipy.sparse as sp
+
+from tastemaker.evaluation import beyond, metrics, predictions
+from tastemaker.evaluation.offline import Evaluation, score_lists
+from tastemaker.evaluation.systems import Answers, ModelSystem, System
+from tastemaker.evaluation.windows import Fold
+from tastemaker.features.traits import ItemTraits
+from tastemaker.terminal import progress
+from tastemaker.types import Float64, Int32, Int64
+
+_BLOCK_SCORES = 2**21
+
+
+@dataclass(frozen=True, slots=True)
+class Items:
+    """What metrics beyond accuracy read of the catalogue: traits, and groups whose exposure is told, by name (I, G)."""
+
+    traits: ItemTraits
+    group_names: tuple[str, ...]
+    share_IG: sp.csr_matrix
+
+    @classmethod
+    def of(cls, traits: ItemTraits, tags: Sequence[Sequence[str]]) -> "Items":
+        """Tags are the groups."""
+        names, share_IG = beyond.group_shares(tags)
+        return cls(traits, tuple(names), share_IG)
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """An evaluation, the lists that it is of, and by group of items its share of attention and of what was taken."""
+
+    evaluation: Evaluation
+    ranked_UK: Int32
+    exposure: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+
+
+def measure(
+    system: System,
+    fold: Fold,
+    ks: Sequence[int] = (10, 50),
+    *,
+    items: Items | None = None,
+    graded: bool = False,
+    threads: int | None = None,
+    description: str = "evaluating",
+) -> Measured:
+    """One list of max(ks) for every asker of the fold, and all metrics of them.
+
+    Beside those of `offline.Evaluation`: `precision@k`, `auc`, `serendipity`, `popularity` (mean share of users who have the
+    listed items), `popularity_lift` and, where items are given, `miscalibration`; overall `gauc`, and `rmse` and `mae` of
+    models that guess values.
+
+    Args:
+        system: What is asked.
+        fold: Whom for.
+        ks: Depths.
+        items: The catalogue's traits and groups.
+        graded: Whether NDCG takes the values of targets as grades.
+        threads: Blocks at once; unset, as many as there are cores.
+        description: Of the progress bar.
+    """
+    ks = sorted(ks)
+    answers = _answers(system, fold, max(ks), threads or os.cpu_count() or 1, description)
+    taken_UI = fold.train.matrix()
+    num_users_I = np.bincount(taken_UI.indices, minlength=fold.train.num_items)
+    found = score_lists(
+        fold.askers.row_B, answers.ranked_BK, fold.targets, num_users_I, fold.train.num_users, ks=ks,
+        traits=None if items is None else items.traits,
+        grades=[value_M.astype(np.float64) for value_M in fold.values] if graded else None,
+    )  # fmt: skip
+    per_user = found.per_user | _beyond(answers.ranked_BK, fold, num_users_I, ks, items)
+    overall = found.overall | _of_scores(system, fold, answers)
+    if answers.auc_B is not None:
+        per_user["auc"] = answers.auc_B
+    per_user = {name: value_U for name, value_U in per_user.items() if not np.isnan(value_U).all()}
+    top_UK = answers.ranked_BK[:, : ks[0]]
+    exposure = {} if items is None else _exposure(top_UK, num_users_I.astype(np.float64), items)
+    return Measured(Evaluation(found.users, per_user, overall, found.listed_I), answers.ranked_BK, exposure)
+
+
+def _beyond(
+    ranked_UK: Int32, fold: Fold, num_users_I: Int64, ks: Sequence[int], items: Items | None
+) -> dict[str, Float64]:
+    """Per user, what `score_lists` does not give."""
+    hit_UK = metrics.relevance(ranked_UK, fold.targets)
+    size_U = np.array([len(targets) for targets in fold.targets])
+    found = {f"precision@{k}": metrics.precision(hit_UK, size_U, k) for k in ks}
+    history_UI, top_UK = fold.askers.matrix(len(num_users_I)), ranked_UK[:, : ks[0]]
+    share_I = num_users_I / max(fold.train.num_users, 1)
+    order_I = np.argsort(-num_users_I, kind="stable").astype(np.int32)
+    obvious_UK = beyond.most_popular_unseen(order_I, history_UI, ks[0])
+    found["serendipity"] = beyond.serendipity(hit_UK[:, : ks[0]], top_UK, obvious_UK)
+    found["popularity"] = np.nan_to_num(beyond.mean_popularity(top_UK, share_I))
+    found["popularity_lift"] = beyond.popularity_lift(top_UK, history_UI, share_I)
+    if items is not None and len(items.group_names):
+        found["miscalibration"] = beyond.miscalibration(top_UK, history_UI, items.share_IG)
+    return found
+
+
+def _of_scores(system: System, fold: Fold, answers: Answers) -> dict[str, float]:
+    """Of all users together, what the scores themselves say."""
+    found = {}
+    if answers.auc_B is not None and not np.isnan(answers.auc_B).all():
+        known_U = ~np.isnan(answers.auc_B)
+        size_U = np.array([len(targets) for targets in fold.targets])
+        found["gauc"] = float(np.average(answers.auc_B[known_U], weights=size_U[known_U]))
+    if isinstance(system, ModelSystem) and system.model.predicts_values and answers.target_scores:
+        guess_M, value_M = np.concatenate(answers.target_scores), np.concatenate(fold.values)
+        found |= {"rmse": predictions.rmse(guess_M, value_M), "mae": predictions.mae(guess_M, value_M)}
+    return found
+
+
+def _exposure(top_UK: Int32, count_I: Float64, items: Items) -> dict[str, tuple[float, float]]:
+    shown_G = beyond.exposure(top_UK, items.share_IG)
+    taken_G = np.asarray(count_I @ items.share_IG, np.float64)
+    taken_G = taken_G / max(taken_G.sum(), 1e-12)
+    return {
+        name: (float(shown), float(taken))
+        for name, shown, taken in zip(items.group_names, shown_G, taken_G, strict=True)
+    }
+
+
+def _answers(system: System, fold: Fold, k: int, threads: int, description: str) -> Answers:
+    """All blocks' answers, in the askers' order."""
+    size = max(1, _BLOCK_SCORES // max(1, fold.train.num_items))
+    starts = range(0, len(fold.askers), size)
+    with progress(description, len(fold.askers)) as advance, ThreadPoolExecutor(threads) as pool:
+
+        def answer(at: int) -> Answers:
+            found = system.answer(fold.askers[at : at + size], fold.targets[at : at + size], k)
+            advance(len(found.ranked_BK))
+            return found
+
+        blocks = list(pool.map(answer, starts))
+    auc = [block.auc_B for block in blocks if block.auc_B is not None]
+    scores = [row for block in blocks if block.target_scores is not None for row in block.target_scores]
+    return Answers(
+        np.concatenate([block.ranked_BK for block in blocks]),
+        np.concatenate(auc) if auc else None,
+        scores or None,
+    )

@@ -1,0 +1,96 @@
+"""What is to be evaluated, as one YAML file: data, split, systems, metrics, segments."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Self
+
+from pydantic import Field, model_validator
+
+from tastemaker.config_sources import read_yaml
+from tastemaker.evaluation.comparing import Correction
+from tastemaker.evaluation.windows import Cutoff, LastOut, Rolling
+from tastemaker.models.zoo import model_class
+from tastemaker.strict import Strict
+
+
+class ZooModel(Strict):
+    """A model that is fitted on each fold."""
+
+    kind: str = Field(description="of the zoo")
+    config: Mapping[str, Any] = Field(
+        default_factory=dict, description="what of its config differs from the defaults"
+    )
+
+    @model_validator(mode="after")
+    def _is_known(self) -> Self:
+        found = model_class(self.kind)
+        found.Config.parse(self.config, f"model {self.kind}")
+        return self
+
+
+class BundleModel(Strict):
+    """A bundle as it was published: it may have seen what is held out."""
+
+    bundle: str = Field(description="alias or number of a version of the catalogue")
+
+
+class EvaluationPlan(Strict):
+    """One evaluation."""
+
+    data: str | None = Field(
+        None,
+        description="a MovieLens folder or zip, a CSV or Parquet table of events; empty: the catalogue's log",
+    )
+    users: str | None = Field(
+        None, description="CSV or Parquet with user_id and columns that segments name, such as country"
+    )
+    split: Annotated[LastOut | Cutoff | Rolling, Field(discriminator="kind")] = Field(
+        default_factory=LastOut, description="what is held out"
+    )
+    models: Mapping[str, ZooModel | BundleModel] = Field(min_length=1, description="systems by name")
+    baseline: str | None = Field(None, description="what the others are compared with; empty: the first")
+    ks: tuple[int, ...] = Field((10, 50), min_length=1, description="depths of lists")
+    compared: tuple[str, ...] = Field(
+        ("ndcg@10", "recall@10"), description="metrics whose differences are tested, all corrected together"
+    )
+    correction: Correction = Field("holm", description="for the number of questions")
+    segments: tuple[str, ...] = Field(
+        ("activity", "popularity", "item-age"),
+        description="activity, popularity, item-age, or columns of `users`",
+    )
+    graded: bool = Field(False, description="whether NDCG takes the values of targets as grades")
+    sampled: int | None = Field(
+        None,
+        ge=1,
+        description="items not taken that targets are ranked among; empty: the whole catalogue, as it should be",
+    )
+    threads: int | None = Field(None, ge=1, description="blocks of users at once; empty: as there are cores")
+    seed: int = Field(0, ge=0, description="of intervals and tests")
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> Self:
+        if self.baseline is not None and self.baseline not in self.models:
+            raise ValueError(f"baseline must be one of the models: {', '.join(self.models)}")
+        if self.sampled is not None and any(isinstance(model, BundleModel) for model in self.models.values()):
+            raise ValueError("sampled needs scores of all items, which a bundle does not give: leave one out")
+        if min(self.ks) < 1:
+            raise ValueError("ks must be 1 or more")
+        return self
+
+    @property
+    def against(self) -> str:
+        """The baseline's name."""
+        return self.baseline or next(iter(self.models))
+
+
+def read_plan(file: Path) -> EvaluationPlan:
+    """The plan in a file; paths in it are from its folder.
+
+    Raises:
+        ConfigError: A key is unknown or a value wrong.
+    """
+    tree = read_yaml(file)
+    for key in ("data", "users"):
+        if isinstance(tree.get(key), str):
+            tree[key] = str((file.parent / tree[key]).resolve())
+    return EvaluationPlan.parse(tree, str(file))

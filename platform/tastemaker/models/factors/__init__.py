@@ -1,0 +1,1 @@
+"""Models of users and items as vectors: matrix factorisation, and the networks that grew from it."""

@@ -1,0 +1,1 @@
+"""Models that remember the log, or how often its rows meet: popularity, neighbours, EASE."""

@@ -1,0 +1,91 @@
+"""All recommendation models by the name that recipes and bundles call them; each is imported when it is asked for."""
+
+from collections.abc import Mapping
+from importlib import import_module
+from typing import Any, Final, cast
+
+import numpy as np
+
+from tastemaker.errors import CompatibilityError, UsageError
+from tastemaker.models.recommender import Log, Recommender
+
+_MEMORY: Final = "tastemaker.models.memory"
+_FACTORS: Final = "tastemaker.models.factors"
+_SEQUENCE: Final = "tastemaker.models.sequence"
+
+MODELS: Final[Mapping[str, str]] = {
+    "popular": f"{_MEMORY}.popular:Popular",
+    "recent": f"{_MEMORY}.popular:Recent",
+    "trending": f"{_MEMORY}.popular:Trending",
+    "ease": f"{_MEMORY}.item_weights:Ease",
+    "item-knn": f"{_MEMORY}.item_weights:ItemKnn",
+    "user-knn": f"{_MEMORY}.user_knn:UserKnn",
+    "rating-knn": f"{_MEMORY}.rating_knn:RatingKnn",
+    "als": f"{_FACTORS}.implicit_als:ImplicitAls",
+    "ials": f"{_FACTORS}.ials:Ials",
+    "bpr": f"{_FACTORS}.bpr:Bpr",
+    "neumf": f"{_FACTORS}.neumf:NeuMf",
+    "svd": f"{_FACTORS}.svd:Svd",
+    "svdpp": f"{_FACTORS}.svd:SvdPlusPlus",
+    "nmf": f"{_FACTORS}.nmf:Nmf",
+    "als-explicit": f"{_FACTORS}.explicit_als:ExplicitAls",
+    "sasrec": f"{_SEQUENCE}.sasrec:SasRec",
+    "gru4rec": f"{_SEQUENCE}.recurrent:Gru4Rec",
+    "lstm": f"{_SEQUENCE}.recurrent:LstmSessions",
+    "bert4rec": f"{_SEQUENCE}.bert4rec:Bert4Rec",
+}
+"""Module and class of each kind."""
+
+
+def model_class(kind: str) -> type[Recommender]:
+    """The class of a kind.
+
+    Raises:
+        UsageError: There is none of that name.
+    """
+    if kind not in MODELS:
+        raise UsageError("kind of model", value=kind, limit=f"one of: {', '.join(MODELS)}", mend="choose one")
+    module, name = MODELS[kind].split(":")
+    return cast("type[Recommender]", getattr(import_module(module), name))
+
+
+def fit(kind: str, log: Log, settings: Mapping[str, Any] | None = None) -> Recommender:
+    """A model of a kind, fitted; `settings` are those of its config that differ from the defaults.
+
+    Raises:
+        UsageError: See `model_class`.
+        ConfigError: The kind has no such setting, or a value is wrong.
+        DataError: The log has nothing that it could learn from.
+    """
+    found = model_class(kind)
+    return found.fit(log, found.Config.parse(settings or {}, f"model {kind}"))
+
+
+class Packed:
+    """A model of whatever kind, as bundles hold it: the kind is in its config."""
+
+    def __init__(self, model: Recommender) -> None:
+        self._model = model
+
+    def config_dict(self) -> dict[str, Any]:
+        """The kind, and what that needs; JSON."""
+        return {"kind": self._model.kind, "model": self._model.config_dict()}
+
+    def tensors(self) -> Mapping[str, np.ndarray]:
+        """What was learned."""
+        return self._model.tensors()
+
+    @staticmethod
+    def from_state(config: Mapping[str, Any], tensors: Mapping[str, np.ndarray]) -> Recommender:
+        """The model itself.
+
+        Raises:
+            CompatibilityError: This release knows no such kind, or config and tensors do not belong together.
+        """
+        kind = str(config.get("kind"))
+        if kind not in MODELS:
+            raise CompatibilityError(
+                "kind of a bundle's model", value=kind, limit=f"one of: {', '.join(MODELS)}",
+                mend="serve it with the release that published it",
+            )  # fmt: skip
+        return model_class(kind).from_state(config["model"], tensors)

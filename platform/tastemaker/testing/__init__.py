@@ -1,0 +1,1 @@
+"""What implementations are held to: contract suites, and seeded worlds with a known best answer."""

@@ -1,0 +1,62 @@
+"""Every model of the zoo keeps the contract of `tastemaker.testing.contracts`."""
+
+import pytest
+
+from tastemaker.models.zoo import MODELS
+from tastemaker.testing.contracts import CHECKS, Case
+
+# Of models of sequences, which stop by validation in earnest.
+SEQUENCES = {"dim": 16, "max_length": 12, "dropout": 0.1}
+FIT = {"epochs": 12, "patience": None, "batch_size": 16, "learning_rate": 0.01}
+# How each kind is set for the small world; all of the zoo must be here.
+CASES = {
+    case.kind: case
+    for case in (
+        Case("popular", floor=None),
+        Case("recent", {"days": 0.01}, floor=None),
+        Case("trending", {"half_life_days": 1.0}, floor=None),
+        Case("ease", {"l2": 20.0}),
+        Case("item-knn", {"num_neighbours": 20}),
+        Case("user-knn", {"num_neighbours": 40}),
+        Case("rating-knn", {"of": "items", "similarity": "pearson-baseline", "shrinkage": 5.0}),
+        Case("als", {"dim": 8, "alpha": 4.0, "iterations": 5}),
+        Case("ials", {"dim": 8, "block": 3, "iterations": 8}),
+        Case("bpr", {"dim": 8, "epochs": 30, "learning_rate": 0.02, "batch_size": 256}),
+        Case(
+            "neumf",
+            {
+                "product_dim": 8,
+                "network_dim": 8,
+                "hidden": [16, 8],
+                "num_negatives": 3,
+                "epochs": 9,
+                "batch_size": 128,
+                "learning_rate": 0.01,
+            },
+        ),
+        Case("svd", {"dim": 8, "epochs": 30, "batch_ratings": 512, "learning_rate": 0.03}),
+        Case("svdpp", {"dim": 8, "epochs": 30, "batch_ratings": 512, "learning_rate": 0.03}),
+        Case("nmf", {"dim": 4}),
+        Case("als-explicit", {"dim": 4, "iterations": 6}),
+        Case("sasrec", SEQUENCES | {"fit": FIT}, is_ordered=True),
+        Case("gru4rec", SEQUENCES | {"hidden": 32, "fit": FIT | {"learning_rate": 0.02}}, is_ordered=True),
+        Case("lstm", SEQUENCES | {"hidden": 32, "fit": FIT | {"epochs": 20}}, 0.7, is_ordered=True),
+        # Learns from a fifth of the items in each pass, and slowly.
+        Case(
+            "bert4rec",
+            SEQUENCES | {"num_heads": 2, "hidden": 32, "fit": FIT | {"epochs": 40, "learning_rate": 0.005}},
+            0.3,
+            is_ordered=True,
+        ),
+    )
+}
+
+
+def test_all_of_the_zoo_is_tried():
+    assert CASES.keys() == MODELS.keys()
+
+
+@pytest.mark.parametrize("check", CHECKS.values(), ids=list(CHECKS))
+@pytest.mark.parametrize("kind", CASES)
+def test_contract(kind, check):
+    check(CASES[kind])

@@ -1,0 +1,307 @@
+"""`tastemaker gc` on a home of its own, a real Valkey and MLflow's own store: what goes, and that what is in use never does."""
+
+import json
+import os
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from promotable import write_bundle
+
+from tastemaker import context
+from tastemaker.bundle.reader import Bundle
+from tastemaker.bundle.store import BundleStore
+from tastemaker.cli import invoke
+from tastemaker.config import Settings, StateSettings, StorageSettings
+from tastemaker.config_retention import RetentionSettings
+from tastemaker.errors import StateError, UsageError
+from tastemaker.experiments.definition import Experiment
+from tastemaker.experiments.store import ExperimentStore
+from tastemaker.home import Home
+from tastemaker.registry import forgetting
+from tastemaker.registry.client import Registry
+from tastemaker.registry.forgetting import EndedRuns
+from tastemaker.registry.live import Watcher
+from tastemaker.retention import collecting
+from tastemaker.retention.collecting import Collected, collect
+from tastemaker.retention.gone import DAY_SECONDS, Limits
+
+pytestmark = pytest.mark.filterwarnings("ignore:The ``noload`` loader strategy:DeprecationWarning")
+NUM_VERSIONS = 7
+
+
+class Shop:
+    """A catalogue with seven versions, each of a run of its own; champion 2 after 1, shadow 3, an experiment with version 4."""
+
+    def __init__(self, state: Any, home: Home, folder: Path) -> None:
+        self.client, self.keys, self.home, self.folder = state.client, state.keys, home, folder
+        self.settings = Settings(
+            catalogue=self.keys.catalogue, home=self.home.root,
+            state=StateSettings(partitions=4, url=state.url), storage=StorageSettings(url=folder.as_uri()),
+            retention=RetentionSettings(bundles=1, checkpoint_days=14),
+        )  # fmt: skip
+        self.registry = Registry(self.settings, self.home)
+        self.store = BundleStore.of(self.settings, self.home)
+        for number in range(1, NUM_VERSIONS + 1):
+            self.publish(number)
+        for number, alias in ((1, "champion"), (2, "champion"), (3, "shadow")):
+            self.registry.set_alias(self.keys.catalogue, alias, number, "ann", "")
+        Watcher(self.registry, self.client, self.keys).poll()
+        self.experiment("version:4")
+
+    def publish(self, number: int) -> int:
+        with self.registry.run(f"train {number}") as run:
+            run.log_json("offline.json", {"version": number})
+        ref = write_bundle(self.store, catalogue=self.keys.catalogue, weight=number, marker=str(number))
+        return self.registry.publish(self.keys.catalogue, ref, {}, run.id).number
+
+    def experiment(self, alias: str) -> None:
+        content = {
+            "name": "try", "hypothesis": "h", "salt": "s", "state": "draft",
+            "variants": [{"name": "control", "alias": "champion"}, {"name": "other", "alias": alias}],
+            "allocation": {"kind": "fixed", "weights": [0.5, 0.5]},
+        }  # fmt: skip
+        ExperimentStore(self.client, self.keys).create(Experiment.parse(content, "test"))
+
+    def collect(self, *, dry_run: bool = False, **retention: Any) -> Collected:
+        settings = self.settings.model_copy(
+            update={"retention": self.settings.retention.model_copy(update=retention)}
+        )
+        return collect(settings, self.home, self.client, self.keys, dry_run=dry_run)
+
+    def numbers(self) -> list[int]:
+        return [version.number for version in self.registry.versions(self.keys.catalogue)]
+
+    def check(self) -> None:
+        """Every version's bundle is whole."""
+        for version in self.registry.versions(self.keys.catalogue):
+            Bundle.open(self.store, version.ref)
+
+    def files(self) -> set[str]:
+        """Of the store and of MLflow."""
+        folders = (self.folder, self.home / "mlflow" / "artifacts")
+        return {str(path) for folder in folders for path in folder.rglob("*") if path.is_file()}
+
+    def receipts(self) -> list[dict[str, Any]]:
+        lines = (self.home / "logs" / collecting.RECEIPTS).read_text().splitlines()
+        return [one for line in lines if (one := json.loads(line))["catalogue"] == self.keys.catalogue]
+
+
+@pytest.fixture(scope="module")
+def gc_home(tmp_path_factory: pytest.TempPathFactory) -> Home:
+    """For MLflow's store takes seconds to make."""
+    return Home.make(tmp_path_factory.mktemp("gc") / "home")
+
+
+@pytest.fixture
+def shop(state: Any, gc_home: Home, tmp_path: Path) -> Shop:
+    return Shop(state, gc_home, tmp_path / "store")
+
+
+@pytest.fixture
+def later(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Forty days have gone by for whoever asks what is old."""
+    moment = time.time() + 40 * DAY_SECONDS
+    monkeypatch.setattr(Limits, "of", classmethod(lambda cls, settings: cls(settings, moment)))
+
+
+def names(done: Collected, kind: str) -> list[str]:
+    return [one.name for one in done.of(kind)]
+
+
+@pytest.mark.usefixtures("later")
+def test_what_is_not_in_use_goes_and_what_is_stays_whole(shop: Shop) -> None:
+    left_over = shop.store.put(b"of a publish that was cut off")
+    versions = {version.number: version for version in shop.registry.versions(shop.keys.catalogue)}
+    before = shop.files()
+    told = shop.collect(dry_run=True, run_days=30)
+    assert shop.files() == before
+    assert shop.numbers() == [1, 2, 3, 4, 5, 6, 7]
+
+    told_runs = set(names(told, "run"))
+    logged = [path for path in shop.home.root.rglob("offline.json") if path.parts[-3] in told_runs]
+    assert len(logged) == 2
+    done = shop.collect(run_days=30)
+    assert done.as_dict() | {"dry_run": True} == told.as_dict()
+    assert names(done, "version") == ["5", "6"]
+    assert sorted(names(done, "manifest")) == sorted(versions[number].uri for number in (5, 6))
+    assert f"blobs/sha256/{left_over[:2]}/{left_over}" in names(done, "blob")
+    assert len(names(done, "blob")) == 3  # and each tower that no other version has
+    assert sorted(names(done, "run")) == sorted(str(versions[number].run_id) for number in (5, 6))
+    assert {number: done.kept[number] for number in (1, 2, 3, 4, 7)} == {
+        1: "a rollback of champion goes back to it",
+        2: "alias champion names it",
+        3: "alias shadow names it",
+        4: "variant other of experiment try",
+        7: "among the newest 1",
+    }
+    assert shop.numbers() == [1, 2, 3, 4, 7]
+    shop.check()
+    runs = {run.id for run in EndedRuns(shop.settings, shop.home).ended()}
+    assert runs == {str(versions[number].run_id) for number in (1, 2, 3, 4, 7)}
+    assert not any(path.exists() for path in logged)
+    assert shop.registry.rollback(shop.keys.catalogue, "champion", "ann").number == 1
+
+    (receipt,) = shop.receipts()
+    assert receipt["removed"] == done.as_dict()["removed"]
+    assert shop.collect(run_days=30).gone == []
+    assert shop.publish(8) == 8  # a number is never given again
+
+
+def test_nothing_goes_that_is_young(shop: Shop) -> None:
+    shop.store.put(b"of a publish that is under way")
+    assert shop.collect(run_days=30).gone == []
+    assert shop.numbers() == [1, 2, 3, 4, 5, 6, 7]
+
+
+@pytest.mark.usefixtures("later")
+def test_what_is_unset_is_kept_for_ever(shop: Shop) -> None:
+    shop.store.put_manifest(shop.keys.catalogue, b'{"files": {}}')  # no version names it
+    before = shop.files()
+    shop.store.put(b"nothing names it")
+    done = shop.collect(bundles=None, checkpoint_days=None)
+    assert {one.kind for one in done.gone} == {"blob"}
+    assert before <= shop.files()
+
+
+@pytest.mark.usefixtures("later")
+@pytest.mark.parametrize(
+    "step",
+    ["blob", *(pytest.param(step, marks=pytest.mark.slow) for step in ("version", "manifest", "run"))],
+)
+def test_cut_off_anywhere_the_next_run_ends_it(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch, step: str
+) -> None:
+    told = shop.collect(dry_run=True, run_days=30)
+    removed: list[str] = []
+
+    def killing(remove: Any, kind: str) -> Any:
+        def wrapper(*args: Any) -> Any:
+            result = remove(*args)
+            removed.append(kind)
+            if kind == step:
+                raise KeyboardInterrupt
+            return result
+
+        return wrapper
+
+    sweep = collecting.Sweeping.remove
+
+    def swept(self: Any, name: str) -> bool:
+        return bool(killing(sweep, name.partition("/")[0].rstrip("s"))(self, name))
+
+    monkeypatch.setattr(collecting, "forget_version", killing(collecting.forget_version, "version"))
+    monkeypatch.setattr(collecting.Sweeping, "remove", swept)
+    monkeypatch.setattr(EndedRuns, "purge", killing(EndedRuns.purge, "run"))
+    with pytest.raises(KeyboardInterrupt):
+        shop.collect(run_days=30)
+    monkeypatch.undo()
+    shop.check()
+    moment = time.time() + 40 * DAY_SECONDS
+    monkeypatch.setattr(Limits, "of", classmethod(lambda cls, settings: cls(settings, moment)))
+    shop.collect(run_days=30)
+    shop.check()
+    assert shop.numbers() == [1, 2, 3, 4, 7]
+    assert shop.collect(run_days=30).gone == []
+    lying = {path.name for path in shop.folder.glob("bundles/blobs/sha256/*/*")}
+    assert lying == collecting.Sweeping(shop.store, moment).named()
+    assert removed[-1] == step
+    first, second = shop.receipts()
+    assert first["failed"].startswith("KeyboardInterrupt")
+    went = {one["name"] for one in (*first["removed"], *second["removed"])}
+    assert went <= {one.name for one in told.gone}
+
+
+@pytest.mark.usefixtures("later")
+def test_a_version_that_is_promoted_meanwhile_stays(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Between what was read of what is in use and the removal."""
+    forget = forgetting.forget_version
+
+    def promoted_first(settings: Settings, home: Home, number: int) -> bool:
+        if number == 5:
+            shop.registry.set_alias(shop.keys.catalogue, "challenger", 5, "bob", "")
+        return forget(settings, home, number)
+
+    monkeypatch.setattr(collecting, "forget_version", promoted_first)
+    assert names(shop.collect(), "version") == ["6"]
+    assert shop.registry.version(shop.keys.catalogue, "challenger").number == 5
+    shop.check()
+
+
+def test_bundles_that_are_published_meanwhile_are_whole(shop: Shop) -> None:
+    """They share old files, among them one that nothing names any more."""
+    first = shop.registry.version(shop.keys.catalogue, 1).ref
+    for version in shop.registry.versions(shop.keys.catalogue):
+        if version.number > 4:
+            forgetting.forget_version(shop.settings, shop.home, version.number)
+    two_days_ago = time.time() - 2 * DAY_SECONDS
+    for path in shop.folder.rglob("*"):
+        os.utime(path, (two_days_ago,) * 2)
+    stop = threading.Event()
+
+    def collecting_all_the_time() -> None:
+        while not stop.is_set():
+            shop.collect()
+
+    worker = threading.Thread(target=collecting_all_the_time)
+    worker.start()
+    try:
+        published = [shop.publish(number) for number in (5, 6, 7, 1, 2)]
+    finally:
+        stop.set()
+        worker.join()
+    assert set(published) <= set(shop.numbers())
+    shop.check()
+    Bundle.open(shop.store, first)
+
+
+@pytest.mark.usefixtures("later")
+def test_what_a_training_may_begin_from_stays(shop: Shop) -> None:
+    checkpoints = shop.home / "checkpoints"
+    for name in ("t1", "ranker-old"):  # t1 is the champion's training
+        (checkpoints / name).mkdir()
+        (checkpoints / name / "file").write_text("x")
+    with shop.home.lock("training"):
+        done = shop.collect()
+        assert done.skipped == ["checkpoints: a training is under way"]
+        assert names(done, "checkpoint") == []
+    assert names(shop.collect(), "checkpoint") == ["checkpoints/ranker-old"]
+    assert [path.name for path in checkpoints.iterdir()] == ["t1"]
+
+
+def test_two_at_once_are_refused(shop: Shop) -> None:
+    with shop.home.lock("gc"), pytest.raises(UsageError, match="in use by another process"):
+        shop.collect()
+
+
+@pytest.mark.usefixtures("later")
+def test_nothing_goes_where_nobody_can_tell_what_is_in_use(shop: Shop) -> None:
+    shop.client.set(shop.keys.live, "no aliases")
+    before = shop.files()
+    with pytest.raises(StateError, match="does not hold live aliases"):
+        shop.collect()
+    assert shop.files() == before
+
+
+@pytest.fixture
+def cli(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> Iterator[Shop]:
+    monkeypatch.setattr(context, "_settings", shop.settings)
+    yield shop
+    context.lifetime.close()
+
+
+@pytest.mark.usefixtures("later")
+def test_the_command_says_what_goes_and_why(cli: Shop, capsys: pytest.CaptureFixture[str]) -> None:
+    cli.store.put(b"nothing names it")
+    told = invoke(["gc", "--dry-run"])
+    text = capsys.readouterr().out
+    assert "version 5: not in use, and not among the newest 1" in text
+    assert "version 2 stays: alias champion names it" in text
+    done = invoke(["gc", "--json"])
+    assert json.loads(capsys.readouterr().out) == done
+    assert done["removed"] == told["removed"]
+    assert invoke(["gc"])["removed"] == []
+    assert "Gone: catalogue" in capsys.readouterr().out

@@ -1,0 +1,164 @@
+"""Factor models: values worked out by hand, and what their equations promise."""
+
+import numpy as np
+import pytest
+import scipy.sparse as sp
+
+from tastemaker.errors import CompatibilityError, DataError
+from tastemaker.models import zoo
+from tastemaker.models.factors.ials import Ials, IalsConfig
+from tastemaker.models.factors.nmf import _guessed, _updated
+from tastemaker.models.factors.sampling import Untaken
+from tastemaker.models.factors.strangers import HistoryMap
+from tastemaker.models.recommender import NOBODY, Askers, Log
+from tastemaker.testing.worlds import Stars, Tastes
+
+
+def rows(*items: int) -> np.ndarray:
+    return np.array(items, np.int32)
+
+
+@pytest.fixture(scope="module")
+def stars() -> Stars:
+    return Stars.of(3, num_users=60)
+
+
+@pytest.fixture(scope="module")
+def tastes() -> Tastes:
+    return Tastes.of(3, num_users=60)
+
+
+def test_a_stranger_with_the_same_ratings_gets_the_same_guesses_from_als(stars):
+    model = zoo.fit("als-explicit", stars.log, {"dim": 3, "iterations": 4})
+    known = Askers.known(stars.log, rows(4, 7))
+    strange = Askers(rows(NOBODY, NOBODY), known.histories, known.values)
+    np.testing.assert_array_equal(model.scores(known), model.scores(strange))
+
+
+def test_als_of_ratings_solves_its_equations(stars):
+    """At the users' solution the slope of squared error + penalty is 0, by differences."""
+    config = {"dim": 3, "iterations": 4, "regularization": 0.1}
+    model = zoo.fit("als-explicit", stars.log, config)
+    tensors = model.tensors()
+    factors_ID, bias_I = tensors["item_factors"].astype(float), tensors["item_bias"].astype(float)
+    asked = Askers.known(stars.log, rows(0))
+    score_I = model.scores(asked)[0].astype(float) - bias_I - stars.log.value_N.mean()
+    user, *_ = np.linalg.lstsq(np.column_stack([factors_ID, np.ones(len(bias_I))]), score_I, rcond=None)
+    items, value_L = asked.histories[0], asked.values[0]  # type: ignore[index]
+
+    def loss(user: np.ndarray) -> float:
+        guess = stars.log.value_N.mean() + bias_I[items] + factors_ID[items] @ user[:-1] + user[-1]
+        return float(((value_L - guess) ** 2).sum() + 0.1 * len(items) * (user**2).sum())
+
+    for step in np.eye(4) * 1e-3:
+        assert (loss(user + step) - loss(user - step)) / 2e-3 == pytest.approx(0, abs=2e-3)  # float32 scores
+
+
+def test_blocks_of_one_factor_and_of_all_reach_the_same_ials(tastes):
+    settings = {"dim": 6, "iterations": 60, "regularization": 0.05}
+    whole = zoo.fit("ials", tastes.log, settings | {"block": 6})
+    parts = zoo.fit("ials", tastes.log, settings | {"block": 1})
+    assert whole.losses[-1] == pytest.approx(parts.losses[-1], rel=1e-2)
+    assert all(np.diff(whole.losses) < 1e-6), "a sweep of exact solutions never raises the loss"
+    assert all(np.diff(parts.losses) < 1e-6)
+
+
+def test_folding_in_solves_the_equations_of_ials():
+    config = IalsConfig(dim=1, regularization=0.5, unobserved_weight=0.1, frequency_power=1.0)
+    model = Ials(config, np.array([[1.0], [2.0]], np.float32), np.zeros(2, np.float32), num_users=1)
+    # (2^2 + .1 * (1 + 4) + .5 * (1 + .1 * 2)) p = 2
+    assert model.user_vectors(Askers.strangers([rows(1)]))[0, 0] == pytest.approx(
+        2 / (4 + 0.5 + 0.6), rel=1e-5
+    )
+    assert not model.user_vectors(Askers.strangers([rows()])).any()
+
+
+def test_nmf_updates_as_worked_out_by_hand():
+    # One user with factor 1 rated two items, whose factors are 2 and 1, with 4 and 1.
+    rating_UI = sp.csr_matrix(np.array([[4.0, 1.0]]))
+    user_UD, item_ID = np.array([[1.0]]), np.array([[2.0], [1.0]])
+    guess_UI = _guessed(rating_UI, user_UD, item_ID)
+    assert guess_UI.toarray().tolist() == [[2, 1]]
+    # (4 * 2 + 1 * 1) / (2 * 2 + 1 * 1 + .5 * 2 * 1) = 9 / 6
+    assert _updated(rating_UI, guess_UI, user_UD, item_ID, 0.5).tolist() == [[1.5]]
+
+
+def test_nmf_refuses_ratings_below_zero():
+    log = Log.of(rows(0), rows(0), num_users=1, num_items=1, value_N=np.array([-1.0]))
+    with pytest.raises(DataError, match="ratings of an NMF, must be some, 0 or more"):
+        zoo.fit("nmf", log)
+
+
+def test_als_of_values_counts_a_larger_value_for_more(tastes):
+    log = Log.of(
+        rows(0, 0, 1, 1, 2, 2, 2), rows(0, 1, 0, 2, 0, 1, 2), num_users=3, num_items=3,
+        value_N=np.array([1, 9, 1, 1, 1, 1, 1.0]),
+    )  # fmt: skip
+    model = zoo.fit("als", log, {"dim": 2, "alpha": 5.0, "values": True, "iterations": 10})
+    history = [rows(1, 2)]
+    much_of_1 = model.scores(Askers(rows(NOBODY), history, [np.array([9, 1], np.float32)]))[0]
+    much_of_2 = model.scores(Askers(rows(NOBODY), history, [np.array([1, 9], np.float32)]))[0]
+    assert much_of_1[1] > much_of_2[1]
+    assert much_of_2[2] > much_of_1[2]
+    with pytest.raises(DataError, match="a value of the log"):
+        zoo.fit(
+            "als",
+            Log.of(rows(0), rows(0), num_users=1, num_items=1, value_N=np.array([-1.0])),
+            {"values": True},
+        )
+
+
+def test_svdpp_hears_what_was_rated_even_where_no_rating_is_known(stars):
+    model = zoo.fit("svdpp", stars.log, {"dim": 4, "epochs": 20, "batch_ratings": 256, "learning_rate": 0.05})
+    plain = zoo.fit("svd", stars.log, {"dim": 4, "epochs": 20, "batch_ratings": 256, "learning_rate": 0.05})
+    few, other = Askers.strangers([rows(0, 1, 2)]), Askers.strangers([rows(20, 21)])
+    assert not np.allclose(model.scores(few), model.scores(other))
+    np.testing.assert_array_equal(plain.scores(few), plain.scores(other))
+
+
+def test_items_not_taken_are_drawn_alike():
+    log = Log.of(rows(0, 0, 1), rows(0, 1, 3), num_users=2, num_items=4)
+    drawn = Untaken(log).draw(np.zeros(4000, np.int64), np.random.default_rng(0))
+    count = np.bincount(drawn, minlength=4)
+    assert count[:2].sum() < 40  # half of the draws are refused, nine times: 4000 / 2^9 are left
+    assert abs(count[2] - count[3]) < 5 * 63  # standard deviation of the difference: sqrt(4000)
+
+
+def test_a_user_who_took_all_but_one_gets_an_item():
+    log = Log.of(rows(0, 0), rows(0, 1), num_users=1, num_items=2)
+    assert set(Untaken(log).draw(np.zeros(9, np.int64), np.random.default_rng(0))) <= {0, 1}
+
+
+def test_the_map_of_strangers_finds_a_linear_rule():
+    draws = np.random.default_rng(0)
+    item_ID, rule_DE = draws.normal(size=(30, 3)).astype(np.float32), draws.normal(size=(3, 2))
+    taken_UI = sp.csr_matrix((draws.random((500, 30)) < 0.2).astype(np.float32))
+    mean_UD = (taken_UI @ item_ID) / np.maximum(np.diff(taken_UI.indptr), 1)[:, None]
+    user_UE = (mean_UD @ rule_DE + 1).astype(np.float32)
+    found = HistoryMap.fit(taken_UI, item_ID, user_UE)
+    np.testing.assert_allclose(found.vectors(taken_UI[:9], item_ID), user_UE[:9], atol=0.02)  # a little ridge
+    nobody = sp.csr_matrix((1, 30), dtype=np.float32)
+    np.testing.assert_allclose(found.vectors(nobody, item_ID)[0], user_UE.mean(axis=0), atol=1e-4)
+
+
+@pytest.mark.parametrize("kind", ["bpr", "neumf", "svd"])
+def test_users_of_the_log_who_took_nothing_are_strangers(kind, stars, tastes):
+    log = (stars if kind == "svd" else tastes).log
+    wider = Log.of(
+        log.user_N, log.item_N, num_users=log.num_users + 1, num_items=log.num_items, value_N=log.value_N,
+        timestamp_ms_N=log.timestamp_ms_N,
+    )  # fmt: skip
+    model = zoo.fit(kind, wider, {"epochs": 2})
+    blank = model.scores(Askers(rows(log.num_users), [rows()]))
+    np.testing.assert_allclose(blank, model.scores(Askers.strangers([rows()])), rtol=1e-5)
+
+
+def test_tensors_of_another_dimension_are_refused(tastes):
+    for kind in ("als", "ials", "bpr", "neumf"):
+        small = {"epochs": 1} if kind in ("bpr", "neumf") else {"iterations": 1}
+        model = zoo.fit(kind, tastes.log, small)
+        tensors = {
+            name: value[:, :-1] if value.ndim == 2 else value for name, value in model.tensors().items()
+        }
+        with pytest.raises(CompatibilityError):
+            zoo.Packed.from_state(zoo.Packed(model).config_dict(), tensors)
