@@ -9,7 +9,7 @@ LINKS := $(foreach folder,$(PIP_FIND_LINKS),--find-links $(folder))
 PYTEST := $(BIN)/python -m pytest
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-slow tools chart-test dashboard-shots lint format bench-quality bench-reranking bench-training bench-scaling bench-features bench-retrieval bench-ann bench-serving bench-swap bench-experiments chaos wheel wheel-test kind-up kind-demo kind-down clean
+.PHONY: help install demo test test-slow tools chart-test dashboard-shots lint format bench-quality reproduce reproduce-full bench-models bench-reranking bench-training bench-scaling bench-features bench-retrieval bench-shards bench-ann bench-serving bench-swap bench-experiments chaos wheel wheel-test kind-up kind-demo kind-down clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -63,6 +63,15 @@ format: install  ## let ruff mend what it can
 bench-quality: install  ## offline quality over three seeds, beside its targets
 	$(BIN)/python benchmarks/quality.py $(ARGS)
 
+reproduce: install  ## models beside their published figures, under an hour each part (ARGS="--only topn")
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/reproduce.py $(ARGS)
+
+reproduce-full: install  ## the same with what takes hours: sequence models and networks
+	FULL=1 $(BIN)/python benchmarks/reproduce.py $(ARGS)
+
+bench-models: install  ## evaluation, ALS and memory beside peers, which are installed apart
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/models.py $(ARGS)
+
 bench-reranking: install  ## what each reranking stage costs and gains, and MMR and DPP beside plain loops (FULL=1: more turns)
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/reranking.py $(ARGS)
 
@@ -89,6 +98,9 @@ bench-ann: install  ## recall, time and memory of every kind of index (20 minute
 
 bench-retrieval: install  ## each source of candidates and the whole stage over a million items
 	$(BIN)/python benchmarks/retrieval.py $(ARGS)
+
+bench-shards: install  ## memory and time of a retriever of the whole, and of one shard, at 1M items
+	$(BIN)/python benchmarks/shards.py $(ARGS)
 
 bench-scaling: install  ## the paper plan of docs/scaling.md, held against a small run
 	$(BIN)/python benchmarks/scaling.py $(ARGS)

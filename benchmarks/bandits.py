@@ -47,7 +47,7 @@ def regret(effort: Effort) -> Part:
     part.notes += [
         f"Ours learn and draw by the functions that serve, with a floor of {bandits_play.FLOOR:g} where nothing else is said; a floor of .05 spends a "
         "fifth of the traffic of four arms evenly: what off-policy estimates cost. Everybody learns in batches of 20 rounds, a round a "
-        "second; in the delayed worlds rewards are known after 10 minutes. Settings were chosen on other seeds (100 to 109). Two targets a "
+        "second; in the delayed worlds rewards are known after 10 minutes. Settings were chosen on other seeds (100 to 109; the sharpness on 1000 to 1399). A window is of ten epochs of a minute. Two targets a "
         "world hold ours against the best of their four as these seeds turned out, which is partly their luck: the best of our two or three policies, "
         "floors and missing half lives left out, which has the same luck, and the one policy that we would name beforehand, which has none.",
     ]

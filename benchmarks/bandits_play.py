@@ -24,6 +24,9 @@ NAMES = tuple(f"arm{n}" for n in range(NUM_ARMS))
 FLOOR = 0.001
 """The least that anybody should set: at 0 there is no off-policy estimate."""
 HALF_LIFE_SECONDS = 300.0
+EPOCH_SECONDS, WINDOW_SECONDS = 60, 600
+SHARPNESS = 3.0
+"""Where rewards come late: chosen in the delayed world of seeds 1000 to 1399, of 1.5, 2, 3 and 4."""
 
 
 def policies(kind: str) -> dict[str, Adaptive]:
@@ -40,11 +43,15 @@ def policies(kind: str) -> dict[str, Adaptive]:
             "ucb1": Ucb1(floor=FLOOR, exploration=0.3),
             "epsilon-greedy .05": EpsilonGreedy(floor=FLOOR, epsilon=0.05),
         }
+    if kind == "delayed":
+        found = {"thompson sharpness 3": Thompson(floor=FLOOR, sharpness=SHARPNESS)} | found
     first = next(iter(found))
     found[f"{first}, floor .05"] = found[first].model_copy(update={"floor": 0.05})
     if half_life is None:
         return found
     kept = {f"{name}, no half life": policy for name, policy in found.items() if name == first}
+    windowed = {"epoch_seconds": EPOCH_SECONDS, "window_seconds": WINDOW_SECONDS}
+    kept[f"{first}, window"] = found[first].model_copy(update=windowed)
     return {
         name: policy.model_copy(update={"half_life_seconds": half_life}) for name, policy in found.items()
     } | kept

@@ -34,7 +34,14 @@ TARGET_BYTES = 1_500
 def memory(effort: Effort) -> Part:
     part = Part(
         f"Memory of a report, lists of {PLACES}, {1 + SEEN + CLICKED:.1f} events a list",
-        ("answers", "events", "log on disk, MiB", "peak while joining, MiB", "peak of the report, MiB", "seconds"),
+        (
+            "answers",
+            "events",
+            "log on disk, MiB",
+            "peak while joining, MiB",
+            "peak of the report, MiB",
+            "seconds",
+        ),
     )
     found = []
     for size in SIZES:
@@ -46,10 +53,14 @@ def memory(effort: Effort) -> Part:
             found.append(report(home) | {"answers": answers, "disk": _size(home.root)})
         one = found[-1]
         cells = (one["disk"], one["joined"], one["peak"])
-        part.rows.append((f"{answers:,}", f"{one['events']:,}", *(f"{c:.0f}" for c in cells), f"{one['seconds']:.0f}"))
+        part.rows.append(
+            (f"{answers:,}", f"{one['events']:,}", *(f"{c:.0f}" for c in cells), f"{one['seconds']:.0f}")
+        )
     first, last = found[0], found[-1]
     slope = MIB * (last["peak"] - first["peak"]) / (last["answers"] - first["answers"])
-    part.target("bytes of memory that a further answer takes, with its list and events", slope, TARGET_BYTES, "lower")
+    part.target(
+        "bytes of memory that a further answer takes, with its list and events", slope, TARGET_BYTES, "lower"
+    )
     part.notes.append(
         "Peaks are resident memory above what the process had after its imports. Texts are joined part by part; what grows with the log are "
         "numbers: of each answer, each place of its list, each event."
@@ -64,7 +75,9 @@ PARTS = {"memory": memory}
 def experiment() -> Experiment:
     """What the log is of."""
     arms = (Variant(name="a", alias="champion"), Variant(name="b", alias="challenger"))
-    return Experiment(name="exp", hypothesis="h", salt="s", variants=arms, allocation=Fixed(weights=(0.5, 0.5)))
+    return Experiment(
+        name="exp", hypothesis="h", salt="s", variants=arms, allocation=Fixed(weights=(0.5, 0.5))
+    )
 
 
 def write_log(home: Home, answers: int) -> None:
@@ -76,9 +89,15 @@ def write_log(home: Home, answers: int) -> None:
         user = generator.integers(0, answers // ANSWERS_OF_A_USER, num)
         shown = generator.integers(0, NUM_ITEMS, (num, PLACES))
         decisions = _decisions(start, at_ms, user, shown)
-        write_days(home / "decisions" / CATALOGUE, pa.table({n: decisions[n] for n in DECISION_SCHEMA.names}, schema=DECISION_SCHEMA))
+        write_days(
+            home / "decisions" / CATALOGUE,
+            pa.table({n: decisions[n] for n in DECISION_SCHEMA.names}, schema=DECISION_SCHEMA),
+        )
         events = _events(generator, start, at_ms, user, shown)
-        write_days(home / "events" / CATALOGUE, pa.table({n: events[n] for n in EVENT_SCHEMA.names}, schema=EVENT_SCHEMA))
+        write_days(
+            home / "events" / CATALOGUE,
+            pa.table({n: events[n] for n in EVENT_SCHEMA.names}, schema=EVENT_SCHEMA),
+        )
 
 
 def _decisions(start: int, at_ms: Any, user: Any, shown: Any) -> dict[str, Any]:
@@ -106,7 +125,9 @@ def _decisions(start: int, at_ms: Any, user: Any, shown: Any) -> dict[str, Any]:
 def _events(generator: np.random.Generator, start: int, at_ms: Any, user: Any, shown: Any) -> dict[str, Any]:
     rows: list[tuple[int, int, str, int]] = []
     for n in range(len(user)):
-        rows += [(n, int(item), "impression", 1_000 + 10 * place) for place, item in enumerate(shown[n, :SEEN])]
+        rows += [
+            (n, int(item), "impression", 1_000 + 10 * place) for place, item in enumerate(shown[n, :SEEN])
+        ]
         if generator.random() < CLICKED:
             rows.append((n, int(shown[n, generator.integers(SEEN)]), "click", 5_000))
         rows.append((n, int(generator.integers(NUM_ITEMS)), "view", 60_000))

@@ -41,6 +41,8 @@ _EXPERIMENT = Experiment(
     allocation=Thompson(floor=0.1),
 )  # fmt: skip
 _BANDIT = LinThompson(features=("device",), epoch_seconds=7200, floor=0.1, deviation=0.5)
+_MODELLED = ("direct",)
+"""As right as its model, which interval and truth do not know."""
 UNBIASED_ERRORS = 3.5
 """How many of its standard errors the mean of unbiased estimates may lie off."""
 
@@ -96,15 +98,14 @@ def _run(truth: float, judge: Callable[[], Judgement], *unasked: str) -> Run:
 
 def judge_drawn(seed: int) -> Run:
     """Three slots that are shuffled or sampled; another order is judged."""
-    lists, judged = _drawn(seed)
+    _, lists, judged = _drawn(seed)
     return _run(_WORLD.worth(), lambda: judge_lists(lists, judged, CLICKS, seed=seed))
 
 
 def judge_slots(seed: int) -> Run:
     """The same, slot by slot."""
-    log = _WORLD.run(seed, num_visitors=240)
-    lists, judged = _drawn(seed)
-    draws = [_WORLD.draw(kind) for kind in log.kind_R.tolist()]
+    kinds, lists, judged = _drawn(seed)
+    draws = [_WORLD.draw(kind) for kind in kinds]
     chances = slot_chances(lists, judged, draws, {"b": _WORLD})
     return _run(
         _WORLD.worth(),
@@ -112,10 +113,12 @@ def judge_slots(seed: int) -> Run:
     )
 
 
-def _drawn(seed: int) -> tuple[LoggedLists, list[list[str]]]:
+def _drawn(seed: int) -> tuple[list[int], LoggedLists, list[list[str]]]:
+    """Kinds of the requests, what was shown, and what is judged."""
     log = _WORLD.run(seed, num_visitors=240)
     lists = lists_of(log.decisions, log.events, CLICKS, world.NOW_MS, world.WINDOW_MS)
-    return lists, [_WORLD.items(kind, _WORLD.judged(kind)) for kind in log.kind_R.tolist()]
+    kinds = log.kind_R.tolist()
+    return kinds, lists, [_WORLD.items(kind, _WORLD.judged(kind)) for kind in kinds]
 
 
 def judge_arms(seed: int) -> Run:
@@ -157,10 +160,6 @@ def judge_bandit(seed: int) -> Run:
         ),
         *_MODELLED,
     )
-
-
-_MODELLED = ("direct",)
-"""As right as its model, which interval and truth do not know."""
 
 
 def _home(folder: Path, log: world.Log) -> Home:

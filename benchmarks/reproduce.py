@@ -20,6 +20,8 @@ from turns import Effort, Part
 OUT: Final = ROOT / "benchmarks" / "out"
 PARTS: Final = {
     "topn": "reproduce_topn:topn",
+    "topn-bpr": "reproduce_topn:pairwise",
+    "topn-more": "reproduce_topn:more",
     "rating-100k": "reproduce_rating:ml_100k",
     "rating-1m": "reproduce_rating:ml_1m",
 }

@@ -25,10 +25,10 @@ PUBLISHED: Final[Mapping[str, Mapping[str, float]]] = {
 SETTINGS: Final[Mapping[str, Mapping[str, Mapping[str, Any]]]] = {
     "ml-100k": {
         "svd": {},
-        "svdpp": {},
+        "svdpp": {"regularization": 0.15},
         "nmf": {"dim": 15, "epochs": 50, "regularization": 0.06},
         "rating-knn": {"of": "users", "similarity": "msd", "around": "baseline", "num_neighbours": 40},
-        "als-explicit": {},
+        "als-explicit": {"regularization": 0.12},
     },
     "ml-1m": {"svd": {}, "svdpp": {}, "als-explicit": {}},
 }

@@ -6,7 +6,7 @@ One experiment is chosen at a time: lines of several would only cross one anothe
 from typing import Final
 
 from helm.dashboards.dashboard import Dashboard, Variable
-from helm.dashboards.looks import Column, band, colored, dashed
+from helm.dashboards.looks import Column, Look, band, dashed, thresholds
 from helm.dashboards.panels import Panel, Row
 from helm.dashboards.queries import Query, grown, largest, of, total
 
@@ -19,6 +19,8 @@ _GUARDRAILS: Final = "tastemaker_experiment_guardrails"
 _BOUNDS: Final = ("value", "low", "high")
 _SPLIT_STEPS: Final = ((None, "red"), (0.001, "green"))
 _SOME_IS_BAD: Final = ((None, "green"), (1, "red"))
+_CERTAIN_GAIN: Final = ((None, "text"), (0, "green"))
+_CERTAIN_LOSS: Final = ((None, "red"), (0, "text"))
 _VERDICTS: Final = {
     "ship": ("ship", "green"), "keep running": ("keep running", "blue"), "stop": ("stop", "orange"),
     "look at SRM first": ("look at SRM first", "red"),
@@ -47,11 +49,11 @@ _ALL = Panel(
     " a person decides. One without answers in the last hour is stopped, or nobody came.",
     kind="table",
     width=24,
-    height=7,
+    height=6,
     empty="No experiment has answered anybody yet",
     columns=(
         Column("experiment", "Experiment", link=_CHOOSE),
-        Column("Value #A", "Answers in the last hour", decimals=0),
+        Column("Value #A", "Answers in the last hour", unit="none", decimals=0),
         Column("verdict", "Advice", mappings=_VERDICTS),
         Column("Value #C", "Split as asked for (p-value)", decimals=4, steps=_SPLIT_STEPS),
         Column("Value #D", "Guardrails breached", decimals=0, steps=_SOME_IS_BAD),
@@ -78,18 +80,27 @@ _SPLIT = Panel(
 )  # fmt: skip
 _KEPT = Panel(
     "Guardrails",
-    [Query(largest("outcome", _GUARDRAILS, _EXPERIMENT), "{{outcome}}")],
+    [
+        Query(largest("outcome", _GUARDRAILS, _EXPERIMENT, f'outcome="{outcome}"'), "{{outcome}}")
+        for outcome in ("kept", "open", "breached")
+    ],
     "Guardrails times variants: kept for certain, still open, breached. One that is breached stops its experiment.",
-    kind="bargauge", width=6, height=5, lowest=0, decimals=0, empty="It has none",
-    steps=((None, "text"),), looks=colored({"kept": "green", "open": "blue", "breached": "red"}),
+    kind="stat", width=6, height=5, decimals=0, empty="Not looked at yet", steps=((None, "text"),),
+    looks=(Look("byName", "breached", {"thresholds": thresholds(_SOME_IS_BAD)}),),
 )  # fmt: skip
 _LIFT_OF: Final = (_EXPERIMENT, 'variant=~"$variant"', 'metric=~"$metric"')
 _LIFT_NOW = Panel(
     "Lift of $variant in $metric now",
-    [Query(largest("bound", _LIFT, *_LIFT_OF), "{{bound}}")],
+    [
+        Query(largest("variant", _LIFT, *_LIFT_OF, f'bound="{bound}"'), legend)
+        for bound, legend in zip(_BOUNDS, ("lift", "from", "to"), strict=True)
+    ],
     "Relative to the control, with the 95% interval that holds at every look. Certain where the interval leaves out 0.",
-    unit="percentunit", kind="stat", width=6, height=5, decimals=1, steps=((None, "red"), (0, "green")),
-    empty="Not known yet",
+    unit="percentunit", kind="stat", width=6, height=5, decimals=1, steps=((None, "text"),),
+    empty="Not known yet", looks=(
+        Look("byName", "from", {"thresholds": thresholds(_CERTAIN_GAIN)}),
+        Look("byName", "to", {"thresholds": thresholds(_CERTAIN_LOSS)}),
+    ),
 )  # fmt: skip
 _LIFT_BY_TIME = Panel(
     "Lift of $variant over the control in $metric",
@@ -118,8 +129,8 @@ _LIFTS = Panel(
         Column("metric", "Metric"),
         Column("variant", "Variant"),
         Column("Value #A", "Lift", decimals=1, width=90),
-        Column("Value #B", "From", decimals=1, width=90, steps=((None, "text"), (0, "green"))),
-        Column("Value #C", "To", decimals=1, width=90, steps=((None, "red"), (0, "text"))),
+        Column("Value #B", "From", decimals=1, width=90, steps=_CERTAIN_GAIN),
+        Column("Value #C", "To", decimals=1, width=90, steps=_CERTAIN_LOSS),
     ),
 )
 
@@ -138,6 +149,22 @@ def _figure(title: str, metric: str, text: str, empty: str) -> Panel:
     )
 
 
+_PREFERENCE = Panel(
+    "Preference of an interleaving",
+    [
+        Query(
+            largest("variant", "tastemaker_experiment_preference_ratio", _EXPERIMENT, f'bound="{bound}"'),
+            legend,
+        )
+        for bound, legend in zip(_BOUNDS, ("{{variant}}", "low", "high"), strict=True)
+    ],
+    "Share of lists that the variant won less that of the control: above 0 it is preferred. The band is the 95% interval that"
+    " holds at every look.",
+    unit="percentunit",
+    steps=((None, "transparent"), (0, "text")),
+    looks=band("low", "high", "blue"),
+    empty="Not an interleaving, or nothing is known yet",
+)
 _EFFECT = (
     _LIFT_BY_TIME,
     _LIFTS,
@@ -147,6 +174,7 @@ _EFFECT = (
         "No unit's 7 days are over yet",
     ),
     _figure("Rewarded requests", "rewarded_requests", "Share of lists with a click.", "No list was seen yet"),
+    _PREFERENCE,
 )  # fmt: skip
 _VARIANT: Final = "variant"
 _TRAFFIC = (
@@ -190,7 +218,7 @@ _BANDIT = (
         unit="percentunit",
         lowest=0,
         highest=1,
-        empty="Nobody was assigned yet",
+        empty=_NO_BANDIT,
     ),
     Panel(
         "Posterior mean",

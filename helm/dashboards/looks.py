@@ -97,7 +97,7 @@ def _fixed(color: str) -> dict[str, str]:
     return {"mode": "fixed", "fixedColor": color}
 
 
-def dashed(ref: str, color: str = "text") -> Look:
+def dashed(ref: str, color: str = "#8e8e8e") -> Look:
     """The series of a query as thin dashes that the legend leaves out: limits and bounds."""
     return Look(
         "byFrameRefID",
@@ -128,10 +128,13 @@ def as_table(columns: Sequence[Column], num_queries: int) -> list[dict[str, Any]
     )
     shown = [column.source for column in columns]
     hidden = ["Time", "__name__", *(value for value in values if value not in shown)]
+    titles = {column.source: column.title for column in columns}
+    if first := titles.get("Value #A"):
+        titles["Value"] = first  # as Grafana calls it while the other queries have no data
     organized = {
         "excludeByName": dict.fromkeys(hidden, True),
         "indexByName": {source: place for place, source in enumerate(shown)},
-        "renameByName": {column.source: column.title for column in columns},
+        "renameByName": titles,
     }
     merged = [{"id": "merge", "options": {}}] if num_queries > 1 else []
     return [*merged, {"id": "organize", "options": organized}]

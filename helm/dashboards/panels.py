@@ -36,6 +36,7 @@ class Panel:
         empty: What is told in place of `No data`.
         looks: Of single series.
         columns: Of a table.
+        sorted_by: Title of the column that a table is sorted by.
         names: Whether a stat shows the names of its series in place of their values.
     """
 
@@ -55,6 +56,7 @@ class Panel:
     empty: str | None = None
     looks: Sequence[Look] = ()
     columns: Sequence[Column] = ()
+    sorted_by: str | None = None
     names: bool = False
 
     def json(self, number: int, x: int, y: int) -> dict[str, Any]:
@@ -110,7 +112,10 @@ class Panel:
     def _options(self) -> dict[str, Any]:
         return {
             "timeseries": {"legend": _LEGEND, "tooltip": _TOOLTIP},
-            "table": {"frameIndex": 0, "showHeader": True, "cellHeight": "sm"},
+            "table": {
+                "frameIndex": 0, "showHeader": True, "cellHeight": "sm",
+                "sortBy": [{"displayName": self.sorted_by, "desc": False}] if self.sorted_by else [],
+            },
             "state-timeline": {
                 "mergeValues": True, "showValue": "never", "rowHeight": 0.9, "legend": _LEGEND, "tooltip": _TOOLTIP,
             },

@@ -38,7 +38,8 @@ _ALERTS = Panel(
     "What the chart's rules say now; `pending` has not lasted long enough. Each has a page in docs/runbooks.",
     kind="table",
     width=24,
-    height=5,
+    height=6,
+    sorted_by="State",
     empty="No alert fires",
     columns=(
         Column("alertname", "Alert"),

@@ -78,10 +78,12 @@ _ROWS = (
                 height=9,
                 columns=(
                     Column("alias", "Alias"),
-                    Column("Value #A", "Passed", decimals=0),
-                    Column("Value #B", "Refused", decimals=0, steps=((None, "text"), (1, "red"))),
-                    Column("Value #C", "Waiting", decimals=0, steps=((None, "text"), (1, "orange"))),
-                    Column("Value #D", "Not applicable", decimals=0),
+                    Column("Value #A", "Passed", decimals=0, width=90),
+                    Column("Value #B", "Refused", decimals=0, width=90, steps=((None, "text"), (1, "red"))),
+                    Column(
+                        "Value #C", "Waiting", decimals=0, width=90, steps=((None, "text"), (1, "orange"))
+                    ),
+                    Column("Value #D", "Not applicable", decimals=0, width=130),
                 ),
             ),
             Panel(

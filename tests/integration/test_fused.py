@@ -108,6 +108,7 @@ def test_a_fused_gateway_tells_of_its_versions_under_a_name_of_its_own(state: An
     assert graph.names == {FUSED}
     assert [name.partition("/")[0] for name in reports] == [FUSED]
     assert all(sha256 in report for report in reports.values())
+    assert (graph.has_settled(sha256), graph.has_settled("0" * 64)) == (True, False)
 
 
 def test_a_version_that_is_not_held_is_the_fault_of_that_call(state: Any, sha256: str) -> None:

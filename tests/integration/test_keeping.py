@@ -9,10 +9,12 @@ from typing import Any
 
 import pytest
 
+from tastemaker import pacing
 from tastemaker.errors import IntegrityError
 from tastemaker.registry.live import LiveAliases, LiveVersion
 from tastemaker.state.items import ItemChanges, PutItems, write_items
 from tastemaker_services.versions import held as versions
+from tastemaker_services.versions.giving_way import BetweenRequests
 from tastemaker_services.versions.keeping import Keeper, Turn
 
 WAIT_SECONDS = 20.0
@@ -54,9 +56,11 @@ def live(**aliases: str) -> LiveAliases:
     return LiveAliases(generation=1, aliases=named)
 
 
-def keeper_of(state: Any, loader: Loader) -> Keeper[Version]:
+def keeper_of(
+    state: Any, loader: Loader, may_begin: Callable[[str], bool] = lambda _: True
+) -> Keeper[Version]:
     items = PutItems(state.client, state.keys)
-    return Keeper(loader, items, Turn(state.client, state.keys), state.keys.catalogue, 0.0)
+    return Keeper(loader, items, Turn(state.client, state.keys), state.keys.catalogue, 0.0, may_begin)
 
 
 def poll_until(keeper: Keeper[Version], named: LiveAliases, condition: Callable[[], bool]) -> None:
@@ -118,6 +122,28 @@ def test_one_process_of_a_machine_loads_at_a_time_but_the_first_version_never_wa
     loaders[0].go.set()
     poll_until(first, new, lambda: "b" in first.versions.held)
     poll_until(second, new, lambda: "b" in second.versions.held)
+
+
+def test_a_version_is_begun_when_it_may_be(state: Any) -> None:
+    settled, loader = set[str](), Loader()
+    keeper = keeper_of(state, loader, lambda sha256: sha256 in settled)
+    keeper.settle(live(champion="a"))
+    assert (loader.started, keeper.versions.held, keeper.versions.refused) == ([], [], {})
+    settled.add("a")
+    keeper.settle(live(champion="a"))
+    assert keeper.versions.held == ["a"]
+
+
+def test_a_load_goes_on_between_the_requests_of_its_process(state: Any) -> None:
+    paces = list[object]()
+
+    class Stepping(Loader):
+        def __call__(self, version: LiveVersion, everything: ItemChanges) -> Version:
+            paces.append(pacing.current())
+            return super().__call__(version, everything)
+
+    keeper_of(state, Stepping()).settle(live(champion="a"))
+    assert [type(pace) for pace in paces] == [BetweenRequests]
 
 
 def test_a_version_that_is_dropped_is_gone_from_memory(state: Any, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,9 +4,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from small import NUM_GROUPS, NUM_ITEMS, NUM_USERS, SmallHome
+from small import COLUMNS, NUM_USERS, SmallHome, write_log
 
-from tastemaker.types import DEVICES
 from tastemaker_training.ranking_file import load_ranking_data
 
 pytestmark = [
@@ -18,28 +17,6 @@ extends: small.yaml
 two_tower: {model: {context: [hours, devices]}}
 ranker: {model: {position: true, context: [devices, weekdays]}}
 """
-COLUMNS = "{kind: kind, position: rank, device: device, items: items.csv}"
-
-
-def write_log(folder: Path) -> Path:
-    """Users who stay with one of four groups: each clicks one of the four items of sixteen lists, from device to device."""
-    random = np.random.default_rng(0)
-    rows = ["user_id,item_id,timestamp,kind,rank,device"]
-    for user in range(NUM_USERS):
-        mine = np.flatnonzero(np.arange(NUM_ITEMS) % NUM_GROUPS == user % NUM_GROUPS)
-        others = np.setdiff1d(np.arange(NUM_ITEMS), mine)
-        for nth, item in enumerate([*random.permutation(mine)[:14], *random.permutation(others)[:2]]):
-            shown = random.permutation(
-                [item, *random.choice(np.setdiff1d(np.arange(NUM_ITEMS), item), 3, replace=False)]
-            )
-            seconds, device = 1_000_000_000 + nth * 60, DEVICES[(user + nth) % len(DEVICES)]
-            rows += [f"u{user},{one},{seconds},impression,{rank},{device}" for rank, one in enumerate(shown)]
-            rows.append(f"u{user},{item},{seconds + 9},click,{list(shown).index(item)},{device}")
-    (folder / "log.csv").write_text("\n".join(rows) + "\n")
-    items = [f"{item},Genre{item % NUM_GROUPS}" for item in range(NUM_ITEMS)]
-    (folder / "items.csv").write_text("\n".join(["item_id,tags", *items]) + "\n")
-    (folder / "columns.yaml").write_text(COLUMNS)
-    return folder / "log.csv"
 
 
 def test_a_recipe_with_devices_and_positions_trains_once_the_data_has_them(tmp_path: Path) -> None:
@@ -51,7 +28,7 @@ def test_a_recipe_with_devices_and_positions_trains_once_the_data_has_them(tmp_p
     assert "feature devices of two_tower.model.context, is 'unknown in all of the data'" in error
     assert not list(home.home.glob("checkpoints/two-tower-*"))
 
-    summary = home.json("data", "import", str(write_log(tmp_path)), "--columns", "columns.yaml", "--json")
+    summary = home.json("data", "import", str(write_log(tmp_path)), "--columns", COLUMNS, "--json")
     assert summary["num_rejected"] == 0
     home.run("train", "logged.yaml", "--workers", "1")
     rows = {row["system"]: row["ndcg@10"] for row in home.json("evaluate", "logged", "--json")["rows"]}
@@ -67,3 +44,24 @@ def test_a_recipe_with_devices_and_positions_trains_once_the_data_has_them(tmp_p
     assert {1, 2, 3, 4} <= set(left)
     devices = {int(bags["query_devices"].values[0]) for bags in data.bags}
     assert devices == {1, 2, 3, 4, 5}
+
+
+def test_recipes_weigh_clicks_by_slot_and_popularity(tmp_path: Path) -> None:
+    home = SmallHome(tmp_path)
+    home.json("data", "import", str(write_log(tmp_path, fall=0.5)), "--columns", COLUMNS, "--json")
+    (tmp_path / "examination.json").write_text('{"examination": [1.0, 0.5, 0.25, 0.125]}')
+    weighed = "extends: small.yaml\nranker: {fit: {epochs: 1, click_weights: {%s}}}\n"
+    home.write("file.yaml", weighed % "position: file, file: examination.json, least_examination: 0.2")
+    home.write("em.yaml", weighed % "position: em, popularity: 0.5")
+    home.run("train", "file.yaml", "em.yaml", "--workers", "1")
+    by_slot = {}
+    for file in home.home.glob("checkpoints/requests-*/requests.safetensors"):
+        data = load_ranking_data(file)
+        assert data.weight_N is not None
+        slot_N = np.concatenate([bags["position"].values for bags in data.bags])
+        clicked_N = data.clicks > 0
+        means = [float(data.weight_N[clicked_N & (slot_N == slot)].mean()) for slot in (1, 2, 3, 4)]
+        by_slot["file" if means[0] == 1 else "em"] = means
+    assert by_slot["file"] == pytest.approx([1.0, 2.0, 4.0, 5.0])  # 8 is clipped at 1 / .2
+    # Each slot is clicked half as often as the one above, and what is in it is as good.
+    assert by_slot["em"][0] < by_slot["em"][1] < by_slot["em"][2]

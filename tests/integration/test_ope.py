@@ -20,7 +20,7 @@ from tastemaker.events.archive import event_table, write_days
 from tastemaker.events.log import Entry
 from tastemaker.events.schema import Event
 from tastemaker.experiments.decision_log import Decision, decision_table, encode_decision
-from tastemaker.experiments.definition import Experiment, Fixed, Variant
+from tastemaker.experiments.definition import Experiment, Fixed, Interleaving, Variant
 from tastemaker.experiments.store import ExperimentStore
 from tastemaker.home import Home
 
@@ -136,7 +136,7 @@ def test_slots_by_themselves_rest_on_how_likely_they_were(home: Home, tmp_path: 
         assert one["value"]["low"] < 1.05 < one["value"]["high"]
     names = [one["estimator"] for one in found["estimates"]]
     assert names == [
-        "item and position", "item and position, self-normalised", "item and position, doubly robust",
+        "item and position, doubly robust", "item and position", "item and position, self-normalised",
     ]  # fmt: skip
 
 
@@ -198,6 +198,16 @@ def test_weights_of_an_experiment_are_judged_from_its_log(
     (learned,) = run("--experiment", "home", "--policy", str(bandit))
     # All was shown before the first window closed: nothing is known, and shares stay even.
     assert learned["estimates"][0]["value"]["value"] == pytest.approx(0.375)
+
+
+def test_an_interleaving_has_no_weights_to_judge(state: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(context, "_settings", state.settings)
+    variants = (Variant(name="a", alias="champion"), Variant(name="b", alias="champion"))
+    ExperimentStore(state.client, state.keys).create(
+        Experiment(name="both", hypothesis="b", salt="s", variants=variants, allocation=Interleaving())
+    )
+    with pytest.raises(ExperimentError, match=r"allocation of experiment both, is 'interleaving'"):
+        run("--experiment", "both")
 
 
 def test_what_says_nothing_to_judge_is_misuse(home: Home, tmp_path: Path) -> None:

@@ -11,15 +11,18 @@ import pytest
 from streams import DAY_MS, event, make_consumer, send
 
 from tastemaker import telemetry
+from tastemaker.events.attribution import Outcome
 from tastemaker.events.log import FIELD
 from tastemaker.experiments.allocation import Adaptive, LinThompson, LinUcb, Thompson
 from tastemaker.experiments.assignment import Assignment
 from tastemaker.experiments.decision_log import Decision, append_decision
 from tastemaker.experiments.definition import Experiment, Variant
 from tastemaker.experiments.eligibility import Subject
+from tastemaker.experiments.forgetting import HalfLife, Window
 from tastemaker.experiments.policies.arms import Arm
 from tastemaker.experiments.policies.linear import LinearArm, LinearPosterior
 from tastemaker.experiments.posterior import Posterior, posterior_name, read_posterior
+from tastemaker.experiments.reward_joiner import RewardJoiner
 from tastemaker.experiments.router import Router
 from tastemaker.experiments.store import ExperimentStore
 from tastemaker.state.connection import connect_async
@@ -85,11 +88,47 @@ def test_a_context_and_a_half_life_come_through(state: Any) -> None:
     assert worker.drain(10)
     a = LinearArm.empty(4).with_reward([0, 2], 1.0).with_reward([0, 3], 0.0)
     expected = LinearPosterior.of([a, LinearArm.empty(4).with_reward([0, 2], 0.0)], 1.0)
-    found = known(state).regression("ab", HALF_LIFE_SECONDS, 4, 1.0)
+    found = known(state).regression("ab", HalfLife(HALF_LIFE_SECONDS), 4, 1.0)
     # all closed within seconds of one another: discounted by less than 1 / 1000
     assert found.weight_ND == pytest.approx(expected.weight_ND, abs=1e-2)
     assert found.weight_ND[0, 2] > 0 > found.weight_ND[0, 3]
     assert known(state).successes == {"a": 1}
+
+
+def test_epochs_that_are_over_leave_the_window_and_the_state(state: Any) -> None:
+    experiment = start(state, Thompson(epoch_seconds=60, window_seconds=120))
+    assert isinstance(experiment.allocation, Thompson)
+    window = experiment.allocation.forgetting
+    assert isinstance(window, Window)
+    joiner = RewardJoiner(state.client, state.keys)
+    joiner.rules()
+
+    def join(partition: int, *outcomes: Outcome) -> Posterior:
+        for command in joiner.commands(partition, outcomes):
+            state.client.execute_command(*command)
+        joiner.roll_up(None)
+        return known(state)
+
+    def fields() -> set[str]:
+        keys = [state.keys.posterior_part(p, "exp") for p in range(state.keys.partitions)]
+        return {
+            name
+            for key in (*keys, state.keys.posterior("exp"))
+            for name in state.client.hkeys(key)
+            if "@" in name
+        }
+
+    first = join(0, Outcome("exp", "a", 1, 30_000), Outcome("exp", "b", 0, 59_999))
+    assert first.arms("ab", window) == (Arm(1, 1, 1), Arm(1, 0, 0))
+    both = join(1, Outcome("exp", "a", 0, 60_000))
+    assert both.arms("ab", window) == (Arm(2, 1, 1), Arm(1, 0, 0))
+    later = join(1, Outcome("exp", "b", 1, 120_000))  # the first minute is over
+    assert later.arms("ab", window) == (Arm(1, 0, 0), Arm(1, 1, 1))
+    assert {name[name.index("@") :] for name in fields()} == {"@60.1", "@60.2"}
+    behind = join(0, Outcome("exp", "a", 1, 59_000))  # a partition that is behind
+    assert behind.arms("ab", window) == later.arms("ab", window)
+    assert {name[name.index("@") :] for name in fields()} == {"@60.1", "@60.2"}
+    assert (behind.successes, behind.failures, behind.version) == ({"a": 2, "b": 1}, {"a": 1, "b": 1}, 5)
 
 
 def test_a_request_in_two_layers_teaches_both_bandits(state: Any) -> None:

@@ -7,6 +7,7 @@ from tastemaker.events.archive import EVENT_SCHEMA, event_table, write_days
 from tastemaker.events.log import Entry
 from tastemaker.events.schema import Event
 from tastemaker.experiments.decision_log import Decision, decision_table, encode_decision
+from tastemaker.experiments.definition import Experiment, Fixed, Variant
 from tastemaker.home import Home
 
 START_MS = 1_750_000_000_000
@@ -36,3 +37,13 @@ def write(home: Home, decisions: list[Entry], events: list[Entry]) -> None:
     write_days(home / "decisions" / "shop", decision_table(decisions))
     table = event_table(events) if events else EVENT_SCHEMA.empty_table()
     write_days(home / "events" / "shop", table)
+
+
+def experiment(**fields: Any) -> Experiment:
+    """Of the control a and of b."""
+    defaults: dict[str, Any] = {
+        "name": "exp", "hypothesis": "b is better", "salt": "s",
+        "variants": (Variant(name="a", alias="champion"), Variant(name="b", alias="challenger")),
+        "allocation": Fixed(weights=(0.5, 0.5)), "attribution_window_seconds": WINDOW_MS / 1000,
+    }  # fmt: skip
+    return Experiment(**defaults | fields)

@@ -9,7 +9,10 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from tastemaker.types import DEVICES
+
 NUM_USERS, NUM_ITEMS, NUM_GROUPS = 80, 60, 4
+COLUMNS = "columns.yaml"
 
 RECIPE = """
 seed: 3
@@ -50,6 +53,29 @@ def movielens_folder(folder: Path, num_users: int = NUM_USERS) -> Path:
     (folder / "ratings.csv").write_text("\n".join(rows) + "\n", encoding="utf-8")
     (folder / "movies.csv").write_text("\n".join(["movieId,title,genres", *movies]) + "\n", encoding="utf-8")
     return folder
+
+
+def write_log(folder: Path, fall: float = 1.0) -> Path:
+    """Users who stay with one of four groups: each clicks one of the four items of sixteen lists, from device to device.
+
+    What they click is in each slot `fall` times as often as in the one above. `COLUMNS` names the columns.
+    """
+    random = np.random.default_rng(0)
+    rows = ["user_id,item_id,timestamp,kind,rank,device"]
+    for user in range(NUM_USERS):
+        mine = np.flatnonzero(np.arange(NUM_ITEMS) % NUM_GROUPS == user % NUM_GROUPS)
+        others = np.setdiff1d(np.arange(NUM_ITEMS), mine)
+        for nth, item in enumerate([*random.permutation(mine)[:14], *random.permutation(others)[:2]]):
+            shown = random.choice(np.setdiff1d(np.arange(NUM_ITEMS), item), 3, replace=False).tolist()
+            shown.insert(random.choice(4, p=fall ** np.arange(4) / (fall ** np.arange(4)).sum()), item)
+            seconds, device = 1_000_000_000 + nth * 60, DEVICES[(user + nth) % len(DEVICES)]
+            rows += [f"u{user},{one},{seconds},impression,{rank},{device}" for rank, one in enumerate(shown)]
+            rows.append(f"u{user},{item},{seconds + 9},click,{shown.index(item)},{device}")
+    (folder / "log.csv").write_text("\n".join(rows) + "\n")
+    items = [f"{item},Genre{item % NUM_GROUPS}" for item in range(NUM_ITEMS)]
+    (folder / "items.csv").write_text("\n".join(["item_id,tags", *items]) + "\n")
+    (folder / COLUMNS).write_text("{kind: kind, position: rank, device: device, items: items.csv}")
+    return folder / "log.csv"
 
 
 class SmallHome:

@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from piped_world import PipedWorld
 from tagged import NUM_ITEMS, open_bundle
 
 from tastemaker.bundle.reader import Bundle
@@ -22,6 +23,8 @@ from tastemaker.stages.live import LiveStages
 from tastemaker.stages.model_source import ModelSource
 from tastemaker.state.items import ItemChanges
 from tastemaker.types import Query
+from tastemaker_services.gateway.explaining import Explainer
+from tastemaker_services.web.question_schema import ExplainRequest
 
 KINDS = {
     "sasrec": {"dim": 8, "fit": {"epochs": 3, "learning_rate": 0.01}},
@@ -125,3 +128,18 @@ def test_a_kind_that_this_release_does_not_know_is_refused(models, tmp_path):
     bundle = open_bundle(BundleStore(tmp_path), sources=("sequence", "popular"), add_more=add)
     with pytest.raises(CompatibilityError, match="serve it with the release that published it"):
         LiveStages(bundle)
+
+
+def test_the_gateway_asks_with_the_visit_in_the_history_and_explains_the_score(models, tmp_path):
+    world = PipedWorld(bundle_of(tmp_path, models["sasrec"], exploration={"share": 0.0}))
+    world.histories = {"ann": ["i1", "i5"]}
+    answer = world.recommend("ann", k=5, session=["i9"], explain=True)
+    assert answer["degraded"] == []
+    first = answer["items"][0]["item_id"]
+    asked = ExplainRequest(user_id="ann", item_id=first, k=5, session=("i9",))
+    told = world.use(lambda gateway: Explainer(gateway, world.stages()).explain(asked, "live"))
+    said = {one["source"]: one["score"] for one in told["sources"]}
+    row = np.array([int(first.removeprefix("i"))], np.int32)
+    by_model = models["sasrec"].score(Askers.strangers([HISTORY]), [row])[0][0]  # i1, i5 and, the newest, i9
+    assert told["verdict"] == "shown"
+    assert said["sequence"] == pytest.approx(float(by_model), abs=1e-4)

@@ -6,12 +6,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-from judged_days import START_MS, WINDOW_MS, click, decision, write
+from judged_days import START_MS, WINDOW_MS, click, decision, experiment, write
 
 from tastemaker.errors import ConfigError, ExperimentError
 from tastemaker.experiments.allocation import Adaptive, LinThompson, LinUcb, Thompson
 from tastemaker.experiments.assignment import Assignment
-from tastemaker.experiments.definition import Experiment, Fixed, Variant
+from tastemaker.experiments.definition import Fixed, Variant
 from tastemaker.experiments.metrics import METRICS
 from tastemaker.experiments.policies.context import active_places
 from tastemaker.experiments.reporting.observations import Observations, read_observations
@@ -28,15 +28,6 @@ ON_DEVICE = LinUcb(features=("device",), exploration=0.1, epoch_seconds=60, floo
 @pytest.fixture
 def home(tmp_path: Path) -> Home:
     return Home.make(tmp_path / "home")
-
-
-def experiment(**fields: Any) -> Experiment:
-    defaults: dict[str, Any] = {
-        "name": "exp", "hypothesis": "b is better", "salt": "s",
-        "variants": (Variant(name="a", alias="champion"), Variant(name="b", alias="challenger")),
-        "allocation": Fixed(weights=(0.5, 0.5)), "attribution_window_seconds": WINDOW_MS / 1000,
-    }  # fmt: skip
-    return Experiment(**defaults | fields)
 
 
 def one(n: int, variant: str, device: str, **fields: Any) -> Any:
@@ -147,12 +138,13 @@ def test_what_the_log_does_not_have_is_refused(home: Home) -> None:
         ExperimentError, match=r"allocation.reward is real, but the metric to learn from is binary"
     ):
         judge_allocation(home, "shop", seen, experiment(), CLICKS, Thompson(reward="real"))
+    three = experiment(
+        variants=tuple(Variant(name=name, alias="champion") for name in "abc"),
+        allocation=Fixed(weights=(0.4, 0.3, 0.3)),
+    )
+    draws = draws_of(seen, Thompson())
     with pytest.raises(ConfigError, match="floor must be at most 1/3"):
-        three = tuple(Variant(name=name, alias="champion") for name in "abc")
-        learned_shares(
-            seen, experiment(variants=three, allocation=Fixed(weights=(0.4, 0.3, 0.3))), Thompson(floor=0.5),
-            draws_of(seen, Thompson()), [()] * len(seen),
-        )  # fmt: skip
+        learned_shares(seen, three, Thompson(floor=0.5), draws, [()] * len(seen))
 
 
 def test_a_log_without_what_was_asked_is_refused(home: Home) -> None:

@@ -5,10 +5,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-from judged_days import START_MS, WINDOW_MS, click, decision, write
+from judged_days import START_MS, click, decision, experiment, write
 
 from tastemaker.errors import ConfigError, ExperimentError
-from tastemaker.experiments.definition import Experiment, Fixed, Variant
 from tastemaker.experiments.metrics import METRICS
 from tastemaker.experiments.reporting.observations import Observations, read_observations
 from tastemaker.home import Home
@@ -21,15 +20,6 @@ CLICKS = METRICS["clicks_per_request"]
 @pytest.fixture
 def home(tmp_path: Path) -> Home:
     return Home.make(tmp_path / "home")
-
-
-def experiment(**fields: Any) -> Experiment:
-    defaults: dict[str, Any] = {
-        "name": "exp", "hypothesis": "b is better", "salt": "s",
-        "variants": (Variant(name="a", alias="champion"), Variant(name="b", alias="challenger")),
-        "allocation": Fixed(weights=(0.75, 0.25)), "attribution_window_seconds": WINDOW_MS / 1000,
-    }  # fmt: skip
-    return Experiment(**defaults | fields)
 
 
 def assigned(

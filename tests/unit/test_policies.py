@@ -22,6 +22,7 @@ from tastemaker.experiments.allocation import (
     arm_context,
     problem,
     reward_problem,
+    shares,
     with_floor,
 )
 from tastemaker.experiments.definition import Experiment, Variant
@@ -33,7 +34,7 @@ from tastemaker.experiments.policies.quadrature import (
     largest_of_normals,
     largest_of_students,
 )
-from tastemaker.experiments.policies.thompson import normal_inverse_gamma, normal_weights
+from tastemaker.experiments.policies.thompson import beta_weights, normal_inverse_gamma, normal_weights
 from tastemaker.experiments.policies.ucb import ucb1_weights
 from tastemaker.experiments.posterior import Posterior
 from tastemaker.experiments.starting import check_definition
@@ -147,6 +148,7 @@ policies = st.sampled_from(
         EpsilonGreedy(epsilon=0.2, floor=0.02),
         EpsilonGreedy(epsilon=0.0, floor=0.1),
         Thompson(floor=0.02),
+        Thompson(floor=0.02, sharpness=3.0),
         Thompson(floor=0.1, reward="real", normal_prior=NormalPrior(mean=0.5, scale=0.2)),
         Ucb1(floor=0.02),
         LinUcb(floor=0.05),
@@ -283,10 +285,35 @@ def test_the_places_of_a_context_are_few_and_stay() -> None:
         (Fixed(weights=(1.0, 0.0)), "weights must be 2 positive numbers"),
         (Thompson(floor=0.5), None),
         (Ucb1(floor=0.05), None),
+        (Ucb1(epoch_seconds=60, window_seconds=6000), None),
+        (LinUcb(epoch_seconds=60, window_seconds=600), None),
+        (Ucb1(window_seconds=3600), "window_seconds must be 1 to 100 times epoch_seconds (86400), is 3600"),
+        (
+            Ucb1(epoch_seconds=60, window_seconds=6060),
+            "window_seconds must be 1 to 100 times epoch_seconds (60), is 6060",
+        ),
+        (
+            LinUcb(epoch_seconds=60, window_seconds=660),
+            "window_seconds must be 1 to 10 times epoch_seconds (60), is 660",
+        ),
+        (
+            Ucb1(window_seconds=86_400, half_life_seconds=60.0),
+            "window_seconds and half_life_seconds are two ways to forget: leave one out",
+        ),
     ],
 )
 def test_an_allocation_that_cannot_be_is_told(allocation: Fixed | Adaptive, message: str | None) -> None:
     assert problem(allocation, 2) == message
+
+
+def test_sharper_thompson_sampling_is_surer_of_the_same_means() -> None:
+    arms = {"v0": Arm(100.0, 12.0, 12.0), "v1": Arm(100.0, 8.0, 8.0)}
+    known = Posterior({n: a.total for n, a in arms.items()}, {n: a.count - a.total for n, a in arms.items()})
+    found = [shares(Thompson(floor=0.001, sharpness=k), known, ("v0", "v1"))[0] for k in (0.5, 1.0, 2.0, 3.0)]
+    assert found == sorted(found)
+    assert found[1] == pytest.approx(with_floor(beta_weights(tuple(arms.values()), (1.0, 1.0)), 0.001)[0])
+    tripled = tuple(Arm(3 * a.count, 3 * a.total, 3 * a.squares) for a in arms.values())
+    assert found[3] == pytest.approx(with_floor(beta_weights(tripled, (1.0, 1.0)), 0.001)[0])
 
 
 def test_a_floor_that_leaves_nothing_is_told() -> None:

@@ -6,21 +6,32 @@ import numpy as np
 import pytest
 from tagged import NUM_ITEMS, items_table, write_bundle
 
+from tastemaker.bundle.manifest import BundleInfo, DatasetInfo
 from tastemaker.bundle.reader import Bundle
 from tastemaker.bundle.store import BundleStore
+from tastemaker.bundle.writer import BundleWriter
 from tastemaker.data.schema import Dataset
 from tastemaker.data.splits import leave_last
+from tastemaker.features.columns import FeatureSchema
+from tastemaker.features.vocabulary import Vocabulary, VocabularyConfig
 from tastemaker.index.config import IndexConfig
+from tastemaker.models.dlrm import DlrmConfig
 from tastemaker.models.recommender import Askers
 from tastemaker.models.sequence import fitting
 from tastemaker.models.sequence.sasrec import SasRec
+from tastemaker.models.two_tower import TwoTower, TwoTowerConfig, two_tower_specs
 from tastemaker.stages.bundle_sources import index_of
 from tastemaker.stages.live import LiveStages
+from tastemaker.stages.loading import BundleParts
+from tastemaker.stages.pipeline import PipelineConfig
 from tastemaker.types import Query
 from tastemaker_training import zoo_models
 from tastemaker_training.als_index import add_factor_index
-from tastemaker_training.artifacts import CHECKPOINTS
-from tastemaker_training.recipe import ZooModel
+from tastemaker_training.artifacts import CHECKPOINTS, save_model
+from tastemaker_training.fitted import Fitted
+from tastemaker_training.memory import fit_memory
+from tastemaker_training.recipe import MemoryConfig, Recipe, ZooModel
+from tastemaker_training.step_keys import step_keys
 from tastemaker_training.zoo_models import add_zoo_models, fit_zoo_model, load_zoo_model, log_of
 
 NUM_USERS, EACH = 40, 8
@@ -116,3 +127,68 @@ def test_a_large_catalogue_has_an_index_that_answers_alike(dataset, tmp_path, mo
     by_model = np.argsort(-found.source_score_KS[:, 0], kind="stable")[:5]
     expected, _ = model.recommend(Askers.strangers([np.array([1, 5], np.int32)]), 5)
     assert found.item_index[by_model].tolist() == expected[0].tolist()
+
+
+@pytest.fixture
+def fitted(dataset, tmp_path) -> Fitted:
+    """Retrievers as a run leaves them; the two-tower has learned nothing."""
+    split, schema = leave_last(dataset, 2, 1), FeatureSchema.fit(dataset.items)
+    for name in ("memory", "towers", "sequence", "neighbours"):
+        (tmp_path / name).mkdir()
+    memory = MemoryConfig.parse({"als": {"dim": 4, "iterations": 2}, "half_lives": [2.0]}, "a test")
+    fit_memory(dataset, split, memory, tmp_path / "memory", [None] * NUM_USERS)
+    config = TwoTowerConfig(dim=4, hidden=4)
+    tower = TwoTower(config, two_tower_specs(config, schema)).eval()
+    times = np.zeros(NUM_ITEMS)
+    vocabulary = Vocabulary.fit(dataset.item_ids, times + 1, times, 0, VocabularyConfig())
+    for name, model in {"two_tower": tower, "vocabulary": vocabulary}.items():
+        save_model(tmp_path / "towers" / "refit", name, model)
+    for name, kind in (("sequence", ASKED), ("neighbours", ZooModel(kind="item-knn"))):
+        fit_zoo_model(dataset, split, kind, tmp_path / name)
+    models = {name: tmp_path / name for name in ("sequence", "neighbours")}
+    indexes = (IndexConfig(), IndexConfig())
+    return Fitted.load(dataset, tmp_path / "memory", tmp_path / "towers", "refit", None, indexes, models)
+
+
+def test_what_is_released_retrieves_what_was_evaluated(fitted, tmp_path):
+    named = [{"name": name, "quota": 8} for name in ("two_tower", "sequence", "popular")]
+    config = PipelineConfig.parse({"retrieval": {"sources": named, "num_candidates": 20}}, "a test")
+    queries = [Query(np.array([1, 5, 9], np.int32), k=4), Query(np.empty(0, np.int32), k=4)]
+    evaluated = fitted.retrieval(config)(queries)
+    store = BundleStore(tmp_path / "bundles")
+    writer = BundleWriter(store, "default")
+    fitted.add_to(writer, config)
+    writer.add_json("pipeline.json", config.model_dump(mode="json"))
+    info = BundleInfo(dataset=DatasetInfo(fingerprint="f" * 64), recipe="test", training_id="t1")
+    bundle = Bundle.open(store, writer.commit(info))
+    assert bundle.has("sequence.safetensors")
+    assert not bundle.has("neighbours.json")  # it was compared, and is no source
+    for mine, released in zip(evaluated, BundleParts(bundle).retrieval()(queries), strict=True):
+        assert mine.item_index.tolist() == released.item_index.tolist()
+        np.testing.assert_allclose(mine.source_score_KS, released.source_score_KS, atol=1e-5)
+    assert np.isfinite(evaluated[0].source_score_KS[:, 1]).all()
+    assert np.isnan(evaluated[1].source_score_KS[:, 1]).all()  # a model of sequences needs a history
+
+
+def test_a_recipes_models_name_what_its_requests_and_comparison_are_made_of():
+    def keys(extra):
+        recipe = Recipe.parse({"name": "mine", "pipeline": {"retrieval": {"sources": [{"name": "popular"}]}}} | extra, "a test")  # fmt: skip
+        dlrm = DlrmConfig(dense_features=("popular_z",), num_tags=1, num_years=1, num_categories=1)
+        nothing = {
+            "rejections": None,
+            "slots": None,
+            "events": None,
+            "warm_start": None,
+            "click_weights": None,
+        }
+        return step_keys(recipe, "f" * 64, dlrm, homes={}, **nothing)
+
+    plain, compared = keys({}), keys({"models": {"other": {"kind": "item-knn"}}})
+    sources = [{"name": "popular"}, {"name": "other"}]
+    proposing = keys(
+        {"models": {"other": {"kind": "item-knn"}}, "pipeline": {"retrieval": {"sources": sources}}}
+    )
+    assert plain["requests"] == compared["requests"] != proposing["requests"]
+    assert plain["solo"] != compared["solo"] == proposing["solo"]
+    changed = keys({"models": {"other": {"kind": "item-knn", "config": {"num_neighbours": 7}}}})
+    assert changed["model other"] != compared["model other"] == proposing["model other"]

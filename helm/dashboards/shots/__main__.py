@@ -23,7 +23,9 @@ ROOT: Final = HERE.parents[2]
 PICTURES: Final = ROOT / "docs" / "images" / "dashboards"
 SCHEMAS: Final = ROOT / "tests" / "deploy" / "grafana"
 _PACKAGES: Final = ROOT / ".tools" / "dashboard-shots"
-_NUM_COLORS: Final = 128
+_NUM_COLORS: Final = 256
+_TOPS: Final = {"experiments": 1262}
+"""Pixels of those whose first rows are kept as a picture too, for the README."""
 _NUM_STEPS: Final = 240
 """Samples of a line at most: about what Grafana asks for on a panel of a third of a screen."""
 
@@ -56,14 +58,18 @@ def draw(prometheus: Prometheus, wanted: Mapping[str, str], pictures: Path) -> i
         done = subprocess.run(["node", HERE / "draw.mjs", folder], cwd=_PACKAGES, check=False)
         for path in sorted(Path(folder).glob("*.png")):
             _compress(path, pictures / path.name)
+            if path.stem in _TOPS:
+                _compress(path, pictures / f"{path.stem}-top.png", _TOPS[path.stem])
     return done.returncode
 
 
-def _compress(picture: Path, to: Path) -> None:
+def _compress(picture: Path, to: Path, height: int | None = None) -> None:
     from PIL import Image
 
-    with Image.open(picture) as image:
-        image.convert("RGB").quantize(_NUM_COLORS, dither=Image.Dither.NONE).save(to, optimize=True)
+    with Image.open(picture) as whole:
+        image = whole.crop((0, 0, whole.width, height or whole.height))
+        few = image.convert("RGB").quantize(_NUM_COLORS, Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE)
+        few.save(to, optimize=True)
     print(f"{to}: {to.stat().st_size / 1000:.0f} kB")
 
 

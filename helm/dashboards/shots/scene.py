@@ -5,13 +5,13 @@ forced for a while, a training runs, and a client sends what it should not.
 """
 
 import os
-import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -59,15 +59,16 @@ class Scene:
     gateway: str
     folder: Path
 
-    def run(self, *words: str) -> None:
-        """A command of the CLI, to its end; what it says of a failure is shown."""
+    def run(self, *words: str, quiet: bool = False) -> bool:
+        """A command of the CLI, to its end, and whether it did what it should; what it says of a failure is shown."""
         done = subprocess.run(
             _command(*words), env=self.environment, check=False, capture_output=True, text=True
         )
-        if done.returncode != 0:
+        if done.returncode != 0 and not quiet:
             print(
                 f"tastemaker {' '.join(words)}: exit {done.returncode}\n{done.stderr[-500:]}", file=sys.stderr
             )
+        return done.returncode == 0
 
     @contextmanager
     def running(self, command: list[str], log: str) -> Iterator[subprocess.Popen[bytes]]:
@@ -77,7 +78,7 @@ class Scene:
             try:
                 yield process
             finally:
-                process.send_signal(signal.SIGINT)
+                process.terminate()
                 with suppress(subprocess.TimeoutExpired):
                     process.wait(timeout=60)
                 process.kill()
@@ -146,21 +147,28 @@ def _wait_for(url: str, log: Path) -> None:
 def _play(scene: Scene, seconds: float) -> None:
     """Visitors of both experiments and an odd client in turn, and at shares of the time what else happens."""
     _start_experiments(scene)
-    acts = [
-        (0.15, ["promote", "2", "--to", "shadow", "--force", "--reason", "to be compared"]),
-        (0.3, ["train", "movielens", "--quick"]),
-        (0.45, ["promote", "2", "--force", "--reason", "a trial"]),
-        (0.6, ["rollback", "--reason", "the trial is over"]),
-        (0.8, ["ladder", "force", "retrieval-order", "--for", "40s"]),
-    ]
+    acts = (
+        (0.1, ["promote", "2", "--to", "shadow", "--force", "--reason", "to be compared"]),
+        (0.3, ["promote", "2", "--force", "--reason", "a trial"]),
+        (0.5, ["rollback", "--reason", "the trial is over"]),
+        (0.65, ["ladder", "force", "retrieval-order", "--for", "40s"]),
+        (0.75, ["train", "movielens", "--quick"]),
+    )
     began, turn = time.monotonic(), 0
-    while (passed := time.monotonic() - began) < seconds:
-        while acts and passed > acts[0][0] * seconds:
-            scene.run(*acts.pop(0)[1])
+    beside = threading.Thread(target=_act, args=(scene, acts, began, seconds))
+    beside.start()
+    while time.monotonic() - began < seconds or beside.is_alive():
         name = list(_EXPERIMENTS)[turn % len(_EXPERIMENTS)]
-        scene.run("simulate", name, "--visitors", "80", "--seed", str(turn), "--deadline-ms", "1000")
+        scene.run("simulate", name, "--visitors", "200", "--seed", str(turn), "--deadline-ms", "1000")
         _odd_client(scene.gateway, turn)
         turn += 1
+
+
+def _act(scene: Scene, acts: Sequence[tuple[float, list[str]]], began: float, seconds: float) -> None:
+    """Commands at shares of the time, one after the other."""
+    for share, words in acts:
+        time.sleep(max(0.0, began + share * seconds - time.monotonic()))
+        scene.run(*words)
 
 
 def _start_experiments(scene: Scene) -> None:
@@ -168,7 +176,8 @@ def _start_experiments(scene: Scene) -> None:
         path = scene.folder / f"{name}.yaml"
         head = f"name: {name}\nsalt: shots\norigin: simulator\nattribution_window_seconds: 1.0"
         path.write_text(head + text, encoding="utf-8")
-        scene.run("experiment", "start", str(path))
+        if not scene.run("experiment", "show", name, quiet=True):  # else it still runs from the last time
+            scene.run("experiment", "start", str(path))
 
 
 def _odd_client(gateway: str, turn: int) -> None:

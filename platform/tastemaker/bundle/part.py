@@ -4,7 +4,6 @@ Vectors, factors and tables of all items are mapped and not loaded: a user's his
 looked up often, once for all processes of a machine.
 """
 
-import mmap
 from collections.abc import Mapping
 from typing import Any, Generic, Self, TypeVar
 
@@ -17,6 +16,7 @@ from tastemaker.bundle.store import BundleStore
 from tastemaker.bundle.tensor_file import map_tensors
 from tastemaker.errors import CompatibilityError
 from tastemaker.index.extended import GrowingVectors
+from tastemaker.index.mapped import let_go
 from tastemaker.index.sharded import ShardOf
 from tastemaker.index.slicing import SlicedIndex
 from tastemaker.types import Float32
@@ -83,7 +83,7 @@ class BundlePart(Bundle):
     def _weights(self, name: str) -> dict[str, Array]:
         found = super()._weights(name)
         for array in found.values():
-            _let_go(array)
+            let_go(array)
         return found
 
 
@@ -91,7 +91,7 @@ def exact_slice(bundle: Bundle, vectors_ID: Float32) -> SlicedIndex:
     """An exact index of a part's own rows of a matrix that stays in its file."""
     assert bundle.shard is not None, "a part of a bundle"
     found = SlicedIndex.exact(vectors_ID, bundle.shard.rows(len(vectors_ID)))
-    _let_go(vectors_ID)
+    let_go(vectors_ID)
     return found
 
 
@@ -110,7 +110,7 @@ class OwnColumns(Generic[M]):
         """See `Restorable`."""
         cut = own_columns(tensors["indptr"], tensors["indices"], tensors["data"], self._own)
         for array in tensors.values():
-            _let_go(array)
+            let_go(array)
         return self._kind.from_state(config, cut)
 
 
@@ -137,10 +137,3 @@ def own_columns(
         "indices": np.concatenate(kept_indices),
         "data": np.concatenate(kept_data),
     }
-
-
-def _let_go(array: Array) -> None:
-    """Gives the memory of a mapped array that was read from end to end back; it comes again where it is looked at."""
-    mapped = getattr(array, "_mmap", None)
-    if isinstance(mapped, mmap.mmap):
-        mapped.madvise(mmap.MADV_DONTNEED)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple
 import typer
 
 from tastemaker import context
-from tastemaker.errors import UsageError
+from tastemaker.errors import ExperimentError, UsageError
 from tastemaker.terminal import console, print_json, print_table
 
 if TYPE_CHECKING:
@@ -73,20 +73,11 @@ def ope(
 ) -> list[dict[str, Any]]:
     """Judge a policy or a bundle from the decision log; refuses what the log cannot support."""
     chosen = _policy(policy)
+    _refuse_mixed(experiment, chosen, version, depth)
     bounds = _Bounds(metric, level, least_effective)
     if experiment is not None:
-        if version is not None or depth is not None or (chosen and chosen.stages is not None):
-            raise UsageError(
-                "--experiment judges weights and allocations", mend="leave out --version, --depth and stages"
-            )
         found = _of_experiment(experiment, chosen, str(policy), bounds)
     else:
-        if version is None and chosen is None:
-            raise UsageError("nothing to judge", mend="give --version, --policy with stages, or --experiment")
-        if chosen is not None and chosen.stages is None:
-            raise UsageError(
-                "weights and allocations are of an experiment's variants", mend="name it with --experiment"
-            )
         span = _span(days, window_minutes, origin)
         found = [_of_lists(version, chosen, span, bounds, depth=depth, belief=belief)]
     if html is not None:
@@ -145,6 +136,23 @@ def position_bias(
     return found
 
 
+def _refuse_mixed(
+    experiment: str | None, chosen: "JudgedPolicy | None", version: int | None, depth: int | None
+) -> None:
+    """Refuses options that do not go together: lists and experiments are judged in different ways."""
+    of_lists = version is not None or depth is not None or (chosen is not None and chosen.stages is not None)
+    if experiment is not None and of_lists:
+        raise UsageError(
+            "--experiment judges weights and allocations", mend="leave out --version, --depth and stages"
+        )
+    if experiment is None and version is None and chosen is None:
+        raise UsageError("nothing to judge", mend="give --version, --policy with stages, or --experiment")
+    if experiment is None and chosen is not None and chosen.stages is None:
+        raise UsageError(
+            "weights and allocations are of an experiment's variants", mend="name it with --experiment"
+        )
+
+
 def _policy(file: Path | None) -> "JudgedPolicy | None":
     from tastemaker.config_sources import read_yaml
     from tastemaker.offpolicy.policies import JudgedPolicy
@@ -172,6 +180,11 @@ def _of_experiment(
     settings, home = context.settings(), context.home()
     with open_state(settings, home) as client:
         definition = ExperimentStore(client, open_keys(client, settings)).get(name)
+    if definition.interleaves:
+        raise ExperimentError(
+            f"allocation of experiment {name}", value="interleaving", limit="a split or a bandit: each list holds both variants",
+            mend="read its report instead",
+        )  # fmt: skip
     seen = read_observations(home, settings.catalogue, definition, time.time_ns() // 1_000_000)
     metric = metric_of(bounds.metric)
     how: dict[str, Any] = {"level": bounds.level, "least_effective": bounds.least_effective}

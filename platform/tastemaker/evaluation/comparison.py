@@ -98,6 +98,7 @@ def _tried(
         plan.ks,
         items=items,
         graded=plan.graded,
+        popularity_power=plan.popularity_power,
         threads=plan.threads,
         description=f"{name}, {fold.name}",
     )

@@ -9,7 +9,7 @@ from tastemaker.experiments.reporting.figures import COLOURS, Figure
 from tastemaker.experiments.reporting.markup import document, number, plot, table
 
 _ORDER: Final = (
-    "ndcg", "recall", "precision", "hit_rate", "map", "mrr", "auc", "gauc", "rmse", "mae", "coverage", "gini", "novelty",
+    "ndcg", "recall", "precision", "hit_rate", "map", "mrr", "unbiased_recall", "unbiased_dcg", "auc", "gauc", "rmse", "mae", "coverage", "gini", "novelty",
     "serendipity", "diversity", "popularity", "popularity_lift", "miscalibration",
 )  # fmt: skip
 _MOST_GROUPS: Final = 20

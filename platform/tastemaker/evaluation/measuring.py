@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import scipy.sparse as sp
 
-from tastemaker.evaluation import beyond, metrics, predictions
+from tastemaker.evaluation import beyond, metrics, predictions, propensity
 from tastemaker.evaluation.offline import Evaluation, score_lists
 from tastemaker.evaluation.systems import Answers, ModelSystem, System
 from tastemaker.evaluation.windows import Fold
@@ -53,13 +53,14 @@ def measure(
     *,
     items: Items | None = None,
     graded: bool = False,
+    popularity_power: float | None = None,
     threads: int | None = None,
     description: str = "evaluating",
 ) -> Measured:
     """One list of max(ks) for every asker of the fold, and all metrics of them.
 
     Beside those of `offline.Evaluation`: `precision@k`, `auc`, `serendipity`, `popularity` (mean share of users who have the
-    listed items), `popularity_lift` and, where items are given, `miscalibration`; overall `gauc`, and `rmse` and `mae` of
+    listed items), `popularity_lift` and, where items are given, `miscalibration`; overall `gauc` (AUC, users weighed by their targets), and `rmse` and `mae` of
     models that guess values.
 
     Args:
@@ -68,6 +69,7 @@ def measure(
         ks: Depths.
         items: The catalogue's traits and groups.
         graded: Whether NDCG takes the values of targets as grades.
+        popularity_power: Adds `unbiased_recall@k` and `unbiased_dcg@k`, see `propensity`; unset, they are not measured.
         threads: Blocks at once; unset, as many as there are cores.
         description: Of the progress bar.
     """
@@ -81,6 +83,12 @@ def measure(
         grades=[value_M.astype(np.float64) for value_M in fold.values] if graded else None,
     )  # fmt: skip
     per_user = found.per_user | _beyond(answers.ranked_BK, fold, num_users_I, ks, items)
+    if popularity_power is not None:
+        propensity_I = propensity.popularity_propensity(num_users_I, popularity_power)
+        for k in ks:
+            asked = (answers.ranked_BK, fold.targets, propensity_I, k)
+            per_user[f"unbiased_recall@{k}"] = propensity.unbiased_recall(*asked)
+            per_user[f"unbiased_dcg@{k}"] = propensity.unbiased_dcg(*asked)
     overall = found.overall | _of_scores(system, fold, answers)
     if answers.auc_B is not None:
         per_user["auc"] = answers.auc_B

@@ -64,6 +64,11 @@ class EvaluationPlan(Strict):
         ge=1,
         description="items not taken that targets are ranked among; empty: the whole catalogue, as it should be",
     )
+    popularity_power: float | None = Field(
+        None,
+        ge=0,
+        description="adds metrics in which a target weighs by 1 / popularity ** ((power + 1) / 2); empty: none",
+    )
     threads: int | None = Field(None, ge=1, description="blocks of users at once; empty: as there are cores")
     seed: int = Field(0, ge=0, description="of intervals and tests")
 

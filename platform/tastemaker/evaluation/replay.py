@@ -1,6 +1,7 @@
 """What a bundle's pipeline answers to requests of the past, in this process: the same pipeline that serves."""
 
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 
 import numpy as np
 
@@ -34,12 +35,13 @@ class Replay:
         self._pipeline = Pipeline.from_bundle(bundle, store_of=store_of)
 
     def slates(
-        self, sessions: Sequence[Sequence[str]], k: int, description: str = "replaying"
+        self, sessions: Sequence[Sequence[str]], k: int, description: str | None = "replaying"
     ) -> list[list[str]]:
-        """The list of item ids for each session, best first."""
+        """The list of item ids for each session, best first; without a description nothing is shown meanwhile."""
         ids = self._bundle.item_ids
         found: list[list[str]] = []
-        with progress(description, len(sessions)) as advance:
+        shown = nullcontext(_unseen) if description is None else progress(description, len(sessions))
+        with shown as advance:
             for start in range(0, len(sessions), BLOCK):
                 block = sessions[start : start + BLOCK]
                 answers = self._pipeline.recommend([self._query(session, k) for session in block])
@@ -52,6 +54,10 @@ class Replay:
         seen_L = newest_once(np.asarray(known, np.int32))
         recent, older = seen_L[-self._history_length :], seen_L[: -self._history_length]
         return Query(history_L=recent, k=k, exclude=older, now_ms=self._now_ms, visit_L=seen_L)
+
+
+def _unseen(_steps: int) -> None:
+    """Progress that nobody is shown."""
 
 
 def newest_once(item_index: Int32) -> Int32:

@@ -85,7 +85,10 @@ class BundleSystem:
         """See `System.answer`."""
         sessions = [[self._item_ids[row] for row in history_L] for history_L in askers.histories]
         ranked_BK = np.full((len(askers), k), PADDING, np.int32)
-        for row_K, slate in zip(ranked_BK, self._replay.slates(sessions, k), strict=True):
+        slates = self._replay.slates(
+            sessions, k, None
+        )  # several blocks are asked at once, and one bar is enough
+        for row_K, slate in zip(ranked_BK, slates, strict=True):
             rows = [self._row[item_id] for item_id in slate if item_id in self._row]
             row_K[: len(rows)] = rows
         return Answers(ranked_BK)

@@ -10,6 +10,7 @@ from typing import Annotated, Literal, Protocol
 
 from pydantic import Field
 
+from tastemaker.experiments.forgetting import Forgetting, HalfLife, Window
 from tastemaker.experiments.policies.arms import Arm
 from tastemaker.experiments.policies.context import ContextFeature, active_places
 from tastemaker.experiments.policies.greedy import epsilon_greedy_weights
@@ -17,6 +18,9 @@ from tastemaker.experiments.policies.linear import LinearPosterior
 from tastemaker.experiments.policies.thompson import beta_weights, normal_weights
 from tastemaker.experiments.policies.ucb import ucb1_weights
 from tastemaker.strict import Strict
+
+MOST_EPOCHS, MOST_EPOCHS_IN_CONTEXT = 100, 10
+"""Of a window: each epoch has sums of its own, which every router reads each second; of a regression they are hundreds."""
 
 
 class Fixed(Strict):
@@ -42,6 +46,18 @@ class Adaptive(Strict):
     half_life_seconds: float | None = Field(
         None, ge=60, description="age at which a reward counts half; empty: all count the same for ever"
     )
+    window_seconds: int | None = Field(
+        None,
+        ge=1,
+        description="whole epochs, the one under way included, whose rewards count; instead of a half life",
+    )
+
+    @property
+    def forgetting(self) -> Forgetting | None:
+        """How old rewards are forgotten; None where they are not."""
+        if self.window_seconds is not None:
+            return Window(self.epoch_seconds, self.window_seconds // self.epoch_seconds)
+        return None if self.half_life_seconds is None else HalfLife(self.half_life_seconds)
 
 
 class EpsilonGreedy(Adaptive):
@@ -73,6 +89,9 @@ class Thompson(Adaptive):
         (1.0, 1.0), description="Beta prior: pseudo-counts of success and failure"
     )
     normal_prior: NormalPrior = Field(NormalPrior(), description="prior where the reward is a number")
+    sharpness: float = Field(
+        1.0, ge=0.1, le=10, description="how often each reward counts: 1 as published, above explores less"
+    )
 
 
 class Ucb1(Adaptive):
@@ -122,13 +141,13 @@ AnyAllocation = Fixed | Interleaving | Adaptive
 class Statistics(Protocol):
     """What is known of rewards: `experiments.posterior.Posterior`."""
 
-    def arms(self, names: Sequence[str], half_life_seconds: float | None) -> tuple[Arm, ...]:
-        """Counts and sums of each variant, discounted where a half life is given."""
+    def arms(self, names: Sequence[str], forgetting: Forgetting | None) -> tuple[Arm, ...]:
+        """Counts and sums of each variant, of what is not forgotten."""
 
     def regression(
-        self, names: Sequence[str], half_life_seconds: float | None, dimension: int, ridge: float
+        self, names: Sequence[str], forgetting: Forgetting | None, dimension: int, ridge: float
     ) -> LinearPosterior:
-        """Ridge regressions of all variants, discounted where a half life is given."""
+        """Ridge regressions of all variants, of what is not forgotten."""
 
 
 def problem(allocation: AnyAllocation, num_variants: int) -> str | None:
@@ -141,8 +160,21 @@ def problem(allocation: AnyAllocation, num_variants: int) -> str | None:
             return f"weights must be {num_variants} positive numbers"
         if abs(sum(weights) - 1) > 1e-9:
             return f"weights must add up to 1, add up to {sum(weights):g}"
-    elif allocation.floor * num_variants > 1:
+        return None
+    if allocation.floor * num_variants > 1:
         return f"floor must be at most 1/{num_variants}, is {allocation.floor:g}"
+    return _window_problem(allocation)
+
+
+def _window_problem(allocation: Adaptive) -> str | None:
+    seconds, epoch = allocation.window_seconds, allocation.epoch_seconds
+    if seconds is None:
+        return None
+    if allocation.half_life_seconds is not None:
+        return "window_seconds and half_life_seconds are two ways to forget: leave one out"
+    most = MOST_EPOCHS_IN_CONTEXT if isinstance(allocation, Contextual) else MOST_EPOCHS
+    if seconds % epoch or seconds > most * epoch:
+        return f"window_seconds must be 1 to {most} times epoch_seconds ({epoch}), is {seconds}"
     return None
 
 
@@ -201,14 +233,14 @@ def with_floor(weights: Sequence[float], floor: float) -> tuple[float, ...]:
 def _weights(
     allocation: Adaptive, statistics: Statistics, names: Sequence[str], context: Sequence[int]
 ) -> Sequence[float]:
-    half_life = allocation.half_life_seconds
+    forgetting = allocation.forgetting
     if isinstance(allocation, Contextual):
-        posterior = statistics.regression(names, half_life, allocation.dimension, allocation.ridge)
+        posterior = statistics.regression(names, forgetting, allocation.dimension, allocation.ridge)
         if isinstance(allocation, LinUcb):
             return posterior.ucb_weights(context, allocation.exploration)
         assert isinstance(allocation, LinThompson)
         return posterior.thompson_weights(context, allocation.deviation)
-    return _plain_weights(allocation, statistics.arms(names, half_life))
+    return _plain_weights(allocation, statistics.arms(names, forgetting))
 
 
 def _plain_weights(allocation: Adaptive, arms: tuple[Arm, ...]) -> Sequence[float]:
@@ -217,9 +249,13 @@ def _plain_weights(allocation: Adaptive, arms: tuple[Arm, ...]) -> Sequence[floa
             return epsilon_greedy_weights(arms, allocation.epsilon)
         case Ucb1():
             return ucb1_weights(arms, allocation.exploration, allocation.reward_range)
-        case Thompson(reward="binary"):
-            return beta_weights(arms, allocation.prior)
         case Thompson():
-            prior = allocation.normal_prior
-            return normal_weights(arms, (prior.mean, prior.observations, prior.shape, prior.scale))
+            return _thompson_weights(allocation, tuple(arm.times(allocation.sharpness) for arm in arms))
     raise AssertionError(f"no policy {allocation}")
+
+
+def _thompson_weights(allocation: Thompson, arms: tuple[Arm, ...]) -> Sequence[float]:
+    if allocation.reward == "binary":
+        return beta_weights(arms, allocation.prior)
+    prior = allocation.normal_prior
+    return normal_weights(arms, (prior.mean, prior.observations, prior.shape, prior.scale))

@@ -1,14 +1,12 @@
 """What bandits know: decisions with and without a reward, per variant, and sums over them. The reward joiner alone writes it.
 
-Every number is a sum over decisions whose window has closed, so that those of partitions add up to those of the whole. Discounted
-sums weigh the decision of time t by `2^((t - l) / h)`, with h the half life and l the landmark, the beginning of an era of
-`ERA_HALF_LIVES` half lives: weights grow towards the present instead of shrinking into the past, so that what was summed is never
-touched again [Cormode, Shkapenyuk, Srivastava & Xu 2009, forward decay]. A reader divides by the weight of the newest decision: time
-stands still where none comes, and propensities follow from the statistics alone.
+Every number is a sum over decisions whose window has closed, so that those of partitions add up to those of the whole. What is to be
+forgotten is kept apart by time, see `forgetting`, and weighed when it is read, as of the newest decision: time stands still where none
+comes, and propensities follow from the statistics alone.
 
-Fields are `variant:kind` of these kinds, discounted ones with `~h.era` behind: `successes` and `failures` (decisions with and
-without a reward, never discounted), `count`, `sum`, `squares` of rewards, and of policies on context `xx.i.j` (sum of x_i x_j, i <= j) and
-`x.i` (sum of x_i times reward).
+Fields are `variant:kind` of these kinds, those that are forgotten with `~h.era` or `@seconds.epoch` behind: `successes` and `failures` (decisions
+with and without a reward, never forgotten), `count`, `sum`, `squares` of rewards, and of policies on context `xx.i.j` (sum of x_i x_j, i <= j)
+and `x.i` (sum of x_i times reward).
 """
 
 import hashlib
@@ -23,12 +21,12 @@ import redis
 from tastemaker.events.attribution import Outcome
 from tastemaker.experiments.allocation import Adaptive, AnyAllocation, Contextual, Interleaving, shares
 from tastemaker.experiments.definition import Experiment
+from tastemaker.experiments.forgetting import Forgetting
 from tastemaker.experiments.policies.arms import Arm
 from tastemaker.experiments.policies.linear import LinearArm, LinearPosterior
 from tastemaker.state.connection import state_errors
 from tastemaker.state.keys import Keys
 
-ERA_HALF_LIVES = 64
 MOST_REWARD = 1e12
 """Rewards beyond count as this, as an event's value may not be larger."""
 NEWEST, VERSION = "newest_ms", "version"
@@ -94,18 +92,18 @@ class Posterior:
             lambda: shares(experiment.allocation, self, names, context),
         )
 
-    def arms(self, names: Sequence[str], half_life_seconds: float | None) -> tuple[Arm, ...]:
-        """Counts and sums of each variant, discounted where a half life is given."""
-        return tuple(self._arm(name, half_life_seconds) for name in names)
+    def arms(self, names: Sequence[str], forgetting: Forgetting | None) -> tuple[Arm, ...]:
+        """Counts and sums of each variant, of what is not forgotten."""
+        return tuple(self._arm(name, forgetting) for name in names)
 
     def regression(
-        self, names: Sequence[str], half_life_seconds: float | None, dimension: int, ridge: float
+        self, names: Sequence[str], forgetting: Forgetting | None, dimension: int, ridge: float
     ) -> LinearPosterior:
-        """Ridge regressions of all variants, discounted where a half life is given."""
+        """Ridge regressions of all variants, of what is not forgotten."""
         return self._once(  # type: ignore[no-any-return]
-            (names, half_life_seconds, dimension, ridge),
+            (names, forgetting, dimension, ridge),
             lambda: LinearPosterior.of(
-                [self._linear_arm(name, half_life_seconds, dimension) for name in names], ridge
+                [self._linear_arm(name, forgetting, dimension) for name in names], ridge
             ),
         )
 
@@ -116,9 +114,9 @@ class Posterior:
             self._known[key] = make()
         return self._known[key]
 
-    def _arm(self, name: str, half_life_seconds: float | None) -> Arm:
-        sums = dict(self._sums(name, half_life_seconds))
-        if half_life_seconds is not None:
+    def _arm(self, name: str, forgetting: Forgetting | None) -> Arm:
+        sums = dict(self._sums(name, forgetting))
+        if forgetting is not None:
             return Arm(sums.get("count", 0.0), sums.get("sum", 0.0), sums.get("squares", 0.0))
         successes = self.successes.get(name, 0.0)
         return Arm(
@@ -127,9 +125,9 @@ class Posterior:
             sums.get("squares", successes),
         )
 
-    def _linear_arm(self, name: str, half_life_seconds: float | None, dimension: int) -> LinearArm:
+    def _linear_arm(self, name: str, forgetting: Forgetting | None, dimension: int) -> LinearArm:
         gram_DD, moment_D = np.zeros((dimension, dimension)), np.zeros(dimension)
-        for kind, value in self._sums(name, half_life_seconds):
+        for kind, value in self._sums(name, forgetting):
             head, *places = kind.split(".")
             at = tuple(int(place) for place in places)
             if head in ("x", "xx") and max(at) < dimension:
@@ -139,19 +137,31 @@ class Posterior:
                     gram_DD[at] = gram_DD[at[::-1]] = value
         return LinearArm(gram_DD, moment_D)
 
-    def _sums(self, name: str, half_life_seconds: float | None) -> Iterator[tuple[str, float]]:
-        """Kinds and sums of a variant; those of all eras together, by their weight at `newest_ms`."""
+    def _sums(self, name: str, forgetting: Forgetting | None) -> Iterator[tuple[str, float]]:
+        """Kinds and sums of a variant; those of all times together, as they count at `newest_ms`."""
         totals: dict[str, float] = {}
         for kind, value in self.sums.get(name, {}).items():
-            plain, discounted, suffix = kind.partition("~")
-            if half_life_seconds is None and not discounted:
-                totals[plain] = value
-            elif half_life_seconds is not None and discounted:
-                half_life, _, era = suffix.rpartition(".")
-                if float(half_life) == half_life_seconds:
-                    now = _weight(self.newest_ms, int(era), half_life_seconds)
-                    totals[plain] = totals.get(plain, 0.0) + value / now
+            plain, suffix = parted(kind)
+            if forgetting is None:
+                weight = float(not suffix)
+            else:
+                weight = forgetting.weight(suffix, self.newest_ms) if suffix else 0.0
+            if weight:
+                totals[plain] = totals.get(plain, 0.0) + value * weight
         return iter(totals.items())
+
+
+def parted(kind: str) -> tuple[str, str]:
+    """A kind of sums, and what is behind it where that is of one time.
+
+    >>> parted("xx.0.3@86400.20612"), parted("sum~60.0.7"), parted("successes")
+    (('xx.0.3', '@86400.20612'), ('sum', '~60.0.7'), ('successes', ''))
+    """
+    for mark in ("~", "@"):
+        plain, found, suffix = kind.partition(mark)
+        if found:
+            return plain, mark + suffix
+    return kind, ""
 
 
 def increments(outcome: Outcome, allocation: AnyAllocation, is_real: bool) -> Iterator[tuple[str, float]]:
@@ -167,14 +177,13 @@ def increments(outcome: Outcome, allocation: AnyAllocation, is_real: bool) -> It
     [('a:successes', 1.0), ('a:sum', 3.0), ('a:squares', 9.0)]
     """
     reward = max(-MOST_REWARD, min(MOST_REWARD, outcome.reward))
-    half_life = allocation.half_life_seconds if isinstance(allocation, Adaptive) else None
+    forgetting = allocation.forgetting if isinstance(allocation, Adaptive) else None
     yield f"{outcome.variant}:{'successes' if reward else 'failures'}", 1.0
     weight, suffix = 1.0, ""
-    if half_life is not None:
-        era = _era(outcome.at_ms, half_life)
-        weight, suffix = _weight(outcome.at_ms, era, half_life), f"~{half_life!r}.{era}"
+    if forgetting is not None:
+        suffix, weight = forgetting.stored(outcome.at_ms)
         yield f"{outcome.variant}:count{suffix}", weight
-    if half_life is not None or is_real:
+    if forgetting is not None or is_real:
         yield f"{outcome.variant}:sum{suffix}", weight * reward
         yield f"{outcome.variant}:squares{suffix}", weight * reward * reward
     if isinstance(allocation, Contextual):
@@ -183,16 +192,6 @@ def increments(outcome: Outcome, allocation: AnyAllocation, is_real: bool) -> It
             yield f"{outcome.variant}:x.{i}{suffix}", weight * reward
             for j in places[n:]:
                 yield f"{outcome.variant}:xx.{i}.{j}{suffix}", weight
-
-
-def _era(at_ms: int, half_life_seconds: float) -> int:
-    return int(at_ms // (1000 * half_life_seconds * ERA_HALF_LIVES))
-
-
-def _weight(at_ms: int, era: int, half_life_seconds: float) -> float:
-    """Of time `at_ms` by the landmark of `era`, from 1 to 2^64 within it; what is older than 900 half lives has no weight left."""
-    half_lives = at_ms / (1000 * half_life_seconds) - era * ERA_HALF_LIVES
-    return float(2.0 ** max(-900.0, min(half_lives, 900.0)))
 
 
 def posterior_name(experiment: Experiment) -> str:

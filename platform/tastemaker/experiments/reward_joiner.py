@@ -12,8 +12,16 @@ from tastemaker.events.log import Entry
 from tastemaker.experiments.allocation import Adaptive, Fixed
 from tastemaker.experiments.decision_log import decision_table
 from tastemaker.experiments.definition import Experiment
+from tastemaker.experiments.forgetting import Window
 from tastemaker.experiments.metrics import metric_of
-from tastemaker.experiments.posterior import NEWEST, Posterior, increments, posterior_name, total_of
+from tastemaker.experiments.posterior import (
+    NEWEST,
+    Posterior,
+    increments,
+    parted,
+    posterior_name,
+    total_of,
+)
 from tastemaker.experiments.store import ExperimentStore
 from tastemaker.state.connection import state_errors
 from tastemaker.state.keys import Keys
@@ -21,9 +29,14 @@ from tastemaker.state.lease import Command
 
 _COUNTS = (":successes", ":failures")
 _PLAIN = Fixed(weights=(1.0,))
-# KEYS: an experiment's totals. ARGV: their version, then fields and values in turn.
+# KEYS: an experiment's totals. ARGV: their version, then fields and values in turn. Epochs that are over are no more among them.
 _WRITE = """
 if tonumber(redis.call('HGET', KEYS[1], 'version') or '-1') > tonumber(ARGV[1]) then return 0 end
+local given = {}
+for i = 2, #ARGV, 2 do given[ARGV[i]] = true end
+for _, name in ipairs(redis.call('HKEYS', KEYS[1])) do
+    if string.find(name, '@', 1, true) and not given[name] then redis.call('HDEL', KEYS[1], name) end
+end
 redis.call('HSET', KEYS[1], 'version', ARGV[1])
 for i = 2, #ARGV, 2 do redis.call('HSET', KEYS[1], ARGV[i], ARGV[i + 1]) end
 return 1
@@ -95,6 +108,9 @@ class RewardJoiner:
         for partition in range(self._keys.partitions):
             pipe.hgetall(self._keys.posterior_part(partition, posterior_name(experiment)))
         totals = total_of(pipe.execute())
+        allocation = experiment.allocation
+        if isinstance(allocation, Adaptive) and isinstance(window := allocation.forgetting, Window):
+            totals = self._without_what_is_over(experiment, window, totals)
         self._write(posterior_name(experiment), totals)
         if isinstance(experiment.allocation, Adaptive):
             posterior = Posterior.decode({name: repr(value) for name, value in totals.items()})
@@ -104,6 +120,20 @@ class RewardJoiner:
                 labels = (self._keys.catalogue, experiment.name, variant)
                 telemetry.PROPENSITY.labels(*labels).set(share)
                 telemetry.POSTERIOR_MEAN.labels(*labels).set(posterior.mean(variant))
+
+    def _without_what_is_over(
+        self, experiment: Experiment, window: Window, totals: Mapping[str, float]
+    ) -> dict[str, float]:
+        """Totals without the epochs that no window will have again; those leave the parts too. A part that is behind may write them once more."""
+        newest_ms = int(totals.get(NEWEST, 0))
+        over = [name for name in totals if window.is_over(parted(name.rpartition(":")[2])[1], newest_ms)]
+        if over:
+            pipe: Any = self._client.pipeline(transaction=False)
+            for partition in range(self._keys.partitions):
+                pipe.hdel(self._keys.posterior_part(partition, posterior_name(experiment)), *over)
+            pipe.execute()
+        gone = {*over}
+        return {name: value for name, value in totals.items() if name not in gone}
 
     def _write(self, name_of_posterior: str, totals: Mapping[str, float]) -> None:
         version = sum(int(value) for name, value in totals.items() if name.endswith(_COUNTS))

@@ -11,9 +11,10 @@ import mmap
 import os
 import tempfile
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
+import numpy.typing as npt
 
 from tastemaker.errors import BundleError
 from tastemaker.types import Float32
@@ -68,3 +69,22 @@ def spilled_rows(num_rows: int, dim: int) -> Float32:
             value=str(error),
             mend="set TMPDIR to a folder with room",
         ) from error
+
+
+def let_go(array: npt.NDArray[Any]) -> None:
+    """Gives the memory of an array that lies in a file back, after it was read from end to end; what is looked at comes again.
+
+    Of an array that lies in no file it does nothing. Nobody may have written to it.
+    """
+    base: Any = array
+    while isinstance(base, np.ndarray | memoryview):
+        base = base.base if isinstance(base, np.ndarray) else base.obj
+    if not isinstance(base, mmap.mmap):
+        return
+    begin = array.ctypes.data - np.frombuffer(base, np.uint8).ctypes.data
+    first, end = (
+        -(-begin // mmap.PAGESIZE) * mmap.PAGESIZE,
+        (begin + array.nbytes) // mmap.PAGESIZE * mmap.PAGESIZE,
+    )
+    if first < end:
+        base.madvise(mmap.MADV_DONTNEED, first, end - first)

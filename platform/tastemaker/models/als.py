@@ -49,9 +49,7 @@ class Als:
         self.gram_DD = _gram(self.item_factors_ID) + config.regularization * np.eye(config.dim)
         self._inverse_DD = np.linalg.inv(self.gram_DD)
 
-    def fold_in(
-        self, histories: Sequence[Int32], confidences: Sequence[Float32] | None = None
-    ) -> Float32:
+    def fold_in(self, histories: Sequence[Int32], confidences: Sequence[Float32] | None = None) -> Float32:
         """User factors (B, D) of histories that are ordered oldest first; zeros where a history is empty.
 
         Solves (Y'Y + reg + Y_h' (C - 1) Y_h) x = Y_h' C w, with C the confidences of the history's items, alpha where they

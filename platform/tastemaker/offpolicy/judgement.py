@@ -59,7 +59,9 @@ class Judgement:
     @property
     def measured(self) -> str:
         """The metric, and of which slots."""
-        return self.metric if self.depth is None else f"{self.metric} of the first {self.depth} slots"
+        if self.depth is None:
+            return self.metric
+        return f"{self.metric} of the first {'slot' if self.depth == 1 else f'{self.depth} slots'}"
 
     def advice(self) -> str:
         """What to make of it, in words."""

@@ -1,6 +1,6 @@
 """Judges a bundle or stages from a home's decision log: reads, answers anew, estimates. What `tastemaker ope` and gates call."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
@@ -95,20 +95,26 @@ def judge_bundle(
         logged, known_S = with_known_draws(logged, every, bundles)
         lists = [one for one, known in zip(lists, known_S, strict=True) if known]
         draws = [one for one, known in zip(every, known_S, strict=True) if known and one is not None]
-    refused: ExperimentError | None = None
-    for depth in depths:
+
+    def judged(depth: int | None) -> Judgement:
         cut = logged if depth is None else logged.down_to(depth)
         chances = slot_chances(cut, lists, draws, bundles) if belief == "item-position" else None
+        found = judge_lists(
+            cut, lists, measured, belief=belief, chances=chances, name=name, level=level, least_effective=least_effective,
+            notes=notes,
+        )  # fmt: skip
+        return replace(found, depth=depth)
+
+    return _first_supported(judged, depths)
+
+
+def _first_supported(judged: Callable[[int | None], Judgement], depths: Sequence[int | None]) -> Judgement:
+    for depth in depths[:-1]:
         try:
-            found = judge_lists(
-                cut, lists, measured, belief=belief, chances=chances, name=name, level=level, least_effective=least_effective,
-                notes=notes,
-            )  # fmt: skip
-            return replace(found, depth=depth)
-        except ExperimentError as error:
-            refused = error
-    assert refused is not None, "a depth at least"
-    raise refused
+            return judged(depth)
+        except ExperimentError:
+            continue
+    return judged(depths[-1])
 
 
 def _lists_of(settings: Settings, home: Home, span: Span, metric: Metric) -> LoggedLists:

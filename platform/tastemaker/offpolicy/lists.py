@@ -30,12 +30,12 @@ from tastemaker.offpolicy.support import LEAST_EFFECTIVE, LEAST_MASS, Support, r
 from tastemaker.offpolicy.terms import Terms
 from tastemaker.types import Float64, Int64
 
-MAIN: Final[Mapping[Belief, str]] = {
+NAMES: Final[Mapping[Belief, str]] = {
     "whole-list": "whole list",
     "reward-interaction": "reward interaction",
     "item-position": "item and position",
 }
-"""The main estimator's name by belief."""
+"""What estimators are called by belief."""
 _CERTAIN: Final = 1 - 1e-9
 
 
@@ -91,22 +91,22 @@ def judge_lists(
     return Judgement(
         policy=name, metric=metric.name, unit=metric.unit, level=level,
         logged=interval(earned, logged.cluster_S, level, seed),
-        estimates=all_estimated(terms, earned, logged.cluster_S, level, seed), main=MAIN[belief], support=support,
+        estimates=all_estimated(terms, earned, logged.cluster_S, level, seed), main=f"{NAMES[belief]}, doubly robust", support=support,
         read=logged.num_read, rows=len(logged), left_out=logged.left_out,
         weights=histogram(weight_S), notes=[*notes, *calibration_note(support)],
     )  # fmt: skip
 
 
 def _terms(slates: Slates, belief: Belief, model: SlotModel) -> dict[str, Terms]:
-    """The main estimate, and those beside it that have the same support."""
-    main = MAIN[belief]
+    """The estimates of one belief, the main one first, and of a weaker one that has the same support."""
+    name = NAMES[belief]
     terms = {
-        main: slate_value(slates, belief),
-        f"{main}, self-normalised": self_normalised_slate_value(slates, belief),
-        f"{main}, doubly robust": doubly_robust_slate_value(slates, belief, model),
+        f"{name}, doubly robust": doubly_robust_slate_value(slates, belief, model),
+        name: slate_value(slates, belief),
+        f"{name}, self-normalised": self_normalised_slate_value(slates, belief),
     }
     if belief == "reward-interaction":
-        terms[MAIN["whole-list"]] = slate_value(slates, "whole-list")
+        terms[NAMES["whole-list"]] = slate_value(slates, "whole-list")
     return terms
 
 

@@ -134,27 +134,17 @@ def lists_of(
             mend="let some traffic explore (`reranking.sampling` in a recipe or a variant's policy), or name other days",
         )  # fmt: skip
     shown = Shown.of(decisions["item_ids"])
-    touches = join(decisions, shown, events).touches
-    touches = touches.within(metric.events, window_ms)
+    touches = join(decisions, shown, events).touches.within(metric.events, window_ms)
     items = [list(one or ()) for one in decisions["item_ids"].to_pylist()]
     lengths_S = np.array([len(one) for one in items])
     filled_SK = np.arange(lengths_S.max()) < lengths_S[:, None]
-    propensity_SK = np.ones(filled_SK.shape)
+    propensity_SK, reward_SK = np.ones(filled_SK.shape), np.zeros(filled_SK.shape)
     flat = pc.list_flatten(decisions["slot_propensity"].combine_chunks()).to_numpy()
     propensity_SK[filled_SK] = np.maximum(flat, _LEAST)
-    reward_SK = np.zeros(filled_SK.shape)
     reward_SK[filled_SK] = _rewards(shown, touches, metric)
     users: Any = pc.dictionary_encode(decisions["user_id"].combine_chunks())
-    return LoggedLists(
-        decisions,
-        items,
-        reward_SK,
-        propensity_SK,
-        filled_SK,
-        users.indices.to_numpy().astype(np.int64),
-        num_read,
-        left_out,
-    )
+    cluster_S = users.indices.to_numpy().astype(np.int64)
+    return LoggedLists(decisions, items, reward_SK, propensity_SK, filled_SK, cluster_S, num_read, left_out)
 
 
 def _conditions(decisions: pa.Table, now_ms: int, window_ms: int) -> dict[str, Bool]:

@@ -13,6 +13,7 @@ from tastemaker.data.schema import Column
 from tastemaker.errors import CompatibilityError
 from tastemaker.features.trending import Trending, TrendingRows
 from tastemaker.features.well_known import Tried
+from tastemaker.index.mapped import let_go
 from tastemaker.models.als import Als, AlsConfig
 from tastemaker.models.item_item import ItemItem
 from tastemaker.models.zoo import Packed
@@ -134,7 +135,9 @@ class BundleSources:
 
             return AlsSource(name, model, exact_slice(bundle, model.item_factors_ID))
         index, config = bundle.searched(ALS_INDEX), AlsConfig.parse(bundle.json(f"{name}.json"), "ALS model")
-        return AlsSource(name, Als(config, index.vectors()), index)  # the factors are read once, not twice
+        model = Als(config, index.vectors())  # the factors are in memory once, not twice
+        let_go(index.vectors())  # of a shard, which looks up some
+        return AlsSource(name, model, index)
 
     def _of_the_zoo(self, name: str) -> Source:
         bundle = self._models.bundle

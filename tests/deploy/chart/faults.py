@@ -70,6 +70,8 @@ FAULTS = [
     Fault("Serve in another mode", "templates/_ray.tpl", '"RAY_SERVE_THROUGHPUT_OPTIMIZED" "1"', '"RAY_SERVE_THROUGHPUT_OPTIMIZED" "0"', "test_reality::test_ray_containers", "ray"),
     Fault("a variable that no program reads", "templates/_ray.tpl", '"RAY_LOG_TO_STDERR" "1"', '"RAY_LOG_TO_STDERR" "1"\n  "RAY_LOG_TO_STDOUTS" "1"', "test_reality::test_variables", "variables"),
     Fault("a CronJob whose manifest is not mounted", "templates/jobs.yaml", "/etc/tastemaker/jobs/{{", "/etc/tastemaker/job/{{", "test_reality::test_jobs"),
+    Fault("a job of a recipe that is none", "values.yaml", "args: [tune, movielens]", "args: [tune, films]", "test_dry_runs::test_commands_run", "tune"),
+    Fault("a backup whose dry run writes", "files/backup/begin.sh", "  exit 0\n", "", "test_dry_runs::test_the_backup", "backup"),
     Fault("an import path of no function", "templates/serving.yaml", "cluster_graph:graph", "cluster_graph:app", "test_reality::test_serve_config"),
     Fault("a script with an open `if`", "files/valkey/prepare.sh", "\nfi\n", "\n", "test_reality::test_scripts_are", "scripts"),
 ]  # fmt: skip

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from chart.objects import embedded
 from chart.reality import commands, places
-from chart.rendering import ci_cases, objects_of
+from chart.rendering import CHART, ci_cases, objects_of
 from promotable import write_bundle
 from small import NUM_ITEMS, movielens_folder
 
@@ -22,7 +22,7 @@ from tastemaker.home import Home
 from tastemaker.registry.client import Registry
 
 pytestmark = pytest.mark.filterwarnings("ignore:The ``noload`` loader strategy:DeprecationWarning")
-FILES = Path(__file__).parents[3] / "helm" / "tastemaker" / "files" / "backup"
+FILES = CHART / "files" / "backup"
 FAKE = '#!/bin/sh\necho "$(basename "$0") $*" >> {log}\necho PONG\n'
 """Stands for programs of other images, which are not here: says what it was asked."""
 

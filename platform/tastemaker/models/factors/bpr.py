@@ -74,11 +74,9 @@ def _learn(log: Log, config: BprConfig) -> tuple[Float32, Float32, list[float]]:
             )
             optimizer.zero_grad()
             loss = torch.nn.functional.softplus(-(user_ND * (item_ND - other_ND)).sum(1)).mean()
-            if config.regularization:
-                squares = sum(vector_ND.square().sum(1).mean() for vector_ND in (user_ND, item_ND, other_ND))
-                (loss + config.regularization * squares).backward()
-            else:
-                loss.backward()  # type: ignore[no-untyped-call]
+            squares = sum(vector_ND.square().sum(1).mean() for vector_ND in (user_ND, item_ND, other_ND))
+            penalised = loss + config.regularization * squares if config.regularization else loss
+            penalised.backward()  # type: ignore[no-untyped-call]
             optimizer.step()
             total += float(loss.detach()) * len(rows)
         losses.append(total / len(log))

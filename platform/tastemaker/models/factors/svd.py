@@ -26,9 +26,9 @@ class SvdConfig(Strict):
     dim: int = Field(50, ge=1, description="factors")
     epochs: int = Field(30, ge=1, description="passes over the ratings")
     learning_rate: float = Field(
-        0.01, gt=0, description="step size of Adam; it falls to nothing over the epochs"
+        0.02, gt=0, description="step size of Adam; it falls to nothing over the epochs"
     )
-    regularization: float = Field(0.03, ge=0, description="penalty on factors, by rating")
+    regularization: float = Field(0.12, ge=0, description="penalty on factors, by rating")
     bias_regularization: float = Field(0.01, ge=0, description="penalty on biases, by rating")
     batch_ratings: int = Field(4096, ge=1, description="ratings of a step; all of a user are in one")
     seed: int = Field(0, ge=0, description="start of the factors, and the order of users")
@@ -128,7 +128,7 @@ class SvdPlusPlusConfig(SvdConfig):
     """SVD++."""
 
     taken_regularization: float = Field(
-        0.001, ge=0, description="penalty on what is learned of items taken, by user who took them"
+        1.0, ge=0, description="penalty on what is learned of items taken, by user who took them"
     )
 
 

@@ -34,4 +34,5 @@ class ByHistory(Recommender):
 def popularity_of(taken_UI: sp.csr_matrix) -> Float32:
     """(I,) share of users who have each item."""
     count_I = np.bincount(taken_UI.indices, minlength=taken_UI.shape[1])
-    return (count_I / max(taken_UI.shape[0], 1)).astype(np.float32)
+    share_I: Float32 = (count_I / max(taken_UI.shape[0], 1)).astype(np.float32)
+    return share_I

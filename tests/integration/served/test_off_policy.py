@@ -1,0 +1,138 @@
+"""Versions judged from served answers whose lists were drawn: by `tastemaker ope`, and by the gate of `tastemaker promote`."""
+
+import time
+from functools import partial
+from typing import Any
+
+import httpx
+import numpy as np
+import pyarrow.compute as pc
+import pytest
+from served_graph import Running, ids, now_ms, until, write_bundle
+
+from tastemaker import cli, context
+from tastemaker.bundle.reader import Bundle
+from tastemaker.bundle.store import BundleStore
+from tastemaker.events.archive import EVENT_SCHEMA, read_days
+from tastemaker.experiments.decision_log import DECISION_SCHEMA
+from tastemaker.promotion import promoter as promoter_module
+from tastemaker.promotion.gate import Case, GateResult
+from tastemaker.promotion.promoter import Promoter, PromotionOrder
+from tastemaker.stages.pipeline import Pipeline
+from tastemaker.types import Query
+
+pytestmark = [
+    pytest.mark.slow,
+    # Ray and MLflow leave files and sockets to the collector, and use what later releases rename.
+    pytest.mark.filterwarnings("ignore::ResourceWarning"),
+    pytest.mark.filterwarnings("ignore::DeprecationWarning"),
+    pytest.mark.filterwarnings("ignore::FutureWarning"),
+    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
+]
+NUM_REQUESTS, NUM_SESSIONS, HOUR_MS = 600, 12, 3_600_000
+DRAWN = {"reranking": {"sampling": {"share": 1.0, "temperature": 0.5}, "keep_top": 0}}
+LUCK: dict[str, Any] = {
+    "name": "luck", "hypothesis": "drawn lists cost little", "salt": "s", "layer": "luck",
+    "allocation": {"kind": "fixed", "weights": [0.5, 0.5]},
+    "variants": [{"name": name, "alias": "champion", "policy": DRAWN} for name in ("drawn", "too")],
+}  # fmt: skip
+
+
+class Judged:
+    """Two versions that are near the champion, and a log in which the first slot is clicked where it is the better one's."""
+
+    def __init__(self, running: Running) -> None:
+        self.running, self.store = running, BundleStore.of(running.settings, running.home)
+        self.better, self.first = self._published(0.3)
+        self.worse, _ = self._published(-0.3)
+        self.requests: dict[str, tuple[str, list[str], bool]] = {}
+
+    def _published(self, moved: float) -> tuple[int, list[str]]:
+        """A version's number, and its first item for each session."""
+        ref = write_bundle(self.store, self.running.settings.catalogue, 0, moved)
+        pipeline = Pipeline.from_bundle(Bundle.open(self.store, ref))
+        queries = [
+            Query(np.array([row], np.int32), k=3, visit_L=np.array([row], np.int32))
+            for row in range(NUM_SESSIONS)
+        ]
+        first = [f"é/{answer.item_index[0]}" for answer in pipeline.recommend(queries)]
+        return self.running.registry.publish(self.running.settings.catalogue, ref, {}).number, first
+
+    def visit(self) -> None:
+        for n in range(NUM_REQUESTS):
+            row = n % NUM_SESSIONS
+            answer = self.running.recommend(f"judge {n}", k=3, session=[f"é/{row}"])
+            shown = ids(answer)
+            self.requests[answer["request_id"]] = (f"judge {n}", shown, shown[0] == self.first[row])
+        events = [
+            {
+                "event_id": f"click of {request_id}", "user_id": user, "item_id": shown[0], "kind": "click",
+                "timestamp_ms": now_ms(), "request_id": request_id,
+            }
+            for request_id, (user, shown, clicked) in self.requests.items()
+            if clicked
+        ]  # fmt: skip
+        response = self.running.client.post("/v1/events", json={"events": events})
+        assert response.status_code == 202, response.text
+        self._wait("decisions", DECISION_SCHEMA, "decision_id", len(self.requests))
+        self._wait("events", EVENT_SCHEMA, "event_id", len(events))
+
+    def _wait(self, kind: str, schema: Any, identity: str, num: int) -> None:
+        """Until the log has what belongs to the requests."""
+        folder = self.running.home / kind / self.running.settings.catalogue
+        mine = pc.field("request_id").isin(list(self.requests))
+        until(lambda: read_days(folder, schema, identity, mine).num_rows == num, f"{num} {kind}")
+
+    def gate(self, number: int) -> GateResult:
+        """What the gate of off-policy says in a promotion that moves nothing."""
+        settings, home = self.running.settings, self.running.home
+        promoter = Promoter(settings, home, self.running.registry, self.store)
+        order = PromotionOrder(number, actor="ann", reason="judged", again=True, dry_run=True)
+        return next(one for one in promoter.promote(order).gates if one.name == "off-policy")
+
+
+@pytest.fixture(scope="module")
+def judged(running: Running) -> Judged:
+    found = Judged(running)
+    with httpx.Client(base_url=running.serving.admin_url, trust_env=False) as admin:
+        started = admin.post("/admin/v1/experiments", json={"definition": LUCK, "start": True})
+        assert started.status_code == 201, started.text
+        until(lambda: running.recommend("u", k=3)["experiment"] == "luck", "the router's snapshot")
+        found.visit()
+        assert admin.post("/admin/v1/experiments/luck/stop", json={"reason": "seen"}).status_code == 200
+    until(lambda: running.recommend("u", k=3)["experiment"] != "luck", "the router's snapshot")
+    return found
+
+
+@pytest.fixture
+def settings(running: Running, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(context, "_settings", running.settings)
+    time.sleep(0.001)  # so long is the window below
+
+
+@pytest.mark.usefixtures("settings")
+@pytest.mark.parametrize(("belief", "depth"), [("reward-interaction", 1), ("item-position", 3)])
+def test_what_was_served_tells_which_version_is_better(judged: Judged, belief: str, depth: int) -> None:
+    """The better one's first item is always clicked, and nothing else is."""
+    found = {}
+    for number in (judged.better, judged.worse):
+        asked = ["ope", "--version", str(number), "--depth", str(depth), "--belief", belief]
+        (one,) = cli.invoke([*asked, "--window-minutes", "0.00001", "--least-effective", "30", "--json"])
+        found[number] = next(e for e in one["estimates"] if e["estimator"] == one["main"])
+        assert one["notes"][0].startswith(f"{one['notes'][0].split()[2]} of")  # all come out again
+        assert one["support"]["mean_low"] < 1 < one["support"]["mean_high"]
+    assert found[judged.better]["value"]["low"] <= 1 <= found[judged.better]["value"]["high"]
+    assert found[judged.better]["difference"]["low"] > 0.2
+    assert found[judged.worse]["difference"]["high"] < found[judged.better]["difference"]["low"]
+
+
+def test_the_gate_passes_what_would_have_earned_more_and_refuses_what_would_not(
+    judged: Judged, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # An hour later every window has closed.
+    monkeypatch.setattr(promoter_module, "Case", partial(Case, now_ms=now_ms() + HOUR_MS))
+    better, worse = judged.gate(judged.better), judged.gate(judged.worse)
+    assert (better.outcome, worse.outcome) == ("passed", "refused"), (better.reason, worse.reason)
+    assert better.numbers["effective_lists"] >= 100
+    assert "clicks_per_request of the first slot " in better.reason
+    assert worse.numbers["high"] < 0 < better.numbers["low"]

@@ -1,0 +1,185 @@
+"""A plan from file to figures and page."""
+
+import json
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from tastemaker.data.schema import INTERACTIONS_SCHEMA, Dataset, build_dataset
+from tastemaker.data.tables import items_table
+from tastemaker.errors import DataError, UsageError
+from tastemaker.evaluation.comparison import compare
+from tastemaker.evaluation.comparison_page import metric_names, render
+from tastemaker.evaluation.measuring import measure
+from tastemaker.evaluation.plan import read_plan
+from tastemaker.evaluation.systems import BundleSystem, ModelSystem
+from tastemaker.evaluation.windows import LastOut, folds
+from tastemaker.models import zoo
+from tastemaker.models.recommender import Askers, Filters
+from tastemaker.testing.worlds import Stars, Tastes
+
+WORLD = Tastes.of(5, num_users=80)
+
+
+@pytest.fixture(scope="module")
+def dataset() -> Dataset:
+    log = WORLD.log
+    users = [f"u{user}" for user in log.user_N]
+    columns = [
+        users, [f"i{item}" for item in log.item_N], ["rating"] * len(log), log.value_N.tolist(),
+        log.timestamp_ms_N.tolist(), ["live"] * len(log), [None] * len(log), [None] * len(log),
+    ]  # fmt: skip
+    arrays = [
+        pa.array(column, field.type) for column, field in zip(columns, INTERACTIONS_SCHEMA, strict=True)
+    ]
+    interactions = pa.Table.from_arrays(arrays, schema=INTERACTIONS_SCHEMA)
+    ids = [f"i{item}" for item in range(log.num_items)]
+    tags = [[f"group{group}"] for group in WORLD.group_I]
+    return build_dataset(interactions, items_table(len(ids), {"item_id": ids, "title": ids, "tags": tags}))
+
+
+def no_bundle(name: str) -> None:
+    raise AssertionError(name)
+
+
+PLAN = """
+split: {kind: last-out, num: 1}
+models:
+  popular: {kind: popular}
+  ease: {kind: ease, config: {l2: 20.0}}
+ks: [5, 10]
+segments: [activity, popularity, item-age, country]
+users: users.parquet
+"""
+
+
+def test_a_plan_tells_metrics_differences_segments_and_exposure(tmp_path, dataset):
+    (tmp_path / "plan.yaml").write_text(PLAN + "popularity_power: 1.0\n")
+    countries = ["AT" if n % 2 else "DE" for n in range(80)]
+    pq.write_table(
+        pa.table({"user_id": [f"u{n}" for n in range(80)], "country": countries}), tmp_path / "users.parquet"
+    )
+    found = compare(read_plan(tmp_path / "plan.yaml"), dataset, no_bundle)  # type: ignore[arg-type]
+    popular, ease = found["systems"]
+    assert found["ranked"] == "all 60 items, those taken left out"
+    assert ease["ndcg@10"] > popular["ndcg@10"]
+    assert ease["ndcg@10_low"] < ease["ndcg@10"] < ease["ndcg@10_high"]
+    assert popular["serendipity"] == 0  # its lists are the obvious ones
+    assert ease["miscalibration"] < popular["miscalibration"]
+    assert {
+        "precision@5",
+        "auc",
+        "gauc",
+        "popularity_lift",
+        "diversity",
+        "coverage",
+        "unbiased_dcg@10",
+    } <= set(metric_names(found))
+    (of_ndcg, of_recall) = found["differences"]
+    assert (of_ndcg["system"], of_ndcg["metric"], of_recall["metric"]) == ("ease", "ndcg@10", "recall@10")
+    assert of_ndcg["corrected"] >= of_ndcg["p_value"]
+    kinds = {row["kind"]: 0 for row in found["segments"]["ease"]}
+    for row in found["segments"]["ease"]:
+        kinds[row["kind"]] += row["num_users"]
+    assert kinds.keys() == {"activity", "popularity", "item-age", "country"}
+    assert set(kinds.values()) == {80}  # each user has one target, so is in one part of each kind
+    shares = found["exposure"]["ease"].values()
+    assert sum(shown for shown, _ in shares) == pytest.approx(1)
+    page = render(found, "a <plan>")
+    assert "a &lt;plan&gt;" in page
+    assert "src=" not in page.split("<body>")[1], "it asks nobody for anything"
+    json.dumps(found, allow_nan=False)
+
+
+def test_sampled_metrics_are_marked_and_say_more(tmp_path, dataset):
+    (tmp_path / "plan.yaml").write_text("models: {popular: {kind: popular}}\nsampled: 5\nsegments: []\n")
+    found = compare(read_plan(tmp_path / "plan.yaml"), dataset, no_bundle)  # type: ignore[arg-type]
+    assert found["ranked"].startswith("SAMPLED: the targets among 5 items")
+    assert any("Krichene" in note for note in found["notes"])
+    assert found["systems"][0]["hit_rate@10"] == 1  # one target among six
+    assert "SAMPLED" in render(found, "sampled")
+
+
+def test_windows_are_told_one_by_one(tmp_path, dataset):
+    (tmp_path / "plan.yaml").write_text(
+        "split: {kind: rolling, share: 0.7, windows: 2}\nmodels: {popular: {kind: popular}, recent: {kind: recent}}\n"
+    )
+    found = compare(read_plan(tmp_path / "plan.yaml"), dataset, no_bundle)  # type: ignore[arg-type]
+    assert [fold["fold"] for fold in found["folds"]] == ["window 1 of 2", "window 2 of 2"]
+    assert len(found["by_fold"]["recent"]) == 2
+    assert "Over time" in render(found, "windows")
+
+
+@pytest.mark.parametrize(
+    ("text", "match"),
+    [
+        ("models: {a: {kind: nothing}}", "kind of model"),
+        ("models: {a: {kind: ease, config: {l3: 1}}}", "unknown key l3"),
+        ("models: {a: {kind: ease}}\nbaseline: b", "baseline must be one of the models"),
+        ("models: {a: {bundle: champion}}\nsampled: 9", "sampled needs scores"),
+        ("models: {a: {kind: ease}}\nsplit: {kind: random}", "split"),
+        ("models: {}", "models"),
+    ],
+)
+def test_a_plan_that_makes_no_sense_is_refused(tmp_path, text, match):
+    (tmp_path / "plan.yaml").write_text(text)
+    with pytest.raises(UsageError, match=match):
+        read_plan(tmp_path / "plan.yaml")
+
+
+def test_segments_that_nobody_knows_are_refused(tmp_path, dataset):
+    (tmp_path / "plan.yaml").write_text("models: {popular: {kind: popular}}\nsegments: [country]\n")
+    with pytest.raises(DataError, match="segments country, must be columns of `users`"):
+        compare(read_plan(tmp_path / "plan.yaml"), dataset, no_bundle)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+def test_blocks_and_threads_do_not_change_the_lists(monkeypatch, threads):
+    monkeypatch.setattr("tastemaker.evaluation.measuring._BLOCK_SCORES", 7 * WORLD.log.num_items)
+    (fold,) = folds(WORLD.log, LastOut())
+    model = zoo.fit("ease", fold.train, {"l2": 20.0})
+    found = measure(ModelSystem(model), fold, (10,), threads=threads)
+    expected, _ = model.recommend(fold.askers, 10, Filters())
+    np.testing.assert_array_equal(found.ranked_UK, expected)
+    assert found.evaluation.per_user["hit_rate@10"].mean() == pytest.approx(
+        np.mean([np.isin(items, row).any() for items, row in zip(fold.targets, expected, strict=True)])
+    )
+
+
+def test_auc_counts_pairs_of_targets_and_others():
+    (fold,) = folds(WORLD.log, LastOut())
+    model = zoo.fit("popular", fold.train)
+    found = measure(ModelSystem(model), fold, (5,))
+    score_I = model.scores(Askers.strangers([np.empty(0, np.int32)]))[0]
+    history, target = fold.askers.histories[3], int(fold.targets[3][0])
+    others = np.setdiff1d(np.arange(len(score_I)), [*history, target])
+    expected = ((score_I[others] < score_I[target]) + 0.5 * (score_I[others] == score_I[target])).mean()
+    assert found.evaluation.per_user["auc"][3] == pytest.approx(expected)
+
+
+def test_models_of_values_are_asked_how_far_off_they_are():
+    world = Stars.of(2, num_users=40)
+    (fold,) = folds(world.log, LastOut())
+    model = zoo.fit("als-explicit", fold.train, {"dim": 2, "iterations": 3})
+    found = measure(ModelSystem(model), fold, (5,))
+    guess = np.concatenate(model.score(fold.askers, fold.targets))
+    expected = np.sqrt(np.mean((guess - np.concatenate(fold.values)) ** 2))
+    assert found.evaluation.overall["rmse"] == pytest.approx(expected, rel=1e-6)
+
+
+class Reversed:
+    """Answers with the session backwards, after an item that the log does not know."""
+
+    def slates(self, sessions: list[list[str]], k: int, description: str | None) -> list[list[str]]:
+        assert description is None
+        return [["unheard of", *session[::-1]][:k] for session in sessions]
+
+
+def test_a_bundle_is_asked_by_ids_and_its_own_items_are_passed_over():
+    system = BundleSystem(Reversed(), ["a", "b", "c"])  # type: ignore[arg-type]
+    asked = Askers.strangers([np.array([0, 2], np.int32), np.array([1], np.int32)])
+    found = system.answer(asked, [], 3)
+    assert found.ranked_BK.tolist() == [[2, 0, -1], [1, -1, -1]]
+    assert found.auc_B is None

@@ -1,0 +1,60 @@
+"""Matrices that lie in files."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tastemaker.bundle.tensor_file import file_parts, map_tensors
+from tastemaker.errors import BundleError
+from tastemaker.index.mapped import let_go, map_rows, spilled_rows
+
+ROWS = np.arange(20_000, dtype=np.float32).reshape(5000, 4)
+
+
+@pytest.mark.parametrize("offset", [0, 1, 45, 4096, 10_001])
+def test_rows_of_a_file_with_room_behind_them(tmp_path: Path, offset: int) -> None:
+    file = tmp_path / "rows"
+    content = b"x" * offset + ROWS.tobytes() + b"y" * 999
+    file.write_bytes(content)
+    matrix = map_rows(file, offset, len(ROWS), 4, room=3000)
+    np.testing.assert_array_equal(matrix[:5000], ROWS)
+    assert not matrix[5000:].any()
+    matrix[5000:5002] = 7
+    matrix[1] = -1
+    assert file.read_bytes() == content
+    file.unlink()
+    np.testing.assert_array_equal(matrix[[0, 1, 2, 5001]], [ROWS[0], [-1] * 4, ROWS[2], [7] * 4])
+
+
+def test_memory_that_was_given_back_is_read_again(tmp_path: Path) -> None:
+    file = tmp_path / "rows"
+    file.write_bytes(b"x" + ROWS.tobytes())
+    matrix = map_rows(file, 1, len(ROWS), 4, room=3000)
+    matrix[5000:] = 7
+    let_go(matrix[:5000])
+    np.testing.assert_array_equal(matrix[:5000], ROWS)
+    assert (matrix[5000:] == 7).all()
+    file.write_bytes(b"".join(map(bytes, file_parts({"rows": ROWS, "more": ROWS[:3]}))))
+    for name, mapped in map_tensors(file).items():
+        let_go(mapped)
+        np.testing.assert_array_equal(mapped, {"rows": ROWS, "more": ROWS[:3]}[name])
+
+
+def test_what_lies_in_no_file_stays() -> None:
+    for array in (ROWS.copy(), np.frombuffer(ROWS.tobytes(), np.float32)):
+        let_go(array)
+        np.testing.assert_array_equal(array.reshape(-1), ROWS.reshape(-1))
+
+
+def test_a_file_of_its_own_without_a_name() -> None:
+    matrix = spilled_rows(30, 4)
+    matrix[3] = 5
+    let_go(matrix)
+    assert matrix.sum() == 20
+
+
+def test_no_room_for_a_file_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tempfile.TemporaryFile", lambda: (tmp_path / "gone" / "file").open("wb"))
+    with pytest.raises(BundleError, match="set TMPDIR to a folder with room"):
+        spilled_rows(1, 1)
