@@ -11,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import report
+from models_sequences import sasrec
 from turns import Effort, Part, column, ratios, shown, turns
 
 KIB_OF_MIB = 1024.0
@@ -124,7 +125,7 @@ def _status(name: str) -> int:
     return int(next(line for line in lines if line.startswith(f"{name}:")).split()[1])
 
 
-PARTS = {"evaluation": evaluation, "als": als}
+PARTS = {"evaluation": evaluation, "als": als, "sasrec": sasrec}
 
 if __name__ == "__main__":
     if sys.argv[1:2] == ["--measure"]:

@@ -31,7 +31,7 @@ PUBLISHED: Final = {
 SETTINGS: Final[Mapping[str, Mapping[str, Any]]] = {
     "popular": {},
     "item-knn": {"num_neighbours": 200},
-    "ease": {"l2": 250.0},
+    "ease": {"l2": 700.0},
     "bpr": {"epochs": 40},
     "als": {"dim": 64, "alpha": 1.0, "regularization": 0.1},
     "ials": {"dim": 128},

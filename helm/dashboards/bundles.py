@@ -79,12 +79,13 @@ _ROWS = (
                 "Time to load",
                 [
                     Query(
-                        f"histogram_quantile({share}, {grown('le, catalogue', 'tastemaker_bundle_load_seconds_bucket')})",
+                        f"histogram_quantile({share}, {grown('le, catalogue', 'tastemaker_bundle_load_seconds_bucket')}) >= 0",
                         f"{name} {{{{catalogue}}}}",
                     )
                     for share, name in ((0.5, "p50"), (0.99, "p99"))
                 ],
                 "In the hour before. From opening a bundle to its first tried answers, in one process.",
+                empty="Nothing was loaded in the hour before",
                 unit="s",
                 lowest=0,
             ),

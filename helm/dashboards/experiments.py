@@ -6,7 +6,7 @@ One experiment is chosen at a time: lines of several would only cross one anothe
 from typing import Final
 
 from helm.dashboards.dashboard import Dashboard, Variable
-from helm.dashboards.looks import Column, Look, band, dashed, thresholds
+from helm.dashboards.looks import Column, Look, band, colored, dashed, thresholds
 from helm.dashboards.panels import Panel, Row
 from helm.dashboards.queries import Query, grown, largest, of, total
 
@@ -70,6 +70,7 @@ _VERDICT = Panel(
     height=5,
     names=True,
     steps=((None, "text"),),
+    looks=colored({verdict: color for verdict, (_, color) in _VERDICTS.items()}),
     empty="Not looked at yet",
 )
 _SPLIT = Panel(
@@ -145,7 +146,14 @@ def _figure(title: str, metric: str, text: str, empty: str) -> Panel:
     ]
     note = f"{text} Dashes: 95% intervals at that moment."
     return Panel(
-        title, queries, note, unit="percentunit", looks=(dashed("B"), dashed("C")), empty=empty, lowest=0
+        title,
+        queries,
+        note,
+        unit="percentunit",
+        width=6,
+        lowest=0,
+        looks=(dashed("B"), dashed("C")),
+        empty=empty,
     )
 
 
@@ -161,6 +169,7 @@ _PREFERENCE = Panel(
     "Share of lists that the variant won less that of the control: above 0 it is preferred. The band is the 95% interval that"
     " holds at every look.",
     unit="percentunit",
+    width=6,
     steps=((None, "transparent"), (0, "text")),
     looks=band("low", "high", "blue"),
     empty="Not an interleaving, or nothing is known yet",

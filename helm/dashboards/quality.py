@@ -103,7 +103,12 @@ _ROWS = (
             ),
             Panel(
                 "Live calibration error",
-                [Query(largest("catalogue", "tastemaker_quality_calibration_error_ratio"), "{{catalogue}}")],
+                [
+                    Query(
+                        f"{largest('catalogue', 'tastemaker_quality_calibration_error_ratio')} >= 0",
+                        "{{catalogue}}",
+                    )
+                ],
                 "How far clicks were from the scores of what was seen, in the hour before the last. Slots lower down are clicked less "
                 "than the ranker says, so it is not 0 when all is well: a change after a promotion is the sign.",
                 unit="percentunit",

@@ -78,8 +78,8 @@ _OBJECTIVES = (
         steps=((None, "green"), (0.01, "red")),
     ),
     Panel(
-        "Answers",
-        [Query(f"sum ({total('catalogue', _REQUESTS)})", "all")],
+        "Answers, 5 minutes",
+        [Query(f"sum (rate({of(_REQUESTS)}[5m]))", "all")],
         "By second, of all routes.",
         unit="reqps", kind="stat", width=6, height=4, decimals=1, steps=((None, "text"),),
     ),

@@ -52,7 +52,7 @@ _ROWS = (
                 "Age of the newest checkpoint",
                 [
                     Query(
-                        f"time() - {largest('fit', 'tastemaker_training_checkpoint_timestamp_seconds', _WORKERS)}",
+                        f"time() - {largest('fit', 'tastemaker_training_checkpoint_timestamp_seconds', _WORKERS)} >= 0",
                         "{{fit}}",
                     )
                 ],

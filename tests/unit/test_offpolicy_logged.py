@@ -11,13 +11,22 @@ from judged_days import START_MS, WINDOW_MS, click, decision, write
 from tastemaker.errors import ExperimentError
 from tastemaker.experiments.metrics import METRICS
 from tastemaker.home import Home
+from tastemaker.offpolicy import slot_chances as slot_chances_module
 from tastemaker.offpolicy.lists import agreement, judge_lists, unsupported_lists
 from tastemaker.offpolicy.logged_lists import LoggedLists, read_lists
 from tastemaker.offpolicy.page import render
-from tastemaker.offpolicy.slot_chances import SlotChances
+from tastemaker.offpolicy.slot_chances import SlotChances, slot_chances, with_known_draws
 from tastemaker.offpolicy.slots import Luck, by_one_luck
 from tastemaker.stages.exploring import ExplorationConfig
-from tastemaker.stages.rerankers.luck import SamplingConfig, drawn, is_sampled, logits, plackett_luce
+from tastemaker.stages.rerankers.luck import (
+    Draw,
+    SamplingConfig,
+    ShuffleConfig,
+    drawn,
+    is_sampled,
+    logits,
+    plackett_luce,
+)
 from tastemaker.types import Query
 
 CLICKS = METRICS["clicks_per_request"]
@@ -205,3 +214,32 @@ def test_an_order_that_only_exploring_could_change_was_no_luck(home: Home) -> No
     propensity_SK, known_S = by_one_luck(logged, [Luck(True, 0.0, exploration)] * 60)
     assert 45 <= known_S.sum() < 60
     assert propensity_SK[known_S] == pytest.approx(1.0)
+
+
+class Rows:
+    """What knows the rows of x and y, as the bundle that showed them."""
+
+    def index_of(self, item_id: str) -> int | None:
+        return {"x": 0, "y": 1}.get(item_id)
+
+
+def test_lists_whose_draw_does_not_come_out_again_are_left_out(
+    home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(slot_chances_module, "_exploration", lambda _: ExplorationConfig(share=0.0))
+    logged = shown(home, 6)
+    rows_N, score_N = np.array([0, 1], np.int32), np.full(2, 0.5, np.float32)
+    even = Draw(rows_N, score_N, 0, ShuffleConfig(window=2, head=2), None)
+    certain = Draw(rows_N, score_N, 0, None, None)
+    draws = [even, None, certain, even, even, even]
+    known, known_S = with_known_draws(logged, draws, {"b1": Rows()})  # type: ignore[dict-item]
+    assert known_S.tolist() == [True, False, False, True, True, True]
+    assert known.left_out["are of bundles that are gone"] == 1
+    assert known.left_out["have probabilities that do not come out again"] == 1
+    # Lists begin with y and x in turn: the first, y x, agrees with y z in its first slot.
+    found = slot_chances(known, [["y", "z"]] * 4, [even] * 4, {"b1": Rows()})
+    assert found.marginal_SK.tolist() == [[0.5, 1.0], [1.0, 1.0], [0.5, 1.0], [1.0, 1.0]]
+    assert found.possible_SK.tolist() == [[True, False]] * 4
+    monkeypatch.setattr(slot_chances_module, "_exploration", lambda _: ExplorationConfig(share=1.0))
+    with pytest.raises(ExperimentError, match="logged lists whose draw comes out again, is 0"):
+        with_known_draws(logged, draws, {"b1": Rows()})  # type: ignore[dict-item]

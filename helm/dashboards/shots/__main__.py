@@ -16,7 +16,7 @@ from typing import Any, Final
 
 from helm.dashboards.__main__ import FOLDER
 from helm.dashboards.asking import Prometheus, first_choices
-from helm.dashboards.shots.scene import played
+from helm.dashboards.shots.scene import SHOWN, played
 
 HERE: Final = Path(__file__).resolve().parent
 ROOT: Final = HERE.parents[2]
@@ -68,7 +68,9 @@ def _compress(picture: Path, to: Path, height: int | None = None) -> None:
 
     with Image.open(picture) as whole:
         image = whole.crop((0, 0, whole.width, height or whole.height))
-        few = image.convert("RGB").quantize(_NUM_COLORS, Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE)
+        few = image.convert("RGB").quantize(
+            _NUM_COLORS, Image.Quantize.MAXCOVERAGE, kmeans=1, dither=Image.Dither.NONE
+        )
         few.save(to, optimize=True)
     print(f"{to}: {to.stat().st_size / 1000:.0f} kB")
 
@@ -104,7 +106,7 @@ def main() -> int:
     if given.prometheus:
         return draw(_window(given.prometheus, given.minutes), wanted, given.pictures)
     with played(given.home, given.minutes) as address:
-        return draw(_window(address, given.minutes), wanted, given.pictures)
+        return draw(_window(address, given.minutes), SHOWN | wanted, given.pictures)
 
 
 if __name__ == "__main__":

@@ -42,6 +42,8 @@ allocation: {kind: thompson, floor: 0.1}
 layer: bundle
 """,
 }
+SHOWN: Final = {"experiment": "which-bundle"}
+"""Values of variables that its pictures show."""
 _PROMETHEUS: Final = """
 global: {{scrape_interval: 5s, evaluation_interval: 15s}}
 rule_files: ["{rules}/*.yaml"]
@@ -93,7 +95,8 @@ def played(home: Path, minutes: float) -> Iterator[str]:
         minutes: How long there is traffic.
 
     Raises:
-        RuntimeError: The demo failed, or the gateway or Prometheus does not come up; logs are named.
+        CalledProcessError: The demo failed.
+        RuntimeError: The gateway or Prometheus does not come up; the end of its log is shown.
     """
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))

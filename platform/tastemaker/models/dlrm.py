@@ -22,7 +22,7 @@ from tastemaker.errors import CompatibilityError
 from tastemaker.features.context import NUM_ROWS, ContextTable, query_feature
 from tastemaker.features.ranking_batch import POSITION
 from tastemaker.features.ranking_data import CLICK, Target
-from tastemaker.models.layers import Experts, ExpertsConfig, mlp
+from tastemaker.models.layers import Experts, ExpertsConfig, dot_products, mlp
 from tastemaker.models.tables import Jagged, PlainTables, Tables, TableSpec
 from tastemaker.strict import Strict
 from tastemaker.types import Float32
@@ -147,9 +147,7 @@ class Dlrm(nn.Module):
 
     def interact(self, vectors_BVD: Tensor) -> Tensor:
         """Dot products (B, P) of each pair of vectors, in the order (1,0), (2,0), (2,1), (3,0) and so on."""
-        dots_BVV = torch.bmm(vectors_BVD, vectors_BVD.transpose(1, 2))
-        at_P = self.pairs_2P[0] * dots_BVV.shape[2] + self.pairs_2P[1]
-        return dots_BVV.flatten(1).index_select(1, at_P)
+        return dot_products(vectors_BVD, self.pairs_2P)
 
     def config_dict(self) -> dict[str, Any]:
         """What `from_state` needs beside the tensors; JSON."""

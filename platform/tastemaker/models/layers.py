@@ -1,6 +1,6 @@
 """Dense layers of the ranker's top: an MLP, and the mixture of experts that stands in for it.
 
-Shape letters: B candidates, X width of what goes in, E experts, H their width, T targets.
+Shape letters: B candidates, X width of what goes in, E experts, H their width, T targets, V vectors, D dimension, P pairs.
 """
 
 from collections.abc import Sequence
@@ -57,3 +57,9 @@ def mlp(widths: Sequence[int], dropout: float) -> nn.Sequential:
     for width, following in pairwise(widths):
         layers += [nn.Linear(width, following), nn.ReLU(), nn.Dropout(dropout)]
     return nn.Sequential(*layers[:-2])
+
+
+def dot_products(vectors_BVD: Tensor, pairs_2P: Tensor) -> Tensor:
+    """Dot products (B, P) of pairs of vectors, each given by its two places."""
+    dots_BVV = torch.bmm(vectors_BVD, vectors_BVD.transpose(1, 2))
+    return dots_BVV.flatten(1).index_select(1, pairs_2P[0] * dots_BVV.shape[2] + pairs_2P[1])

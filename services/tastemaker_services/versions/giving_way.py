@@ -16,6 +16,8 @@ MOST_WAITS: Final = 1.5
 """A load waits for as many times what it works, besides `GRACE_SECONDS`: a busy process swaps later, but it swaps."""
 ONCE_SECONDS: Final = 0.25
 """And no longer at once: what it holds locked meanwhile, a request may wait for."""
+AFTER_SECONDS: Final = 0.002
+"""From the end of a request's stages: its answer is on its way by then."""
 LOOK_SECONDS: Final = 0.005
 
 
@@ -74,7 +76,8 @@ class BetweenRequests:
         worked = now - self._began - self._waited
         left = GRACE_SECONDS + MOST_WAITS * worked - self._waited
         if left > 0:
-            self._under_way.wait(min(left, ONCE_SECONDS))
+            if self._under_way.wait(min(left, ONCE_SECONDS)):
+                time.sleep(AFTER_SECONDS)
             self._waited += self._clock() - now
 
 

@@ -70,7 +70,7 @@ def run(home: Path, *arguments: str, fit: bool = True) -> str:
         [sys.executable, "-W", "ignore", "-m", "tastemaker.cli", *arguments], capture_output=True, text=True, check=False,
         env=clean | {"TASTEMAKER_HOME": str(home), "OMP_NUM_THREADS": "1"},
     )  # fmt: skip
-    assert told.returncode == (0 if fit else 1), told.stderr + told.stdout
+    assert told.returncode == (0 if fit else 1), " ".join((told.stderr + told.stdout).split())
     return told.stdout
 
 

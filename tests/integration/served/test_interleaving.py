@@ -26,10 +26,12 @@ DUEL: dict[str, Any] = {
 }  # fmt: skip
 
 
-def records(running: Running, request_ids: list[str]) -> list[Decision]:
+def records(running: Running, request_ids: list[str]) -> list[tuple[int, Decision]]:
+    """The records, each with when the log took it."""
     folder = running.home / "decisions" / running.settings.catalogue
     wanted = pc.field("request_id").isin(request_ids)
-    return decisions_in(read_days(folder, DECISION_SCHEMA, "decision_id", wanted))
+    table = read_days(folder, DECISION_SCHEMA, "decision_id", wanted)
+    return list(zip(table["received_ms"].to_pylist(), decisions_in(table), strict=True))
 
 
 def test_clicks_on_one_teams_picks_make_it_the_preferred_one(running: Running) -> None:
@@ -48,14 +50,14 @@ def test_clicks_on_one_teams_picks_make_it_the_preferred_one(running: Running) -
         ids = [one["request_id"] for one in drawn]
         until(lambda: len(records(running, ids)) == len(ids), "all records")
         found = records(running, ids)
-        for one in found:
+        for _, one in found:
             assert set(one.slot_team) <= {0, 1, -1}
             assert abs(list(one.slot_team).count(0) - list(one.slot_team).count(1)) <= 1
             assert len(one.slot_team) == len(one.item_ids) == 6
             assert [each["teams"] for each in logged_assignments(one)] == [["now", "then"]]
         clicks = [
-            _click(one, item)
-            for one in found
+            _click(one, item, received_ms)
+            for received_ms, one in found
             for item, team in zip(one.item_ids, one.slot_team, strict=True)
             if team == 1
         ]
@@ -71,7 +73,7 @@ def test_clicks_on_one_teams_picks_make_it_the_preferred_one(running: Running) -
         told = report()
         assert told["advice"]["verdict"] == "ship", told["advice"]
         assert told["teams"][0]["earned"] == 0
-        assert told["teams"][1]["wins"] == sum(1 in one.slot_team for one in found)
+        assert told["teams"][1]["wins"] == sum(1 in one.slot_team for _, one in found)
         assert admin.post(f"{PATH}/duel/stop", json={"reason": "seen"}).status_code == 200
         until(lambda: running.recommend("first")["experiment"] is None, "the router's snapshot")
 
@@ -90,15 +92,15 @@ def test_a_kept_list_and_its_pages_keep_whose_picks_they_hold(running: Running) 
             second = running.recommend("reader", k=4, cursor=first["next_cursor"])
             asked = [first["request_id"], second["request_id"]]
             until(lambda: len(records(running, asked)) == 2, "both records")
-            for one in records(running, asked):
+            for _, one in records(running, asked):
                 assert len(one.slot_team) == len(one.item_ids) == 4
         finally:
             admin.post(f"{PATH}/pages/stop", json={})
 
 
-def _click(one: Decision, item_id: str) -> dict[str, Any]:
+def _click(one: Decision, item_id: str, received_ms: int) -> dict[str, Any]:
     # Within the window by its client's clock, however long the test took to look at the records.
-    moment = {"timestamp_ms": one.timestamp_ms + 3_000, "request_id": one.request_id}
+    moment = {"timestamp_ms": received_ms + 10, "request_id": one.request_id}
     return {
         "event_id": f"{one.request_id}-{item_id}",
         "user_id": one.user_id,

@@ -1,0 +1,169 @@
+"""LambdaMART by LightGBM: trees that learn from pairs of a request's rows, kept as LightGBM's own text.
+
+Shape letters: N rows, X columns that trees read.
+"""
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, ClassVar, Self
+
+import numpy as np
+import scipy.sparse as sp
+from pydantic import Field
+
+from tastemaker.errors import CompatibilityError, DataError, MissingExtraError
+from tastemaker.models.calibration import Calibration
+from tastemaker.models.ctr.fields import Fields, Rows
+from tastemaker.models.ctr.model import ClickModel, Labelled
+from tastemaker.strict import Strict
+from tastemaker.types import Float32
+
+if TYPE_CHECKING:
+    from lightgbm import Booster, Dataset
+
+
+class LambdaMartConfig(Strict):
+    """LambdaMART."""
+
+    num_trees: int = Field(300, ge=1, description="trees, at most")
+    num_leaves: int = Field(31, ge=2, description="leaves of a tree")
+    learning_rate: float = Field(0.05, gt=0, description="what a tree counts")
+    min_rows: int = Field(20, ge=1, description="rows of a leaf, at least")
+    truncation: int = Field(30, ge=1, description="places of a list in which pairs count")
+    patience: int = Field(
+        30, ge=1, description="trees that do not raise the validation rows' NDCG@10 and end the fit"
+    )
+    num_threads: int = Field(0, ge=0, description="threads of the fit; 0: one a core")
+    seed: int = Field(0, ge=0, description="of all that is drawn")
+
+
+class LambdaMart(ClickModel):
+    """LambdaMART [Burges 2010] by LightGBM [Ke et al. 2017]; its scores become probabilities by Platt scaling.
+
+    Rows need `group_N`: rows of different requests are never compared. Values are scaled on the validation rows, where there are
+    none on those learned, and are then too sure.
+    """
+
+    kind = "lambdamart"
+    Config: ClassVar[type[Strict]] = LambdaMartConfig
+
+    def __init__(self, fields: Fields, config: Strict, booster: "Booster", calibration: Calibration) -> None:
+        self.fields, self.config, self.calibration, self._booster = fields, config, calibration, booster
+
+    @classmethod
+    def fit(cls, learned: Labelled, config: LambdaMartConfig, validation: Labelled | None = None) -> Self:
+        """See `ClickModel.fit`.
+
+        Raises:
+            DataError: No rows, no groups, or no group with both labels.
+            MissingExtraError: LightGBM is not installed.
+        """
+        lightgbm = _lightgbm()
+        held_out, callbacks = [], []
+        train = _dataset(learned)
+        if validation is not None:
+            validation.rows.require(learned.rows.fields)
+            held_out = [_dataset(validation, train)]
+            callbacks = [lightgbm.early_stopping(config.patience, verbose=False)]
+        booster = lightgbm.train(_parameters(config), train, config.num_trees, held_out, callbacks=callbacks)
+        seen = learned if validation is None else validation
+        score_N = booster.predict(_columns(seen.rows), num_threads=1).astype(np.float32)
+        text = booster.model_to_string(num_iteration=booster.best_iteration)
+        calibration = Calibration.fit(score_N, seen.label_N)
+        return cls(learned.rows.fields, config, lightgbm.Booster(model_str=text), calibration)
+
+    def scores(self, rows: Rows) -> Float32:
+        """(N,) scores that order the rows of a request.
+
+        Raises:
+            CompatibilityError: The rows are of other fields.
+        """
+        rows.require(self.fields)
+        if not len(rows):
+            return np.empty(0, np.float32)
+        found = self._booster.predict(_columns(rows), num_threads=1)
+        return np.asarray(found, np.float32)
+
+    def predict(self, rows: Rows) -> Float32:
+        """See `ClickModel.predict`."""
+        return self.calibration(self.scores(rows))
+
+    def config_dict(self) -> dict[str, Any]:
+        """See `ClickModel.config_dict`."""
+        return super().config_dict() | {"calibration": self.calibration.model_dump(mode="json")}
+
+    def tensors(self) -> dict[str, np.ndarray]:
+        """LightGBM's text as bytes, `trees`."""
+        return {"trees": np.frombuffer(self._booster.model_to_string().encode(), np.uint8)}
+
+    @classmethod
+    def from_state(cls, config: Mapping[str, Any], tensors: Mapping[str, np.ndarray]) -> Self:
+        """See `ClickModel.from_state`.
+
+        Raises:
+            MissingExtraError: LightGBM is not installed.
+        """
+        lightgbm = _lightgbm()
+        fields, parsed = cls._parsed(config)
+        mend = "publish the model anew"
+        try:
+            booster = lightgbm.Booster(model_str=bytes(tensors["trees"]).decode())
+        except (KeyError, UnicodeDecodeError, lightgbm.basic.LightGBMError) as error:
+            raise CompatibilityError("trees of a lambdamart cannot be read", value=error, mend=mend) from error
+        width = _width(fields)
+        if booster.num_feature() != width:
+            value = booster.num_feature()
+            raise CompatibilityError("columns of a lambdamart's trees", value=value, limit=width, mend=mend)
+        return cls(fields, parsed, booster, Calibration.parse(config["calibration"], "calibration"))
+
+
+def _lightgbm() -> Any:
+    try:
+        import lightgbm
+    except ImportError as error:
+        raise MissingExtraError("lambdamart needs lightgbm", mend="pip install 'tastemaker[train]'") from error
+    return lightgbm
+
+
+def _parameters(config: LambdaMartConfig) -> dict[str, Any]:
+    return {
+        "objective": "lambdarank", "metric": "ndcg", "eval_at": [10], "num_leaves": config.num_leaves,
+        "learning_rate": config.learning_rate, "min_data_in_leaf": config.min_rows,
+        "lambdarank_truncation_level": config.truncation, "num_threads": config.num_threads,
+        "seed": config.seed, "deterministic": True, "force_row_wise": True, "verbosity": -1,
+    }  # fmt: skip
+
+
+def _dataset(labelled: Labelled, reference: "Dataset | None" = None) -> "Dataset":
+    """The rows of each group one after the other."""
+    group_N = labelled.rows.group_N
+    if group_N is None or not len(labelled):
+        value = "no rows" if group_N is not None else "no groups"
+        raise DataError("rows of a lambdamart", value=value, mend="give rows with group_N: those of one request")
+    order_N = np.argsort(group_N, kind="stable")
+    _, place_N, size = np.unique(group_N, return_inverse=True, return_counts=True)
+    yes = np.bincount(place_N, labelled.label_N)
+    if not ((yes > 0) & (yes < size)).any():
+        raise DataError("no request of a lambdamart has both a yes and a no", mend="give rows that were passed over")
+    fields = labelled.rows.fields
+    found: Dataset = _lightgbm().Dataset(
+        _columns(labelled.rows.take(order_N)), labelled.label_N[order_N], reference=reference, group=size,
+        categorical_feature=list(range(len(fields.categorical))), params={"verbosity": -1},
+    )  # fmt: skip
+    return found
+
+
+def _width(fields: Fields) -> int:
+    return len(fields.categorical) + len(fields.dense) + sum(many.num_values + 1 for many in fields.multi)
+
+
+def _columns(rows: Rows) -> sp.csr_matrix:
+    """(N, X): fields of one value, numbers, and of a field of many how often a row has each value."""
+    parts = [sp.csr_matrix(rows.categorical_NC.astype(np.float64)), sp.csr_matrix(rows.dense_NF.astype(np.float64))]
+    for many in rows.fields.multi:
+        values = rows.multi[many.name]
+        counted = sp.csr_matrix(
+            (np.ones(len(values.value_V)), values.value_V, values.offsets), (len(rows), many.num_values + 1)
+        )
+        counted.sum_duplicates()
+        parts.append(counted)
+    return sp.csr_matrix(sp.hstack([part for part in parts if part.shape[1]], format="csr"))

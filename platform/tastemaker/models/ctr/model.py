@@ -1,0 +1,111 @@
+"""What every click model is: fitted on rows with labels, asked for probabilities, saved as tensors and a config.
+
+Models of whole catalogues: see `models.recommender`. Shape letters: N rows.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar, Self
+
+import numpy as np
+
+from tastemaker.errors import DataError
+from tastemaker.models.ctr.fields import Fields, Rows
+from tastemaker.strict import Strict
+from tastemaker.types import Float32
+
+
+@dataclass(frozen=True, slots=True)
+class Labelled:
+    """Rows and what happened: 1 or 0."""
+
+    rows: Rows
+    label_N: Float32
+
+    @classmethod
+    def of(cls, rows: Rows, label_N: Any) -> "Labelled":
+        """Rows with labels.
+
+        Raises:
+            DataError: Not one label a row, or a label other than 0 and 1.
+        """
+        label_N = np.asarray(label_N, np.float32)
+        if label_N.shape != (len(rows),):
+            raise DataError("labels of a click model", value=label_N.shape, limit=(len(rows),))
+        if not np.isin(label_N, (0, 1)).all():
+            raise DataError("a label of a click model", limit="0 or 1", mend="turn ratings into labels first")
+        return cls(rows, label_N)
+
+    def __len__(self) -> int:
+        return len(self.label_N)
+
+    def take(self, row_B: Any) -> "Labelled":
+        """Some rows with their labels."""
+        return Labelled(self.rows.take(row_B), self.label_N[row_B])
+
+
+class ClickModel(ABC):
+    """The chance of a yes for rows of features; values that it does not know are no exception.
+
+    Subclasses give `fit`, `predict`, and what saves them: `tensors` and `from_state` (the config is JSON).
+    """
+
+    kind: ClassVar[str]
+    """Its name in recipes and bundles."""
+    Config: ClassVar[type[Strict]]
+    """What its recipe says."""
+
+    fields: Fields
+    config: Strict
+    losses: tuple[float, ...] = ()
+    """Of each pass over the rows when it was fitted; not saved."""
+
+    @classmethod
+    @abstractmethod
+    def fit(cls, learned: Labelled, config: Any, validation: Labelled | None = None) -> Self:
+        """Learns from rows; the same rows and config give the same model.
+
+        Args:
+            learned: What it learns from.
+            config: Of its `Config`.
+            validation: Rows by which it knows when to stop; unset, it does not stop before its time.
+
+        Raises:
+            DataError: There is nothing that this model could learn from.
+        """
+
+    @abstractmethod
+    def predict(self, rows: Rows) -> Float32:
+        """(N,) probabilities.
+
+        Raises:
+            CompatibilityError: The rows are of other fields.
+        """
+
+    def config_dict(self) -> dict[str, Any]:
+        """What `from_state` needs beside the tensors; JSON."""
+        return {
+            "fields": self.fields.model_dump(mode="json"),
+            "config": self.config.model_dump(mode="json"),
+        }
+
+    @abstractmethod
+    def tensors(self) -> Mapping[str, np.ndarray]:
+        """What was learned, as arrays that safetensors can hold."""
+
+    @classmethod
+    @abstractmethod
+    def from_state(cls, config: Mapping[str, Any], tensors: Mapping[str, np.ndarray]) -> Self:
+        """The model that `config_dict` and `tensors` describe.
+
+        Raises:
+            CompatibilityError: Config and tensors do not belong together.
+        """
+
+    @classmethod
+    def _parsed(cls, config: Mapping[str, Any]) -> tuple[Fields, Strict]:
+        return (
+            Fields.parse(config["fields"], f"fields of {cls.kind}"),
+            cls.Config.parse(config["config"], f"model {cls.kind}"),
+        )
