@@ -24,6 +24,7 @@ PARTS: Final = {
     "topn-more": "reproduce_topn:more",
     "rating-100k": "reproduce_rating:ml_100k",
     "rating-1m": "reproduce_rating:ml_1m",
+    "ctr": "reproduce_ctr:ctr",
 }
 """Part by part, in the page's order: module and function (of an Effort, gives a Part) that do it in an hour at most."""
 LONG: Final = {

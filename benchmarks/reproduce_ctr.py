@@ -29,7 +29,7 @@ _DEEP = {"hidden": [256, 256, 256], "dropout": 0.2, "fit": {"patience": 2}}
 _CROSS = {"hidden": [256, 256], "dropout": 0.2, "cross_penalty": 1.0, "fit": {"patience": 2}}
 SETTINGS: Final[dict[str, dict[str, Any]]] = {
     "lr": {"fit": {"epochs": 60}},
-    "fm": {},
+    "fm": {"fit": {"embedding_l2": 0.002}},
     "wide-deep": _DEEP,
     "deepfm": _DEEP | {"dropout": 0.1},
     "dcn": _CROSS | {"num_crosses": 6},

@@ -32,7 +32,7 @@ SETTINGS: Final[Mapping[str, Mapping[str, Any]]] = {
     "popular": {},
     "item-knn": {"num_neighbours": 200},
     "ease": {"l2": 700.0},
-    "bpr": {"epochs": 40},
+    "bpr": {"epochs": 30, "regularization": 0.004},
     "als": {"dim": 64, "alpha": 1.0, "regularization": 0.1},
     "ials": {"dim": 128},
     "user-knn": {"num_neighbours": 200},

@@ -21,7 +21,9 @@ CASES = {
         Case("rating-knn", {"of": "items", "similarity": "pearson-baseline", "shrinkage": 5.0}),
         Case("als", {"dim": 8, "alpha": 4.0, "iterations": 5}),
         Case("ials", {"dim": 8, "block": 3, "iterations": 8}),
-        Case("bpr", {"dim": 8, "epochs": 30, "learning_rate": 0.02, "batch_size": 256}),
+        Case(
+            "bpr", {"dim": 8, "epochs": 30, "learning_rate": 0.02, "batch_size": 256, "regularization": 0.0}
+        ),
         Case(
             "neumf",
             {

@@ -40,7 +40,7 @@ class CrossNetwork(Network):
         self.deep = _normalised((width, *config.hidden), config.dropout)
         self.out = nn.Linear(width + config.hidden[-1], 1)
         for cross in self.crosses:
-            nn.init.xavier_normal_(cross.weight)
+            nn.init.xavier_normal_(cross.get_parameter("weight"))
 
     def cross(self, x_BX: Tensor) -> Tensor:
         """(B, X): x_(l+1) = x_0 * (W_l x_l + b_l) + x_l, or with a vector for W_l x_0 (w_l x_l) + b_l + x_l."""
@@ -62,7 +62,10 @@ class CrossNetwork(Network):
         """The norms of the layers' weights: whole layers are switched off [Yuan & Lin 2006]."""
         if not self._penalty:
             return None
-        return self._penalty * torch.stack([cross.weight.norm() for cross in self.crosses]).sum()
+        return (
+            self._penalty
+            * torch.stack([cross.get_parameter("weight").norm() for cross in self.crosses]).sum()
+        )
 
 
 class Dcn(NetworkModel):

@@ -19,9 +19,13 @@ from tastemaker.strict import Strict
 class DinConfig(DeepConfig):
     """DIN."""
 
-    history: str = Field("history", description="field of many values that attention weighs, `like` the candidate's")
+    history: str = Field(
+        "history", description="field of many values that attention weighs, `like` the candidate's"
+    )
     hidden: tuple[int, ...] = Field((128, 64), min_length=1, description="widths of the perceptron's layers")
-    attention_hidden: tuple[int, ...] = Field((36,), description="hidden widths of the attention's perceptron")
+    attention_hidden: tuple[int, ...] = Field(
+        (36,), description="hidden widths of the attention's perceptron"
+    )
 
 
 class DinNetwork(Network):
@@ -55,9 +59,7 @@ class DinNetwork(Network):
         value_HD = value_HD[:, : candidate_BD.shape[1]]
         owner_H = torch.repeat_interleave(torch.arange(len(candidate_BD)), bags.length_B)
         candidate_HD = candidate_BD[owner_H]
-        seen_HX = torch.cat(
-            [value_HD, candidate_HD, value_HD - candidate_HD, value_HD * candidate_HD], 1
-        )
+        seen_HX = torch.cat([value_HD, candidate_HD, value_HD - candidate_HD, value_HD * candidate_HD], 1)
         weighed_HD = self.attention(seen_HX) * value_HD
         return torch.zeros_like(candidate_BD).index_add(0, owner_H, weighed_HD)
 

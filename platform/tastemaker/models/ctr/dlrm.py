@@ -18,7 +18,9 @@ from tastemaker.strict import Strict
 class DlrmClickConfig(NetworkConfig):
     """DLRM."""
 
-    bottom_hidden: tuple[int, ...] = Field((64,), description="hidden widths of the bottom, which reads numbers")
+    bottom_hidden: tuple[int, ...] = Field(
+        (64,), description="hidden widths of the bottom, which reads numbers"
+    )
     top_hidden: tuple[int, ...] = Field((256, 256), description="hidden widths of the top")
     dropout: float = Field(0.1, ge=0, lt=1, description="share of hidden units dropped in training")
 
@@ -32,7 +34,9 @@ class DlrmNetwork(Network):
         super().__init__()
         self.vectors = vectors
         num_dense = len(vectors.fields.dense)
-        self.bottom = mlp((num_dense, *config.bottom_hidden, config.dim), config.dropout) if num_dense else None
+        self.bottom = (
+            mlp((num_dense, *config.bottom_hidden, config.dim), config.dropout) if num_dense else None
+        )
         num_vectors = vectors.num_vectors - num_dense + bool(num_dense)
         pairs = torch.tril_indices(num_vectors, num_vectors, offset=-1)
         self.register_buffer("pairs_2P", pairs, persistent=False)

@@ -55,6 +55,12 @@ class Fields(Strict):
         """Of all fields: those of one value, of many, and the numbers."""
         return (*(one.name for one in self.categorical), *(many.name for many in self.multi), *self.dense)
 
+    @property
+    def num_rows(self) -> dict[str, int]:
+        """Rows of a table that has the field's values, the unknown among them; fields that share have the first's."""
+        one = {field.name: field.num_values + 1 for field in self.categorical}
+        return one | {many.name: many.num_values + 1 for many in self.multi if many.like is None}
+
 
 @dataclass(frozen=True, slots=True)
 class Values:
@@ -118,7 +124,7 @@ class Rows:
             values = given if isinstance(given, Values) else Values.of(given)
             many[field.name] = Values(_known(values.value_V, field.num_values), values.offsets)
         numbers = [np.asarray(columns[name], np.float32) for name in fields.dense]
-        lengths = {len(column) for column in (*one, *many.values(), *numbers)}
+        lengths = {*map(len, one), *map(len, many.values()), *map(len, numbers)}
         if group_N is not None:
             lengths.add(len(group_N))
         if len(lengths) > 1:

@@ -125,13 +125,13 @@ def _loss(network: Network, batch: Labelled, config: ClickFitConfig) -> Tensor:
 
 
 def _auc(network: Network, validation: Labelled) -> float:
-    """NaN counts as nothing reached: rows of one label say nothing."""
+    """Of the validation rows, which must have both labels."""
     from sklearn.metrics import roc_auc_score
 
     if len(np.unique(validation.label_N)) < 2:
         raise DataError("validation rows of a click model", value="one label", limit="both labels")
     network.eval()
-    return float(roc_auc_score(validation.label_N, predicted(network, validation.rows)))  # type: ignore[arg-type]
+    return float(roc_auc_score(validation.label_N, predicted(network, validation.rows)))
 
 
 def predicted(network: Network, rows: Rows) -> Float32:

@@ -108,7 +108,9 @@ class LambdaMart(ClickModel):
         try:
             booster = lightgbm.Booster(model_str=bytes(tensors["trees"]).decode())
         except (KeyError, UnicodeDecodeError, lightgbm.basic.LightGBMError) as error:
-            raise CompatibilityError("trees of a lambdamart cannot be read", value=error, mend=mend) from error
+            raise CompatibilityError(
+                "trees of a lambdamart cannot be read", value=error, mend=mend
+            ) from error
         width = _width(fields)
         if booster.num_feature() != width:
             value = booster.num_feature()
@@ -120,7 +122,9 @@ def _lightgbm() -> Any:
     try:
         import lightgbm
     except ImportError as error:
-        raise MissingExtraError("lambdamart needs lightgbm", mend="pip install 'tastemaker[train]'") from error
+        raise MissingExtraError(
+            "lambdamart needs lightgbm", mend="pip install 'tastemaker[train]'"
+        ) from error
     return lightgbm
 
 
@@ -138,12 +142,16 @@ def _dataset(labelled: Labelled, reference: "Dataset | None" = None) -> "Dataset
     group_N = labelled.rows.group_N
     if group_N is None or not len(labelled):
         value = "no rows" if group_N is not None else "no groups"
-        raise DataError("rows of a lambdamart", value=value, mend="give rows with group_N: those of one request")
+        raise DataError(
+            "rows of a lambdamart", value=value, mend="give rows with group_N: those of one request"
+        )
     order_N = np.argsort(group_N, kind="stable")
     _, place_N, size = np.unique(group_N, return_inverse=True, return_counts=True)
     yes = np.bincount(place_N, labelled.label_N)
     if not ((yes > 0) & (yes < size)).any():
-        raise DataError("no request of a lambdamart has both a yes and a no", mend="give rows that were passed over")
+        raise DataError(
+            "no request of a lambdamart has both a yes and a no", mend="give rows that were passed over"
+        )
     fields = labelled.rows.fields
     found: Dataset = _lightgbm().Dataset(
         _columns(labelled.rows.take(order_N)), labelled.label_N[order_N], reference=reference, group=size,
@@ -158,11 +166,15 @@ def _width(fields: Fields) -> int:
 
 def _columns(rows: Rows) -> sp.csr_matrix:
     """(N, X): fields of one value, numbers, and of a field of many how often a row has each value."""
-    parts = [sp.csr_matrix(rows.categorical_NC.astype(np.float64)), sp.csr_matrix(rows.dense_NF.astype(np.float64))]
+    parts = [
+        sp.csr_matrix(rows.categorical_NC.astype(np.float64)),
+        sp.csr_matrix(rows.dense_NF.astype(np.float64)),
+    ]
     for many in rows.fields.multi:
         values = rows.multi[many.name]
         counted = sp.csr_matrix(
-            (np.ones(len(values.value_V)), values.value_V, values.offsets), (len(rows), many.num_values + 1)
+            (np.ones(len(values.value_V)), values.value_V.copy(), values.offsets.copy()),
+            (len(rows), many.num_values + 1),
         )
         counted.sum_duplicates()
         parts.append(counted)

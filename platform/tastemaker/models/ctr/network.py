@@ -48,8 +48,8 @@ class NetworkModel(ClickModel):
 
     @classmethod
     def _made(cls, fields: Fields, config: Any) -> Network:
-        rows = sum(field.num_values + 1 for field in (*fields.categorical, *fields.multi))
-        vectors = FieldVectors(fields, config.dim, sparse=rows > config.fit.lazy_above_rows)
+        is_large = sum(fields.num_rows.values()) > config.fit.lazy_above_rows
+        vectors = FieldVectors(fields, config.dim, sparse=is_large)
         return cls.network(vectors, config)
 
     @classmethod

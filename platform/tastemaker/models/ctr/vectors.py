@@ -50,9 +50,9 @@ class FieldVectors(nn.Module):
         super().__init__()
         self.fields, self.dim, self.sparse = fields, dim, sparse
         starts, rows = {}, 0
-        for field in (*fields.categorical, *(many for many in fields.multi if many.like is None)):
-            starts[field.name] = rows
-            rows += field.num_values + 1
+        for name, num_rows in fields.num_rows.items():
+            starts[name] = rows
+            rows += num_rows
         for many in fields.multi:
             if many.like is not None:
                 starts[many.name] = starts[many.like]

@@ -23,8 +23,8 @@ class BprConfig(FactorsConfig):
     """BPR."""
 
     learning_rate: float = Field(0.002, gt=0, description="step size of Adam")
-    regularization: float = Field(0.0, ge=0, description="penalty on the squared factors of a pair")
-    epochs: int = Field(60, ge=1, description="passes over the log")
+    regularization: float = Field(0.004, ge=0, description="penalty on the squared factors of a pair")
+    epochs: int = Field(30, ge=1, description="passes over the log")
     batch_size: int = Field(4096, ge=1, description="pairs of a step")
     seed: int = Field(0, ge=0, description="start of the factors, the order of rows and the items not taken")
 

@@ -1,0 +1,239 @@
+"""What every click model keeps to, as checks that a test runs for each of them.
+
+    @pytest.mark.parametrize("check", CHECKS.values(), ids=CHECKS)
+    def test_models(check): check(ClickCase("fm", {"dim": 8}))
+
+A check asserts; it says what was broken.
+"""
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any, Final
+
+import numpy as np
+import pytest
+
+from tastemaker.bundle.tensor_file import can_hold, file_parts, tensors_in
+from tastemaker.errors import CompatibilityError, DataError
+from tastemaker.evaluation.predictions import gauc
+from tastemaker.models.ctr.fields import Categorical, Fields, Multi, Rows
+from tastemaker.models.ctr.kinds import PackedClickModel, fit
+from tastemaker.models.ctr.model import ClickModel, Labelled
+from tastemaker.types import Float64
+
+_SEED = 7
+_NUM_USERS, _NUM_ITEMS, _NUM_GENRES = 40, 24, 3
+
+
+@dataclass(frozen=True, slots=True)
+class ClickWorld:
+    """Rows in which all that matters is who meets what.
+
+    A user likes some of the genres and not the others, with as many users for a genre as against it, so that among a user's
+    rows no field says anything alone but the price: log-odds are 2.5 or -2.5, less a price of deviation 1. A history has items of liked genres.
+    """
+
+    learned: Labelled
+    tested: Labelled
+    chance_N: Float64
+
+    @classmethod
+    def of(cls, seed: int, num_rows: int = 4500) -> "ClickWorld":
+        """The world of a seed; a third of its rows is held out, `chance_N` are theirs."""
+        draws = np.random.default_rng(seed)
+        genre_I = np.arange(_NUM_ITEMS) % _NUM_GENRES
+        likes_UG = np.where(
+            draws.permuted(np.arange(_NUM_USERS)[:, None] % 2 * np.ones(_NUM_GENRES), axis=0) > 0, 1, -1
+        )
+        user_N = np.sort(draws.integers(_NUM_USERS, size=num_rows))
+        item_N = draws.integers(_NUM_ITEMS, size=num_rows)
+        price_N = draws.normal(size=num_rows)
+        chance_N = 1 / (1 + np.exp(-(2.5 * likes_UG[user_N, genre_I[item_N]] - price_N)))
+        liked = [np.flatnonzero(likes_UG[user, genre_I] > 0) for user in range(_NUM_USERS)]
+        histories = [draws.choice(some, 4) + 1 if len(some) else some for some in liked]
+        columns = {
+            "user": user_N + 1, "item": item_N + 1, "genre": [[genre_I[item] + 1] for item in item_N],
+            "history": [histories[user] for user in user_N], "price": price_N,
+        }  # fmt: skip
+        whole = Labelled.of(Rows.of(FIELDS, columns, user_N), draws.random(num_rows) < chance_N)
+        held_out_N = draws.random(num_rows) < 1 / 3
+        return cls(
+            whole.take(np.flatnonzero(~held_out_N)),
+            whole.take(np.flatnonzero(held_out_N)),
+            chance_N[held_out_N],
+        )
+
+
+FIELDS: Final = Fields(
+    categorical=(
+        Categorical(name="user", num_values=_NUM_USERS), Categorical(name="item", num_values=_NUM_ITEMS)
+    ),
+    multi=(
+        Multi(name="genre", num_values=_NUM_GENRES), Multi(name="history", num_values=_NUM_ITEMS, like="item")
+    ),
+    dense=("price",),
+)  # fmt: skip
+
+
+@dataclass
+class ClickCase:
+    """A kind of click model, and how it is set for small data.
+
+    Args:
+        kind: Of `ctr.kinds`.
+        settings: What of its config differs from the defaults.
+        floor: Share of what the best possible GAUC has over one half that it must reach; None: it cannot see who meets what.
+    """
+
+    kind: str
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    floor: float | None = 0.8
+
+    @cached_property
+    def world(self) -> ClickWorld:
+        """Which it is tried in."""
+        return ClickWorld.of(_SEED)
+
+    @cached_property
+    def fitted(self) -> ClickModel:
+        """On that world's rows."""
+        return self.fit(self.world.learned)
+
+    def fit(self, learned: Labelled, validation: Labelled | None = None) -> ClickModel:
+        """On other rows."""
+        return fit(self.kind, learned, self.settings, validation)
+
+
+def the_same_seed_gives_the_same_model(case: ClickCase) -> None:
+    """Fitted twice, it is the same to the last bit."""
+    again = case.fit(case.world.learned)
+    first, second = case.fitted.tensors(), again.tensors()
+    assert first.keys() == second.keys(), "tensors differ in name"
+    for name, values in first.items():
+        assert np.array_equal(values, second[name]), f"{name} differs between two fits of one seed"
+    assert case.fitted.config_dict() == again.config_dict()
+
+
+def what_was_saved_answers_the_same(case: ClickCase) -> None:
+    """Written as a bundle's tensor file and JSON, and read again."""
+    packed = PackedClickModel(case.fitted)
+    tensors = {name: np.asarray(values) for name, values in packed.tensors().items()}
+    for name, values in tensors.items():
+        assert can_hold(values), f"{name}: safetensors holds no {values.dtype}"
+        assert values.dtype.kind != "f" or np.isfinite(values).all(), f"{name} is not finite"
+    content = np.frombuffer(b"".join(bytes(part) for part in file_parts(tensors)), np.uint8)
+    config = json.loads(json.dumps(packed.config_dict(), allow_nan=False))
+    again = PackedClickModel.from_state(config, tensors_in(content.copy()))
+    assert type(again) is type(case.fitted)
+    rows = case.world.tested.rows
+    assert np.array_equal(again.predict(rows), case.fitted.predict(rows)), "probabilities differ"
+    assert {name: values.shape for name, values in again.tensors().items()} == {
+        name: values.shape for name, values in tensors.items()
+    }
+
+
+def weights_of_another_are_refused(case: ClickCase) -> None:
+    """Tensors that are not there, and a kind that does not exist."""
+    config = PackedClickModel(case.fitted).config_dict()
+    with pytest.raises(CompatibilityError):
+        PackedClickModel.from_state(config, {})
+    with pytest.raises(CompatibilityError, match="kind of a bundle's click model"):
+        PackedClickModel.from_state(config | {"kind": "none"}, {})
+
+
+def no_value_is_refused(case: ClickCase) -> None:
+    """Unknown values, empty bags and missing numbers get a chance; unknown ones all the same."""
+    columns = {
+        "user": [0, -3, _NUM_USERS + 1, 1], "item": [0, 10**6, -1, 1], "price": [0.0, 0.0, 0.0, np.nan],
+        "genre": [[0], [99], [-1], []], "history": [[], [], [], [_NUM_ITEMS + 5]],
+    }  # fmt: skip
+    chance_N = case.fitted.predict(Rows.of(FIELDS, columns))
+    assert chance_N.dtype == np.float32
+    assert ((chance_N > 0) & (chance_N < 1)).all(), "no probability"
+    assert np.allclose(chance_N[:3], chance_N[0], atol=1e-6), "one unknown value differs from another"
+
+
+def one_row_and_none(case: ClickCase) -> None:
+    """A row alone gets what it gets among others; none give none."""
+    rows = case.world.tested.rows
+    whole = case.fitted.predict(rows)
+    for at in (0, 5):
+        assert np.allclose(case.fitted.predict(rows.take(np.array([at]))), whole[at], atol=1e-5)
+    assert case.fitted.predict(rows.take(np.array([], np.int64))).shape == (0,)
+
+
+def the_order_of_rows_does_not_matter(case: ClickCase) -> None:
+    """Rows asked about in another order get the same."""
+    rows = case.world.tested.rows
+    order = np.random.default_rng(_SEED).permutation(len(rows))
+    # Sums may be taken in another order.
+    assert np.allclose(case.fitted.predict(rows.take(order)), case.fitted.predict(rows)[order], atol=1e-5)
+
+
+def rows_of_other_fields_are_refused(case: ClickCase) -> None:
+    """A field of more values than it learned could not be looked up."""
+    wider = FIELDS.model_copy(
+        update={"categorical": (FIELDS.categorical[0], Categorical(name="item", num_values=99))}
+    )
+    wider = wider.model_copy(update={"multi": FIELDS.multi[:1]})
+    columns = {"user": [1], "item": [1], "genre": [[1]], "price": [0.0]}
+    with pytest.raises(CompatibilityError, match="fields of the rows"):
+        case.fitted.predict(Rows.of(wider, columns))
+
+
+def nothing_to_learn_from_is_said(case: ClickCase) -> None:
+    """No rows."""
+    with pytest.raises(DataError):
+        case.fit(case.world.learned.take(np.array([], np.int64)))
+
+
+def nothing_that_was_given_is_changed(case: ClickCase) -> None:
+    """Rows and labels are what they were."""
+    some = case.world.learned.take(np.arange(1000))
+    before = some.take(np.arange(1000))
+    case.fit(some, case.world.tested).predict(some.rows)
+    assert np.array_equal(before.label_N, some.label_N)
+    assert np.array_equal(before.rows.categorical_NC, some.rows.categorical_NC)
+    assert np.array_equal(before.rows.dense_NF, some.rows.dense_NF)
+    assert all(
+        np.array_equal(values.value_V, some.rows.multi[name].value_V)
+        for name, values in before.rows.multi.items()
+    )
+
+
+def it_learns_who_meets_what(case: ClickCase) -> None:
+    """Among each user's rows it gains a share of what is to be gained over the toss of a coin; its probabilities beat the mean rate's."""
+    tested, user_N = case.world.tested, case.world.tested.rows.group_N
+    assert user_N is not None
+    label_N, chance_N = tested.label_N.astype(np.int32), case.fitted.predict(tested.rows)
+    best, reached = (gauc(user_N, one, label_N) - 0.5 for one in (case.world.chance_N, chance_N))
+    if case.floor is None:
+        assert reached < 0.5 * best, f"GAUC {0.5 + reached:.3f}: it cannot know so much"
+        assert reached > 0.02, f"GAUC {0.5 + reached:.3f}: the price is of use"
+    else:
+        assert reached > case.floor * best, f"GAUC {0.5 + reached:.3f}, at best {0.5 + best:.3f}"
+    rate = case.world.learned.label_N.mean()
+    brier, blind = (np.square(tested.label_N - one).mean() for one in (chance_N, rate))
+    assert brier < blind, f"squared error {brier:.3f}, of the mean rate {blind:.3f}"
+
+
+def its_loss_falls(case: ClickCase) -> None:
+    """On a few rows that it can learn by heart, the loss falls from third to third of the fit."""
+    losses = np.array(case.fit(case.world.learned.take(np.arange(0, len(case.world.learned), 30))).losses)
+    if not len(losses):
+        return
+    assert len(losses) >= 3, "too few passes to see it fall"
+    thirds = [part.mean() for part in np.array_split(losses, 3)]
+    assert thirds[0] > thirds[1] > thirds[2], f"losses by thirds: {thirds}"
+
+
+CHECKS: Final[Mapping[str, Callable[[ClickCase], None]]] = {
+    check.__name__: check
+    for check in (
+        the_same_seed_gives_the_same_model, what_was_saved_answers_the_same, weights_of_another_are_refused,
+        no_value_is_refused, one_row_and_none, the_order_of_rows_does_not_matter, rows_of_other_fields_are_refused,
+        nothing_to_learn_from_is_said, nothing_that_was_given_is_changed, it_learns_who_meets_what, its_loss_falls,
+    )
+}  # fmt: skip
