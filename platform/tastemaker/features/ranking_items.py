@@ -33,7 +33,7 @@ class RankingItems:
         weight_V = weight_T[self.columns.tags_V]
         item_V = repeated(np.arange(len(self.columns)), np.diff(self.columns.tag_offsets_I1))
         length_I = np.sqrt(np.bincount(item_V, weight_V**2, len(self.columns)))
-        return (weight_V / np.maximum(length_I[item_V], 1e-6)).astype(np.float32)
+        return np.asarray(weight_V / np.maximum(length_I[item_V], 1e-6), np.float32)
 
     def prepare(self) -> None:
         """Does now what else the first request would wait for."""
