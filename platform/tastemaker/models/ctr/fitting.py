@@ -28,7 +28,6 @@ class ClickFitConfig(Strict):
     patience: int = Field(3, ge=1, description="validations without a better AUC that end the fit")
     batch_size: int = Field(4096, ge=1, description="rows of a step")
     learning_rate: float = Field(0.005, gt=0, description="step size")
-    decay: float = Field(1.0, gt=0, le=1, description="what an epoch multiplies the step size by")
     embedding_l2: float = Field(
         0.0, ge=0, description="weight of half the squared norm of what a row looked up, in the loss"
     )
@@ -88,9 +87,6 @@ def _epoch(
     seed: tuple[int, int],
 ) -> float:
     network.train()
-    for optimizer in optimizers:
-        for group in optimizer.param_groups:
-            group["lr"] = config.learning_rate * config.decay ** seed[1]
     order, total = np.random.default_rng(seed).permutation(len(learned)), 0.0
     with seeded(*seed):
         for some in _batches(order, config.batch_size):

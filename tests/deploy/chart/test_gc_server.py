@@ -18,8 +18,6 @@ from tastemaker.registry.client import Registry
 from tastemaker.registry.forgetting import EndedRuns
 from tastemaker.runtime import free_port
 
-pytestmark = pytest.mark.slow
-
 
 def mlflow(*words: str, uri: str, log: Path) -> subprocess.Popen[bytes]:
     quiet = {"MLFLOW_DISABLE_TELEMETRY": "true", "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
