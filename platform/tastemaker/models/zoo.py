@@ -1,12 +1,11 @@
 """All recommendation models by the name that recipes and bundles call them; each is imported when it is asked for."""
 
 from collections.abc import Mapping
-from importlib import import_module
 from typing import Any, Final, cast
 
 import numpy as np
 
-from tastemaker.errors import CompatibilityError, UsageError
+from tastemaker.models.packed import PackedModel, class_of, packed_kind
 from tastemaker.models.recommender import Log, Recommender
 
 _MEMORY: Final = "tastemaker.models.memory"
@@ -43,10 +42,7 @@ def model_class(kind: str) -> type[Recommender]:
     Raises:
         UsageError: There is none of that name.
     """
-    if kind not in MODELS:
-        raise UsageError("kind of model", value=kind, limit=f"one of: {', '.join(MODELS)}", mend="choose one")
-    module, name = MODELS[kind].split(":")
-    return cast("type[Recommender]", getattr(import_module(module), name))
+    return cast("type[Recommender]", class_of(kind, MODELS, "model"))
 
 
 def fit(kind: str, log: Log, settings: Mapping[str, Any] | None = None) -> Recommender:
@@ -61,19 +57,8 @@ def fit(kind: str, log: Log, settings: Mapping[str, Any] | None = None) -> Recom
     return found.fit(log, found.Config.parse(settings or {}, f"model {kind}"))
 
 
-class Packed:
+class Packed(PackedModel):
     """A model of whatever kind, as bundles hold it: the kind is in its config."""
-
-    def __init__(self, model: Recommender) -> None:
-        self._model = model
-
-    def config_dict(self) -> dict[str, Any]:
-        """The kind, and what that needs; JSON."""
-        return {"kind": self._model.kind, "model": self._model.config_dict()}
-
-    def tensors(self) -> Mapping[str, np.ndarray]:
-        """What was learned."""
-        return self._model.tensors()
 
     @staticmethod
     def from_state(config: Mapping[str, Any], tensors: Mapping[str, np.ndarray]) -> Recommender:
@@ -82,10 +67,5 @@ class Packed:
         Raises:
             CompatibilityError: This release knows no such kind, or config and tensors do not belong together.
         """
-        kind = str(config.get("kind"))
-        if kind not in MODELS:
-            raise CompatibilityError(
-                "kind of a bundle's model", value=kind, limit=f"one of: {', '.join(MODELS)}",
-                mend="serve it with the release that published it",
-            )  # fmt: skip
+        kind = packed_kind(config, MODELS, "model")
         return model_class(kind).from_state(config["model"], tensors)

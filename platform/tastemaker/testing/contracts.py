@@ -6,7 +6,6 @@
 A check asserts; it says what was broken.
 """
 
-import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -14,10 +13,10 @@ from typing import Any, Final
 
 import numpy as np
 
-from tastemaker.bundle.tensor_file import can_hold, file_parts, tensors_in
 from tastemaker.errors import DataError
 from tastemaker.models.recommender import NOBODY, PADDING, Askers, Filters, Log, Recommender
 from tastemaker.models.zoo import Packed, fit, model_class
+from tastemaker.testing.saved import assert_same, written_and_read
 from tastemaker.testing.worlds import NOISE, Stars, Tastes
 from tastemaker.types import Float32, Int32
 
@@ -70,24 +69,12 @@ class Case:
 
 def the_same_seed_gives_the_same_model(case: Case) -> None:
     """Fitted twice, it is the same to the last bit."""
-    again = case.fit(case.world.log)
-    first, second = case.fitted.tensors(), again.tensors()
-    assert first.keys() == second.keys(), "tensors differ in name"
-    for name, values in first.items():
-        assert np.array_equal(values, second[name]), f"{name} differs between two fits of one seed"
-    assert case.fitted.config_dict() == again.config_dict()
+    assert_same(case.fitted, case.fit(case.world.log))
 
 
 def what_was_saved_answers_the_same(case: Case) -> None:
     """Written as a bundle's tensor file and JSON, and read again."""
-    packed = Packed(case.fitted)
-    tensors = {name: np.asarray(values) for name, values in packed.tensors().items()}
-    for name, values in tensors.items():
-        assert can_hold(values), f"{name}: safetensors holds no {values.dtype}"
-        assert values.dtype.kind != "f" or np.isfinite(values).all(), f"{name} is not finite"
-    content = np.frombuffer(b"".join(bytes(part) for part in file_parts(tensors)), np.uint8)
-    config = json.loads(json.dumps(packed.config_dict(), allow_nan=False))
-    again = Packed.from_state(config, tensors_in(content.copy()))
+    again = Packed.from_state(*written_and_read(Packed(case.fitted)))
     assert type(again) is type(case.fitted)
     assert again.num_items == case.fitted.num_items
     assert np.array_equal(again.scores(case.askers), case.fitted.scores(case.askers)), "scores differ"

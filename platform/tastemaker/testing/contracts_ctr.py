@@ -6,7 +6,6 @@
 A check asserts; it says what was broken.
 """
 
-import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -15,12 +14,12 @@ from typing import Any, Final
 import numpy as np
 import pytest
 
-from tastemaker.bundle.tensor_file import can_hold, file_parts, tensors_in
 from tastemaker.errors import CompatibilityError, DataError
 from tastemaker.evaluation.predictions import gauc
 from tastemaker.models.ctr.fields import Categorical, Fields, Multi, Rows
 from tastemaker.models.ctr.kinds import PackedClickModel, fit
 from tastemaker.models.ctr.model import ClickModel, Labelled
+from tastemaker.testing.saved import assert_same, written_and_read
 from tastemaker.types import Float64
 
 _SEED = 7
@@ -108,29 +107,17 @@ class ClickCase:
 
 def the_same_seed_gives_the_same_model(case: ClickCase) -> None:
     """Fitted twice, it is the same to the last bit."""
-    again = case.fit(case.world.learned)
-    first, second = case.fitted.tensors(), again.tensors()
-    assert first.keys() == second.keys(), "tensors differ in name"
-    for name, values in first.items():
-        assert np.array_equal(values, second[name]), f"{name} differs between two fits of one seed"
-    assert case.fitted.config_dict() == again.config_dict()
+    assert_same(case.fitted, case.fit(case.world.learned))
 
 
 def what_was_saved_answers_the_same(case: ClickCase) -> None:
     """Written as a bundle's tensor file and JSON, and read again."""
-    packed = PackedClickModel(case.fitted)
-    tensors = {name: np.asarray(values) for name, values in packed.tensors().items()}
-    for name, values in tensors.items():
-        assert can_hold(values), f"{name}: safetensors holds no {values.dtype}"
-        assert values.dtype.kind != "f" or np.isfinite(values).all(), f"{name} is not finite"
-    content = np.frombuffer(b"".join(bytes(part) for part in file_parts(tensors)), np.uint8)
-    config = json.loads(json.dumps(packed.config_dict(), allow_nan=False))
-    again = PackedClickModel.from_state(config, tensors_in(content.copy()))
+    again = PackedClickModel.from_state(*written_and_read(PackedClickModel(case.fitted)))
     assert type(again) is type(case.fitted)
     rows = case.world.tested.rows
     assert np.array_equal(again.predict(rows), case.fitted.predict(rows)), "probabilities differ"
     assert {name: values.shape for name, values in again.tensors().items()} == {
-        name: values.shape for name, values in tensors.items()
+        name: values.shape for name, values in case.fitted.tensors().items()
     }
 
 

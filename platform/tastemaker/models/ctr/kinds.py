@@ -1,13 +1,12 @@
 """All click models by the name that recipes and bundles call them; each is imported when it is asked for."""
 
 from collections.abc import Mapping
-from importlib import import_module
 from typing import Any, Final, cast
 
 import numpy as np
 
-from tastemaker.errors import CompatibilityError, UsageError
 from tastemaker.models.ctr.model import ClickModel, Labelled
+from tastemaker.models.packed import PackedModel, class_of, packed_kind
 
 _CTR: Final = "tastemaker.models.ctr"
 
@@ -32,11 +31,7 @@ def click_model_class(kind: str) -> type[ClickModel]:
     Raises:
         UsageError: There is none of that name.
     """
-    if kind not in CLICK_MODELS:
-        limit = f"one of: {', '.join(CLICK_MODELS)}"
-        raise UsageError("kind of click model", value=kind, limit=limit, mend="choose one")
-    module, name = CLICK_MODELS[kind].split(":")
-    return cast("type[ClickModel]", getattr(import_module(module), name))
+    return cast("type[ClickModel]", class_of(kind, CLICK_MODELS, "click model"))
 
 
 def fit(
@@ -56,19 +51,8 @@ def fit(
     return found.fit(learned, found.Config.parse(settings or {}, f"model {kind}"), validation)
 
 
-class PackedClickModel:
+class PackedClickModel(PackedModel):
     """A click model of whatever kind, as bundles hold it: the kind is in its config."""
-
-    def __init__(self, model: ClickModel) -> None:
-        self._model = model
-
-    def config_dict(self) -> dict[str, Any]:
-        """The kind, and what that needs; JSON."""
-        return {"kind": self._model.kind, "model": self._model.config_dict()}
-
-    def tensors(self) -> Mapping[str, np.ndarray]:
-        """What was learned."""
-        return self._model.tensors()
 
     @staticmethod
     def from_state(config: Mapping[str, Any], tensors: Mapping[str, np.ndarray]) -> ClickModel:
@@ -77,9 +61,5 @@ class PackedClickModel:
         Raises:
             CompatibilityError: This release knows no such kind, or config and tensors do not belong together.
         """
-        kind = str(config.get("kind"))
-        if kind not in CLICK_MODELS:
-            limit = f"one of: {', '.join(CLICK_MODELS)}"
-            mend = "serve it with the release that published it"
-            raise CompatibilityError("kind of a bundle's click model", value=kind, limit=limit, mend=mend)
+        kind = packed_kind(config, CLICK_MODELS, "click model")
         return click_model_class(kind).from_state(config["model"], tensors)
