@@ -10,9 +10,10 @@ import pytest
 from tastemaker.data.schema import INTERACTIONS_SCHEMA, Dataset, build_dataset
 from tastemaker.data.tables import items_table
 from tastemaker.errors import DataError, UsageError
-from tastemaker.evaluation.comparison import compare
+from tastemaker.evaluation.comparison import _together, compare
 from tastemaker.evaluation.comparison_page import metric_names, render
 from tastemaker.evaluation.measuring import measure
+from tastemaker.evaluation.offline import Evaluation
 from tastemaker.evaluation.plan import read_plan
 from tastemaker.evaluation.systems import BundleSystem, ModelSystem
 from tastemaker.evaluation.windows import LastOut, folds
@@ -121,12 +122,22 @@ def test_windows_are_told_one_by_one(tmp_path, dataset):
         ("models: {a: {bundle: champion}}\nsampled: 9", "sampled needs scores"),
         ("models: {a: {kind: ease}}\nsplit: {kind: random}", "split"),
         ("models: {}", "models"),
+        ("models: {a: {kind: ease}}\nks: [20]", r"at the depths ks \(20\); 'ndcg@10' is none"),
+        ("models: {a: {kind: ease}}\ncompared: [ndgc@10]", "'ndgc@10' is none"),
     ],
 )
 def test_a_plan_that_makes_no_sense_is_refused(tmp_path, text, match):
     (tmp_path / "plan.yaml").write_text(text)
     with pytest.raises(UsageError, match=match):
         read_plan(tmp_path / "plan.yaml")
+
+
+def test_a_metric_that_nobody_of_a_fold_has_is_the_mean_of_the_other_folds():
+    first = Evaluation(np.array([0, 1], np.int32), {"mrr": np.array([1.0, 0.5])}, {})
+    values = {"mrr": np.array([0.0, 0.25]), "popularity_lift": np.array([2.0, np.nan])}
+    both = _together([first, Evaluation(np.array([1, 2], np.int32), values, {})])
+    assert both.per_user["mrr"].tolist() == [1.0, 0.25, 0.25]  # user 1: (.5 + 0) / 2
+    np.testing.assert_array_equal(both.per_user["popularity_lift"], [np.nan, 2.0, np.nan])
 
 
 def test_segments_that_nobody_knows_are_refused(tmp_path, dataset):

@@ -96,3 +96,5 @@ def test_an_unknown_kind_or_setting_is_refused():
         zoo.fit("popular", log, {"alpha": 1})
     with pytest.raises(CompatibilityError, match="kind of a bundle's model"):
         zoo.Packed.from_state({"kind": "lightfm", "model": {}}, {})
+    with pytest.raises(CompatibilityError, match="config and tensors of a user-knn lack 'offsets'"):
+        zoo.Packed.from_state({"kind": "user-knn", "model": {"num_items": 3}}, {})

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from tastemaker.errors import CompatibilityError, DataError, TrainingError
+from tastemaker.errors import CompatibilityError, ConfigError, DataError, TrainingError
 from tastemaker.models.recommender import Askers, Log
 from tastemaker.models.sequence.bert4rec import Bert4Rec
 from tastemaker.models.sequence.recurrent import Gru4Rec, LstmSessions
@@ -150,6 +150,11 @@ def test_a_fit_leaves_torchs_own_luck_alone():
 def test_bfloat16_learns_the_same():
     model = fitted(SasRec, fit=FIT | {"epochs": 40, "patience": 30, "precision": "bf16"})
     assert share_right(model) >= 0.9  # 1 in 9 by luck
+
+
+def test_a_loss_that_bert4rec_would_not_heed_is_refused():
+    with pytest.raises(ConfigError, match="without another loss"):
+        Bert4Rec.Config.parse({"loss": {"kind": "bce", "num_negatives": 1}}, "a test")
 
 
 def test_a_loss_that_is_no_number_ends_the_fit():

@@ -72,7 +72,9 @@ def make(folder, source, **config):
 
 
 def run(folder, out, metrics=None, **config):
-    """Trains to the end, from whatever checkpoint is there."""
+    """Trains to the end, from whatever checkpoint is there; rank 0 keeps what it reported."""
+    import torch.distributed as dist
+
     from tastemaker_training.export import export_model
 
     source, reports = Source(), []
@@ -83,7 +85,8 @@ def run(folder, out, metrics=None, **config):
     )
     export_model(Path(out), model, fit.distributed.tables)
     found = {"asked": source.asked, "reports": reports, "best": position.best_epoch}
-    Path(out).with_suffix(".json").write_text(json.dumps(found))
+    if dist.get_rank() == 0:  # speeds are each rank's own
+        Path(out).with_suffix(".json").write_text(json.dumps(found))
 
 
 def run_and_lose(folder, epoch, step):

@@ -41,7 +41,8 @@ def differences(
     """Every other system's differences from the baseline, metric by metric.
 
     Args:
-        per_user: By system and metric the values of the same users in the same order; NaN where a user has none.
+        per_user: By system and metric the values of the same users in the same order; NaN where a user has none. Where nobody
+            has both a system's and the baseline's value there is no difference.
         baseline: What is compared with.
         metrics: Which.
         correction: Holm: no false difference at all; Benjamini-Hochberg: few among those that are called one.
@@ -54,6 +55,8 @@ def differences(
                 continue
             a_U, b_U = values[metric], per_user[baseline][metric]
             both_U = ~np.isnan(a_U) & ~np.isnan(b_U)
+            if not both_U.any():
+                continue
             mean, low, high = paired_bootstrap(a_U[both_U], b_U[both_U], seed)
             p_value = bootstrap_p_value(a_U[both_U] - b_U[both_U], seed)
             found.append((system, metric, mean, low, high, p_value))

@@ -171,9 +171,11 @@ def _together(evaluations: Sequence[Evaluation]) -> Evaluation:
         return evaluations[0]
     users: Int32 = np.unique(np.concatenate([one.users for one in evaluations]))
     per_user: dict[str, Float64] = {}
-    for metric in evaluations[0].per_user:
+    for metric in dict.fromkeys(name for one in evaluations for name in one.per_user):
         total_U, count_U = np.zeros(len(users)), np.zeros(len(users))
         for one in evaluations:
+            if metric not in one.per_user:
+                continue  # nobody of this fold had a value
             known_U = ~np.isnan(one.per_user[metric])
             at_U = np.searchsorted(users, one.users[known_U])
             total_U[at_U] += one.per_user[metric][known_U]

@@ -128,9 +128,17 @@ def _over_folds(found: Mapping[str, Any]) -> str:
     if len(found["folds"]) < 2:
         return ""
     x = [fold["fold"] for fold in found["folds"]]
-    metric = next(iter(next(iter(found["by_fold"].values()))[0]))
+    metric = next((name for each in found["by_fold"].values() for name in each[0]), None)
+    if metric is None:
+        return ""
     data = [
-        {"type": "scatter", "mode": "lines+markers", "name": name, "x": x, "y": [one[metric] for one in each]}
+        {
+            "type": "scatter",
+            "mode": "lines+markers",
+            "name": name,
+            "x": x,
+            "y": [one.get(metric) for one in each],
+        }
         for name, each in found["by_fold"].items()
     ]
     return "<h2>Over time</h2>" + plot(
@@ -142,9 +150,9 @@ def _segments(found: Mapping[str, Any]) -> str:
     last = found["folds"][-1]["fold"]
     each = {name: [one for one in rows if one["fold"] == last] for name, rows in found["segments"].items()}
     first = next(iter(each.values()))
-    if not first:
+    metric = next((name for one in first for name in one["values"]), None)
+    if metric is None:
         return ""
-    metric = next(iter(first[0]["values"]))
     data = [
         {
             "type": "bar", "name": name, "x": [f"{one['kind']}: {one['name']}" for one in rows],

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, Final, Self
 
 from pydantic import Field, model_validator
 
@@ -11,6 +11,13 @@ from tastemaker.evaluation.comparing import Correction
 from tastemaker.evaluation.windows import Cutoff, LastOut, Rolling
 from tastemaker.models.zoo import model_class
 from tastemaker.strict import Strict
+
+_AT_A_DEPTH: Final = (
+    "ndcg", "recall", "precision", "hit_rate", "map", "unbiased_recall", "unbiased_dcg",
+)  # fmt: skip
+_OF_A_USER: Final = (
+    "mrr", "auc", "novelty", "diversity", "serendipity", "popularity", "popularity_lift", "miscalibration",
+)  # fmt: skip
 
 
 class ZooModel(Strict):
@@ -80,6 +87,11 @@ class EvaluationPlan(Strict):
             raise ValueError("sampled needs scores of all items, which a bundle does not give: leave one out")
         if min(self.ks) < 1:
             raise ValueError("ks must be 1 or more")
+        known = {*_OF_A_USER, *(f"{metric}@{k}" for metric in _AT_A_DEPTH for k in self.ks)}
+        if unknown := [metric for metric in self.compared if metric not in known]:
+            raise ValueError(
+                f"compared metrics of users, at the depths ks ({', '.join(map(str, self.ks))}); {unknown[0]!r} is none"
+            )
         return self
 
     @property
@@ -93,6 +105,7 @@ def read_plan(file: Path) -> EvaluationPlan:
 
     Raises:
         ConfigError: A key is unknown or a value wrong.
+        UsageError: There is no such kind of model.
     """
     tree = read_yaml(file)
     for key in ("data", "users"):

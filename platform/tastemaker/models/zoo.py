@@ -5,6 +5,7 @@ from typing import Any, Final, cast
 
 import numpy as np
 
+from tastemaker.errors import CompatibilityError
 from tastemaker.models.packed import PackedModel, class_of, packed_kind
 from tastemaker.models.recommender import Log, Recommender
 
@@ -68,4 +69,9 @@ class Packed(PackedModel):
             CompatibilityError: This release knows no such kind, or config and tensors do not belong together.
         """
         kind = packed_kind(config, MODELS, "model")
-        return model_class(kind).from_state(config["model"], tensors)
+        try:
+            return model_class(kind).from_state(config["model"], tensors)
+        except KeyError as error:
+            raise CompatibilityError(
+                f"config and tensors of a {kind} lack {error}", mend="publish the model anew"
+            ) from error

@@ -29,7 +29,9 @@ class ClickFitConfig(Strict):
     batch_size: int = Field(4096, ge=1, description="rows of a step")
     learning_rate: float = Field(0.005, gt=0, description="step size")
     embedding_l2: float = Field(
-        0.0, ge=0, description="weight of half the squared norm of what a row looked up, in the loss"
+        0.0,
+        ge=0,
+        description="weight of half the squared norm of what a row looked up for its fields of one value, in the loss",
     )
     lazy_above_rows: int = Field(
         500_000, ge=0, description="larger tables move only the rows that a step looked up"

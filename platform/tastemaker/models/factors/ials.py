@@ -1,9 +1,11 @@
 """Implicit matrix factorisation with a weight for all that is missing and penalties by frequency, solved block by block.
 
-Shape letters: R rows (users or items), C columns (the others), D dimension, P dimensions of a block, N interactions, B askers.
+Shape letters: R rows (users or items), C columns (the others), D dimension, P dimensions of a block, N interactions, B askers,
+L items of an asker.
 """
 
 from collections.abc import Mapping
+from itertools import pairwise
 from typing import Any, ClassVar, Self
 
 import numpy as np
@@ -17,6 +19,7 @@ from tastemaker.strict import Strict
 from tastemaker.types import Float32
 
 _BLOCK_VALUES = 2**23
+_RIDGE = 1e-6
 
 
 class IalsConfig(Strict):
@@ -57,6 +60,7 @@ class Ials(ByHistory):
         self.config: IalsConfig = config
         self.num_items, self._num_users = len(item_ID), num_users
         self._item_ID, self.popular_I = item_ID, popular_I
+        self._gram_DD = config.unobserved_weight * (item_ID.T @ item_ID)
 
     @classmethod
     def fit(cls, log: Log, config: IalsConfig) -> Self:
@@ -89,10 +93,16 @@ class Ials(ByHistory):
 
     def user_vectors(self, askers: Askers) -> Float32:
         """See `Recommender.user_vectors`; zeros for an empty history."""
-        config, taken_BI = self.config, askers.matrix(self.num_items)
-        whole = config.model_copy(update={"block": config.dim})
-        user_BD = np.zeros((len(askers), config.dim), np.float32)
-        _sweep(taken_BI, user_BD, self._item_ID, whole)
+        taken_BI = askers.matrix(self.num_items)
+        penalty_B = _penalty(taken_BI, self.config) + np.float32(_RIDGE)
+        user_BD = np.zeros((len(askers), self.config.dim), np.float32)
+        for row, (begin, end) in enumerate(pairwise(taken_BI.indptr)):
+            if begin == end:
+                continue
+            taken_LD = self._item_ID[taken_BI.indices[begin:end]]
+            curve_DD = self._gram_DD + taken_LD.T @ taken_LD
+            np.fill_diagonal(curve_DD, curve_DD.diagonal() + penalty_B[row])
+            user_BD[row] = np.linalg.solve(curve_DD, taken_LD.sum(axis=0))
         return user_BD
 
     def personal_scores(self, askers: Askers) -> Float32:
@@ -155,7 +165,7 @@ def _solve_block(
     slope_RP = error_RC @ column_CP + row_RD @ gram_DD[:, block] + penalty_R[:, None] * row_RD[:, block]
     curve_RPP = (taken_RC @ outer_CQ).reshape(-1, width, width) + gram_DD[block, block]
     diagonal = np.arange(width)
-    curve_RPP[:, diagonal, diagonal] += penalty_R[:, None] + np.float32(1e-6)
+    curve_RPP[:, diagonal, diagonal] += penalty_R[:, None] + np.float32(_RIDGE)
     row_RD[:, block] -= np.linalg.solve(curve_RPP, slope_RP[:, :, None])[:, :, 0]
 
 

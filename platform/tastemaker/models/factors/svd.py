@@ -26,7 +26,7 @@ class SvdConfig(Strict):
     dim: int = Field(50, ge=1, description="factors")
     epochs: int = Field(30, ge=1, description="passes over the ratings")
     learning_rate: float = Field(
-        0.02, gt=0, description="step size of Adam; it falls to nothing over the epochs"
+        0.02, gt=0, description="step size of Adam; it falls over the epochs, in the end to a fiftieth"
     )
     regularization: float = Field(0.12, ge=0, description="penalty on factors, by rating")
     bias_regularization: float = Field(0.01, ge=0, description="penalty on biases, by rating")

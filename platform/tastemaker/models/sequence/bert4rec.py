@@ -7,11 +7,11 @@ Shape letters: V tokens, M hidden tokens, B sequences, L longest history, D dime
 """
 
 from collections.abc import Sequence
-from typing import ClassVar
+from typing import ClassVar, Self
 
 import numpy as np
 import torch
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -40,6 +40,12 @@ class Bert4RecConfig(AttentionConfig):
     loss: LossConfig = Field(
         default_factory=LossConfig, description="cross-entropy over the catalogue, no other"
     )
+
+    @model_validator(mode="after")
+    def _has_its_loss(self) -> Self:
+        if self.loss != LossConfig():
+            raise ValueError("without another loss than cross-entropy over the catalogue")
+        return self
 
 
 class Bert4RecEncoder(SequenceEncoder):

@@ -7,7 +7,7 @@ _STEPS = 256
 
 
 class ByteDropout(nn.Module):
-    """Zeroes each unit with probability round(256 p) / 256 and scales the others so that the mean stays.
+    """Zeroes each unit with probability round(256 p) / 256, at most 255 / 256, and scales the others so that the mean stays.
 
     Args:
         p: Share of units that are dropped.
@@ -15,7 +15,7 @@ class ByteDropout(nn.Module):
 
     def __init__(self, p: float) -> None:
         super().__init__()
-        self._dropped = round(p * _STEPS)
+        self._dropped = min(round(p * _STEPS), _STEPS - 1)
 
     def forward(self, value: Tensor) -> Tensor:
         """The value, as it is where the module does not train."""

@@ -70,7 +70,7 @@ class Fit:
     curve: tuple[Epoch, ...] = ()
 
     @property
-    def is_stale(self) -> int:
+    def num_stale(self) -> int:
         """Validations since the best."""
         return sum(1 for epoch in self.curve[self.best_epoch :] if epoch.ndcg_at_10 is not None)
 
@@ -122,7 +122,7 @@ def fit_encoder(
     if kept is not None:
         fit, best = kept.load(encoder, optimizer) or (fit, best)
     while len(fit.curve) < config.epochs:
-        if validate is not None and config.patience is not None and fit.is_stale >= config.patience:
+        if validate is not None and config.patience is not None and fit.num_stale >= config.patience:
             break
         number, began = len(fit.curve) + 1, time.perf_counter()
         loss = _epoch(encoder, windows, loss_of, optimizer, config, seed, number)
