@@ -31,7 +31,6 @@ from tastemaker.users.profile import Profile
 from tastemaker_services.gateway.face import BundleFace, LiveFace
 from tastemaker_services.gateway.gateway import NOT_PERSONALISED
 from tastemaker_services.gateway.ladder import NO_SHARD
-from tastemaker_services.gateway.pages import NOBODY
 from tastemaker_services.gateway.queries import query_of
 from tastemaker_services.gateway.users import User, past_hash
 from tastemaker_services.web.schema import RecommendationRequest
@@ -129,7 +128,6 @@ class Remade:
             request, reader, self.face, made.catalogue, history_length=self._settings.state.history_length,
             now_ms=made.timestamp_ms, policy=made.policy,
         )  # fmt: skip
-        assert request.user_id != NOBODY or made.user_id == NOBODY, "the request is its user's"
         luck = replace(query, seed=made.seed, explore=made.origin == "live")
         return replace(luck, long_term_only="base-vector" in made.rungs)
 

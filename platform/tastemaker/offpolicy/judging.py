@@ -86,7 +86,8 @@ def judge_bundle(
     logged = _lists_of(settings, home, span, measured)
     state = settings.state
     again = Recomputing(home, settings.catalogue, logged, state.history_length, state.late_days)
-    bundles = _bundles(settings, home, logged)
+    asked = check or bundle is None or belief == "item-position"
+    bundles = _bundles(settings, home, logged) if asked else {}  # each is read whole
     notes = _checked(again, bundles) if check else []
     lists = again.lists(bundle or _newest(logged, bundles), stages, "answering anew")
     draws: list[Draw] = []

@@ -107,10 +107,7 @@ class _Collection:
         self._runs(left)
         self._checkpoints(left)
         self._days()
-        self._take(
-            days.doomed_rejects(self._home, self._keys.catalogue, self._limits),
-            lambda _: days.remove_rejects(self._home, self._keys.catalogue),
-        )
+        self._rejects()
 
     def _take(self, doomed: Iterable[Gone], remove: Callable[[Gone], bool]) -> None:
         """Removes one after the other; what meanwhile came into use stays."""
@@ -192,6 +189,16 @@ class _Collection:
             root = self._home / folder / self._keys.catalogue
             doomed = days.doomed_days(self._home, self._keys.catalogue, kind, self._limits, first)
             self._take(doomed, lambda one, root=root: expire_day(root, one.name) > 0)  # type: ignore[misc]
+
+    def _rejects(self) -> None:
+        """An import that is under way writes them anew."""
+        try:
+            self._take(
+                days.doomed_rejects(self._home, self._keys.catalogue, self._limits),
+                lambda _: days.remove_rejects(self._home, self._keys.catalogue),
+            )
+        except UsageError:
+            self.done.skipped.append("refused rows: an import is under way")
 
 
 @contextmanager

@@ -84,11 +84,13 @@ async def interleaved(
         )
     )
     if not any(own.degraded for own in runs):
-        drafted = _drafted(question, slates, run.request_id)
-        if drafted is not None:
+        found_both = _drafted(question, slates, run.request_id)
+        if found_both is not None:
             for own in runs:
                 run.take(own)
-            return drafted
+            if found_both[0].pin.face is not question.sides[0].pin.face:
+                run.seen = {}  # in the rows of another bundle than the list
+            return found_both
     whole = next((team for team, own in enumerate(runs) if not own.degraded), 0)
     run.take(runs[whole])
     _note_failed(run, catalogue)

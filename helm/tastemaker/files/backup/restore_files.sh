@@ -6,6 +6,7 @@ from=$BACKUPS/$(cat "$WORK/stamp")
 if [ "${1:-}" = --dry-run ]; then
   for file in "$from"/*.tar; do
     [ -f "$file" ] || continue
+    tar -tf "$file" > /dev/null
     echo "would unpack $(tar -tf "$file" | wc -l) files of $file"
   done
   for file in "$from"/*.db "$from"/state.rdb; do

@@ -199,6 +199,8 @@ def _bounds(last: Verdict) -> str:
 def _missing(last: Verdict, level: float, effect: float) -> str:
     """How many more units a fixed test needs to find the effect with 80% power: variances fall as 1 / units."""
     error = (last.preference - last.low) / critical_value(level)
+    if error == 0:  # all lists said the same, mostly nothing: that tells no spread
+        return ""
     planned = effect / (critical_value(level) + float(special.ndtri(_POWER)))
     units = int(np.ceil(last.num_units * ((error / planned) ** 2 - 1)))
     if units <= 0:

@@ -2,6 +2,7 @@
 
 import shutil
 import tempfile
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self
@@ -35,7 +36,8 @@ class Spill:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         for writer in self._writers.values():
-            writer.close()
+            with suppress(OSError, pa.ArrowException):  # of a full disk: the files go in any case
+                writer.close()
         if self._folder is not None:
             shutil.rmtree(self._folder, ignore_errors=True)
 
@@ -62,9 +64,9 @@ class Spill:
         writer = self._writers.pop((name, bucket), None)
         if writer is None:
             return schema.empty_table()
-        writer.close()
         path = self._path(name, bucket)
         try:
+            writer.close()
             with pa.OSFile(str(path), "rb") as file:
                 found: pa.Table = pa.ipc.open_stream(file).read_all()
             path.unlink()
