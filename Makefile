@@ -67,7 +67,7 @@ reproduce: install  ## models beside their published figures, under an hour each
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/reproduce.py $(ARGS)
 
 reproduce-full: install  ## the same with what takes hours: sequence models and networks
-	FULL=1 $(BIN)/python benchmarks/reproduce.py $(ARGS)
+	FULL=1 OMP_NUM_THREADS=1 $(BIN)/python benchmarks/reproduce.py $(ARGS)
 
 bench-models: install  ## evaluation, ALS and memory beside peers, which are installed apart
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/models.py $(ARGS)

@@ -24,7 +24,7 @@ def sasrec(effort: Effort) -> Part:
     """ML-1M's newest 200 items of each user, or some of the users in a quick run."""
     from reproduce_data import ratings
 
-    from tastemaker.models.recommender import Log
+    from tastemaker.models.log import Log
 
     found = ratings("ml-1m").core(5)
     log = found.log()

@@ -94,7 +94,7 @@ def target_table(targets: Sequence[Mapping[str, Any]]) -> list[str]:
     rows = []
     for target in targets:
         sign, mark = ">=" if target["better"] == "higher" else "<=", "met" if target["met"] else "**missed**"
-        rows.append((target["name"], f"{target['value']:.4g}", f"{sign} {target['target']}", mark))
+        rows.append((target["name"], f"{target['value']:.4g}", f"{sign} {target['target']:.10g}", mark))
     return table(("target", "value", "limit", ""), rows)
 
 

@@ -56,7 +56,7 @@ def page(found: dict[str, dict[str, Any]]) -> str:
         "# Models beside their published figures",
         "",
         "`make reproduce` and `make reproduce-full`. Means over seeds or folds [least, most]; seconds are of one fit. "
-        "Settings were chosen on validation data of the first split (EASE and BPR in a few rounds that also printed that split's test figures).",
+        "Settings were chosen on validation data of the first split (EASE and BPR in a few rounds that also printed that split's test figures); item-knn was not tuned.",
     ]
     for part, result in found.items():
         lines += ["", f"## {result['title']}", "", *table(result["header"], result["rows"])]

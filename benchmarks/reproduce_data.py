@@ -9,7 +9,7 @@ from report import ROOT
 
 from tastemaker.data.downloads import download_folder, fetch, find_download
 from tastemaker.home import Home
-from tastemaker.models.recommender import Log
+from tastemaker.models.log import Log
 
 HOME = ROOT / "benchmarks" / "out" / "home"
 

@@ -13,7 +13,8 @@ from reproduction import Reproduction
 from turns import Effort
 
 from tastemaker.models import zoo
-from tastemaker.models.recommender import Askers, Log, Recommender
+from tastemaker.models.log import Askers, Log
+from tastemaker.models.recommender import Recommender
 
 ALLOWED: Final = 0.004
 _FOLDS: Final = 5

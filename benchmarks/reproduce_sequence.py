@@ -19,7 +19,7 @@ from reproduce_data import Ratings, ratings
 from reproduction import Reproduction
 from turns import Effort
 
-from tastemaker.models.recommender import Askers, Filters, Log
+from tastemaker.models.log import Askers, Filters, Log
 from tastemaker.models.sequence.model import SequenceModel
 from tastemaker.models.zoo import model_class
 

@@ -2,6 +2,7 @@
 
 Train and validation items are masked; Recall@10 and NDCG@10 are means over users with test items. Published: RecBole's
 benchmark of general recommendation. A mean over five splits may be 2% below it: splits differ by about as much.
+What is popular lies far above its published figures, for an unknown reason: see the part's note.
 """
 
 from collections.abc import Mapping, Sequence
@@ -15,7 +16,8 @@ from turns import Effort
 
 from tastemaker.evaluation import metrics
 from tastemaker.models import zoo
-from tastemaker.models.recommender import Askers, Filters, Log, Recommender
+from tastemaker.models.log import Askers, Filters, Log
+from tastemaker.models.recommender import Recommender
 
 NUM_ROWS: Final = 834_449
 SPLITS: Final = (0, 1, 2, 3, 4)
@@ -39,6 +41,11 @@ SETTINGS: Final[Mapping[str, Mapping[str, Any]]] = {
     "neumf": {},
 }
 _K: Final = 10
+_OF_POPULAR: Final = (
+    "popular lies 11% (Recall@10) and 18% (NDCG@10) above its published figures, further than the splits differ among themselves, "
+    "though nothing of it is tuned: something of how those were made differs from this protocol, and it is not known what. "
+    "The other models agree with theirs."
+)
 
 
 @dataclass(frozen=True)
@@ -88,7 +95,9 @@ def splits(seeds: Sequence[int]) -> list[Split]:
 def topn(effort: Effort) -> Reproduction:
     """The models that are fitted in minutes."""
     part = Reproduction("ML-1M, top-N (RecBole's protocol)")
-    return _measured(part, effort, ("popular", "item-knn", "ease"), SPLITS)
+    _measured(part, effort, ("popular", "item-knn", "ease"), SPLITS)
+    part.notes.append(_OF_POPULAR)
+    return part
 
 
 def pairwise(effort: Effort) -> Reproduction:

@@ -16,7 +16,8 @@
     ├── ServingError
     │   └── PortInUseError
     └── ExperimentError
-        └── UnknownExperimentError
+        ├── UnknownExperimentError
+        └── NothingYetError      too little has happened to say anything
 
 A message says what, value, limit and mend, and the error carries the same as fields.
 """
@@ -124,3 +125,7 @@ class ExperimentError(TastemakerError):
 
 class UnknownExperimentError(ExperimentError):
     """No experiment has that name."""
+
+
+class NothingYetError(ExperimentError):
+    """An experiment has no decision, or too few units, to be judged by yet."""

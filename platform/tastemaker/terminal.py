@@ -1,10 +1,11 @@
 """What a person at a terminal sees: tables, progress with rate and time left, plain lines where there is no terminal."""
 
 import json
+import math
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence, Sized
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
 from contextlib import contextmanager, nullcontext, redirect_stdout
 from typing import Any, TypeVar
 
@@ -92,9 +93,17 @@ def stdout_kept(for_json: bool) -> Iterator[None]:
 
 
 def print_json(value: Any) -> None:
-    """JSON on stdout, for machines."""
-    json.dump(value, sys.stdout, indent=2, ensure_ascii=False)
+    """JSON on stdout, for machines; null for a number that is not finite, which JSON has no word for."""
+    json.dump(_finite(value), sys.stdout, indent=2, ensure_ascii=False, allow_nan=False)
     sys.stdout.write("\n")
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _finite(one) for key, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(one) for one in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def wait_for_interrupt() -> None:

@@ -62,3 +62,12 @@ def test_all_of_the_zoo_is_tried():
 @pytest.mark.parametrize("kind", CASES)
 def test_contract(kind, check):
     check(CASES[kind])
+
+
+@pytest.mark.parametrize("kind", CASES)
+def test_what_is_released_has_a_row_for_each_user_only_where_histories_are_the_model(kind):
+    case = CASES[kind]
+    num_users = case.world.log.num_users
+    shapes = {name: value.shape for name, value in case.fitted.without_users().tensors().items()}
+    has_rows = any({num_users, num_users + 1} & set(shape) for shape in shapes.values())  # + 1: offsets
+    assert has_rows == (kind in ("user-knn", "rating-knn")), shapes

@@ -4,11 +4,13 @@ import json
 import os
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
+from experiment_log import START_MS, decision
 from promotable import write_bundle
 
 from tastemaker import context
@@ -18,15 +20,21 @@ from tastemaker.cli import invoke
 from tastemaker.config import Settings, StateSettings, StorageSettings
 from tastemaker.config_retention import RetentionSettings
 from tastemaker.errors import StateError, UsageError
+from tastemaker.events.archive import write_days
+from tastemaker.experiments.decision_log import decision_table
 from tastemaker.experiments.definition import Experiment
+from tastemaker.experiments.holdout import Holdout, HoldoutStore
 from tastemaker.experiments.store import ExperimentStore
 from tastemaker.home import Home
+from tastemaker.promotion.record import PROMOTION_TAG, Promotion
 from tastemaker.registry import forgetting
 from tastemaker.registry.client import Registry
 from tastemaker.registry.forgetting import EndedRuns
 from tastemaker.registry.live import Watcher
+from tastemaker.registry.reports import Report
 from tastemaker.retention import collecting
 from tastemaker.retention.collecting import Collected, collect
+from tastemaker.retention.days import first_report_day
 from tastemaker.retention.gone import DAY_SECONDS, Limits
 
 pytestmark = pytest.mark.filterwarnings("ignore:The ``noload`` loader strategy:DeprecationWarning")
@@ -58,9 +66,25 @@ class Shop:
         ref = write_bundle(self.store, catalogue=self.keys.catalogue, weight=number, marker=str(number))
         return self.registry.publish(self.keys.catalogue, ref, {}, run.id).number
 
-    def experiment(self, alias: str) -> None:
+    def use(self, use: str, number: int) -> None:
+        """Brings a version into use."""
+        version = self.registry.version(self.keys.catalogue, number)
+        if use == "experiment":
+            self.experiment(f"version:{number}", "late")
+        elif use == "replica":
+            report = Report(1, (version.sha256,), time.time_ns() // 1_000_000)
+            self.client.hset(self.keys.ready, "ranker/3f", report.encode())
+        else:
+            promotion = Promotion(
+                catalogue=self.keys.catalogue, version=number, alias="champion", bundle=version.sha256, state="waiting"
+            )  # fmt: skip
+            self.registry.tag(
+                self.keys.catalogue, number, {f"{PROMOTION_TAG}champion": promotion.model_dump_json()}
+            )
+
+    def experiment(self, alias: str, name: str = "try") -> None:
         content = {
-            "name": "try", "hypothesis": "h", "salt": "s", "state": "draft",
+            "name": name, "hypothesis": "h", "salt": "s", "state": "draft",
             "variants": [{"name": "control", "alias": "champion"}, {"name": "other", "alias": alias}],
             "allocation": {"kind": "fixed", "weights": [0.5, 0.5]},
         }  # fmt: skip
@@ -195,7 +219,7 @@ def test_cut_off_anywhere_the_next_run_ends_it(
 
     monkeypatch.setattr(collecting, "forget_version", killing(collecting.forget_version, "version"))
     monkeypatch.setattr(collecting.Sweeping, "remove", swept)
-    monkeypatch.setattr(EndedRuns, "purge", killing(EndedRuns.purge, "run"))
+    monkeypatch.setattr(EndedRuns, "remove", killing(EndedRuns.remove, "run"))
     with pytest.raises(KeyboardInterrupt):
         shop.collect(run_days=30)
     monkeypatch.undo()
@@ -211,8 +235,10 @@ def test_cut_off_anywhere_the_next_run_ends_it(
     assert removed[-1] == step
     first, second = shop.receipts()
     assert first["failed"].startswith("KeyboardInterrupt")
-    went = {one["name"] for one in (*first["removed"], *second["removed"])}
-    assert went <= {one.name for one in told.gone}
+    assert first["cut_off"]["kind"] == step
+    assert second["cut_off"] is None
+    went = [one["name"] for one in (*first["removed"], first["cut_off"], *second["removed"])]
+    assert sorted(went) == sorted(one.name for one in told.gone)
 
 
 @pytest.mark.usefixtures("later")
@@ -220,10 +246,10 @@ def test_a_version_that_is_promoted_meanwhile_stays(shop: Shop, monkeypatch: pyt
     """Between what was read of what is in use and the removal."""
     forget = forgetting.forget_version
 
-    def promoted_first(settings: Settings, home: Home, number: int) -> bool:
+    def promoted_first(settings: Settings, home: Home, number: int, is_free: Callable[[], bool]) -> bool:
         if number == 5:
             shop.registry.set_alias(shop.keys.catalogue, "challenger", 5, "bob", "")
-        return forget(settings, home, number)
+        return forget(settings, home, number, is_free)
 
     monkeypatch.setattr(collecting, "forget_version", promoted_first)
     assert names(shop.collect(), "version") == ["6"]
@@ -231,12 +257,55 @@ def test_a_version_that_is_promoted_meanwhile_stays(shop: Shop, monkeypatch: pyt
     shop.check()
 
 
+@pytest.mark.usefixtures("later")
+@pytest.mark.parametrize("use", ["experiment", "promotion", "replica"])
+def test_a_version_that_comes_into_use_meanwhile_stays(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch, use: str
+) -> None:
+    """After the versions before it went, and right before its turn."""
+    forget = forgetting.forget_version
+
+    def used_first(settings: Settings, home: Home, number: int, is_free: Callable[[], bool]) -> bool:
+        if number == 6:
+            shop.use(use, number)
+        return forget(settings, home, number, is_free)
+
+    monkeypatch.setattr(collecting, "forget_version", used_first)
+    done = shop.collect()
+    assert names(done, "version") == ["5"]
+    assert (
+        done.kept[6]
+        == {
+            "experiment": "variant other of experiment late",
+            "promotion": "its promotion to champion is waiting",
+            "replica": "ranker/3f holds it",
+        }[use]
+    )
+    shop.check()
+
+
+@pytest.mark.usefixtures("later")
+def test_days_that_the_report_of_the_holdout_reads_stay(shop: Shop) -> None:
+    holdouts, folder = HoldoutStore(shop.client, shop.keys), shop.home / "decisions" / shop.keys.catalogue
+    now_ms = time.time_ns() // 1_000_000
+    for days_ago in (3, 2, 0):
+        at_ms = now_ms - days_ago * DAY_SECONDS * 1000
+        write_days(folder, decision_table([decision("r", "u", "a", at_ms - START_MS)]))
+    holdouts.put(Holdout(share=0.1))
+    first = first_report_day(shop.client, shop.keys)
+    assert first == datetime.fromtimestamp(holdouts.since_ms() / 1000 - DAY_SECONDS, UTC).date()
+    assert len(shop.collect(decision_days=7).of("decision day")) == 2
+    holdouts.put(Holdout(share=0.0))
+    assert first_report_day(shop.client, shop.keys) is None
+    assert len(shop.collect(decision_days=7).of("decision day")) == 1
+
+
 def test_bundles_that_are_published_meanwhile_are_whole(shop: Shop) -> None:
     """They share old files, among them one that nothing names any more."""
     first = shop.registry.version(shop.keys.catalogue, 1).ref
     for version in shop.registry.versions(shop.keys.catalogue):
         if version.number > 4:
-            forgetting.forget_version(shop.settings, shop.home, version.number)
+            forgetting.forget_version(shop.settings, shop.home, version.number, lambda: True)
     two_days_ago = time.time() - 2 * DAY_SECONDS
     for path in shop.folder.rglob("*"):
         os.utime(path, (two_days_ago,) * 2)

@@ -59,7 +59,9 @@ def test_what_keeps_its_guardrails_runs_on(state: Any) -> None:
     assert store.get("exp").state == "running"
 
 
-def test_an_experiment_that_cannot_be_judged_keeps_no_other_from_it(state: Any) -> None:
+def test_an_experiment_that_cannot_be_judged_keeps_no_other_from_it_and_is_told(
+    state: Any, caplog: pytest.LogCaptureFixture
+) -> None:
     store = ExperimentStore(state.client, state.keys)
     store.create(experiment(guardrails=(GUARDRAIL,)))
     alike = tuple(Variant(name=name, alias="champion") for name in "ab")
@@ -69,6 +71,7 @@ def test_an_experiment_that_cannot_be_judged_keeps_no_other_from_it(state: Any) 
     write_days(state.home / "decisions" / state.settings.catalogue, decision_table(stray))
     assert Guard(state.settings, state.home).look(NOW_MS) == ["exp"]
     assert store.get("apart").state == "running"
+    assert "cannot look at experiment apart: " in caplog.text
 
 
 def test_one_process_looks_at_a_time(state: Any) -> None:
@@ -92,11 +95,14 @@ def test_it_looks_by_itself(state: Any) -> None:
         guard.stop()
 
 
-def test_of_an_interleaving_the_preference_and_the_advice_are_told(state: Any) -> None:
+def test_of_an_interleaving_the_preference_and_the_advice_are_told(
+    state: Any, caplog: pytest.LogCaptureFixture
+) -> None:
     store = ExperimentStore(state.client, state.keys)
     store.create(experiment(allocation=Interleaving()))
     guard = Guard(state.settings, state.home)
     assert guard.look(NOW_MS) == []  # nothing has happened yet
+    assert caplog.text == ""
     fields = {"propensities": (1.0,), "slot_team": [0, 1]}
     decisions = [decision(f"r{n}", f"u{n}", "interleaved", AGO_MS + n, **fields) for n in range(300)]
     write_days(state.home / "decisions" / state.settings.catalogue, decision_table(decisions))
@@ -107,3 +113,14 @@ def test_of_an_interleaving_the_preference_and_the_advice_are_told(state: Any) -
     assert telemetry.EXPERIMENT_PREFERENCE.labels(*labels, "b", "value")._value.get() == 0.5
     assert telemetry.EXPERIMENT_PREFERENCE.labels(*labels, "b", "low")._value.get() > 0
     assert telemetry.EXPERIMENT_ADVICE.labels(*labels, "ship")._value.get() == 1
+
+
+def test_an_interleaving_whose_records_are_broken_is_told(
+    state: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    ExperimentStore(state.client, state.keys).create(experiment(allocation=Interleaving()))
+    fields = {"propensities": (1.0,), "slot_team": [0]}  # of two items
+    decisions = [decision(f"r{n}", f"u{n}", "interleaved", AGO_MS + n, **fields) for n in range(3)]
+    write_days(state.home / "decisions" / state.settings.catalogue, decision_table(decisions))
+    assert Guard(state.settings, state.home).look(NOW_MS) == []
+    assert "cannot look at experiment exp: " in caplog.text

@@ -100,11 +100,15 @@ def test_calibration_is_told_of_the_hour_whose_clicks_are_in(
     writer.add_json("calibration.json", {})
     ref = writer.commit(BundleInfo(dataset=DatasetInfo(fingerprint="f"), recipe="r", training_id="t"))
     items, scores = [f"i{n}" for n in range(100)], [0.3] * 100
-    answers = [decision(f"r{n}", "u", "a", n, item_ids=items, scores=scores) for n in range(10)]
-    of_other = decision("other", "u", "a", 1, item_ids=items, scores=[0.01] * 100)  # a bundle that is gone
+    answers = [
+        decision(f"r{n}", "u", "a", n, item_ids=items, scores=scores, origin="live") for n in range(10)
+    ]
+    of_other = decision(  # of a bundle that is gone
+        "other", "u", "a", 1, item_ids=items, scores=[0.01] * 100, origin="live"
+    )
     entries = [*(raw(one, bundle=ref.bundle_id) for one in answers), of_other]
     write_days(home / "decisions" / catalogue, decision_table(entries))
-    clicks = [event(f"r{n}", f"i{m}", 50) for n in range(10) for m in range(20)]
+    clicks = [event(f"r{n}", f"i{m}", 50, origin="live") for n in range(10) for m in range(20)]
     write_days(home / "events" / catalogue, event_table(clicks))
     gauges.tell_calibration(START_MS + 1000)  # clicks are still coming
     assert math.isnan(value(telemetry.CALIBRATION_ERROR, catalogue))

@@ -1,6 +1,7 @@
 """`tastemaker ope` and `position-bias` on answers of a real gateway and pipeline, whose order was drawn by luck."""
 
 import json
+import time
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -83,7 +84,8 @@ def click(one: Decision, item: str) -> Entry:
 
 
 def run(*arguments: str) -> Any:
-    return cli.invoke(["ope", "--window-minutes", "0", *arguments])
+    window = [] if "--experiment" in arguments else ["--window-minutes", "0"]
+    return cli.invoke(["ope", *window, *arguments])
 
 
 def policy(tmp_path: Path, stages: dict[str, Any]) -> str:
@@ -200,6 +202,35 @@ def test_weights_of_an_experiment_are_judged_from_its_log(
     assert learned["estimates"][0]["value"]["value"] == pytest.approx(0.375)
 
 
+def test_the_last_days_of_an_experiment_are_judged_alone(
+    state: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(context, "_settings", state.settings)
+    variants = (Variant(name="a", alias="champion"), Variant(name="b", alias="champion"))
+    ExperimentStore(state.client, state.keys).create(
+        Experiment(
+            name="home", hypothesis="h", salt="s", variants=variants, allocation=Fixed(weights=(0.5, 0.5)),
+            attribution_window_seconds=60,
+        )
+    )  # fmt: skip
+    decisions, now_ms = [], time.time_ns() // 1_000_000
+    for n in range(900):  # 600 of five days ago, 300 of an hour ago
+        at_ms = now_ms - (5 * 24 if n < 600 else 1) * 3_600_000 + n
+        one = Decision(
+            decision_id=f"d{n}", request_id=f"r{n}", timestamp_ms=at_ms, catalogue=state.keys.catalogue, origin="live",
+            unit=f"u{n}", user_id=f"u{n}", bundle="b1", experiment="home", variant="ab"[n % 2], epoch=0,
+            propensity=0.5, propensities=(0.5, 0.5), item_ids=["x"],
+        )  # fmt: skip
+        decisions.append(Entry(f"{at_ms}-0", encode_decision(one)))
+    write_days(state.home / "decisions" / state.keys.catalogue, decision_table(decisions))
+    read = [run("--experiment", "home", *days)[0]["read"] for days in ([], ["--days", "2"], ["--days", "6"])]
+    assert read == [900, 300, 900]
+    bandit = tmp_path / "bandit.yaml"
+    bandit.write_text("allocation: {kind: thompson}")
+    with pytest.raises(UsageError, match="learns from an experiment's first answer on: leave out --days"):
+        run("--experiment", "home", "--days", "2", "--policy", str(bandit))
+
+
 def test_an_interleaving_has_no_weights_to_judge(state: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(context, "_settings", state.settings)
     variants = (Variant(name="a", alias="champion"), Variant(name="b", alias="champion"))
@@ -222,3 +253,6 @@ def test_what_says_nothing_to_judge_is_misuse(home: Home, tmp_path: Path) -> Non
         run("--policy", str(weights))
     with pytest.raises(UsageError, match="--experiment judges weights"):
         run("--experiment", "exp", "--version", "1")
+    for option, value in (("--belief", "whole-list"), ("--window-minutes", "30"), ("--origin", "live")):
+        with pytest.raises(UsageError, match=f"{option} is of lists.*leave out {option}, or --experiment"):
+            run("--experiment", "exp", option, value)

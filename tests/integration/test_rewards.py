@@ -18,7 +18,7 @@ from tastemaker.experiments.assignment import Assignment
 from tastemaker.experiments.decision_log import Decision, append_decision
 from tastemaker.experiments.definition import Experiment, Variant
 from tastemaker.experiments.eligibility import Subject
-from tastemaker.experiments.forgetting import HalfLife, Window
+from tastemaker.experiments.forgetting import ERA_HALF_LIVES, HalfLife, Window
 from tastemaker.experiments.policies.arms import Arm
 from tastemaker.experiments.policies.linear import LinearArm, LinearPosterior
 from tastemaker.experiments.posterior import Posterior, posterior_name, read_posterior
@@ -129,6 +129,29 @@ def test_epochs_that_are_over_leave_the_window_and_the_state(state: Any) -> None
     assert behind.arms("ab", window) == later.arms("ab", window)
     assert {name[name.index("@") :] for name in fields()} == {"@60.1", "@60.2"}
     assert (behind.successes, behind.failures, behind.version) == ({"a": 2, "b": 1}, {"a": 1, "b": 1}, 5)
+
+
+def test_eras_that_are_over_leave_the_state(state: Any) -> None:
+    experiment = start(state, Thompson(half_life_seconds=60.0))
+    joiner = RewardJoiner(state.client, state.keys)
+    joiner.rules()
+    era_ms = ERA_HALF_LIVES * 60_000
+
+    def eras(*outcomes: Outcome) -> set[str]:
+        for command in joiner.commands(0, outcomes):
+            state.client.execute_command(*command)
+        joiner.roll_up(None)
+        hashes = (state.keys.posterior_part(0, "exp"), state.keys.posterior("exp"))
+        return {name[name.index("~") :] for key in hashes for name in state.client.hkeys(key) if "~" in name}
+
+    assert eras(Outcome("exp", "a", 1, 5)) == {"~60.0.0"}
+    assert eras(Outcome("exp", "b", 1, 2 * era_ms - 1)) == {"~60.0.0", "~60.0.1"}
+    assert eras(Outcome("exp", "b", 0, 2 * era_ms)) == {"~60.0.1", "~60.0.2"}
+    assert isinstance(experiment.allocation, Thompson)
+    forgetting = experiment.allocation.forgetting
+    first, second = known(state).arms("ab", forgetting)
+    assert (first.count, second.count) == (0, pytest.approx(2, rel=1e-4))
+    assert known(state).successes == {"a": 1, "b": 1}  # these are never forgotten
 
 
 def test_a_request_in_two_layers_teaches_both_bandits(state: Any) -> None:

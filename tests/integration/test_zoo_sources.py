@@ -12,7 +12,7 @@ from tastemaker.bundle.store import BundleStore
 from tastemaker.config import Settings
 from tastemaker.config_serving import GatewaySettings
 from tastemaker.home import Home
-from tastemaker.models.recommender import Askers
+from tastemaker.models.log import Askers
 from tastemaker.registry.client import Registry
 from tastemaker.stages.pipeline import Pipeline
 from tastemaker.types import Query

@@ -19,6 +19,8 @@ from tastemaker.evaluation.counterfactual import (
     ips_precision,
     ips_recall,
     pooled,
+    popularity_propensity,
+    snips_dcg,
     snips_error,
     snips_ndcg,
     snips_recall,
@@ -120,6 +122,17 @@ def test_self_normalised_metrics_stay_in_range(seed: int) -> None:
     for found_B in (snips_recall(hits_BK, weight_B, 4), snips_ndcg(hits_BK, weight_B, 4)):
         assert (np.isnan(found_B) == ~has_B).all()
         assert ((found_B[has_B] >= 0) & (found_B[has_B] <= 1 + 1e-12)).all()
+
+
+def test_a_rare_target_counts_for_more_than_a_popular_one() -> None:
+    propensity_I = popularity_propensity(np.array([10, 5, 1]), power=1.0)  # 1, .5, .1
+    targets = [np.array([1, 2], np.int32)]
+    hits_BK, weight_B = weighted_hits(np.array([[1, 0]], np.int32), targets, [propensity_I[targets[0]]])
+    assert snips_recall(hits_BK, weight_B, 2) == pytest.approx(2 / (2 + 10))
+    hits_BK, weight_B = weighted_hits(np.array([[0, 2]], np.int32), targets, [propensity_I[targets[0]]])
+    assert snips_dcg(hits_BK, weight_B, 2) == pytest.approx(10 / np.log2(3) / (2 + 10))
+    with pytest.raises(DataError, match="power of popularity, is -1, must be 0 or more"):
+        popularity_propensity(np.array([1]), power=-1)
 
 
 def test_propensities_of_one_give_the_plain_metrics(world: World) -> None:

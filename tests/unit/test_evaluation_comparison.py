@@ -12,13 +12,14 @@ from tastemaker.data.tables import items_table
 from tastemaker.errors import DataError, UsageError
 from tastemaker.evaluation.comparison import _together, compare
 from tastemaker.evaluation.comparison_page import metric_names, render
-from tastemaker.evaluation.measuring import measure
+from tastemaker.evaluation.measuring import Measured, measure
 from tastemaker.evaluation.offline import Evaluation
 from tastemaker.evaluation.plan import read_plan
+from tastemaker.evaluation.segments import segments
 from tastemaker.evaluation.systems import BundleSystem, ModelSystem
 from tastemaker.evaluation.windows import LastOut, folds
 from tastemaker.models import zoo
-from tastemaker.models.recommender import Askers, Filters
+from tastemaker.models.log import Askers, Filters, Log
 from tastemaker.testing.worlds import Stars, Tastes
 
 WORLD = Tastes.of(5, num_users=80)
@@ -138,6 +139,24 @@ def test_a_metric_that_nobody_of_a_fold_has_is_the_mean_of_the_other_folds():
     both = _together([first, Evaluation(np.array([1, 2], np.int32), values, {})])
     assert both.per_user["mrr"].tolist() == [1.0, 0.25, 0.25]  # user 1: (.5 + 0) / 2
     np.testing.assert_array_equal(both.per_user["popularity_lift"], [np.nan, 2.0, np.nan])
+
+
+@pytest.mark.parametrize(
+    ("graded", "expected"),
+    [(False, 1.0), (True, (1 + 7 / np.log2(3)) / (7 + 1 / np.log2(3)))],  # gains 2^1 - 1 and 2^3 - 1
+)
+def test_segments_of_targets_heed_grades(graded, expected):
+    log = Log.of(
+        np.zeros(4, np.int32), np.arange(4), num_users=1, num_items=4, value_N=np.array([2, 2, 1, 3.0]),
+        timestamp_ms_N=np.arange(4),
+    )  # fmt: skip
+    (fold,) = folds(log, LastOut(num=2))
+    evaluation = Evaluation(fold.askers.row_B, {}, {})
+    measured = Measured(evaluation, np.array([[2, 3]], np.int32))  # the lesser target comes first
+    (found,) = segments(measured, fold, ["item-age"], ["ndcg@2", "recall@2"], graded=graded)
+    assert (found.name, found.num_users) == ("up to 30 days", 1)
+    assert found.values["ndcg@2"] == pytest.approx(expected)
+    assert found.values["recall@2"] == 1
 
 
 def test_segments_that_nobody_knows_are_refused(tmp_path, dataset):

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from tastemaker.errors import DataError
 from tastemaker.evaluation.windows import Cutoff, LastOut, Rolling, folds
-from tastemaker.models.recommender import Log
+from tastemaker.models.log import Log
 
 
 def log_of(*triples: tuple[int, int, int]) -> Log:

@@ -166,6 +166,29 @@ def test_no_preference_of_the_size_that_is_worth_finding_ends_it(home: Home) -> 
     assert "more units would find a preference of 0.02 four times out of five" in small.advice.reason
 
 
+def test_units_that_all_say_the_same_are_not_enough_to_say(home: Home) -> None:
+    lists = [drafted(f"r{n}", f"u{n}", "ab", [0, 1]) for n in range(2)]
+    write(home, lists, [event(f"r{n}", "b", 10) for n in range(2)])
+    report = build_interleaving_report(home, CATALOGUE, duel(), now_ms=LATER_MS)
+    assert (report.preference.value, report.preference.low, report.preference.high) == (1, -1, 1)
+    assert (report.p_value, report.always_valid_p_value) == (1, 1)
+    assert report.advice.verdict == "keep running"
+    assert "not enough to say how sure that is" in report.advice.reason
+
+
+def test_how_many_units_are_missing_is_told_by_the_whole_error(home: Home) -> None:
+    """Scores 1 and -1 of two units: their mean's error is sqrt(2 / 1 * (1 + 1)) / 2 = 1, whose interval reaches beyond 1."""
+    write(
+        home,
+        [drafted(f"r{n}", f"u{n}", "ab", [0, 1]) for n in range(2)],
+        [event("r0", "a", 10), event("r1", "b", 10)],
+    )
+    report = build_interleaving_report(home, CATALOGUE, duel(minimum_detectable_effect=0.2), now_ms=LATER_MS)
+    assert (report.preference.low, report.preference.high) == (-1, 1)
+    # 2 ((1 * (1.959964 + .841621) / .2)^2 - 1) = 390.4
+    assert "about 391 more units would find a preference of 0.2" in report.advice.reason
+
+
 def test_the_page_is_whole_and_keeps_what_customers_wrote_as_text(home: Home) -> None:
     simulated(home, 60, 0.1)
     wanted = duel(hypothesis="<b>bold</b>")

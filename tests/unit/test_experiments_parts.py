@@ -1,6 +1,7 @@
 """A log read in many parts is the log read whole, and both are what one finds by asking of every event whose it is."""
 
 import json
+import os
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -207,6 +208,26 @@ def test_nothing_stays_in_the_temporary_folder(
     monkeypatch.setattr("tempfile.tempdir", str(folder))
     assert len(seen_in(home, monkeypatch, 2_000)) > 100
     assert list(folder.iterdir()) == []
+
+
+def test_files_of_one_kind_are_open_at_a_time(
+    home: Home, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    write_log(home, 1)
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    monkeypatch.setattr(parts, "BUCKET_BYTES", 2_000)
+    numbers, put = [], Spill.put
+
+    def counted(self: Spill, *arguments: Any) -> None:
+        put(self, *arguments)
+        targets = [os.path.realpath(path) for path in Path("/proc/self/fd").iterdir()]
+        numbers.append((self.num_buckets, sum("tastemaker-report-" in target for target in targets)))
+
+    monkeypatch.setattr(Spill, "put", counted)
+    assert len(read_observations(home, CATALOGUE, experiment(**LIVE), START_MS + NOW_MS)) > 100
+    buckets = numbers[0][0]
+    assert buckets > 8
+    assert max(open_files for _, open_files in numbers) <= buckets
 
 
 def test_a_full_temporary_folder_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -81,7 +81,8 @@ def decision_table_of(world: World) -> Any:
 
 def test_both_bundles_are_asked_each_under_its_own_policy() -> None:
     world = world_of(RANKED, Variant(name="other", alias="challenger", policy={"until": "retrieve"}))
-    answer = world.recommend(k=4)
+    answer = world.recommend(k=4, explain=True)
+    assert answer["items"][items(answer).index("i2")]["ranks"] == {"retrieve": 8, "rank": 3}
     asked = {
         (name, sha256[0], json.loads(query.policy)["until"]) for name, sha256, query in world.graph.queries
     }
@@ -229,8 +230,9 @@ def test_what_the_champion_lacks_is_shown_in_the_challengers_rows() -> None:
 
     stages = world.graph.stages()
     world.stages = lambda: replace(stages, retrieve=retrieve)
-    answer = world.recommend(k=4)
+    answer = world.recommend(k=4, explain=True)
     assert "i10" in items(answer)
+    assert [item["ranks"] for item in answer["items"]] == [{}] * 4  # what stages answered is in other rows
     assert (answer["bundle"], answer["degraded"]) == (SHA["challenger"][:12], [])
     assert sorted(world.decisions[0].slot_team) == [0, 0, 1, 1]
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import threading
+import time
 
 import numpy as np
 import pyarrow as pa
@@ -13,6 +14,7 @@ from tastemaker import pacing
 from tastemaker.data.values import array_of, repeated_values_of, values_of
 from tastemaker.features import ragged
 from tastemaker.features.ragged import repeated
+from tastemaker_services.versions import giving_way
 from tastemaker_services.versions.giving_way import (
     GRACE_SECONDS,
     MOST_WAITS,
@@ -48,23 +50,29 @@ def test_work_waits_for_nobody_where_no_request_is_under_way() -> None:
     assert clock.waits == []
 
 
-def test_work_waits_while_one_request_of_several_is_under_way() -> None:
-    under_way, went_on = UnderWay(), threading.Event()
+def test_work_waits_while_one_request_of_several_is_under_way(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As long as it may at once, and again, and again; and no longer once none is under way."""
+    monkeypatch.setattr(giving_way, "ONCE_SECONDS", 0.05)
+    under_way, paces = UnderWay(), threading.Semaphore(0)
     pace = BetweenRequests(under_way, lambda: 0.0)
 
     def work() -> None:
         while under_way.any:
             pace()
-        went_on.set()
+            paces.release()
 
     under_way.__enter__()
     with under_way:
-        thread = threading.Thread(target=work)
-        thread.start()
-    assert not went_on.is_set()
-    under_way.__exit__()
-    assert went_on.wait(WAIT_SECONDS)
-    thread.join()
+        pass  # one of two has ended
+    thread, began = threading.Thread(target=work), time.monotonic()
+    thread.start()
+    try:
+        assert all(paces.acquire(timeout=WAIT_SECONDS) for _ in range(4))
+        assert time.monotonic() - began >= 4 * 0.04  # a pace that waits for nothing ends at once
+    finally:
+        under_way.__exit__()
+        thread.join(WAIT_SECONDS)
+    assert not thread.is_alive()
 
 
 def test_beside_requests_without_end_work_goes_on_after_as_many_waits_as_it_may_have() -> None:

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from tiny_disk import tiny_disk
 
 from tastemaker.bundle.tensor_file import file_parts, map_tensors
 from tastemaker.errors import BundleError
@@ -58,3 +59,13 @@ def test_no_room_for_a_file_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr("tempfile.TemporaryFile", lambda: (tmp_path / "gone" / "file").open("wb"))
     with pytest.raises(BundleError, match="set TMPDIR to a folder with room"):
         spilled_rows(1, 1)
+
+
+def test_a_disk_that_is_too_small_is_said_before_a_row_is_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with tiny_disk(tmp_path / "disk", "256k") as disk:
+        monkeypatch.setattr("tempfile.tempdir", str(disk))
+        spilled_rows(1000, 4)[:] = 1  # 16 kB
+        with pytest.raises(BundleError, match=r"no file of 2 MB in .*No space left on device"):
+            spilled_rows(128 * 1024, 4)

@@ -45,21 +45,25 @@ def measure(home: Home, is_probability: Callable[[str], bool] = lambda _: True) 
 
 def answer(name: str, scores: list[float], **fields: Any) -> Any:
     ids = [f"i{n}" for n in range(len(scores))]
-    return decision(name, name, None, 1, item_ids=ids, scores=scores, **fields)
+    return decision(name, name, None, 1, **{"item_ids": ids, "scores": scores, "origin": "live"} | fields)
+
+
+def seen(*arguments: Any, **fields: Any) -> Any:
+    return event(*arguments, **{"origin": "live"} | fields)
 
 
 @pytest.mark.usefixtures("any_number")
 def test_by_hand(home: Home) -> None:
     answers = [answer("r1", [0.6, 0.3, 0.015]), answer("r2", [0.7, 0.25])]
     events = [
-        *(event("r1", f"i{n}", 2, "impression") for n in (0, 1)),  # the third was never seen
-        event("r1", "i0", 3),
-        event("r1", "i0", 4),  # again
-        event("r1", "i2", 3),  # no impression came: it counts for nothing
-        event("r2", "i1", WINDOW_MS - 1),  # no impression of this answer: all of it is seen
-        event("r2", "i0", WINDOW_MS + LATER + 1),  # too late
-        event(None, "i0", 3),
-        event("r1", "i1", 3, "purchase"),
+        *(seen("r1", f"i{n}", 2, "impression") for n in (0, 1)),  # the third was never seen
+        seen("r1", "i0", 3),
+        seen("r1", "i0", 4),  # again
+        seen("r1", "i2", 3),  # no impression came: it counts for nothing
+        seen("r2", "i1", WINDOW_MS - 1),  # no impression of this answer: all of it is seen
+        seen("r2", "i0", WINDOW_MS + LATER + 1),  # too late
+        seen(None, "i0", 3),
+        seen("r1", "i1", 3, "purchase"),
     ]
     write(home, answers, events)
     found = measure(home)
@@ -78,21 +82,13 @@ def test_by_hand(home: Home) -> None:
     "fields",
     [
         {"rungs": ["retrieval-order"]}, {"rungs": ["no-history", "popular"]}, {"shadow_of": "r1"},
-        {"policy": '{"until":"retrieve"}'}, {"bundle": "of watch time"},
+        {"policy": '{"until":"retrieve"}'}, {"bundle": "of watch time"}, {"origin": "simulator"}, {"slot_team": [1]},
     ],
     ids=str,
 )  # fmt: skip
 def test_answers_whose_scores_are_something_else_are_left_out(home: Home, fields: dict[str, Any]) -> None:
     write(home, [answer("r1", [0.6])])
-    one = decision(
-        "r2",
-        "r2",
-        None,
-        1,
-        item_ids=["i0"],
-        scores=[0.9],
-        **{k: v for k, v in fields.items() if k != "bundle"},
-    )
+    one = answer("r2", [0.9], **{k: v for k, v in fields.items() if k != "bundle"})
     if "bundle" in fields:
         one = type(one)(one.id, json.dumps(json.loads(one.json) | fields))
     write(home, [one])
@@ -105,6 +101,26 @@ def test_answers_whose_scores_are_something_else_are_left_out(home: Home, fields
 def test_rungs_that_leave_the_rankers_scores_count(home: Home) -> None:
     write(home, [answer("r1", [0.6], rungs=["no-rerank", "base-vector"])])
     assert measure(home) is not None
+
+
+@pytest.mark.usefixtures("any_number")
+def test_events_of_other_traffic_count_for_nothing(home: Home) -> None:
+    write(home, [answer("r1", [0.6])], [seen("r1", "i0", 3, origin="simulator")])
+    found = measure(home)
+    assert found is not None
+    assert found.observed_B[6] == 0
+
+
+@pytest.mark.usefixtures("any_number")
+def test_days_before_are_not_opened(home: Home) -> None:
+    write(home, [answer("r1", [0.6])], [seen("r1", "i0", 3)])
+    for kind in ("decisions", "events"):
+        old = home / kind / CATALOGUE / "day=2020-01-01" / "part-1-a.parquet"
+        old.parent.mkdir(parents=True)
+        old.write_bytes(b"cannot be read")
+    found = measure(home)
+    assert found is not None
+    assert found.observed_B[6] == 1
 
 
 def test_few_slots_say_nothing(home: Home) -> None:
@@ -126,7 +142,7 @@ def test_a_ranker_that_promises_too_much_is_seen(home: Home, factor: float, erro
     write(
         home,
         [answer(f"r{r}", (true_R * factor).tolist()) for r, true_R in enumerate(true_RS)],
-        [event(f"r{r}", f"i{s}", 5) for r, s in np.argwhere(clicks_RS).tolist()],
+        [seen(f"r{r}", f"i{s}", 5) for r, s in np.argwhere(clicks_RS).tolist()],
     )
     found = measure(home)
     assert found is not None

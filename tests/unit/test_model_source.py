@@ -14,7 +14,8 @@ from tastemaker.data.item_rows import Item
 from tastemaker.errors import CompatibilityError
 from tastemaker.index.faiss_index import FaissIndex
 from tastemaker.models.als import Als
-from tastemaker.models.recommender import Askers, Filters, Log, Recommender
+from tastemaker.models.log import Askers, Filters, Log
+from tastemaker.models.recommender import Recommender
 from tastemaker.models.zoo import Packed, fit
 from tastemaker.stages.bundle_sources import index_of
 from tastemaker.stages.explain import explain

@@ -10,7 +10,7 @@ from tastemaker.models.factors.ials import Ials, IalsConfig
 from tastemaker.models.factors.nmf import _guessed, _updated
 from tastemaker.models.factors.sampling import Untaken
 from tastemaker.models.factors.strangers import HistoryMap
-from tastemaker.models.recommender import NOBODY, Askers, Log
+from tastemaker.models.log import NOBODY, Askers, Log
 from tastemaker.testing.worlds import Stars, Tastes
 
 
@@ -65,7 +65,7 @@ def test_blocks_of_one_factor_and_of_all_reach_the_same_ials(tastes):
 
 def test_folding_in_solves_the_equations_of_ials():
     config = IalsConfig(dim=1, regularization=0.5, unobserved_weight=0.1, frequency_power=1.0)
-    model = Ials(config, np.array([[1.0], [2.0]], np.float32), np.zeros(2, np.float32), num_users=1)
+    model = Ials(config, np.array([[1.0], [2.0]], np.float32), np.zeros(2, np.float32))
     # (2^2 + .1 * (1 + 4) + .5 * (1 + .1 * 2)) p = 2
     assert model.user_vectors(Askers.strangers([rows(1)]))[0, 0] == pytest.approx(
         2 / (4 + 0.5 + 0.6), rel=1e-5
@@ -106,6 +106,50 @@ def test_als_of_values_counts_a_larger_value_for_more(tastes):
             Log.of(rows(0), rows(0), num_users=1, num_items=1, value_N=np.array([-1.0])),
             {"values": True},
         )
+
+
+@pytest.mark.parametrize(
+    ("values", "repeated", "once"),
+    [
+        (False, [1, 1, 1], [1, 1]),
+        (True, [3, 2, 4], [2, 7]),  # 3 + 4, as the log sums them
+        (True, [3, 2, np.nan], [2, 3]),
+        (True, [np.nan, 2, np.nan], [2, np.nan]),
+    ],
+)
+def test_als_folds_an_item_that_comes_again_in_as_the_fit_counts_it(tastes, values, repeated, once):
+    model = zoo.fit("als", tastes.log, {"dim": 4, "iterations": 2, "values": values, "half_life": 2.0})
+    asked = [
+        Askers(rows(NOBODY), [items], [np.array(value_L, np.float32)])
+        for items, value_L in ((rows(1, 2, 1), repeated), (rows(2, 1), once))
+    ]
+    again, single = (model.user_vectors(one) for one in asked)
+    np.testing.assert_allclose(again, single, rtol=1e-6)
+    without_values = Askers.strangers([rows(1, 2, 1)]), Askers.strangers([rows(2, 1)])
+    np.testing.assert_array_equal(*(model.user_vectors(one) for one in without_values))
+
+
+def test_als_folds_a_user_of_the_log_in_by_the_fits_own_confidences():
+    """A log in which one user took an item twice is that in which the user took it once, for twice as much."""
+    twice = Log.of(
+        rows(0, 0, 0, 1, 1), rows(0, 1, 0, 1, 2), num_users=2, num_items=3, value_N=np.array([1, 1, 2, 1, 1.0]),
+        timestamp_ms_N=np.arange(5),
+    )  # fmt: skip
+    once = Log.of(
+        rows(0, 0, 1, 1), rows(1, 0, 1, 2), num_users=2, num_items=3, value_N=np.array([1, 3, 1, 1.0]),
+        timestamp_ms_N=np.arange(4),
+    )  # fmt: skip
+    settings = {"dim": 2, "alpha": 5.0, "values": True, "iterations": 5}
+    first, second = (zoo.fit("als", log, settings).scores(Askers.known(log)) for log in (twice, once))
+    np.testing.assert_allclose(first, second, rtol=1e-5)
+
+
+@pytest.mark.parametrize("kind", ["svd", "nmf", "als-explicit"])
+def test_a_stranger_who_rated_an_item_twice_gave_the_mean(kind, stars):
+    model = zoo.fit(kind, stars.log, {"dim": 3})
+    twice = Askers(rows(NOBODY), [rows(4, 7, 4)], [np.array([5, 2, 3], np.float32)])
+    once = Askers(rows(NOBODY), [rows(4, 7)], [np.array([4, 2], np.float32)])
+    np.testing.assert_allclose(model.scores(twice), model.scores(once), rtol=1e-6)
 
 
 def test_svdpp_hears_what_was_rated_even_where_no_rating_is_known(stars):

@@ -6,8 +6,8 @@ import scipy.sparse as sp
 
 from tastemaker.models import zoo
 from tastemaker.models.biases import Biases, mean_ratings
+from tastemaker.models.log import Askers, Log
 from tastemaker.models.memory.similarity import Similarity
-from tastemaker.models.recommender import Askers, Log
 
 DAY_MS = 86_400_000
 

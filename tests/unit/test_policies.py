@@ -286,15 +286,21 @@ def test_the_places_of_a_context_are_few_and_stay() -> None:
         (Thompson(floor=0.5), None),
         (Ucb1(floor=0.05), None),
         (Ucb1(epoch_seconds=60, window_seconds=6000), None),
-        (LinUcb(epoch_seconds=60, window_seconds=600), None),
+        (LinUcb(epoch_seconds=60, window_seconds=29 * 60), None),  # 4500 / 155 sums an epoch
+        (LinUcb(epoch_seconds=60, window_seconds=6000, dimension=2), None),
+        (LinUcb(epoch_seconds=60, window_seconds=120, dimension=64), None),
         (Ucb1(window_seconds=3600), "window_seconds must be 1 to 100 times epoch_seconds (86400), is 3600"),
         (
             Ucb1(epoch_seconds=60, window_seconds=6060),
             "window_seconds must be 1 to 100 times epoch_seconds (60), is 6060",
         ),
         (
-            LinUcb(epoch_seconds=60, window_seconds=660),
-            "window_seconds must be 1 to 10 times epoch_seconds (60), is 660",
+            LinUcb(epoch_seconds=60, window_seconds=30 * 60),
+            "window_seconds must be 1 to 29 times epoch_seconds (60), is 1800",
+        ),
+        (
+            LinUcb(epoch_seconds=60, window_seconds=180, dimension=64),
+            "window_seconds must be 1 to 2 times epoch_seconds (60), is 180",
         ),
         (
             Ucb1(window_seconds=86_400, half_life_seconds=60.0),

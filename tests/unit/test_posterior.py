@@ -13,7 +13,7 @@ from tastemaker.experiments.forgetting import ERA_HALF_LIVES, HalfLife, Window
 from tastemaker.experiments.policies.arms import Arm
 from tastemaker.experiments.policies.linear import LinearArm, LinearPosterior
 from tastemaker.experiments.policies.thompson import beta_weights
-from tastemaker.experiments.posterior import NEWEST, Posterior, increments, total_of
+from tastemaker.experiments.posterior import NEWEST, Posterior, increments, parted, total_of
 
 HOUR_MS = 3_600_000
 START_MS = 1_790_000_000_000
@@ -187,6 +187,39 @@ def test_what_is_over_never_counts_again(at_ms: int, later_ms: int, epoch: tuple
     assert Window(seconds + 1, number).weight(suffix, at_ms) == 0
     assert HalfLife(60.0).weight(suffix, at_ms) == 0
     assert window.weight(HalfLife(60.0).stored(at_ms)[0], at_ms) == 0
+
+
+@given(outcomes, st.sampled_from([60.0, 3600.0, 123_456.5]))
+def test_eras_that_are_over_count_less_than_a_double_tells(seen: list[Outcome], half_life: float) -> None:
+    policy, newest = Thompson(half_life_seconds=half_life), max(outcome.at_ms for outcome in seen)
+    fields, forgetting = fields_of(seen, policy), HalfLife(half_life)
+    kept = {
+        name: value
+        for name, value in fields.items()
+        if not forgetting.is_over(parted(name.rpartition(":")[2])[1], newest)
+    }
+    assert len({name.partition("~")[2] for name in kept if "~" in name}) <= 2
+    for one, two in zip(
+        Posterior.decode(kept).arms("ab", forgetting),
+        Posterior.decode(fields).arms("ab", forgetting),
+        strict=True,
+    ):  # at most 30 rewards of 400, squared
+        assert (one.count, one.total, one.squares) == pytest.approx(
+            (two.count, two.total, two.squares), rel=0, abs=30 * 400**2 * 2.0**-64
+        )
+
+
+def test_another_way_to_forget_leaves_nothing_behind() -> None:
+    window, half_life = Window(60, 5), HalfLife(60.0)
+    for one, other in (
+        (window, half_life),
+        (window, Window(61, 5)),
+        (half_life, window),
+        (half_life, HalfLife(61.0)),
+    ):
+        assert not one.is_over(one.stored(START_MS)[0], START_MS)
+        assert one.is_over(other.stored(START_MS)[0], START_MS)
+        assert not one.is_over("", START_MS)
 
 
 def test_a_window_turns_at_once_when_the_change_is_older_than_it() -> None:

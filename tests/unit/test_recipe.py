@@ -1,7 +1,7 @@
 import pytest
 
 from tastemaker.errors import ConfigError, UsageError
-from tastemaker_training.recipe import Recipe, packaged_recipes, read_recipe, recipe_text
+from tastemaker_training.recipe import Recipe, is_recipe, packaged_recipes, read_recipe, recipe_text
 
 BASE = """
 pipeline: {retrieval: {sources: [{name: popular, quota: 10}]}}
@@ -65,6 +65,16 @@ def test_further_models_that_cannot_be_fitted_are_refused(write, model, match):
     write(wrong=MODELS % model)
     with pytest.raises(ConfigError, match=match):
         read_recipe("wrong.yaml")
+
+
+def test_a_file_with_a_pipeline_or_a_parent_is_a_recipe(write, tmp_path):
+    write(
+        own=BASE,
+        child="extends: movielens\nmodels: {more: {kind: ease}}\n",
+        plan="models: {a: {kind: ease}}\n",
+    )
+    found = {name: is_recipe(tmp_path / f"{name}.yaml") for name in ("own", "child", "plan")}
+    assert found == {"own": True, "child": True, "plan": False}
 
 
 def test_a_source_that_nothing_makes_is_refused(write):

@@ -7,7 +7,8 @@ from hypothesis import strategies as st
 
 from tastemaker.errors import CompatibilityError, ConfigError, DataError, UsageError
 from tastemaker.models import zoo
-from tastemaker.models.recommender import NOBODY, PADDING, Askers, Filters, Log, best
+from tastemaker.models.log import NOBODY, Askers, Filters, Log
+from tastemaker.models.recommender import PADDING, best
 
 
 def rows(*items: int) -> np.ndarray:
@@ -53,6 +54,19 @@ def test_askers_know_who_is_in_the_log_and_what_was_taken():
     place_N, item_N, value_N = askers.taken(num_items=3)
     assert (place_N.tolist(), item_N.tolist(), value_N.tolist()) == ([0, 2], [0, 2], [1, 1])
     assert np.isnan(Askers.strangers([rows(1)]).taken(3)[2]).all()
+
+
+def test_askers_without_some_are_the_others_in_order():
+    values = [np.array([1.0]), np.array([2.0, 3.0]), np.empty(0)]
+    askers = Askers(rows(1, NOBODY, 7), [rows(0), rows(2, 3), rows()], values)
+    left, others = askers.without(np.array([1]))
+    assert left.tolist() == [0, 2]
+    assert others.row_B.tolist() == [1, 7]
+    assert [items.tolist() for items in others.histories] == [[0], []]
+    assert others.values is not None
+    assert [value_L.tolist() for value_L in others.values] == [[1.0], []]
+    assert len(askers.without(np.arange(3))[1]) == 0
+    assert Askers.strangers([rows(1)]).without(rows())[1].values is None
 
 
 scores = st.integers(1, 12).flatmap(

@@ -137,12 +137,17 @@ def test_a_run_stays_with_its_version_its_promotion_and_its_family() -> None:
         EndedRun("of-running-study", "trial", long_ago, "under-way", None),
         EndedRun("old-study", "tune", long_ago + 3, None, None),
         EndedRun("old-trial", "trial", long_ago + 2, "old-study", None),
+        EndedRun("grandchild-kept", "trial", long_ago, "trial", None),
+        EndedRun("of-running-grandparent", "trial", long_ago, "of-running-study", None),
+        EndedRun("old-grandchild", "trial", long_ago + 4, "old-trial", None),
         EndedRun("young", "train", NOW - 39 * DAY_SECONDS, None, None),
         EndedRun("in-the-home", "train", long_ago, None, None),
     ]
     left = [version(9, run_id="of-version-9"), version(8, run_id="trial-kept")]
     found = doomed_runs(runs, left, frozenset({"in-the-home"}), limits(run_days=40))
-    assert [one.name for one in found] == ["of-version-1", "promotion-1", "old-trial", "old-study"]
+    assert [one.name for one in found] == [
+        "of-version-1", "promotion-1", "old-trial", "old-study", "old-grandchild",
+    ]  # fmt: skip
     assert doomed_runs(runs, left, frozenset(), limits()) == []
 
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from tastemaker.errors import CompatibilityError, ConfigError, DataError, TrainingError
-from tastemaker.models.recommender import Askers, Log
+from tastemaker.models.log import Askers, Log
 from tastemaker.models.sequence.bert4rec import Bert4Rec
 from tastemaker.models.sequence.recurrent import Gru4Rec, LstmSessions
 from tastemaker.models.sequence.sasrec import SasRec

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from torch.nn import functional
 
 from tastemaker.errors import ConfigError
-from tastemaker.models.recommender import Log
+from tastemaker.models.log import Log
 from tastemaker.models.sequence.attention import SelfAttention
 from tastemaker.models.sequence.dropping import ByteDropout
 from tastemaker.models.sequence.losses import (

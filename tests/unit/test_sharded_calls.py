@@ -1,6 +1,7 @@
 """Calls to all shards at once: who is waited for, who is left out, and what becomes of a shard that does not answer."""
 
 import asyncio
+import gc
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -148,6 +149,23 @@ def test_a_request_that_is_given_up_leaves_no_call_behind() -> None:
         return sum("StageCalls.__call__" in repr(task.get_coro()) for task in asyncio.all_tasks())
 
     assert asyncio.run(give_up()) == 0
+
+
+def test_a_shard_that_had_failed_before_a_request_was_given_up_is_not_told_as_an_error_of_ours() -> None:
+    shards = Fixture("hangs", "dies")
+    told: list[str] = []
+
+    async def give_up() -> None:
+        asyncio.get_running_loop().set_exception_handler(lambda _, context: told.append(context["message"]))
+        answer = asyncio.ensure_future(shards.call()("call", PATIENT))
+        await turns()
+        answer.cancel()
+        await asyncio.gather(answer, return_exceptions=True)
+        await turns()
+        gc.collect()
+
+    asyncio.run(give_up())
+    assert told == []
 
 
 # --- through handles -----------------------------------------------------------------------------------------------------

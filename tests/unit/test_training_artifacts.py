@@ -1,4 +1,6 @@
+import errno
 import json
+import os
 
 import numpy as np
 import pytest
@@ -69,6 +71,17 @@ def test_a_folder_that_was_changed_since_is_refused(artifacts, change):
         (folder / "file2.txt").write_text("x")
     with pytest.raises(TrainingError, match=r"file2?\.txt was changed after it was made: delete its folder"):
         get(artifacts, {"a": 1}, writer("x", []))
+
+
+def test_a_home_that_can_only_be_read_is_used_all_the_same(artifacts, monkeypatch):
+    folder = get(artifacts, {"a": 1}, writer("x", []))
+
+    def refuses(path):  # root, who runs the tests in containers, is refused nothing by modes
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS), str(path))
+
+    monkeypatch.setattr(os, "utime", refuses)
+    assert get(artifacts, {"a": 1}, writer("y", [])) == folder
+    assert (folder / "file.txt").read_text() == "x"
 
 
 def test_the_marker_tells_what_a_folder_was_made_from(artifacts):

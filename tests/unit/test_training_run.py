@@ -6,12 +6,14 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+from tastemaker import context
 from tastemaker.config import RaySettings, Settings
 from tastemaker.errors import DataError, TrainingError, UsageError
 from tastemaker.evaluation.offline import Evaluation
 from tastemaker.home import Home
 from tastemaker.runtime import free_port
 from tastemaker_training.artifacts import plain
+from tastemaker_training.commands import evaluate
 from tastemaker_training.evaluate import load_evaluations, save_evaluations
 from tastemaker_training.recipe import read_recipe
 from tastemaker_training.run import train
@@ -32,6 +34,24 @@ def finished(home, run, catalogue="default"):
         "timings": {"ranker": 1.5}, "mlflow_run_id": "m", "code_revision": "c",
     }  # fmt: skip
     (folder / "run.json").write_text(json.dumps(record))
+
+
+def test_a_recipes_file_stands_for_its_latest_run_and_any_other_yaml_for_a_plan(
+    home, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.setattr(context, "_settings", Settings(home=tmp_path / "home"))
+    monkeypatch.chdir(tmp_path)
+    finished(home, "mine-20260101T000000000000")
+    (home / "checkpoints" / "runs" / "default" / "mine-20260101T000000000000" / "offline.json").write_text(
+        '{"rows": [{"ndcg@10": NaN}]}'
+    )
+    evaluate("mine.yaml", as_json=True)  # the file need not be there any more
+    assert json.loads(capsys.readouterr().out) == {"rows": [{"ndcg@10": None}]}
+    (tmp_path / "mine.yaml").write_text("extends: movielens\nmodels: {more: {kind: ease}}\n")
+    assert evaluate("mine.yaml", as_json=True).keys() == {"rows"}
+    (tmp_path / "plan.yaml").write_text("models: {a: {kind: nothing}}\n")
+    with pytest.raises(UsageError, match=r"plan\.yaml.*kind of model, is 'nothing'"):
+        evaluate("plan.yaml", as_json=True)
 
 
 def test_more_workers_than_cores_are_refused():

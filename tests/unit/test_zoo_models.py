@@ -16,10 +16,11 @@ from tastemaker.features.columns import FeatureSchema
 from tastemaker.features.vocabulary import Vocabulary, VocabularyConfig
 from tastemaker.index.config import IndexConfig
 from tastemaker.models.dlrm import DlrmConfig
-from tastemaker.models.recommender import Askers
+from tastemaker.models.log import Askers
 from tastemaker.models.sequence import fitting
 from tastemaker.models.sequence.sasrec import SasRec
 from tastemaker.models.two_tower import TwoTower, TwoTowerConfig, two_tower_specs
+from tastemaker.models.zoo import ZooModel
 from tastemaker.stages.bundle_sources import index_of
 from tastemaker.stages.live import LiveStages
 from tastemaker.stages.loading import BundleParts
@@ -30,7 +31,7 @@ from tastemaker_training.als_index import add_factor_index
 from tastemaker_training.artifacts import CHECKPOINTS, save_model
 from tastemaker_training.fitted import Fitted
 from tastemaker_training.memory import fit_memory
-from tastemaker_training.recipe import MemoryConfig, Recipe, ZooModel
+from tastemaker_training.recipe import MemoryConfig, Recipe
 from tastemaker_training.step_keys import step_keys
 from tastemaker_training.zoo_models import add_zoo_models, fit_zoo_model, load_zoo_model, log_of
 
@@ -127,6 +128,26 @@ def test_a_large_catalogue_has_an_index_that_answers_alike(dataset, tmp_path, mo
     by_model = np.argsort(-found.source_score_KS[:, 0], kind="stable")[:5]
     expected, _ = model.recommend(Askers.strangers([np.array([1, 5], np.int32)]), 5)
     assert found.item_index[by_model].tolist() == expected[0].tolist()
+
+
+def test_what_is_released_knows_no_user_and_proposes_as_it_did(dataset, tmp_path):
+    asked = ZooModel(kind="bpr", config={"dim": 4, "epochs": 3})
+    fit_zoo_model(dataset, leave_last(dataset, 2, 1), asked, tmp_path)
+    model = load_zoo_model(tmp_path, "refit")
+    assert model.tensors()["users"].shape == (NUM_USERS, 4)
+
+    def add(writer, als):
+        del als
+        add_zoo_models(writer, {"sequence": model}, ["sequence"], dataset)
+
+    store = BundleStore(tmp_path / "bundles")
+    bundle = Bundle.open(store, write_bundle(store, sources=("sequence", "popular"), add_more=add))
+    shapes = {name: value.shape for name, value in bundle.tensors("sequence.safetensors").items()}
+    assert not any(NUM_USERS in shape for shape in shapes.values()), shapes
+    history = np.array([1, 5], np.int32)
+    (found,) = LiveStages(bundle).pipeline.retrieve([Query(history, k=5)])
+    expected = model.score(Askers.strangers([history]), [found.item_index])[0]
+    np.testing.assert_allclose(found.source_score_KS[:, 0], expected, atol=1e-5)  # the index's own products
 
 
 @pytest.fixture

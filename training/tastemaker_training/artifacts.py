@@ -4,6 +4,7 @@ A folder counts as made when its `complete.json` is there, which is written last
 as old as the folder's last use: what nobody used for long is removed (`tastemaker gc`).
 """
 
+import contextlib
 import hashlib
 import json
 import os
@@ -148,7 +149,8 @@ def _hash(path: Path) -> str:
 
 def _used(folder: Path) -> Path:
     """The folder, checked, and used now."""
-    os.utime(folder / _MARKER)
+    with contextlib.suppress(OSError):  # where a home can only be read nothing is removed either
+        os.utime(folder / _MARKER)
     _check(folder)
     return folder
 

@@ -65,10 +65,12 @@ def evaluate(
     """Show how a run's models did on the held-out test events, or compare models of the zoo and bundles by a plan."""
     from tastemaker.commands.evaluation import evaluate_plan
     from tastemaker_training.evaluate import print_offline
+    from tastemaker_training.recipe import is_recipe
     from tastemaker_training.run_record import open_run
 
-    if run.endswith((".yaml", ".yml")):
-        return evaluate_plan(Path(run), html, as_json=as_json)
+    file = Path(run)
+    if file.suffix in (".yaml", ".yml") and file.exists() and not is_recipe(file):
+        return evaluate_plan(file, html, as_json=as_json)
     if html is not None:
         raise UsageError("--html is of plans", mend="give a PLAN.yaml, or leave it out")
     offline = open_run(context.home(), context.settings().catalogue, run).offline()

@@ -25,7 +25,7 @@ from tastemaker.models.als import AlsConfig
 from tastemaker.models.layers import ExpertsConfig
 from tastemaker.models.popular_groups import GroupsConfig
 from tastemaker.models.two_tower import TwoTowerConfig
-from tastemaker.models.zoo import model_class
+from tastemaker.models.zoo import ZooModel
 from tastemaker.stages.bundle_sources import SOURCES
 from tastemaker.stages.pipeline import PipelineConfig
 from tastemaker.strict import Strict
@@ -88,23 +88,6 @@ class TwoTowerRecipe(Strict):
     fit: TwoTowerFitConfig = Field(default_factory=TwoTowerFitConfig, description="how it is trained")
 
 
-class ZooModel(Strict):
-    """A model of the zoo, as a row of the offline table and, where the pipeline names it, a source."""
-
-    kind: str = Field(description="which: see docs/models.md")
-    config: dict[str, Any] = Field(
-        default_factory=dict, description="what of its config differs from the defaults"
-    )
-
-    @model_validator(mode="after")
-    def _is_one(self) -> Self:
-        try:
-            model_class(self.kind).Config.parse(self.config, f"model {self.kind}")
-        except UsageError as error:
-            raise ValueError(str(error)) from error
-        return self
-
-
 class RankerModelConfig(Strict):
     """Shape of the ranker; what depends on the data is taken from it."""
 
@@ -148,7 +131,8 @@ class Recipe(Strict):
     memory: MemoryConfig = Field(default_factory=MemoryConfig, description="baselines and solved sources")
     two_tower: TwoTowerRecipe = Field(default_factory=TwoTowerRecipe, description="the trained retriever")
     models: dict[str, ZooModel] = Field(
-        default_factory=dict, description="further models, by the names that sources call them"
+        default_factory=dict,
+        description="further models, as rows of the offline table and, by their names, sources of the pipeline",
     )
     ranker: RankerRecipe = Field(default_factory=RankerRecipe, description="the ranker")
     pipeline: PipelineConfig = Field(description="the stages that serve")
@@ -194,6 +178,15 @@ def packaged_recipes() -> list[str]:
     return sorted(
         file.name.removesuffix(".yaml") for file in files(_PACKAGE).iterdir() if file.name.endswith(".yaml")
     )
+
+
+def is_recipe(path: Path) -> bool:
+    """Whether a YAML file is written as a recipe: it has a pipeline of its own, or extends what has one.
+
+    Raises:
+        ConfigError: The file cannot be read.
+    """
+    return not read_yaml(path).keys().isdisjoint(("pipeline", "extends"))
 
 
 def read_recipe(name: str, *, quick: bool = False) -> Recipe:

@@ -6,7 +6,6 @@ as many epochs as were best. Not for what the models are (`tastemaker.models.zoo
 Shape letters: N rows.
 """
 
-import inspect
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -18,13 +17,13 @@ from tastemaker.bundle.writer import BundleWriter
 from tastemaker.data.schema import Dataset
 from tastemaker.data.splits import Histories, Split
 from tastemaker.home import write_json
-from tastemaker.models.recommender import Askers, Log, Recommender
-from tastemaker.models.zoo import Packed, model_class
+from tastemaker.models.log import Askers, Log
+from tastemaker.models.recommender import Recommender
+from tastemaker.models.zoo import Packed, ZooModel, model_class
 from tastemaker.stages.bundle_sources import index_of
 from tastemaker.types import Float32, Int32
 from tastemaker_training.als_index import add_factor_index
 from tastemaker_training.artifacts import CHECKPOINTS, load_tensors, save_tensors
-from tastemaker_training.recipe import ZooModel
 
 FITS = ("train", "refit")
 """Folders of the two fits: on train, and on train with validation."""
@@ -41,16 +40,10 @@ def fit_zoo_model(dataset: Dataset, split: Split, asked: ZooModel, folder: Path)
     config: Any = cls.Config.parse(asked.config, f"model {asked.kind}")
     losses = {}
     for fit, histories in zip(FITS, (split.train, split.train_validation), strict=True):
-        model = _fit(cls, log_of(dataset, histories), config, folder / CHECKPOINTS / fit)
+        model = cls.resume_fit(log_of(dataset, histories), config, folder / CHECKPOINTS / fit)
         _save(folder / fit, Packed(model))
         losses[fit], config = list(model.losses), model.refit_config()
     write_json(folder / _CURVE, losses)
-
-
-def _fit(cls: type[Recommender], log: Log, config: Any, checkpoints: Path) -> Recommender:
-    """The model, which keeps checkpoints where its kind takes a folder for them."""
-    kept = {"checkpoints": checkpoints} if "checkpoints" in inspect.signature(cls.fit).parameters else {}
-    return cls.fit(log, config, **kept)
 
 
 def load_zoo_model(folder: Path, fit: str) -> Recommender:
@@ -80,14 +73,18 @@ def log_of(dataset: Dataset, histories: Histories) -> Log:
 def add_zoo_models(
     writer: BundleWriter, models: Mapping[str, Recommender], sources: Sequence[str], dataset: Dataset
 ) -> None:
-    """Adds the models that are sources; with an index of their items where the catalogue is too large to search exactly."""
+    """Adds the models that are sources, without rows of users, which no source asks for.
+
+    With an index of their items where the catalogue is too large to search exactly.
+    """
     for name in sources:
         if name not in models:
             continue
-        writer.add_model(name, Packed(models[name]))
-        vectors_ID = models[name].item_vectors()
+        model = models[name].without_users()
+        writer.add_model(name, Packed(model))
+        vectors_ID = model.item_vectors()
         if vectors_ID is not None:
-            add_factor_index(writer, name, _Encoder(models[name]), vectors_ID, dataset, index_of(name))
+            add_factor_index(writer, name, _Encoder(model), vectors_ID, dataset, index_of(name))
 
 
 class _Encoder:

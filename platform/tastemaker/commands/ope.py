@@ -1,6 +1,7 @@
 """`tastemaker ope` and `position-bias`: what another policy or bundle would have earned, and how far down lists are looked at."""
 
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple
 
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
     from tastemaker.types import Origin
 
 app = typer.Typer()
-_MINUTE_MS = 60_000
+_MINUTE_MS, _DAY_MS = 60_000, 86_400_000
 
 
 class _Bounds(NamedTuple):
@@ -31,6 +32,7 @@ class _Bounds(NamedTuple):
 
 @app.command()
 def ope(
+    told: typer.Context,
     experiment: Annotated[
         str | None,
         typer.Option(
@@ -48,7 +50,12 @@ def ope(
     ] = None,
     metric: Annotated[str, typer.Option(help="What is earned.")] = "clicks_per_request",
     days: Annotated[
-        float, typer.Option(min=0.001, max=3650, help="Of the log, up to the newest closed answer.")
+        float,
+        typer.Option(
+            min=0.001,
+            max=3650,
+            help="Of the log, up to the newest closed answer; of an experiment all unless it is told.",
+        ),
     ] = 1.0,
     window_minutes: Annotated[
         float,
@@ -76,7 +83,10 @@ def ope(
     _refuse_mixed(experiment, chosen, version, depth)
     bounds = _Bounds(metric, level, least_effective)
     if experiment is not None:
-        found = _of_experiment(experiment, chosen, str(policy), bounds)
+        _refuse_of_lists(told)
+        found = _of_experiment(
+            experiment, chosen, str(policy), bounds, days if _is_told(told, "days") else None
+        )
     else:
         span = _span(days, window_minutes, origin)
         found = [_of_lists(version, chosen, span, bounds, depth=depth, belief=belief)]
@@ -153,6 +163,23 @@ def _refuse_mixed(
         )
 
 
+def _is_told(told: typer.Context, name: str) -> bool:
+    """Whether an option was given, whatever its default is."""
+    source = told.get_parameter_source(name)
+    return source is not None and source.name not in ("DEFAULT", "DEFAULT_MAP")
+
+
+def _refuse_of_lists(told: typer.Context) -> None:
+    """Refuses what an experiment says itself, or what is of lists alone."""
+    for name in ("belief", "window_minutes", "origin"):
+        if _is_told(told, name):
+            option = f"--{name.replace('_', '-')}"
+            raise UsageError(
+                f"{option} is of lists; an experiment has its own window and origin, and is judged by whole answers",
+                mend=f"leave out {option}, or --experiment",
+            )
+
+
 def _policy(file: Path | None) -> "JudgedPolicy | None":
     from tastemaker.config_sources import read_yaml
     from tastemaker.offpolicy.policies import JudgedPolicy
@@ -167,9 +194,11 @@ def _span(days: float, window_minutes: float, origin: "Origin") -> "Span":
 
 
 def _of_experiment(
-    name: str, chosen: "JudgedPolicy | None", label: str, bounds: _Bounds
+    name: str, chosen: "JudgedPolicy | None", label: str, bounds: _Bounds, days: float | None
 ) -> "list[Judgement]":
+    """Judges from all of an experiment's answers, or from those of the last days."""
     from tastemaker.experiments.metrics import metric_of
+    from tastemaker.experiments.reporting.days import of_experiment
     from tastemaker.experiments.reporting.observations import read_observations
     from tastemaker.experiments.store import ExperimentStore
     from tastemaker.offpolicy.allocations import judge_allocation
@@ -185,7 +214,16 @@ def _of_experiment(
             f"allocation of experiment {name}", value="interleaving", limit="a split or a bandit: each list holds both variants",
             mend="read its report instead",
         )  # fmt: skip
-    seen = read_observations(home, settings.catalogue, definition, time.time_ns() // 1_000_000)
+    if days is not None and chosen is not None and chosen.allocation is not None:
+        raise UsageError(
+            "an allocation learns from an experiment's first answer on",
+            mend="leave out --days, or judge weights",
+        )
+    now_ms, wanted = time.time_ns() // 1_000_000, of_experiment(definition)
+    if days is not None:
+        since_ms = now_ms - definition.attribution_window_ms - round(days * _DAY_MS)
+        wanted = replace(wanted, since_ms=max(wanted.since_ms, since_ms))
+    seen = read_observations(home, settings.catalogue, definition, now_ms, wanted=wanted)
     metric = metric_of(bounds.metric)
     how: dict[str, Any] = {"level": bounds.level, "least_effective": bounds.least_effective}
     if chosen is not None and chosen.allocation is not None:

@@ -10,8 +10,8 @@ from collections.abc import Sequence
 import numpy as np
 import scipy.sparse as sp
 
-from tastemaker.evaluation.metrics import PADDING
-from tastemaker.types import Bool, Float32, Float64, Int32, Int64
+from tastemaker.evaluation.metrics import PADDING, ratio
+from tastemaker.types import Bool, Float64, Int32
 
 _SMOOTHING = 0.01
 
@@ -51,7 +51,7 @@ def mean_popularity(ranked_BK: Int32, popularity_I: Float64) -> Float64:
     """
     there_BK = ranked_BK != PADDING
     total_B = np.where(there_BK, popularity_I[np.where(there_BK, ranked_BK, 0)], 0.0).sum(axis=1)
-    return _over(total_B, there_BK.sum(axis=1))
+    return ratio(total_B, there_BK.sum(axis=1))
 
 
 def popularity_lift(ranked_BK: Int32, histories_BI: sp.csr_matrix, popularity_I: Float64) -> Float64:
@@ -60,8 +60,8 @@ def popularity_lift(ranked_BK: Int32, histories_BI: sp.csr_matrix, popularity_I:
     [Abdollahpouri et al. 2020, Eq. 3], by user and not by group. NaN without a history or a list.
     """
     size_B = np.diff(histories_BI.indptr)
-    own_B = _over(histories_BI @ popularity_I, size_B)
-    return _over(mean_popularity(ranked_BK, popularity_I), own_B) - 1
+    own_B = ratio(histories_BI @ popularity_I, size_B)
+    return ratio(mean_popularity(ranked_BK, popularity_I), own_B) - 1
 
 
 def miscalibration(ranked_BK: Int32, histories_BI: sp.csr_matrix, share_IG: sp.csr_matrix) -> Float64:
@@ -122,9 +122,3 @@ def _shares(count_BG: sp.csr_matrix) -> Float64:
     total_B1 = dense_BG.sum(axis=1, keepdims=True)
     share_BG: Float64 = np.divide(dense_BG, total_B1, out=np.full_like(dense_BG, np.nan), where=total_B1 > 0)
     return share_BG
-
-
-def _over(numerator_B: Float32 | Float64, denominator_B: Int64 | Float64) -> Float64:
-    ratio_B = np.full(len(numerator_B), np.nan)
-    np.divide(numerator_B, denominator_B, out=ratio_B, where=denominator_B > 0)
-    return ratio_B

@@ -20,14 +20,15 @@ from tastemaker.errors import DataError
 from tastemaker.evaluation.comparing import differences
 from tastemaker.evaluation.measuring import Items, Measured, measure
 from tastemaker.evaluation.offline import Evaluation
-from tastemaker.evaluation.plan import BundleModel, EvaluationPlan, ZooModel
+from tastemaker.evaluation.plan import BundleModel, EvaluationPlan
 from tastemaker.evaluation.replay import Replay
 from tastemaker.evaluation.segments import segments
 from tastemaker.evaluation.systems import BundleSystem, ModelSystem, System
 from tastemaker.evaluation.windows import Fold, folds
 from tastemaker.features.traits import ItemTraits
 from tastemaker.models import zoo
-from tastemaker.models.recommender import Log
+from tastemaker.models.log import Log
+from tastemaker.models.zoo import ZooModel
 from tastemaker.types import Float64, Int32, Strings
 
 _HISTORY_LENGTH = 200
@@ -104,7 +105,7 @@ def _tried(
     )
     took = time.monotonic() - began
     of_askers = {kind: words[fold.askers.row_B] for kind, words in labels.items()}
-    found = segments(measured, fold, plan.segments, plan.compared, of_askers)
+    found = segments(measured, fold, plan.segments, plan.compared, of_askers, graded=plan.graded)
     return _Trial(measured, [{"fold": fold.name, **asdict(one)} for one in found], fit_seconds, took)
 
 

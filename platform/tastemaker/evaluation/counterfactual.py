@@ -2,13 +2,13 @@
 
 What users took is missing not at random: popular items and upper slots are seen more. A target that was seen with probability p
 stands for 1 / p of its kind [Schnabel et al. 2016; Yang et al. 2018]. Propensities are given: of slots by
-`tastemaker position-bias`, of items by whoever knows how they were shown. All metrics are per user, as in `metrics`.
+`tastemaker position-bias`, of items by whoever knows how they were shown, or guessed from what is popular. All metrics are per user, as in `metrics`.
 
 Plain inverse propensity scores (`ips_…`) are unbiased where the propensities are right, nothing is clipped and the number of
 relevant items is known. Where it is not, it is the sum of the weights on average, and `snips_…` divide by that: consistent over many
 targets, within the metric's range, and biased for a user with few. `pooled` divides over all users together instead.
 
-Shape letters: B users, K slots (best first), M targets, N predictions.
+Shape letters: B users, K slots (best first), M targets, N predictions, I catalogue.
 """
 
 from collections.abc import Sequence
@@ -17,11 +17,29 @@ from typing import Final
 import numpy as np
 
 from tastemaker.errors import DataError
-from tastemaker.evaluation.metrics import relevance
+from tastemaker.evaluation.metrics import ratio, relevance
 from tastemaker.types import Float64, Int32, Int64
 
 LEAST: Final = 0.01
 """Propensities below this count as this: no target stands for more than 100. Clipping makes sums too small, and steadier."""
+
+
+def popularity_propensity(count_I: Int64, power: float) -> Float64:
+    """(I,) the chance of an item to be seen, up to a factor: (its count / the largest) ** ((power + 1) / 2), above 0.
+
+    [Yang et al. 2018, Eq. 7]; power 0 is half as steep as the counts, 1 as steep. An item that nobody took counts as one that one did.
+
+    >>> popularity_propensity(np.array([100, 25, 0]), power=0.0).tolist()
+    [1.0, 0.5, 0.1]
+
+    Raises:
+        DataError: A power below 0.
+    """
+    if power < 0:
+        raise DataError("power of popularity", value=power, limit="0 or more", mend="correct it")
+    share_I = np.maximum(count_I, 1) / max(int(count_I.max(initial=1)), 1)
+    chance_I: Float64 = share_I ** ((power + 1) / 2)
+    return chance_I
 
 
 def inverse_propensities(propensity: Float64, least: float = LEAST) -> Float64:
@@ -80,7 +98,7 @@ def ips_recall(hits_BK: Float64, num_relevant_B: Float64, k: int) -> Float64:
     >>> ips_recall(np.array([[0.0, 2.0]]), np.array([8.0]), k=2).tolist()
     [0.25]
     """
-    return _ratio(hits_BK[:, :k].sum(axis=1), num_relevant_B)
+    return ratio(hits_BK[:, :k].sum(axis=1), num_relevant_B)
 
 
 def snips_recall(hits_BK: Float64, weight_B: Float64, k: int) -> Float64:
@@ -89,7 +107,7 @@ def snips_recall(hits_BK: Float64, weight_B: Float64, k: int) -> Float64:
     >>> snips_recall(np.array([[0.0, 2.0]]), np.array([6.0]), k=2).round(4).tolist()
     [0.3333]
     """
-    return _ratio(hits_BK[:, :k].sum(axis=1), weight_B)
+    return ratio(hits_BK[:, :k].sum(axis=1), weight_B)
 
 
 def ips_dcg(hits_BK: Float64, k: int) -> Float64:
@@ -103,13 +121,22 @@ def ips_dcg(hits_BK: Float64, k: int) -> Float64:
     return found_B
 
 
+def snips_dcg(hits_BK: Float64, weight_B: Float64, k: int) -> Float64:
+    """(B,) `ips_dcg` over the weights of all targets [Yang et al. 2018, Eq. 6]; 1 where a single target comes first.
+
+    >>> snips_dcg(np.array([[0.0, 2.0]]), np.array([6.0]), k=2).round(4).tolist()  # 1.2619 / 6
+    [0.2103]
+    """
+    return ratio(ips_dcg(hits_BK, k), weight_B)
+
+
 def ips_ndcg(hits_BK: Float64, num_relevant_B: Float64, k: int) -> Float64:
     """(B,) `ips_dcg` over that of the best list, which has min(k, relevant items) hits; NaN where there are none.
 
     >>> ips_ndcg(np.array([[0.0, 2.0]]), np.array([2.0]), k=2).round(4).tolist()  # 1.2619 / (1 + .6309)
     [0.7737]
     """
-    return _ratio(ips_dcg(hits_BK, k), ideal_dcg(num_relevant_B, k))
+    return ratio(ips_dcg(hits_BK, k), ideal_dcg(num_relevant_B, k))
 
 
 def snips_ndcg(hits_BK: Float64, weight_B: Float64, k: int) -> Float64:
@@ -120,7 +147,7 @@ def snips_ndcg(hits_BK: Float64, weight_B: Float64, k: int) -> Float64:
     >>> snips_ndcg(np.array([[0.0, 2.0]]), np.array([2.0]), k=2).round(4).tolist()
     [0.7737]
     """
-    return np.minimum(_ratio(ips_dcg(hits_BK, k), ideal_dcg(weight_B, k)), 1.0)
+    return np.minimum(ratio(ips_dcg(hits_BK, k), ideal_dcg(weight_B, k)), 1.0)
 
 
 def ideal_dcg(num_relevant_B: Float64, k: int) -> Float64:
@@ -180,10 +207,3 @@ def snips_error(error_N: Float64, propensity_N: Float64, least: float = LEAST) -
 def _discount(k: int) -> Float64:
     found_K: Float64 = 1.0 / np.log2(np.arange(2, k + 2))
     return found_K
-
-
-def _ratio(numerator_B: Float64, denominator_B: Float64 | Int64) -> Float64:
-    found_B: Float64 = np.divide(
-        numerator_B, denominator_B, out=np.full(len(numerator_B), np.nan), where=denominator_B > 0
-    )
-    return found_B

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import scipy.sparse as sp
 
-from tastemaker.evaluation import beyond, metrics, predictions, propensity
+from tastemaker.evaluation import beyond, counterfactual, metrics, predictions
 from tastemaker.evaluation.offline import Evaluation, score_lists
 from tastemaker.evaluation.systems import Answers, ModelSystem, System
 from tastemaker.evaluation.windows import Fold
@@ -69,7 +69,8 @@ def measure(
         ks: Depths.
         items: The catalogue's traits and groups.
         graded: Whether NDCG takes the values of targets as grades.
-        popularity_power: Adds `unbiased_recall@k` and `unbiased_dcg@k`, see `propensity`; unset, they are not measured.
+        popularity_power: Adds `unbiased_recall@k` and `unbiased_dcg@k`: `counterfactual.snips_recall` and `snips_dcg` under
+            `popularity_propensity`, not clipped; unset, they are not measured.
         threads: Blocks at once; unset, as many as there are cores.
         description: Of the progress bar.
     """
@@ -84,11 +85,7 @@ def measure(
     )  # fmt: skip
     per_user = found.per_user | _beyond(answers.ranked_BK, fold, num_users_I, ks, items)
     if popularity_power is not None:
-        propensity_I = propensity.popularity_propensity(num_users_I, popularity_power)
-        for k in ks:
-            asked = (answers.ranked_BK, fold.targets, propensity_I, k)
-            per_user[f"unbiased_recall@{k}"] = propensity.unbiased_recall(*asked)
-            per_user[f"unbiased_dcg@{k}"] = propensity.unbiased_dcg(*asked)
+        per_user |= _unbiased(answers.ranked_BK, fold, num_users_I, ks, popularity_power)
     overall = found.overall | _of_scores(system, fold, answers)
     if answers.auc_B is not None:
         per_user["auc"] = answers.auc_B
@@ -115,6 +112,18 @@ def _beyond(
     if items is not None and len(items.group_names):
         found["miscalibration"] = beyond.miscalibration(top_UK, history_UI, items.share_IG)
     return found
+
+
+def _unbiased(
+    ranked_UK: Int32, fold: Fold, num_users_I: Int64, ks: Sequence[int], power: float
+) -> dict[str, Float64]:
+    """Per user, metrics in which a target weighs by how unlikely it was to be seen."""
+    propensity_I = counterfactual.popularity_propensity(num_users_I, power)
+    hits_UK, weight_U = counterfactual.weighted_hits(
+        ranked_UK, fold.targets, [propensity_I[items] for items in fold.targets], float(propensity_I.min())
+    )
+    found = {f"unbiased_recall@{k}": counterfactual.snips_recall(hits_UK, weight_U, k) for k in ks}
+    return found | {f"unbiased_dcg@{k}": counterfactual.snips_dcg(hits_UK, weight_U, k) for k in ks}
 
 
 def _of_scores(system: System, fold: Fold, answers: Answers) -> dict[str, float]:

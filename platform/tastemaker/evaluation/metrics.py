@@ -57,7 +57,7 @@ def recall(relevance_BK: Float64, num_targets_B: Int64, k: int) -> Float64:
     >>> recall(np.array([[1.0, 0.0, 1.0]]), np.array([4]), k=3).tolist()  # 2 of 4
     [0.5]
     """
-    return _ratio((relevance_BK[:, :k] > 0).sum(axis=1), num_targets_B)
+    return ratio((relevance_BK[:, :k] > 0).sum(axis=1), num_targets_B)
 
 
 def precision(relevance_BK: Float64, num_targets_B: Int64, k: int) -> Float64:
@@ -94,7 +94,7 @@ def ndcg(relevance_BK: Float64, ideal_BM: Float64, k: int) -> Float64:
     [0.63093]
     """
     best_BM = -np.sort(-ideal_BM, axis=1)
-    return _ratio(_dcg(relevance_BK, k), _dcg(best_BM, k))
+    return ratio(_dcg(relevance_BK, k), _dcg(best_BM, k))
 
 
 def ideal_grades(targets: Sequence[Int32], grades: Sequence[Float64] | None = None) -> Float64:
@@ -119,7 +119,7 @@ def average_precision(relevance_BK: Float64, num_targets_B: Int64, k: int) -> Fl
     """
     hit_BK = relevance_BK[:, :k] > 0
     precision_BK = hit_BK.cumsum(axis=1) / np.arange(1, hit_BK.shape[1] + 1)
-    return _ratio((precision_BK * hit_BK).sum(axis=1), np.minimum(num_targets_B, k))
+    return ratio((precision_BK * hit_BK).sum(axis=1), np.minimum(num_targets_B, k))
 
 
 def reciprocal_rank(relevance_BK: Float64, num_targets_B: Int64) -> Float64:
@@ -145,7 +145,7 @@ def novelty(ranked_BK: Int32, num_users_I: Int64, num_users: int) -> Float64:
     bits_I = np.log2(num_users) - np.log2(np.maximum(num_users_I, 1))
     there_BK = ranked_BK != PADDING
     bits_BK = np.where(there_BK, bits_I[np.where(there_BK, ranked_BK, 0)], 0.0)
-    return _ratio(bits_BK.sum(axis=1), there_BK.sum(axis=1))
+    return ratio(bits_BK.sum(axis=1), there_BK.sum(axis=1))
 
 
 def coverage(ranked_BK: Int32, num_items: int) -> float:
@@ -247,8 +247,12 @@ def _dcg(grade_BK: Float64, k: int) -> Float64:
     return dcg_B
 
 
-def _ratio(numerator_B: Int64 | Float64, denominator_B: Int64 | Float64) -> Float64:
-    """Their quotient, NaN where the denominator is 0."""
+def ratio(numerator_B: Int64 | Float64, denominator_B: Int64 | Float64) -> Float64:
+    """(B,) their quotient, NaN where the denominator is 0.
+
+    >>> ratio(np.array([1.0, 0.0]), np.array([4, 0])).tolist()
+    [0.25, nan]
+    """
     ratio_B = np.full(len(numerator_B), np.nan)
     np.divide(numerator_B, denominator_B, out=ratio_B, where=denominator_B > 0)
     return ratio_B

@@ -2,14 +2,14 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Final, Self
+from typing import Annotated, Final, Self
 
 from pydantic import Field, model_validator
 
 from tastemaker.config_sources import read_yaml
 from tastemaker.evaluation.comparing import Correction
 from tastemaker.evaluation.windows import Cutoff, LastOut, Rolling
-from tastemaker.models.zoo import model_class
+from tastemaker.models.zoo import ZooModel
 from tastemaker.strict import Strict
 
 _AT_A_DEPTH: Final = (
@@ -18,21 +18,6 @@ _AT_A_DEPTH: Final = (
 _OF_A_USER: Final = (
     "mrr", "auc", "novelty", "diversity", "serendipity", "popularity", "popularity_lift", "miscalibration",
 )  # fmt: skip
-
-
-class ZooModel(Strict):
-    """A model that is fitted on each fold."""
-
-    kind: str = Field(description="of the zoo")
-    config: Mapping[str, Any] = Field(
-        default_factory=dict, description="what of its config differs from the defaults"
-    )
-
-    @model_validator(mode="after")
-    def _is_known(self) -> Self:
-        found = model_class(self.kind)
-        found.Config.parse(self.config, f"model {self.kind}")
-        return self
 
 
 class BundleModel(Strict):
@@ -54,7 +39,9 @@ class EvaluationPlan(Strict):
     split: Annotated[LastOut | Cutoff | Rolling, Field(discriminator="kind")] = Field(
         default_factory=LastOut, description="what is held out"
     )
-    models: Mapping[str, ZooModel | BundleModel] = Field(min_length=1, description="systems by name")
+    models: Mapping[str, ZooModel | BundleModel] = Field(
+        min_length=1, description="systems by name: models, each fitted on every fold, and bundles"
+    )
     baseline: str | None = Field(None, description="what the others are compared with; empty: the first")
     ks: tuple[int, ...] = Field((10, 50), min_length=1, description="depths of lists")
     compared: tuple[str, ...] = Field(
@@ -104,8 +91,7 @@ def read_plan(file: Path) -> EvaluationPlan:
     """The plan in a file; paths in it are from its folder.
 
     Raises:
-        ConfigError: A key is unknown or a value wrong.
-        UsageError: There is no such kind of model.
+        ConfigError: A key is unknown or a value wrong, or there is no such kind of model.
     """
     tree = read_yaml(file)
     for key in ("data", "users"):

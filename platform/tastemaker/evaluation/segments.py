@@ -34,6 +34,8 @@ def segments(
     names: Sequence[str],
     shown: Sequence[str],
     labels_U: Mapping[str, Strings] | None = None,
+    *,
+    graded: bool = False,
 ) -> list[Segment]:
     """The segments of these kinds: activity, popularity, item-age, or a key of `labels_U`.
 
@@ -47,6 +49,7 @@ def segments(
         names: Kinds of segments.
         shown: Metrics of users' segments; of parts of targets it is recall and NDCG of these depths.
         labels_U: Further kinds: a word for each asker, "" for none.
+        graded: Whether NDCG takes the values of targets as grades, as it must where `measured` did.
     """
     found = []
     for kind in names:
@@ -54,7 +57,11 @@ def segments(
             found += _of_users(kind, measured, shown, _activity(fold))
         elif kind in ("popularity", "item-age"):
             parts = _popularity(fold) if kind == "popularity" else _ages(fold)
-            found += [_of_targets(kind, name, measured, fold, kept, shown) for name, kept in parts.items()]
+            grades = [value_M.astype(np.float64) for value_M in fold.values] if graded else None
+            found += [
+                _of_targets(kind, name, measured, fold.targets, grades, kept, shown)
+                for name, kept in parts.items()
+            ]
         elif labels_U is not None and kind in labels_U:
             words = {str(word): labels_U[kind] == word for word in sorted(set(labels_U[kind])) if word}
             found += _of_users(kind, measured, shown, words)
@@ -105,18 +112,27 @@ def _ages(fold: Fold) -> dict[str, list[Bool]]:
 
 
 def _of_targets(
-    kind: str, name: str, measured: Measured, fold: Fold, kept: Sequence[Bool], shown: Sequence[str]
+    kind: str,
+    name: str,
+    measured: Measured,
+    targets: Sequence[Int32],
+    grades: Sequence[Float64] | None,
+    kept: Sequence[Bool],
+    shown: Sequence[str],
 ) -> Segment:
-    targets: list[Int32] = [items[mask] for items, mask in zip(fold.targets, kept, strict=True)]
+    targets = [items[mask] for items, mask in zip(targets, kept, strict=True)]
+    if grades is not None:
+        grades = [grade_M[mask] for grade_M, mask in zip(grades, kept, strict=True)]
     size_U: Int64 = np.array([len(items) for items in targets])
-    hit_UK = metrics.relevance(measured.ranked_UK, targets)
+    hit_UK = metrics.relevance(measured.ranked_UK, targets, grades)
+    ideal_UM = metrics.ideal_grades(targets, grades)
     values = {}
     for metric in shown:
         base, _, depth = metric.partition("@")
         if base == "recall":
             values[metric] = _mean(metrics.recall(hit_UK, size_U, int(depth)))
         elif base == "ndcg":
-            values[metric] = _mean(metrics.ndcg(hit_UK, metrics.ideal_grades(targets), int(depth)))
+            values[metric] = _mean(metrics.ndcg(hit_UK, ideal_UM, int(depth)))
     return Segment(kind, name, int((size_U > 0).sum()), values)
 
 

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 
 from tastemaker.evaluation.metrics import PADDING
-from tastemaker.models.recommender import Askers, Filters, Recommender, best
+from tastemaker.models.log import Askers, Filters
+from tastemaker.models.recommender import Recommender, best
 from tastemaker.types import Float32, Float64, Int32
 
 if TYPE_CHECKING:

@@ -12,7 +12,7 @@ import numpy as np
 from pydantic import Field
 
 from tastemaker.errors import DataError
-from tastemaker.models.recommender import Askers, Log
+from tastemaker.models.log import Askers, Log
 from tastemaker.strict import Strict
 from tastemaker.types import Bool, Float32, Int32, Int64
 

@@ -19,8 +19,9 @@ from tastemaker.experiments.policies.thompson import beta_weights, normal_weight
 from tastemaker.experiments.policies.ucb import ucb1_weights
 from tastemaker.strict import Strict
 
-MOST_EPOCHS, MOST_EPOCHS_IN_CONTEXT = 100, 10
-"""Of a window: each epoch has sums of its own, which every router reads each second; of a regression they are hundreds."""
+MOST_EPOCHS, MOST_SUMS = 100, 4500
+"""Of a window: each epoch has sums of its own, which every router reads each second; `MOST_SUMS` of a variant are those of a half life's
+two eras at the largest dimension."""
 
 
 class Fixed(Strict):
@@ -172,10 +173,20 @@ def _window_problem(allocation: Adaptive) -> str | None:
         return None
     if allocation.half_life_seconds is not None:
         return "window_seconds and half_life_seconds are two ways to forget: leave one out"
-    most = MOST_EPOCHS_IN_CONTEXT if isinstance(allocation, Contextual) else MOST_EPOCHS
+    most = min(MOST_EPOCHS, MOST_SUMS // _num_sums(allocation))
     if seconds % epoch or seconds > most * epoch:
         return f"window_seconds must be 1 to {most} times epoch_seconds ({epoch}), is {seconds}"
     return None
+
+
+def _num_sums(allocation: Adaptive) -> int:
+    """How many sums a variant has at most in an epoch: count, sum and squares, of D places D and D (D + 1) / 2 more.
+
+    >>> [_num_sums(LinUcb(dimension=dimension)) for dimension in (2, 16, 64)], _num_sums(Thompson())
+    ([8, 155, 2147], 3)
+    """
+    places = allocation.dimension if isinstance(allocation, Contextual) else 0
+    return 3 + places + places * (places + 1) // 2
 
 
 def reward_problem(allocation: AnyAllocation, reward: Literal["binary", "real"]) -> str | None:

@@ -12,6 +12,8 @@ from typing import Final, Protocol
 
 ERA_HALF_LIVES: Final = 64
 _MOST_HALF_LIVES: Final = 900.0
+_NOTHING_HALF_LIVES: Final = 64
+"""Of what is so old no double knows beside a whole count."""
 
 
 class Forgetting(Protocol):
@@ -22,6 +24,9 @@ class Forgetting(Protocol):
 
     def weight(self, suffix: str, newest_ms: int) -> float:
         """What the sums behind a name count for now; 0 of those that are forgotten, or another way's."""
+
+    def is_over(self, suffix: str, newest_ms: int) -> bool:
+        """Whether sums behind a name need not be kept: forgotten for ever, or another way's. Not those without a name."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +46,19 @@ class HalfLife:
         if not suffix.startswith("~") or float(half_life) != self.seconds:
             return 0.0
         return 1 / self._grown(newest_ms, int(era))
+
+    def is_over(self, suffix: str, newest_ms: int) -> bool:
+        """See `Forgetting`; of an era whose last reward counts 2^-64 of the newest or less.
+
+        >>> minute = HalfLife(60.0)
+        >>> [minute.is_over("~60.0.0", half_lives * 60_000) for half_lives in (0, 127, 128)]
+        [False, False, True]
+        """
+        half_life, _, era = suffix.removeprefix("~").rpartition(".")
+        if not suffix.startswith("~") or float(half_life) != self.seconds:
+            return bool(suffix)
+        end_ms = (int(era) + 1) * ERA_HALF_LIVES * self.seconds * 1000
+        return newest_ms - end_ms >= _NOTHING_HALF_LIVES * self.seconds * 1000
 
     def _grown(self, at_ms: int, era: int) -> float:
         """Of time `at_ms` by the landmark of `era`, from 1 to 2^64 within it; what is older than 900 half lives has no weight left."""
@@ -72,8 +90,8 @@ class Window:
         return float(self._age(suffix, newest_ms) < self.num_epochs)
 
     def is_over(self, suffix: str, newest_ms: int) -> bool:
-        """Whether sums behind a name will never count again: older than the window, or of epochs of another length."""
-        return suffix.startswith("@") and self._age(suffix, newest_ms) >= self.num_epochs
+        """See `Forgetting`; of an epoch that is older than the window, or of another length."""
+        return bool(suffix) and self._age(suffix, newest_ms) >= self.num_epochs
 
     def _age(self, suffix: str, newest_ms: int) -> float:
         """In epochs; endless where the name is not of such epochs."""

@@ -12,7 +12,7 @@ from tastemaker.events.log import Entry
 from tastemaker.experiments.allocation import Adaptive, Fixed
 from tastemaker.experiments.decision_log import decision_table
 from tastemaker.experiments.definition import Experiment
-from tastemaker.experiments.forgetting import Window
+from tastemaker.experiments.forgetting import Forgetting
 from tastemaker.experiments.metrics import metric_of
 from tastemaker.experiments.posterior import (
     NEWEST,
@@ -29,13 +29,13 @@ from tastemaker.state.lease import Command
 
 _COUNTS = (":successes", ":failures")
 _PLAIN = Fixed(weights=(1.0,))
-# KEYS: an experiment's totals. ARGV: their version, then fields and values in turn. Epochs that are over are no more among them.
+# KEYS: an experiment's totals. ARGV: their version, then fields and values in turn. Epochs and eras that are over are no more among them.
 _WRITE = """
 if tonumber(redis.call('HGET', KEYS[1], 'version') or '-1') > tonumber(ARGV[1]) then return 0 end
 local given = {}
 for i = 2, #ARGV, 2 do given[ARGV[i]] = true end
 for _, name in ipairs(redis.call('HKEYS', KEYS[1])) do
-    if string.find(name, '@', 1, true) and not given[name] then redis.call('HDEL', KEYS[1], name) end
+    if string.find(name, '[@~][^:]*$') and not given[name] then redis.call('HDEL', KEYS[1], name) end
 end
 redis.call('HSET', KEYS[1], 'version', ARGV[1])
 for i = 2, #ARGV, 2 do redis.call('HSET', KEYS[1], ARGV[i], ARGV[i + 1]) end
@@ -109,8 +109,8 @@ class RewardJoiner:
             pipe.hgetall(self._keys.posterior_part(partition, posterior_name(experiment)))
         totals = total_of(pipe.execute())
         allocation = experiment.allocation
-        if isinstance(allocation, Adaptive) and isinstance(window := allocation.forgetting, Window):
-            totals = self._without_what_is_over(experiment, window, totals)
+        if isinstance(allocation, Adaptive) and (forgetting := allocation.forgetting) is not None:
+            totals = self._without_what_is_over(experiment, forgetting, totals)
         self._write(posterior_name(experiment), totals)
         if isinstance(experiment.allocation, Adaptive):
             posterior = Posterior.decode({name: repr(value) for name, value in totals.items()})
@@ -122,11 +122,11 @@ class RewardJoiner:
                 telemetry.POSTERIOR_MEAN.labels(*labels).set(posterior.mean(variant))
 
     def _without_what_is_over(
-        self, experiment: Experiment, window: Window, totals: Mapping[str, float]
+        self, experiment: Experiment, forgetting: Forgetting, totals: Mapping[str, float]
     ) -> dict[str, float]:
-        """Totals without the epochs that no window will have again; those leave the parts too. A part that is behind may write them once more."""
+        """Totals without the epochs and eras that will never count again; those leave the parts too. A part that is behind may write them once more."""
         newest_ms = int(totals.get(NEWEST, 0))
-        over = [name for name in totals if window.is_over(parted(name.rpartition(":")[2])[1], newest_ms)]
+        over = [name for name in totals if forgetting.is_over(parted(name.rpartition(":")[2])[1], newest_ms)]
         if over:
             pipe: Any = self._client.pipeline(transaction=False)
             for partition in range(self._keys.partitions):

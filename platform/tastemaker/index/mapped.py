@@ -62,6 +62,8 @@ def spilled_rows(num_rows: int, dim: int) -> Float32:
     """
     try:
         with tempfile.TemporaryFile() as file:
+            # A file with holes would be a SIGBUS at whichever row no room is left for.
+            os.posix_fallocate(file.fileno(), 0, max(1, num_rows * dim * 4))
             return np.memmap(file, np.float32, "w+", shape=(num_rows, dim))
     except OSError as error:
         raise BundleError(

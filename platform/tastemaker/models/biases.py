@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 import scipy.sparse as sp
 
+from tastemaker.models.log import Askers
 from tastemaker.types import Float32, Float64, Int32, Int64
 
 _EPOCHS = 10
@@ -76,3 +77,10 @@ def mean_ratings(
     row_M, column_M = np.divmod(key_M, shape[1])
     offsets = np.searchsorted(row_M, np.arange(shape[0] + 1))
     return sp.csr_matrix((value_M.astype(np.float32), column_M.astype(np.int32), offsets), shape)
+
+
+def ratings_of(askers: Askers, num_items: int) -> sp.csr_matrix:
+    """(B, I) float32: `mean_ratings` of what is known of the askers' ratings."""
+    place_N, item_N, rating_N = askers.taken(num_items)
+    rated_N = ~np.isnan(rating_N)
+    return mean_ratings(place_N[rated_N], item_N[rated_N], rating_N[rated_N], (len(askers), num_items))

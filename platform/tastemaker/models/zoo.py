@@ -1,13 +1,16 @@
 """All recommendation models by the name that recipes and bundles call them; each is imported when it is asked for."""
 
 from collections.abc import Mapping
-from typing import Any, Final, cast
+from typing import Any, Final, Self, cast
 
 import numpy as np
+from pydantic import Field, model_validator
 
-from tastemaker.errors import CompatibilityError
+from tastemaker.errors import CompatibilityError, UsageError
+from tastemaker.models.log import Log
 from tastemaker.models.packed import PackedModel, class_of, packed_kind
-from tastemaker.models.recommender import Log, Recommender
+from tastemaker.models.recommender import Recommender
+from tastemaker.strict import Strict
 
 _MEMORY: Final = "tastemaker.models.memory"
 _FACTORS: Final = "tastemaker.models.factors"
@@ -44,6 +47,23 @@ def model_class(kind: str) -> type[Recommender]:
         UsageError: There is none of that name.
     """
     return cast("type[Recommender]", class_of(kind, MODELS, "model"))
+
+
+class ZooModel(Strict):
+    """A model that is to be fitted, as recipes and plans name it."""
+
+    kind: str = Field(description="which: see docs/models.md")
+    config: Mapping[str, Any] = Field(
+        default_factory=dict, description="what of its config differs from the defaults"
+    )
+
+    @model_validator(mode="after")
+    def _is_one(self) -> Self:
+        try:
+            model_class(self.kind).Config.parse(self.config, f"model {self.kind}")
+        except UsageError as error:
+            raise ValueError(str(error)) from error
+        return self
 
 
 def fit(kind: str, log: Log, settings: Mapping[str, Any] | None = None) -> Recommender:

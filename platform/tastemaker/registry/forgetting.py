@@ -3,7 +3,7 @@
 import os
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
@@ -35,8 +35,14 @@ def forget_versions(settings: Settings, home: Home, catalogue: str) -> int:
     return len(versions)
 
 
-def forget_version(settings: Settings, home: Home, number: int) -> bool:
+def forget_version(settings: Settings, home: Home, number: int, is_free: Callable[[], bool]) -> bool:
     """Deletes a version of the settings' catalogue unless an alias names it; whether it did. Its number is never given again.
+
+    Args:
+        settings: Of the catalogue.
+        home: Of the registry.
+        number: The version's.
+        is_free: Whether nothing else uses it; asked last of all, while no alias can move.
 
     Raises:
         RegistryError: MLflow cannot be reached or refuses.
@@ -44,7 +50,7 @@ def forget_version(settings: Settings, home: Home, number: int) -> bool:
     client, catalogue = open_client(settings, home), settings.catalogue
     with registry_lock(home), registry_errors(f"remove version {number}"):
         aliases = client.get_registered_model(catalogue).aliases
-        if str(number) in {str(named) for named in aliases.values()}:
+        if str(number) in {str(named) for named in aliases.values()} or not is_free():
             return False
         client.delete_model_version(catalogue, str(number))
     return True
@@ -76,16 +82,18 @@ class EndedRuns:
         """All of them; `version` is the one that a promotion's run is about."""
         return [_ended(run) for run in self._search("") if run.info.end_time and run.info.status != "RUNNING"]
 
-    def remove(self, ids: Sequence[str]) -> None:
-        """Deletes runs, and for good where the store is this home's; a server keeps them until its own `mlflow gc`."""
+    def remove(self, run_id: str) -> bool:
+        """Deletes a run, and says that it did; `purge` removes it for good."""
         with registry_errors("remove runs"):
-            for run_id in ids:
-                self._client.set_tag(run_id, PRUNED, "true")
-                self._client.delete_run(run_id)
-        self.purge()
+            self._client.set_tag(run_id, PRUNED, "true")
+            self._client.delete_run(run_id)
+        return True
 
     def purge(self) -> int:
-        """Removes for good, with their files, what was deleted by us before; gives the number of runs."""
+        """Removes for good, with their files, what was deleted by us before; gives the number of runs.
+
+        Of a store that is this home's: a server keeps them until its own `mlflow gc`.
+        """
         if self._settings.registry.tracking_uri:
             return 0
         from mlflow.entities import ViewType

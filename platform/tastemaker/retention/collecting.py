@@ -25,7 +25,7 @@ from tastemaker.registry.client import Registry, Version
 from tastemaker.registry.forgetting import EndedRuns, forget_version
 from tastemaker.retention import bundles, checkpoints, days, runs
 from tastemaker.retention.gone import Gone, Limits
-from tastemaker.retention.versions import doomed_versions, kept_versions, read_uses
+from tastemaker.retention.versions import doomed_versions, kept_versions, read_uses, use_of
 from tastemaker.state.keys import Keys
 
 RECEIPTS: Final = "gc.jsonl"
@@ -34,13 +34,17 @@ RECEIPTS: Final = "gc.jsonl"
 
 @dataclass
 class Collected:
-    """What went, or would go. `kept` says why each version stays; `skipped` what was not looked at, and why."""
+    """What went, or would go. `kept` says why each version stays; `skipped` what was not looked at, and why.
+
+    `going` is what is being removed: where a run is cut off, it may be gone or not.
+    """
 
     catalogue: str
     dry_run: bool
     gone: list[Gone] = field(default_factory=list)
     kept: dict[int, str] = field(default_factory=dict)
     skipped: list[str] = field(default_factory=list)
+    going: Gone | None = None
 
     def of(self, kind: str) -> list[Gone]:
         """What is of one kind."""
@@ -79,7 +83,7 @@ def collect(
         StateError: Redis/Valkey cannot be reached: nobody can tell then what is in use.
         RegistryError: MLflow cannot be reached.
         BundleError: The storage refuses.
-        DataError: A file of the home cannot be read or removed.
+        DataError: A file of the home cannot be read or removed, or the receipt not written.
     """
     with home.lock("gc"):
         collection = _Collection(settings, home, client, keys, dry_run)
@@ -112,19 +116,29 @@ class _Collection:
     def _take(self, doomed: Iterable[Gone], remove: Callable[[Gone], bool]) -> None:
         """Removes one after the other; what meanwhile came into use stays."""
         for one in doomed:
+            self.done.going = None if self.done.dry_run else one
             if self.done.dry_run or remove(one):
                 self.done.gone.append(one)
+            self.done.going = None
 
     def _versions(self) -> list[Version]:
         """Gives the versions that stay."""
         uses = read_uses(self._registry, self._client, self._keys)
         self.done.kept = dict(sorted(kept_versions(uses, self._limits).items()))
-        self._take(
-            doomed_versions(uses, self._limits),
-            lambda one: forget_version(self._settings, self._home, int(one.name)),
-        )
+        self._take(doomed_versions(uses, self._limits), lambda one: self._forget(int(one.name)))
         gone = {one.name for one in self.done.of("version")}
         return [version for version in uses.versions if str(version.number) not in gone]
+
+    def _forget(self, number: int) -> bool:
+        """Whether a version went; one that came into use meanwhile stays."""
+
+        def is_free() -> bool:
+            why = use_of(number, self._registry, self._client, self._keys, self._limits)
+            if why is not None:
+                self.done.kept = dict(sorted({**self.done.kept, number: why}.items()))
+            return why is None
+
+        return forget_version(self._settings, self._home, number, is_free)
 
     def _bundles(self, left: list[Version]) -> None:
         if not self.done.dry_run:
@@ -146,8 +160,9 @@ class _Collection:
         doomed = runs.doomed_runs(ended.ended(), left, publishable, self._limits)
         if not self.done.dry_run:
             ended.purge()
-            ended.remove([one.name for one in doomed])
-        self.done.gone += doomed
+        self._take(doomed, lambda one: ended.remove(one.name))
+        if not self.done.dry_run:
+            ended.purge()
 
     def _checkpoints(self, left: list[Version]) -> None:
         """A training that is under way may use any of them: then all stay."""
@@ -184,7 +199,7 @@ class _Collection:
             return ""  # it is lost, and no training can begin from it
 
     def _days(self) -> None:
-        first = days.first_experiment_day(self._client, self._keys)
+        first = days.first_report_day(self._client, self._keys)
         for kind, folder in days.FOLDERS.items():
             root = self._home / folder / self._keys.catalogue
             doomed = days.doomed_days(self._home, self._keys.catalogue, kind, self._limits, first)
@@ -198,12 +213,17 @@ class _Collection:
                 lambda _: days.remove_rejects(self._home, self._keys.catalogue),
             )
         except UsageError:
+            self.done.going = None
             self.done.skipped.append("refused rows: an import is under way")
 
 
 @contextmanager
 def _receipt(home: Home, done: Collected) -> Iterator[None]:
-    """Keeps what went, also where it then failed."""
+    """Keeps what went, also where it then failed: `cut_off` is what was being removed then.
+
+    Raises:
+        DataError: It cannot be written.
+    """
     started, failure = time.monotonic(), ""
     try:
         yield
@@ -212,7 +232,13 @@ def _receipt(home: Home, done: Collected) -> Iterator[None]:
         raise
     finally:
         if not done.dry_run and (done.gone or failure):
-            line = {"at": datetime.now(UTC).isoformat(), **done.as_dict(), "failed": failure}
+            cut_off = None if done.going is None else done.going.as_dict()
+            line = {
+                "at": datetime.now(UTC).isoformat(),
+                **done.as_dict(),
+                "cut_off": cut_off,
+                "failed": failure,
+            }
             _append(home, line | {"seconds": round(time.monotonic() - started, 2)})
 
 

@@ -10,6 +10,7 @@ from tastemaker.data.schema import REJECTS_SCHEMA, imported_folder
 from tastemaker.errors import DataError
 from tastemaker.events.archive import encode_part
 from tastemaker.events.expiry import expired_parts
+from tastemaker.experiments.holdout import HoldoutStore
 from tastemaker.experiments.store import ExperimentStore
 from tastemaker.home import Home, write_bytes
 from tastemaker.retention.gone import DAY_SECONDS, Gone, Limits
@@ -24,8 +25,11 @@ FOLDERS: Final[Mapping[DayKind, str]] = {"event day": "events", "decision day": 
 _REJECTS: Final = "rejects.parquet"
 
 
-def first_experiment_day(client: "redis.Redis", keys: "Keys") -> date | None:
-    """The day before the first change of any experiment that runs now: what its report reads stays. None where none runs.
+def first_report_day(client: "redis.Redis", keys: "Keys") -> date | None:
+    """The UTC day from which on reports read: what they read stays. None where there is nothing to report of.
+
+    That is the day before the first change of any experiment that runs now, and before the holdout became what it is, where somebody
+    is held out.
 
     Raises:
         StateError: Redis/Valkey cannot be reached.
@@ -36,11 +40,14 @@ def first_experiment_day(client: "redis.Redis", keys: "Keys") -> date | None:
         for one in store.list()
         if one.state == "running"
     ]
-    return _day(min(begun) / 1000 - DAY_SECONDS) if begun else None
+    holdout = HoldoutStore(client, keys)
+    if holdout.get().share > 0:
+        begun.append(holdout.since_ms())
+    return _day(max(0.0, min(begun) / 1000 - DAY_SECONDS)) if begun else None
 
 
 def doomed_days(
-    home: Home, catalogue: str, kind: DayKind, limits: Limits, first_of_experiments: date | None
+    home: Home, catalogue: str, kind: DayKind, limits: Limits, first_of_reports: date | None
 ) -> list[Gone]:
     """Whole UTC days that are too old, oldest first; none unless `retention.event_days` or `decision_days` is set.
 
@@ -49,7 +56,7 @@ def doomed_days(
         catalogue: Whose.
         kind: Which of both.
         limits: How many days are kept.
-        first_of_experiments: Days from then on stay.
+        first_of_reports: Days from then on stay.
 
     Raises:
         DataError: The archive's manifest cannot be read.
@@ -58,7 +65,7 @@ def doomed_days(
     days = settings.event_days if kind == "event day" else settings.decision_days
     if days is None:
         return []
-    first = min(_day(limits.since(days)), first_of_experiments or date.max)
+    first = min(_day(limits.since(days)), first_of_reports or date.max)
     sizes: dict[str, int] = {}
     for path in expired_parts(home / FOLDERS[kind] / catalogue, first):
         day = path.parent.name.removeprefix("day=")

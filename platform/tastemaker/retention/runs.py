@@ -18,7 +18,7 @@ def doomed_runs(
 ) -> list[Gone]:
     """Runs that ended long ago, oldest first; none unless `retention.run_days` is set.
 
-    A run stays with whatever it is nested in, and the other way round.
+    A run stays with whatever it is nested in, however deep, and the other way round.
 
     Args:
         runs: That have ended.
@@ -33,14 +33,24 @@ def doomed_runs(
     used = {version.run_id for version in left} | publishable
     since = limits.since(days)
     kept = {run.id for run in runs if run.id in used or run.version in numbers or run.ended >= since}
-    known = {run.id for run in runs}
-    families = {run.parent for run in runs if run.parent is not None and run.id in kept}
-    families |= {run.parent for run in runs if run.parent is not None and run.parent not in known}
-    stays = {run.id for run in runs if run.id in kept | families or run.parent in kept | families}
+    roots = _roots(runs)
+    stays = {roots[run.id] for run in runs if run.id in kept} | (set(roots.values()) - roots.keys())
     why = f"ended over {days} days ago, and no version that stays is of it"
-    return [
-        Gone("run", run.id, why) for run in sorted(runs, key=lambda run: run.ended) if run.id not in stays
-    ]
+    oldest_first = sorted(runs, key=lambda run: run.ended)
+    return [Gone("run", run.id, why) for run in oldest_first if roots[run.id] not in stays]
+
+
+def _roots(runs: Sequence[EndedRun]) -> dict[str, str]:
+    """Of each run the outermost that it is nested in, itself where in none; one that has not ended is the last that is known."""
+    parents = {run.id: run.parent for run in runs}
+    roots = {}
+    for run in runs:
+        root, seen = run.id, {run.id}
+        while (parent := parents.get(root)) is not None and parent not in seen:
+            root = parent
+            seen.add(root)
+        roots[run.id] = root
+    return roots
 
 
 def publishable_runs(home: Home, catalogue: str) -> dict[str, str]:

@@ -47,8 +47,33 @@ def read_uses(registry: "Registry", client: "redis.Redis", keys: Keys) -> Uses:
         RegistryError: MLflow cannot be reached.
         StateError: Redis/Valkey cannot be reached: nobody can tell then what is in use.
     """
+    versions = registry.versions(keys.catalogue)
+    return _uses(versions, versions, registry, client, keys)
+
+
+def use_of(
+    number: int, registry: "Registry", client: "redis.Redis", keys: Keys, limits: Limits
+) -> str | None:
+    """Why a version is kept, as of now; None where it may go. Of other versions no promotions are read.
+
+    Raises:
+        RegistryError: MLflow cannot be reached.
+        StateError: Redis/Valkey cannot be reached.
+    """
+    versions = registry.versions(keys.catalogue)
+    asked = [version for version in versions if version.number == number]
+    return kept_versions(_uses(versions, asked, registry, client, keys), limits).get(number)
+
+
+def _uses(
+    versions: Sequence[Version],
+    asked: Sequence[Version],
+    registry: "Registry",
+    client: "redis.Redis",
+    keys: Keys,
+) -> Uses:
+    """As of now, of promotions those of the versions that are asked about."""
     catalogue = keys.catalogue
-    versions = registry.versions(catalogue)
     return Uses(
         versions=versions,
         aliases={alias: version.number for alias, version in registry.aliases(catalogue).items()},
@@ -56,7 +81,7 @@ def read_uses(registry: "Registry", client: "redis.Redis", keys: Keys) -> Uses:
         live=read_live(client, keys),
         reports=read_reports(client, keys),
         experiments=ExperimentStore(client, keys).list(),
-        waiting=dict(_waiting(registry, catalogue, versions)),
+        waiting=dict(_waiting(registry, catalogue, asked)),
     )
 
 

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from tastemaker.models.recommender import Askers, Recommender
+from tastemaker.models.log import Askers
+from tastemaker.models.recommender import Recommender
 from tastemaker.stages.nearest import AskedIndex
 from tastemaker.stages.source import Asked, Source, filled, has_history, top_allowed
 from tastemaker.types import Bool, Float32, Int32, Query

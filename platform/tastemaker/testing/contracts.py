@@ -14,7 +14,8 @@ from typing import Any, Final
 import numpy as np
 
 from tastemaker.errors import DataError
-from tastemaker.models.recommender import NOBODY, PADDING, Askers, Filters, Log, Recommender
+from tastemaker.models.log import NOBODY, Askers, Filters, Log
+from tastemaker.models.recommender import PADDING, Recommender
 from tastemaker.models.zoo import Packed, fit, model_class
 from tastemaker.testing.saved import assert_same, written_and_read
 from tastemaker.testing.worlds import NOISE, Stars, Tastes
@@ -80,6 +81,21 @@ def what_was_saved_answers_the_same(case: Case) -> None:
     assert np.array_equal(again.scores(case.askers), case.fitted.scores(case.askers)), "scores differ"
     mine, read = case.fitted.recommend(case.askers, _K), again.recommend(case.askers, _K)
     assert np.array_equal(mine[0], read[0]), "lists differ"
+
+
+def what_is_released_answers_strangers_the_same(case: Case) -> None:
+    """Without rows of users, written and read again, strangers get what they got; users of the log are strangers to it."""
+    released = Packed.from_state(*written_and_read(Packed(case.fitted.without_users())))
+    nobody_B = np.full(len(case.askers), NOBODY, np.int32)
+    strangers = Askers(nobody_B, case.askers.histories, case.askers.values)
+    expected_BI = case.fitted.scores(strangers)
+    assert np.array_equal(released.scores(strangers), expected_BI), "scores differ"
+    for name in case.fitted.user_tensors:
+        assert len(case.fitted.tensors()[name]) == case.world.log.num_users, (
+            f"{name} has no row for each user"
+        )
+        assert not len(released.tensors()[name]), f"{name} has rows of users"
+        assert np.array_equal(released.scores(case.askers), expected_BI), "somebody is known"
 
 
 def nobody_is_refused(case: Case) -> None:
@@ -236,7 +252,8 @@ def its_loss_falls(case: Case) -> None:
 CHECKS: Final[Mapping[str, Callable[[Case], None]]] = {
     check.__name__: check
     for check in (
-        the_same_seed_gives_the_same_model, what_was_saved_answers_the_same, nobody_is_refused,
+        the_same_seed_gives_the_same_model, what_was_saved_answers_the_same,
+        what_is_released_answers_strangers_the_same, nobody_is_refused,
         strangers_get_what_is_popular, one_user_is_enough,
         long_lists_end_with_the_catalogue, rules_hold, the_order_of_rows_does_not_matter,
         askers_do_not_touch_each_other, nothing_that_was_given_is_changed, vectors_order_as_scores_do,

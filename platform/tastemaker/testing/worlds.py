@@ -8,7 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from tastemaker.models.biases import Biases, mean_ratings
-from tastemaker.models.recommender import Askers, Filters, Log, Recommender
+from tastemaker.models.log import Askers, Filters, Log
+from tastemaker.models.recommender import Recommender
 from tastemaker.types import Float32, Float64, Int32
 
 _SECOND_MS = 1000

@@ -1,7 +1,7 @@
 """Whether what was shown is clicked as often as its scores say: expected against observed clicks, by bucket of the score.
 
 A score is a probability of a click where the ranker gave it and `ranking.score_weights` names the click alone; answers of other
-rankings, and rungs whose scores are something else, are left out. The ranker learned on candidates, not on slots: what a slot's place
+rankings, interleaved ones, and rungs whose scores are something else, are left out, and so is traffic that is not live. The ranker learned on candidates, not on slots: what a slot's place
 does to clicks is in the observed rate and not in the expected one, so that the change of the error says more than its size.
 
 Shape letters: N slots, B buckets.
@@ -9,6 +9,7 @@ Shape letters: N slots, B buckets.
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
@@ -18,8 +19,9 @@ import pyarrow.compute as pc
 from tastemaker.bundle.reader import Bundle
 from tastemaker.bundle.store import BundleStore
 from tastemaker.errors import BundleError
-from tastemaker.events.archive import EVENT_SCHEMA, read_days
+from tastemaker.events.archive import EVENT_SCHEMA, read_parts, reread
 from tastemaker.experiments.decision_log import DECISION_SCHEMA
+from tastemaker.experiments.reporting.days import since
 from tastemaker.features.ranking_data import CLICK
 from tastemaker.home import Home
 from tastemaker.stages.policy import policy_of
@@ -40,16 +42,17 @@ _DECISIONS: Final = pa.schema(
         DECISION_SCHEMA.field(name)
         for name in (
             "decision_id", "request_id", "timestamp_ms", "received_ms", "bundle", "item_ids", "scores", "rungs",
-            "shadow_of", "policy",
+            "shadow_of", "policy", "origin", "slot_team",
         )
     ]
 )  # fmt: skip
 _EVENTS: Final = pa.schema(
     [
         EVENT_SCHEMA.field(name)
-        for name in ("event_id", "request_id", "item_id", "kind", "timestamp_ms", "received_ms")
+        for name in ("event_id", "request_id", "item_id", "kind", "timestamp_ms", "received_ms", "origin")
     ]
 )
+_LIVE: Final = pc.field("origin") == "live"
 _SEPARATOR: Final = "\x1f"
 
 
@@ -78,7 +81,7 @@ class Calibrated:
 def measure_calibration(
     home: Home, catalogue: str, is_probability: Callable[[str], bool], since_ms: int, until_ms: int
 ) -> Calibrated | None:
-    """Of the newest `MOST_LISTS` answers of a time; None where fewer than `LEAST_SLOTS` slots were seen.
+    """Of the newest `MOST_LISTS` live answers of a time; None where fewer than `LEAST_SLOTS` slots were seen.
 
     A slot is seen where an impression of it came, or the client sends none for the answer. Clicks are joined by request_id and item.
 
@@ -159,8 +162,9 @@ def _answers(
 ) -> pa.Table:
     """Answers whose scores are probabilities of a click."""
     span = (pc.field("timestamp_ms") >= since_ms) & (pc.field("timestamp_ms") < until_ms)
-    table = read_days(home / "decisions" / catalogue, _DECISIONS, "decision_id", span)
-    table = table.filter(pc.is_null(table["shadow_of"]))[-MOST_LISTS:]
+    table = _rows_since(since_ms, home / "decisions" / catalogue, _DECISIONS, "decision_id", span & _LIVE)
+    interleaved: Any = pc.greater(pc.fill_null(pc.list_value_length(table["slot_team"]), 0), pa.scalar(0))
+    table = table.filter(pc.and_(pc.is_null(table["shadow_of"]), pc.invert(interleaved)))[-MOST_LISTS:]
     columns = [table[name].to_pylist() for name in ("bundle", "policy", "rungs", "item_ids", "scores")]
     keep = [
         bool(items)
@@ -177,8 +181,15 @@ def _events(home: Home, catalogue: str, requests: Any, since_ms: int, until_ms: 
     """Impressions and clicks of some requests, each once."""
     span = (pc.field("received_ms") >= since_ms) & (pc.field("received_ms") < until_ms)
     kinds = pc.field("kind").isin(["impression", CLICK])
-    table = read_days(home / "events" / catalogue, _EVENTS, "event_id", span & kinds)
+    table = _rows_since(since_ms, home / "events" / catalogue, _EVENTS, "event_id", span & kinds & _LIVE)
     return table.filter(pc.is_in(table["request_id"], value_set=requests.combine_chunks()))
+
+
+def _rows_since(
+    since_ms: int, folder: Path, schema: pa.Schema, id_column: str, where: pc.Expression
+) -> pa.Table:
+    """Rows of the days from the one before a moment on: those of other days are not opened."""
+    return reread(folder, lambda parts: read_parts(since(parts, since_ms), schema, id_column, where))
 
 
 def _of_kind(events: pa.Table, kind: str) -> pa.Table:

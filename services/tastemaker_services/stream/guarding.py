@@ -14,7 +14,7 @@ from prometheus_client import Gauge
 
 from tastemaker import telemetry
 from tastemaker.config import Settings
-from tastemaker.errors import ExperimentError, TastemakerError, UsageError
+from tastemaker.errors import ExperimentError, NothingYetError, TastemakerError, UsageError
 from tastemaker.experiments.definition import Experiment
 from tastemaker.experiments.metrics import METRICS, metric_of
 from tastemaker.experiments.reporting.advice import VERDICTS, Advice, advise
@@ -79,8 +79,8 @@ class Guard:
             seen = read_observations(
                 self._home, self._catalogue, experiment, now_ms, with_past=_past(experiment)
             )
-        except ExperimentError:
-            return False  # nothing has happened yet
+        except NothingYetError:
+            return False
         except TastemakerError as error:
             log.warning("cannot look at experiment %s: %s", experiment.name, error)
             return False
@@ -105,8 +105,8 @@ class Guard:
         """An interleaving has no guardrails: whom people prefer is told, and what to do."""
         try:
             report = build_interleaving_report(self._home, self._catalogue, experiment, now_ms=now_ms)
-        except ExperimentError:
-            return  # nothing has happened yet
+        except NothingYetError:
+            return
         except TastemakerError as error:
             log.warning("cannot look at experiment %s: %s", experiment.name, error)
             return

@@ -122,7 +122,8 @@ def main() -> int:
         with tempfile.TemporaryDirectory() as scratch:
             plant(fault, Path(scratch) / "tastemaker")
             code, said = check(fault, Path(scratch) / "tastemaker")
-        said = " ".join(said.replace(scratch, "…").replace("|", "/").split())[:150]
+        said = said.replace(scratch, "…").replace(tempfile.gettempdir(), "…")
+        said = " ".join(said.replace("|", "/").split())[:150]
         print(f"{'seen' if code == 1 else 'MISSED'}: {fault.told}: {said}", flush=True)  # noqa: T201
         write_row(fault, said if code == 1 else None)
         missed += [] if code == 1 else [fault.told]

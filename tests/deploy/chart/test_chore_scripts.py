@@ -90,6 +90,14 @@ def test_a_backup_brings_back_what_was_lost(rooms: Rooms) -> None:
         assert store.execute("SELECT id FROM runs").fetchall() == [("first",)]
 
 
+def test_a_backup_that_cannot_be_read_fails(rooms: Rooms) -> None:
+    backup = rooms.back_up()
+    (backup / "bundles.tar").write_bytes(b"junk" * 1000)
+    rooms.run("choose.sh")
+    with pytest.raises(subprocess.CalledProcessError, match="returned non-zero exit status"):
+        rooms.run("restore_files.sh")
+
+
 def test_the_newest_backups_are_kept_and_half_ones_are_not(rooms: Rooms) -> None:
     for name in ("20260101T000000Z", "20260102T000000Z", "20260103T000000Z", "20260104T000000Z.partial"):
         (rooms.backups / name).mkdir()

@@ -212,6 +212,20 @@ def test_the_restore_runs_dry(rooms: Rooms) -> None:
     assert files_of(rooms.root / "home") + files_of(rooms.root / "valkey") == before
 
 
+def test_a_backup_that_cannot_be_read_fails_dry(rooms: Rooms) -> None:
+    backup = rooms.root / "backups" / "20260101T000000Z"
+    backup.mkdir()
+    (rooms.root / "work" / "stamp").write_text(backup.name)
+    (backup / "home.tar").write_bytes(b"junk" * 1000)
+    told = rooms.run("restore_files.sh", "--dry-run")
+    assert told.returncode != 0
+    assert "tar" in told.stderr
+    assert "would unpack" not in told.stdout
+    (rooms.root / "bin" / "pg_restore").write_text("#!/bin/sh\necho not an archive >&2\nexit 1\n")
+    told = rooms.run("restore_database.sh", "--dry-run")
+    assert (told.returncode, told.stdout, told.stderr) == (1, "", "not an archive\n")
+
+
 def test_a_dry_backup_says_what_it_cannot_do(rooms: Rooms) -> None:
     (rooms.root / "backups").rmdir()
     told = rooms.run("begin.sh", "--dry-run")

@@ -81,7 +81,8 @@ def test_deleted_runs_and_their_files_are_removed_by_the_charts_command(
             run.log_json("offline.json", {"of": name})
     ended = EndedRuns(settings, home)
     runs = {run.name: run.id for run in ended.ended()}
-    ended.remove([runs["goes"]])
+    ended.remove(runs["goes"])
+    assert ended.purge() == 0
     assert [run.name for run in ended.ended()] == ["stays"]
     assert len(list((tmp_path / "artifacts").rglob("offline.json"))) == 2  # deleted, and kept for now
 

@@ -26,12 +26,13 @@ _EFFECT: Final = 0.05
 
 
 class Advice(Strict):
-    """What to do, with which variant, why, and what to mind."""
+    """What to do, with which variant, why, and what to mind. `harms` says that all variants are certainly worse than the control."""
 
     verdict: Verdict
     variant: str | None = None
     reason: str
     cautions: tuple[str, ...] = ()
+    harms: bool = False
 
 
 def advise(
@@ -77,6 +78,7 @@ def advise(
         return Advice(
             verdict="stop",
             reason=f"{names} {verb} worse than the control in {primary.name}: {_told(certain[0])}",
+            harms=True,
         )
     if effect is not None and all(_within(one, effect) for one in primary.comparisons):
         return Advice(

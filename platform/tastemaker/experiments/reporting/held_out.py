@@ -83,6 +83,6 @@ def _in_words(report: ExperimentReport) -> Advice:
         return Advice(
             verdict="keep running", reason=f"experiments together help: {told}", cautions=advice.cautions
         )
-    if advice.verdict == "stop" and "worse" in told:
-        return Advice(verdict="stop", reason=f"experiments together harm, see which do: {told}")
+    if advice.harms:
+        return Advice(verdict="stop", reason=f"experiments together harm, see which do: {told}", harms=True)
     return advice.model_copy(update={"reason": told})

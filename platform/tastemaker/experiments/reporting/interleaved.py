@@ -91,7 +91,8 @@ def build_interleaving_report(
         now_ms: Lists whose window is open then are left out and counted; unset is now.
 
     Raises:
-        ExperimentError: A metric that is unknown or not of single items, or fewer than two units.
+        NothingYetError: Fewer than two units.
+        ExperimentError: A metric that is unknown or not of single items.
         DataError: A day cannot be read.
     """
     wanted = metric_of(metric or experiment.metric)
@@ -198,9 +199,9 @@ def _bounds(last: Verdict) -> str:
 
 def _missing(last: Verdict, level: float, effect: float) -> str:
     """How many more units a fixed test needs to find the effect with 80% power: variances fall as 1 / units."""
-    error = (last.preference - last.low) / critical_value(level)
-    if error == 0:  # all lists said the same, mostly nothing: that tells no spread
-        return ""
+    error = last.standard_error
+    if error == 0:
+        return "; all units say the same so far, which is not enough to say how sure that is"
     planned = effect / (critical_value(level) + float(special.ndtri(_POWER)))
     units = int(np.ceil(last.num_units * ((error / planned) ** 2 - 1)))
     if units <= 0:

@@ -116,7 +116,8 @@ def read_observations(
     than the experiment's own that they are its.
 
     Raises:
-        ExperimentError: There are none, or they name variants that the experiment does not have.
+        NothingYetError: There are none.
+        ExperimentError: It is an interleaving, or they name variants that the experiment does not have.
         DataError: A day cannot be read.
     """
     if experiment.interleaves:

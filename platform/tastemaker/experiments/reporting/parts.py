@@ -17,7 +17,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from tastemaker.data.schema import INTERACTIONS_SCHEMA, Column, imported_folder
-from tastemaker.errors import ExperimentError
+from tastemaker.errors import NothingYetError
 from tastemaker.events.archive import read_batches, reread, without_repeats
 from tastemaker.experiments.reporting.days import ANSWERS, EVENTS, Wanted, read_answers, read_events
 from tastemaker.experiments.reporting.spill import Spill
@@ -27,6 +27,7 @@ from tastemaker.types import Bool, Int64
 BUCKET_BYTES = 16 * 2**20
 """Of the days' files, compressed, that a part is made of; about 100,000 answers."""
 _MOST_BUCKETS: Final = 256
+"""Of each a file is open; a process may commonly have 1024."""
 _IMPORTED: Final = pa.schema(
     [
         INTERACTIONS_SCHEMA.field(name)
@@ -99,7 +100,7 @@ class LogParts:
         """What `use` makes of the time of the first answer, by the log's clock, and of the parts. One part is held at a time.
 
         Raises:
-            ExperimentError: There is no decision whose window has closed.
+            NothingYetError: There is no decision whose window has closed.
             DataError: A day cannot be read.
         """
         decisions, events = (self._home / kind / self._catalogue for kind in ("decisions", "events"))
@@ -114,9 +115,12 @@ class LogParts:
     ) -> Any:
         with Spill(_num_buckets([*answer_paths, *event_paths])) as spill:
             known = self._put_answers(answer_paths, spill)
+            spill.finish("answers")
             self._put_events(event_paths, spill, known)
+            spill.finish("events")
             if self._with_past and self._wanted.origin == "live":
                 self._put_imported(spill, known)
+            spill.finish("imported")
             parts = (
                 part
                 for bucket in range(spill.num_buckets)
@@ -143,7 +147,7 @@ class LogParts:
                 earliest = int(pc.min(closed["received_ms"]).as_py())
                 first_ms = earliest if first_ms is None else min(first_ms, earliest)
         if first_ms is None:
-            raise ExperimentError(
+            raise NothingYetError(
                 f"{self._wanted.name} has no decision whose window has closed",
                 mend="wait for traffic, and for the stream consumer",
             )

@@ -2,7 +2,8 @@
 
 import shutil
 import tempfile
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self
@@ -27,7 +28,8 @@ class Spill:
         self.num_buckets = num_buckets
         self._folder = Path(tempfile.mkdtemp(prefix="tastemaker-report-")) if num_buckets > 1 else None
         self._kept: dict[str, list[pa.Table]] = {}
-        self._writers: dict[tuple[str, int], Any] = {}
+        self._writers: dict[tuple[str, int], tuple[Any, Any]] = {}
+        self._written: set[tuple[str, int]] = set()
 
     def __enter__(self) -> Self:
         return self
@@ -35,9 +37,9 @@ class Spill:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        for writer in self._writers.values():
+        for opened in self._writers.values():
             with suppress(OSError, pa.ArrowException):  # of a full disk: the files go in any case
-                writer.close()
+                _close(*opened)
         if self._folder is not None:
             shutil.rmtree(self._folder, ignore_errors=True)
 
@@ -53,20 +55,30 @@ class Spill:
         for bucket in np.unique(bucket_R).tolist():
             self._write(name, bucket, rows.filter(pa.array(bucket_R == bucket)))
 
+    def finish(self, name: str) -> None:
+        """Says that no more rows of a kind come: their files are closed, so that those of one kind alone are open at a time.
+
+        Raises:
+            DataError: They cannot be written.
+        """
+        for key in [key for key in self._writers if key[0] == name]:
+            with self._writing():
+                _close(*self._writers.pop(key))
+
     def take(self, name: str, bucket: int, schema: pa.Schema) -> pa.Table:
-        """The rows of a kind in a bucket, in the order in which they came; they are gone then.
+        """The rows of a kind in a bucket, in the order in which they came; they are gone then. Only after `finish`.
 
         Raises:
             DataError: They cannot be read.
         """
         if self._folder is None:
             return pa.concat_tables([schema.empty_table(), *self._kept.pop(name, ())])
-        writer = self._writers.pop((name, bucket), None)
-        if writer is None:
+        assert (name, bucket) not in self._writers
+        if (name, bucket) not in self._written:
             return schema.empty_table()
+        self._written.remove((name, bucket))
         path = self._path(name, bucket)
         try:
-            writer.close()
             with pa.OSFile(str(path), "rb") as file:
                 found: pa.Table = pa.ipc.open_stream(file).read_all()
             path.unlink()
@@ -75,13 +87,17 @@ class Spill:
         return found
 
     def _write(self, name: str, bucket: int, rows: pa.Table) -> None:
+        with self._writing():
+            if (name, bucket) not in self._writers:
+                file = pa.OSFile(str(self._path(name, bucket)), "wb")
+                self._writers[name, bucket] = pa.ipc.new_stream(file, rows.schema, options=_OPTIONS), file
+                self._written.add((name, bucket))
+            self._writers[name, bucket][0].write_table(rows)
+
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
         try:
-            writer = self._writers.get((name, bucket))
-            if writer is None:
-                path = self._path(name, bucket)
-                writer = pa.ipc.new_stream(str(path), rows.schema, options=_OPTIONS)
-                self._writers[name, bucket] = writer
-            writer.write_table(rows)
+            yield
         except (OSError, pa.ArrowException) as error:
             raise DataError(
                 f"cannot write to {self._folder}: {error}",
@@ -91,3 +107,10 @@ class Spill:
     def _path(self, name: str, bucket: int) -> Path:
         assert self._folder is not None
         return self._folder / f"{name}-{bucket}.arrow"
+
+
+def _close(writer: Any, file: Any) -> None:
+    try:
+        writer.close()
+    finally:
+        file.close()

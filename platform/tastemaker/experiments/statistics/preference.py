@@ -9,7 +9,7 @@ from typing import Final
 
 import numpy as np
 
-from tastemaker.errors import ExperimentError
+from tastemaker.errors import NothingYetError
 from tastemaker.experiments.interleaving import Team
 from tastemaker.experiments.statistics.influence import Difference, Influence, difference
 from tastemaker.experiments.statistics.ratios import Units, UnitTotals, ratio_influence
@@ -34,6 +34,7 @@ class Verdict:
     wins: tuple[int, int]
     ties: int
     preference: float
+    standard_error: float
     low: float
     high: float
     p_value: float
@@ -62,7 +63,7 @@ def verdict(
         effect: Preference that is worth finding, to be said before the first look.
 
     Raises:
-        ExperimentError: There are fewer than two units.
+        NothingYetError: There are fewer than two units.
     """
     score_R = np.array([0.0 if one is None else 2.0 * one - 1.0 for one in winner_R])
     return verdicts(unit_R, score_R, np.zeros(len(score_R), np.int64), [1], level, effect)[-1]
@@ -90,7 +91,7 @@ def verdicts(
         effect: As for `verdict`.
 
     Raises:
-        ExperimentError: There are fewer than two units.
+        NothingYetError: There are fewer than two units.
     """
     boundary = Boundary.for_effect(effect, level)
     looks, found = Looks(boundary, 0, 1, relative=False), []
@@ -101,7 +102,7 @@ def verdicts(
         if np.count_nonzero(totals.denominator_UV) >= 2:
             found.append(_verdict(totals, score_R[time_R < end], looks, level))
     if not found:
-        raise ExperimentError(
+        raise NothingYetError(
             "units that saw interleaved lists",
             value=len({*unit_R}),
             limit="at least 2",
@@ -114,15 +115,17 @@ def _verdict(totals: UnitTotals, score_R: Float64, looks: Looks, level: float) -
     influence = _against_none(totals)
     now, valid = difference(influence, 0, 1, level), looks.look(influence)
     assert isinstance(valid, Difference)
+    knows_spread = now.standard_error > 0
     return Verdict(
         num_lists=len(score_R),
         num_units=int(influence.units_V[1]),
         wins=(int((score_R < 0).sum()), int((score_R > 0).sum())),
         ties=int((score_R == 0).sum()),
         preference=now.value,
-        low=max(-1.0, now.low),
-        high=min(1.0, now.high),
-        p_value=now.p_value,
+        standard_error=now.standard_error,
+        low=max(-1.0, now.low) if knows_spread else -1.0,
+        high=min(1.0, now.high) if knows_spread else 1.0,
+        p_value=now.p_value if knows_spread else 1.0,
         valid_low=max(-1.0, valid.low),
         valid_high=min(1.0, valid.high),
         always_valid_p_value=valid.p_value,

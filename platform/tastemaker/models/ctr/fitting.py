@@ -13,7 +13,7 @@ from tastemaker.errors import DataError, TrainingError
 from tastemaker.models.ctr.fields import Rows
 from tastemaker.models.ctr.model import Labelled
 from tastemaker.models.ctr.vectors import Network
-from tastemaker.models.sequence.fitting import seeded
+from tastemaker.models.seeding import seeded
 from tastemaker.strict import Strict
 from tastemaker.types import Float32
 

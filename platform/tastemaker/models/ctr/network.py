@@ -13,7 +13,7 @@ from tastemaker.models.ctr.fields import Fields, Rows
 from tastemaker.models.ctr.fitting import ClickFitConfig, fit_network, predicted
 from tastemaker.models.ctr.model import ClickModel, Labelled
 from tastemaker.models.ctr.vectors import FieldVectors, Network
-from tastemaker.models.sequence.fitting import seeded
+from tastemaker.models.seeding import seeded
 from tastemaker.strict import Strict
 from tastemaker.types import Float32
 

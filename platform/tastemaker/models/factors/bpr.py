@@ -11,7 +11,7 @@ from pydantic import Field
 from tastemaker.errors import DataError
 from tastemaker.models.factors.sampling import Untaken
 from tastemaker.models.factors.user_rows import FactorsConfig, InnerProducts
-from tastemaker.models.recommender import Log
+from tastemaker.models.log import Log
 from tastemaker.strict import Strict
 from tastemaker.types import Float32
 

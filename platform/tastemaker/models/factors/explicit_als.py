@@ -11,8 +11,9 @@ import scipy.sparse as sp
 from pydantic import Field
 
 from tastemaker.errors import CompatibilityError, DataError
-from tastemaker.models.biases import mean_ratings
-from tastemaker.models.recommender import Askers, Log, Recommender
+from tastemaker.models.biases import mean_ratings, ratings_of
+from tastemaker.models.log import Askers, Log
+from tastemaker.models.recommender import Recommender
 from tastemaker.strict import Strict
 from tastemaker.types import Float32, Float64
 
@@ -77,10 +78,7 @@ class ExplicitAls(Recommender):
 
     def scores(self, askers: Askers) -> Float32:
         """See `Recommender.scores`; in the units of the ratings."""
-        place_N, item_N, rating_N = askers.taken(self.num_items)
-        rated_N = ~np.isnan(rating_N)
-        shape = (len(askers), self.num_items)
-        rating_BI = mean_ratings(place_N[rated_N], item_N[rated_N], rating_N[rated_N], shape)
+        rating_BI = ratings_of(askers, self.num_items)
         rating_BI.data -= np.float32(self._mean)
         items = np.column_stack([self._factors_ID, self._bias_I]).astype(np.float64)
         users = _solved(rating_BI, items, self.config.regularization)

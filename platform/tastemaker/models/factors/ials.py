@@ -13,8 +13,8 @@ import scipy.sparse as sp
 from pydantic import Field
 
 from tastemaker.errors import CompatibilityError, DataError
+from tastemaker.models.log import Askers, Log
 from tastemaker.models.memory.strangers import ByHistory, popularity_of
-from tastemaker.models.recommender import Askers, Log
 from tastemaker.strict import Strict
 from tastemaker.types import Float32
 
@@ -52,13 +52,13 @@ class Ials(ByHistory):
     kind = "ials"
     Config: ClassVar[type[Strict]] = IalsConfig
 
-    def __init__(self, config: IalsConfig, item_ID: Float32, popular_I: Float32, num_users: int) -> None:
+    def __init__(self, config: IalsConfig, item_ID: Float32, popular_I: Float32) -> None:
         if item_ID.ndim != 2 or item_ID.shape[1] != config.dim:
             raise CompatibilityError(
                 "item factors of an iALS", value=item_ID.shape, limit=f"(items, {config.dim})"
             )
         self.config: IalsConfig = config
-        self.num_items, self._num_users = len(item_ID), num_users
+        self.num_items = len(item_ID)
         self._item_ID, self.popular_I = item_ID, popular_I
         self._gram_DD = config.unobserved_weight * (item_ID.T @ item_ID)
 
@@ -83,7 +83,7 @@ class Ials(ByHistory):
             _sweep(taken_UI, user_UD, item_ID, config)
             _sweep(taken_IU, item_ID, user_UD, config)
             losses.append(_loss(taken_UI, user_UD, item_ID, config))
-        model = cls(config, item_ID, popularity_of(taken_UI), log.num_users)
+        model = cls(config, item_ID, popularity_of(taken_UI))
         model.losses = tuple(losses)
         return model
 
@@ -110,10 +110,6 @@ class Ials(ByHistory):
         score_BI: Float32 = self.user_vectors(askers) @ self._item_ID.T
         return score_BI
 
-    def config_dict(self) -> dict[str, Any]:
-        """See `Recommender.config_dict`."""
-        return super().config_dict() | {"num_users": self._num_users}
-
     def tensors(self) -> dict[str, np.ndarray]:
         """See `Recommender.tensors`."""
         return {"items": self._item_ID, "popular": self.popular_I}
@@ -121,9 +117,7 @@ class Ials(ByHistory):
     @classmethod
     def from_state(cls, config: Mapping[str, Any], tensors: Mapping[str, np.ndarray]) -> Self:
         """See `Recommender.from_state`."""
-        own = dict(config)
-        num_users = int(own.pop("num_users"))
-        return cls(IalsConfig.parse(own, "model ials"), tensors["items"], tensors["popular"], num_users)
+        return cls(IalsConfig.parse(config, "model ials"), tensors["items"], tensors["popular"])
 
 
 def _penalty(taken_RC: sp.csr_matrix, config: IalsConfig) -> Float32:

@@ -1,6 +1,6 @@
 """ALS of implicit feedback as a recommender: what it fits and folds in with is in `als`.
 
-Shape letters: B askers, L history, I items, D dimension.
+Shape letters: B askers, L history, K its items, each once, I items, D dimension.
 """
 
 from collections.abc import Mapping
@@ -11,10 +11,10 @@ from pydantic import Field
 
 from tastemaker.errors import DataError
 from tastemaker.models.als import Als, AlsConfig, fit_als
+from tastemaker.models.log import Askers, Log, newest_places
 from tastemaker.models.memory.strangers import ByHistory, popularity_of
-from tastemaker.models.recommender import Askers, Log
 from tastemaker.strict import Strict
-from tastemaker.types import Float32, Int32
+from tastemaker.types import Float32, Int64
 
 
 class ImplicitAlsConfig(Strict):
@@ -36,7 +36,8 @@ class ImplicitAlsConfig(Strict):
 class ImplicitAls(ByHistory):
     """Factors by confidence-weighted least squares [Hu, Koren, Volinsky 2008]; whoever asks is folded in from the history.
 
-    An item whose value is not known counts as the mean of the log's.
+    An item that stands in a history more than once counts as in the fit: once, at its newest place, or with the sum of its values.
+    One none of whose values is known counts as the mean of the log's.
     """
 
     kind = "als"
@@ -76,19 +77,23 @@ class ImplicitAls(ByHistory):
         """See `Recommender.user_vectors`; zeros for an empty history."""
         histories, confidences = [], []
         for place, history_L in enumerate(askers.histories):
-            value_L = None if askers.values is None else askers.values[place]
             known_L = (history_L >= 0) & (history_L < self.num_items)
-            histories.append(np.asarray(history_L, np.int32)[known_L])
-            confidences.append(self._confidence(histories[-1], None if value_L is None else value_L[known_L]))
+            item_K, of_L = newest_places(np.asarray(history_L, np.int32)[known_L])
+            value_L = None if askers.values is None else askers.values[place][known_L]
+            histories.append(item_K)
+            confidences.append(self._confidence(len(item_K), of_L, value_L))
         return self._model.fold_in(histories, confidences)
 
-    def _confidence(self, history_L: Int32, value_L: Float32 | None) -> Float32:
-        if not self.config.values:
-            value_L = np.ones(len(history_L), np.float32)
-        elif value_L is None:
-            value_L = np.full(len(history_L), self._mean_value, np.float32)
-        known_L = np.where(np.isnan(value_L), self._mean_value, value_L)
-        return (1.0 + self.config.alpha * np.maximum(known_L, 0)).astype(np.float32)
+    def _confidence(self, num_items: int, of_L: Int64, value_L: Float32 | None) -> Float32:
+        """(K,) of so many items, by the values at the places that are of each."""
+        value_K = np.ones(num_items)
+        if self.config.values:
+            value_K = np.full(num_items, self._mean_value)
+            if value_L is not None:
+                told_L = ~np.isnan(value_L)
+                value_K[of_L[told_L]] = 0.0
+                np.add.at(value_K, of_L[told_L], value_L[told_L])
+        return (1.0 + self.config.alpha * np.maximum(value_K, 0)).astype(np.float32)
 
     def personal_scores(self, askers: Askers) -> Float32:
         """See `ByHistory`."""

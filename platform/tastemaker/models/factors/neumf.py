@@ -13,7 +13,7 @@ from tastemaker.errors import CompatibilityError, DataError
 from tastemaker.models.factors.sampling import Untaken
 from tastemaker.models.factors.strangers import HistoryMap
 from tastemaker.models.factors.user_rows import UserRows
-from tastemaker.models.recommender import Askers, Log
+from tastemaker.models.log import Askers, Log
 from tastemaker.strict import Strict
 from tastemaker.types import Float32
 

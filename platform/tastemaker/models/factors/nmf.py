@@ -11,8 +11,9 @@ import scipy.sparse as sp
 from pydantic import Field
 
 from tastemaker.errors import CompatibilityError, DataError
-from tastemaker.models.biases import mean_ratings
-from tastemaker.models.recommender import Askers, Log, Recommender
+from tastemaker.models.biases import mean_ratings, ratings_of
+from tastemaker.models.log import Askers, Log
+from tastemaker.models.recommender import Recommender
 from tastemaker.strict import Strict
 from tastemaker.types import Bool, Float32, Float64
 
@@ -40,6 +41,7 @@ class Nmf(Recommender):
     kind = "nmf"
     Config: ClassVar[type[Strict]] = NmfConfig
     predicts_values = True
+    user_tensors = ("users",)
 
     def __init__(self, config: NmfConfig, user_UD: Float32, item_ID: Float32, mean_I: Float32) -> None:
         if not user_UD.shape[1] == item_ID.shape[1] == config.dim:
@@ -80,19 +82,19 @@ class Nmf(Recommender):
 
     def scores(self, askers: Askers) -> Float32:
         """See `Recommender.scores`; the item's mean rating where nothing is known of the asker or the item."""
-        user_BD = self._fold_in(askers)
         place, row = askers.users(len(self._user_UD))
         learned = _has_any(self._user_UD[row])
-        user_BD[place[learned]] = self._user_UD[row[learned]]
+        place, row = place[learned], row[learned]
+        rest, strangers = askers.without(place)
+        user_BD = np.empty((len(askers), self.config.dim))
+        user_BD[place], user_BD[rest] = self._user_UD[row], self._fold_in(strangers)
         score_BI = (user_BD @ self._item_ID.T).astype(np.float32)
         unknown_BI = ~_has_any(user_BD)[:, None] | ~_has_any(self._item_ID)
         return np.where(unknown_BI, self._mean_I, score_BI)
 
     def _fold_in(self, askers: Askers) -> Float64:
-        place_N, item_N, rating_N = askers.taken(self.num_items)
-        rated_N = ~np.isnan(rating_N)
-        shape = (len(askers), self.num_items)
-        rating_BI = mean_ratings(place_N[rated_N], item_N[rated_N], np.maximum(rating_N[rated_N], 0), shape)
+        rating_BI = ratings_of(askers, self.num_items)
+        rating_BI.data = np.maximum(rating_BI.data, 0)
         item_ID = self._item_ID.astype(np.float64)
         user_BD = np.full((len(askers), self.config.dim), 0.5)
         for _ in range(_FOLD_IN_EPOCHS if rating_BI.nnz else 0):

@@ -5,7 +5,7 @@ Shape letters: N rows, M taken pairs.
 
 import numpy as np
 
-from tastemaker.models.recommender import Log
+from tastemaker.models.log import Log
 from tastemaker.types import Int32, Int64
 
 _ROUNDS = 8

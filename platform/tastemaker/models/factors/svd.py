@@ -4,6 +4,7 @@ Shape letters: U users, I items, D dimension, B users of a block or askers, N ra
 """
 
 from collections.abc import Iterator, Mapping
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy as np
@@ -11,8 +12,9 @@ import scipy.sparse as sp
 from pydantic import Field
 
 from tastemaker.errors import CompatibilityError, DataError
-from tastemaker.models.biases import mean_ratings
-from tastemaker.models.recommender import Askers, Log, Recommender
+from tastemaker.models.biases import mean_ratings, ratings_of
+from tastemaker.models.log import Askers, Log
+from tastemaker.models.recommender import Recommender
 from tastemaker.strict import Strict
 from tastemaker.types import Float32, Int64
 
@@ -44,6 +46,7 @@ class Svd(Recommender):
     kind = "svd"
     Config: ClassVar[type[Strict]] = SvdConfig
     predicts_values = True
+    user_tensors = ("users", "user_bias")
     heeds_taken: ClassVar[bool] = False
 
     def __init__(self, config: SvdConfig, tensors: Mapping[str, np.ndarray]) -> None:
@@ -72,17 +75,21 @@ class Svd(Recommender):
 
     def scores(self, askers: Askers) -> Float32:
         """See `Recommender.scores`; in the units of the ratings."""
-        user_BD, bias_B = self._fold_in(askers)
         place, row = askers.users(len(self._tensors["users"]))
         learned = np.asarray(self._tensors["users"][row].any(axis=1))
         place, row = place[learned], row[learned]
+        rest, strangers = askers.without(place)
+        user_BD = np.empty((len(askers), self.config.dim), np.float32)
+        bias_B = np.empty(len(askers), np.float32)
         user_BD[place], bias_B[place] = self._tensors["users"][row], self._tensors["user_bias"][row]
+        user_BD[rest], bias_B[rest] = self._fold_in(strangers)
         score_BI: Float32 = user_BD @ self._tensors["items"].T + bias_B[:, None]
         score_BI += self._tensors["item_bias"] + np.float32(self._mean)
         return score_BI.astype(np.float32, copy=False)
 
     def _fold_in(self, askers: Askers) -> tuple[Float32, Float32]:
         """Factors (B, D) and biases (B,) by histories alone."""
+        rating_BI = ratings_of(askers, self.num_items)
         items = self._tensors["items"].astype(np.float64)
         user_BD = self._by_taken(askers).astype(np.float64)
         bias_B = np.zeros(len(askers))
@@ -90,15 +97,11 @@ class Svd(Recommender):
             np.full(items.shape[1], self.config.regularization), self.config.bias_regularization
         )
         penalty_D += 1e-6
-        for b, history_L in enumerate(askers.histories):
-            value_L = np.full(len(history_L), np.nan) if askers.values is None else askers.values[b]
-            known_L = (history_L >= 0) & (history_L < self.num_items) & ~np.isnan(value_L)
-            rows = np.asarray(history_L)[known_L]
-            if not len(rows):
+        for b, (begin, end) in enumerate(pairwise(rating_BI.indptr)):
+            if begin == end:
                 continue
-            rest_L = (
-                value_L[known_L] - self._mean - self._tensors["item_bias"][rows] - items[rows] @ user_BD[b]
-            )
+            rows, rating_L = rating_BI.indices[begin:end], rating_BI.data[begin:end]
+            rest_L = rating_L - self._mean - self._tensors["item_bias"][rows] - items[rows] @ user_BD[b]
             design = np.column_stack([items[rows], np.ones(len(rows))])
             gram = design.T @ design + np.diag(penalty_D * len(rows))
             found = np.linalg.solve(gram, design.T @ rest_L)

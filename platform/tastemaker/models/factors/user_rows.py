@@ -12,13 +12,16 @@ from pydantic import Field
 
 from tastemaker.errors import CompatibilityError
 from tastemaker.models.factors.strangers import HistoryMap
-from tastemaker.models.recommender import Askers, Log, Recommender
+from tastemaker.models.log import Askers, Log
+from tastemaker.models.recommender import Recommender
 from tastemaker.strict import Strict
 from tastemaker.types import Float32
 
 
 class UserRows(Recommender):
     """Vectors of users, of items, and of who is neither in the log."""
+
+    user_tensors = ("users",)
 
     def __init__(self, config: Strict, user_UE: Float32, item_ID: Float32, strangers: HistoryMap) -> None:
         self.config, self.num_items = config, len(item_ID)
@@ -35,9 +38,11 @@ class UserRows(Recommender):
 
     def _users(self, askers: Askers) -> Float32:
         """(B, E)."""
-        user_BE = self._strangers.vectors(askers.matrix(self.num_items), self._item_ID)
         place, row = askers.users(len(self._user_UE))
+        rest, strangers = askers.without(place)
+        user_BE = np.empty((len(askers), self._user_UE.shape[1]), np.float32)
         user_BE[place] = self._user_UE[row]
+        user_BE[rest] = self._strangers.vectors(strangers.matrix(self.num_items), self._item_ID)
         return user_BE
 
     def tensors(self) -> dict[str, np.ndarray]:

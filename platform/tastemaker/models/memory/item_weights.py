@@ -11,8 +11,8 @@ import scipy.sparse as sp
 from pydantic import Field
 
 from tastemaker.models.item_item import ItemItem, fit_ease, fit_item_knn
+from tastemaker.models.log import Askers, Log, known_rows
 from tastemaker.models.memory.strangers import ByHistory, popularity_of
-from tastemaker.models.recommender import Askers, Log, known_rows
 from tastemaker.strict import Strict
 from tastemaker.types import Float32
 

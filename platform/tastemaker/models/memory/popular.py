@@ -10,8 +10,9 @@ import numpy as np
 from pydantic import Field
 
 from tastemaker.errors import CompatibilityError
+from tastemaker.models.log import Askers, Log
 from tastemaker.models.popularity import fit_popularity
-from tastemaker.models.recommender import Askers, Log, Recommender
+from tastemaker.models.recommender import Recommender
 from tastemaker.strict import Strict
 from tastemaker.types import Float32
 

@@ -12,8 +12,9 @@ from pydantic import Field
 
 from tastemaker.errors import DataError
 from tastemaker.models.biases import Biases, mean_ratings
+from tastemaker.models.log import Askers, Log
 from tastemaker.models.memory.similarity import Measure, Similarity
-from tastemaker.models.recommender import Askers, Log, Recommender
+from tastemaker.models.recommender import Recommender
 from tastemaker.strict import Strict
 from tastemaker.types import Float32, Int64
 

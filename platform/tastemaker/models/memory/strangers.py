@@ -8,7 +8,8 @@ from abc import abstractmethod
 import numpy as np
 import scipy.sparse as sp
 
-from tastemaker.models.recommender import Askers, Recommender
+from tastemaker.models.log import Askers
+from tastemaker.models.recommender import Recommender
 from tastemaker.types import Float32
 
 

@@ -11,8 +11,8 @@ import scipy.sparse as sp
 from pydantic import Field
 
 from tastemaker.errors import CompatibilityError
+from tastemaker.models.log import Askers, Log
 from tastemaker.models.memory.strangers import ByHistory, popularity_of
-from tastemaker.models.recommender import Askers, Log
 from tastemaker.strict import Strict
 from tastemaker.types import Float32
 

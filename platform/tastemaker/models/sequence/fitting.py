@@ -8,8 +8,7 @@ import hashlib
 import json
 import logging
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final, Literal
@@ -23,6 +22,7 @@ from torch import Tensor, nn
 
 from tastemaker.errors import TrainingError
 from tastemaker.home import write_bytes
+from tastemaker.models.seeding import seeded
 from tastemaker.models.sequence.windows import Windows
 from tastemaker.strict import Strict
 
@@ -77,14 +77,6 @@ class Fit:
 
 LossOf = Callable[[np.ndarray, np.random.Generator], Tensor]
 """Of a batch's windows."""
-
-
-@contextmanager
-def seeded(*seed: int) -> Iterator[None]:
-    """Torch's own luck from a seed, and as it was afterwards."""
-    with torch.random.fork_rng():
-        torch.manual_seed(int(np.random.SeedSequence(seed).generate_state(1, np.uint64)[0]))
-        yield
 
 
 def fit_encoder(

@@ -14,9 +14,11 @@ from pydantic import Field
 from torch import Tensor
 
 from tastemaker.errors import CompatibilityError, DataError
-from tastemaker.models.recommender import Askers, Log, Recommender, known_rows
+from tastemaker.models.log import Askers, Log, known_rows
+from tastemaker.models.recommender import Recommender
+from tastemaker.models.seeding import seeded
 from tastemaker.models.sequence.encoder import SequenceEncoder
-from tastemaker.models.sequence.fitting import Fit, SequenceFitConfig, fit_encoder, seeded
+from tastemaker.models.sequence.fitting import Fit, SequenceFitConfig, fit_encoder
 from tastemaker.models.sequence.losses import (
     LossConfig,
     linear_cross_entropy,
@@ -107,6 +109,11 @@ class SequenceModel(Recommender):
         model = cls(found, encoder, np.zeros(encoder.item_table().shape[1], np.float32), 0)
         model._learn(windows, held_out, log, checkpoints)
         return model
+
+    @classmethod
+    def resume_fit(cls, log: Log, config: Any, checkpoints: Path) -> Self:
+        """See `Recommender.resume_fit`: goes on after the last whole epoch."""
+        return cls.fit(log, config, checkpoints)
 
     def _learn(self, windows: Windows, held_out: HeldOut | None, log: Log, checkpoints: Path | None) -> None:
         def validate() -> float:

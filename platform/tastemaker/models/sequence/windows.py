@@ -9,7 +9,7 @@ from typing import Literal
 
 import numpy as np
 
-from tastemaker.models.recommender import Log
+from tastemaker.models.log import Log
 from tastemaker.types import Float32, Int32, Int64
 
 Stretches = Literal["newest", "all"]
