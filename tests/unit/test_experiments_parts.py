@@ -216,18 +216,20 @@ def test_files_of_one_kind_are_open_at_a_time(
     write_log(home, 1)
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     monkeypatch.setattr(parts, "BUCKET_BYTES", 2_000)
-    numbers, put = [], Spill.put
+    seen: list[Counter[str]] = []
+    put = Spill.put
 
     def counted(self: Spill, *arguments: Any) -> None:
         put(self, *arguments)
-        targets = [os.path.realpath(path) for path in Path("/proc/self/fd").iterdir()]
-        numbers.append((self.num_buckets, sum("tastemaker-report-" in target for target in targets)))
+        paths = [Path(os.path.realpath(path)) for path in Path("/proc/self/fd").iterdir()]
+        mine = [path.name for path in paths if "tastemaker-report-" in path.parent.name]
+        seen.append(Counter(name.partition("-")[0] for name in mine))
 
     monkeypatch.setattr(Spill, "put", counted)
     assert len(read_observations(home, CATALOGUE, experiment(**LIVE), START_MS + NOW_MS)) > 100
-    buckets = numbers[0][0]
-    assert buckets > 8
-    assert max(open_files for _, open_files in numbers) <= buckets
+    assert {kind for one in seen for kind in one} == {"answers", "events", "imported"}
+    assert all(len(one) == 1 for one in seen)
+    assert max(seen[0].values()) > 8
 
 
 def test_a_full_temporary_folder_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,6 +3,7 @@
 import asyncio
 import gc
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -152,15 +153,28 @@ def test_a_request_that_is_given_up_leaves_no_call_behind() -> None:
 
 
 def test_a_shard_that_had_failed_before_a_request_was_given_up_is_not_told_as_an_error_of_ours() -> None:
-    shards = Fixture("hangs", "dies")
+    """It fails after another has answered, while a third is waited for."""
+    shards = Fixture("answers", "dies", "hangs", seconds=PATIENT)
     told: list[str] = []
 
     async def give_up() -> None:
         asyncio.get_running_loop().set_exception_handler(lambda _, context: told.append(context["message"]))
+        gate, send = asyncio.Event(), shards.shards[1].send
+
+        async def late(calls: list[Any]) -> Sequence[Any]:
+            await gate.wait()
+            return await send(calls)
+
+        shards.shards[1].send = late  # type: ignore[method-assign]
         answer = asyncio.ensure_future(shards.call()("call", PATIENT))
         await turns()
+        gate.set()
+        await turns()
+        assert shards.shards[1].asked == 1
         answer.cancel()
-        await asyncio.gather(answer, return_exceptions=True)
+        with suppress(asyncio.CancelledError):
+            await answer
+        del answer
         await turns()
         gc.collect()
 
