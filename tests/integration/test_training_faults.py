@@ -27,13 +27,16 @@ def small(tmp_path_factory) -> SmallHome:
     return small
 
 
-def curve(small: SmallHome, folder: Path) -> list[dict[str, float]]:
-    """What each epoch reached, without how fast it went."""
+def reported(folder: Path) -> list[dict[str, float]]:
     reports = map(json.loads, (folder / "curves.jsonl").read_text().splitlines())
+    return [report for report in reports if "epoch" in report]
+
+
+def curve(folder: Path) -> list[dict[str, float]]:
+    """What each epoch reached, without how fast it went."""
     return [
         {name: value for name, value in report.items() if name != "rows_per_second"}
-        for report in reports
-        if "epoch" in report
+        for report in reported(folder)
     ]
 
 
@@ -81,7 +84,7 @@ def forget(folder: Path) -> None:
 
 def test_a_killed_rank_changes_nothing_in_the_end(small):
     (plain,) = two_towers(small)
-    undisturbed, weights = curve(small, plain), (plain / "refit" / "two_tower.safetensors").read_bytes()
+    undisturbed, weights = curve(plain), (plain / "refit" / "two_tower.safetensors").read_bytes()
     forget(plain)
     process = small.start("train", "plain.yaml", "--workers", "2", "--json")
     wait(process, lambda: list(plain.glob("checkpoints/train/000002-*/manifest.json")))
@@ -91,7 +94,7 @@ def test_a_killed_rank_changes_nothing_in_the_end(small):
     out, error = process.communicate(timeout=300)
     assert process.returncode == 0, error
     assert json.loads(out)[0]["recipe"] == "plain", "what Ray says of the lost rank stays off stdout"
-    assert curve(small, plain) == undisturbed
+    assert curve(plain) == undisturbed
     assert (plain / "refit" / "two_tower.safetensors").read_bytes() == weights
     assert not (plain / "checkpoints").exists()
 
@@ -103,7 +106,7 @@ def test_a_killed_driver_goes_on_by_resume_on_another_number_of_ranks(small):
     before = json.loads(newest.read_text())
     assert before["num_ranks"] == 2
     small.run("train", "disturbed-12.yaml", "--workers", "1", "--resume")
-    reports = [report for report in curve(small, folder) if report["fit"] == "train"]
+    reports = [report for report in reported(folder) if report["fit"] == "train"]
     assert [report["epoch"] for report in reports] == [1, 2, 3, 4, 5, 6]
     # What two ranks had reported is what the curve of one goes on from.
     earlier = before["position"]["curve"]
@@ -120,7 +123,7 @@ def test_without_resume_an_interrupted_training_begins_again(small):
     manifest["position"]["curve"][0]["loss"] = 1234.5
     marked.write_text(json.dumps(manifest))
     small.run("train", "disturbed-13.yaml", "--workers", "1")
-    reports = [report for report in curve(small, folder) if report["fit"] == "train"]
+    reports = [report for report in reported(folder) if report["fit"] == "train"]
     assert [report["epoch"] for report in reports] == [1, 2, 3, 4, 5, 6]
     assert reports[0]["loss"] != 1234.5
 
