@@ -5,6 +5,8 @@ from collections.abc import Iterator
 
 import pytest
 import redis
+from redis.backoff import NoBackoff
+from redis.retry import Retry
 
 from tastemaker.config import Settings
 from tastemaker.errors import StateError
@@ -120,6 +122,6 @@ def test_older_events_that_come_late_are_dropped_and_newer_ones_are_of_a_user_wh
 
 
 def test_without_a_server_it_says_so(home: Home) -> None:
-    nobody = redis.Redis(port=1)
+    nobody = redis.Redis(port=1, retry=Retry(NoBackoff(), 0))
     with pytest.raises(StateError, match="cannot erase a user"):
         erase_online(nobody, nobody, Keys("default", 1), "a", NOW_MS)

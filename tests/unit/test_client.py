@@ -159,7 +159,7 @@ def test_a_wait_that_the_time_does_not_hold_is_not_begun(backend: Backend, url: 
 
 
 def test_a_call_that_takes_too_long_ends(backend: Backend, url: str) -> None:
-    backend.delay_seconds = 60
+    backend.delay_seconds = 3
     with Client(url) as client, pytest.raises(LateError, match="in time"):
         client.recommend("u", timeout_seconds=0.3)
 

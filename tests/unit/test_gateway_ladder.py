@@ -206,8 +206,8 @@ def test_an_answer_whose_stages_took_their_time_is_whole() -> None:
 
 
 def test_a_request_with_little_time_does_without_the_session() -> None:
-    world = Ladder()
-    (answer,) = world.ask({"session": ("i2",), "deadline_ms": 20.0})
+    with virtual_time(*CLOCKS):
+        (answer,) = Ladder().ask({"session": ("i2",), "deadline_ms": 20.0})
     assert answer["degraded"] == ["base-vector"]
 
 

@@ -75,7 +75,7 @@ def saved(tmp_path_factory):
 @pytest.mark.parametrize(
     ("num_ranks", "placement", "year"),
     [
-        (4, "row_wise", "data_parallel"),
+        pytest.param(4, "row_wise", "data_parallel", marks=pytest.mark.slow),
         (2, "table_wise", "row_wise"),
         (1, "row_wise", "table_wise"),
         (3, "row_wise", "data_parallel"),

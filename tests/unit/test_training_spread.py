@@ -53,7 +53,7 @@ def search(k):
     assert all(theirs == calls for theirs in every)  # look-ups are for all ranks to make alike
 
 
-@pytest.mark.parametrize(("num_ranks", "k"), [(1, 10), (3, 10), (2, 100)])
+@pytest.mark.parametrize(("num_ranks", "k"), [(1, 10), pytest.param(3, 10, marks=pytest.mark.slow), (2, 100)])
 def test_a_spread_index_finds_what_one_index_finds(num_ranks, k):
     run_ranks(__file__, num_ranks, "search", k=k)
 

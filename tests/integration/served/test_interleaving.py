@@ -95,7 +95,8 @@ def test_a_kept_list_and_its_pages_keep_whose_picks_they_hold(running: Running) 
             for _, one in records(running, asked):
                 assert len(one.slot_team) == len(one.item_ids) == 4
         finally:
-            admin.post(f"{PATH}/pages/stop", json={})
+            assert admin.post(f"{PATH}/pages/stop", json={"reason": "seen"}).status_code == 200
+        until(lambda: running.recommend("first")["experiment"] is None, "the router's snapshot")
 
 
 def _click(one: Decision, item_id: str, received_ms: int) -> dict[str, Any]:
