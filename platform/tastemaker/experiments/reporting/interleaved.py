@@ -11,6 +11,7 @@ from tastemaker.experiments.metrics import metric_of
 from tastemaker.experiments.reporting.advice import WEEK_MS, Advice
 from tastemaker.experiments.reporting.comparisons import Interval
 from tastemaker.experiments.reporting.duels import Duels, read_duels
+from tastemaker.experiments.reporting.head import ReportHead, head_of
 from tastemaker.experiments.reporting.weighing import NUM_LOOKS
 from tastemaker.experiments.starting import check_credit
 from tastemaker.experiments.statistics.influence import critical_value
@@ -41,26 +42,13 @@ class PreferenceLook(Strict):
     always_valid_p_value: float
 
 
-class InterleavingReport(Strict):
+class InterleavingReport(ReportHead):
     """All of it. The first team is the control's.
 
     `preference` is the share of lists that the second team won less that of the first, from -1 to 1; a list whose teams earned the same, mostly
     nothing, is a tie and counts 0. Intervals are at `level`, clustered by unit.
     """
 
-    experiment: str
-    hypothesis: str
-    origin: str
-    state: str
-    allocation: str
-    metric: str
-    level: float
-    units: int
-    requests: int
-    open_requests: int
-    unknown_events: int
-    first_ms: int
-    last_ms: int
     teams: tuple[TeamReport, ...]
     ties: int
     preference: Interval
@@ -102,21 +90,12 @@ def build_interleaving_report(
     effect = experiment.minimum_detectable_effect or PLANNED_EFFECT
     looks = _looks(duels, level, effect)
     last = looks[-1][1]
-    first_ms, last_ms = int(duels.shown_ms_R.min()), int(duels.shown_ms_R.max())
+    head = head_of(
+        experiment, wanted.name, level, last.num_units, duels.shown_ms_R, duels.num_open, duels.unknown_events
+    )
+    ran_ms = head["last_ms"] - head["first_ms"]
     return InterleavingReport(
-        experiment=experiment.name,
-        hypothesis=experiment.hypothesis,
-        origin=experiment.origin,
-        state=experiment.state,
-        allocation=experiment.allocation.kind,
-        metric=wanted.name,
-        level=level,
-        units=last.num_units,
-        requests=len(duels),
-        open_requests=duels.num_open,
-        unknown_events=duels.unknown_events,
-        first_ms=first_ms,
-        last_ms=last_ms,
+        **head,
         teams=tuple(
             TeamReport(
                 name=variant.name,
@@ -133,7 +112,7 @@ def build_interleaving_report(
         p_value=last.p_value,
         always_valid_p_value=last.always_valid_p_value,
         looks=tuple(_look(end_ms, one) for end_ms, one in looks),
-        advice=advise_on(last, experiment, level, effect, last_ms - first_ms),
+        advice=advise_on(last, experiment, level, effect, ran_ms),
     )
 
 

@@ -13,6 +13,7 @@ from tastemaker.experiments.reporting.advice import Advice, advise
 from tastemaker.experiments.reporting.comparisons import MetricReport, compare, corrected, p_values_of
 from tastemaker.experiments.reporting.days import Wanted
 from tastemaker.experiments.reporting.guardrails import GuardrailReport, check_guardrails
+from tastemaker.experiments.reporting.head import ReportHead, head_of
 from tastemaker.experiments.reporting.measures import count
 from tastemaker.experiments.reporting.observations import Observations, read_observations
 from tastemaker.experiments.reporting.segments import SegmentReport, by_segment
@@ -69,25 +70,12 @@ class Trend(Strict):
     fades: bool
 
 
-class ExperimentReport(Strict):
+class ExperimentReport(ReportHead):
     """All of it. The first variant is the control; intervals are at `level`, clustered by unit.
 
     `lifts` are those of `metric` at one moment that was fixed before; `looks`, `metrics` and `segments` have the always-valid ones too.
     """
 
-    experiment: str
-    hypothesis: str
-    origin: str
-    state: str
-    allocation: str
-    metric: str
-    level: float
-    units: int
-    requests: int
-    open_requests: int
-    unknown_events: int
-    first_ms: int
-    last_ms: int
     variants: tuple[VariantReport, ...]
     lifts: tuple[LiftReport, ...]
     srm_p_value: float
@@ -136,22 +124,12 @@ def build_report(
     reports = _metrics(seen, primary, weighing)
     guardrails = check_guardrails(seen, weighing)
     split, trends = _srm(seen), _trends(seen, primary, weighing)
-    first_ms, last_ms = int(seen.shown_ms_R.min()), int(seen.shown_ms_R.max())
+    head = head_of(
+        experiment, primary.name, level, seen.num_units(), seen.shown_ms_R, seen.num_open, seen.unknown_events
+    )
     bin_ms, bins = traffic(seen)
     return ExperimentReport(
-        experiment=experiment.name,
-        hypothesis=experiment.hypothesis,
-        origin=experiment.origin,
-        state=experiment.state,
-        allocation=experiment.allocation.kind,
-        metric=primary.name,
-        level=level,
-        units=seen.num_units(),
-        requests=len(seen),
-        open_requests=seen.num_open,
-        unknown_events=seen.unknown_events,
-        first_ms=first_ms,
-        last_ms=last_ms,
+        **head,
         variants=_variants(seen, weighing, reports[0]),
         lifts=tuple(_lift(reports[0], v) for v in range(1, weighing.num_variants)),
         srm_p_value=split.p_value,
@@ -163,8 +141,8 @@ def build_report(
             srm_alarm=split.alarm,
             level=level,
             effect=weighing.effect(primary),
-            ran_ms=last_ms - first_ms,
-            units=seen.num_units(),
+            ran_ms=head["last_ms"] - head["first_ms"],
+            units=head["units"],
             fading=[trend.variant for trend in trends if trend.fades],
             runs=experiment.state == "running",
         ),
