@@ -12,13 +12,13 @@ from functools import cached_property
 from typing import Any, Final
 
 import numpy as np
-import pytest
 
 from tastemaker.errors import CompatibilityError, DataError
 from tastemaker.evaluation.predictions import gauc
 from tastemaker.models.ctr.fields import Categorical, Fields, Multi, Rows
 from tastemaker.models.ctr.kinds import PackedClickModel, fit
 from tastemaker.models.ctr.model import ClickModel, Labelled
+from tastemaker.testing.refusing import refused
 from tastemaker.testing.saved import assert_same, written_and_read
 from tastemaker.types import Float64
 
@@ -124,9 +124,9 @@ def what_was_saved_answers_the_same(case: ClickCase) -> None:
 def weights_of_another_are_refused(case: ClickCase) -> None:
     """Tensors that are not there, and a kind that does not exist."""
     config = PackedClickModel(case.fitted).config_dict()
-    with pytest.raises(CompatibilityError, match=r"weights of a|trees of a"):
+    with refused(CompatibilityError, match=r"weights of a|trees of a"):
         PackedClickModel.from_state(config, {})
-    with pytest.raises(CompatibilityError, match="kind of a bundle's click model"):
+    with refused(CompatibilityError, match="kind of a bundle's click model"):
         PackedClickModel.from_state(config | {"kind": "none"}, {})
 
 
@@ -166,13 +166,13 @@ def rows_of_other_fields_are_refused(case: ClickCase) -> None:
     )
     wider = wider.model_copy(update={"multi": FIELDS.multi[:1]})
     columns = {"user": [1], "item": [1], "genre": [[1]], "price": [0.0]}
-    with pytest.raises(CompatibilityError, match="fields of the rows"):
+    with refused(CompatibilityError, match="fields of the rows"):
         case.fitted.predict(Rows.of(wider, columns))
 
 
 def nothing_to_learn_from_is_said(case: ClickCase) -> None:
     """No rows."""
-    with pytest.raises(DataError, match="rows"):
+    with refused(DataError, match="rows"):
         case.fit(case.world.learned.take(np.array([], np.int64)))
 
 
