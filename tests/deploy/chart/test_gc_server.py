@@ -45,18 +45,20 @@ def server(tmp_path: Path) -> Iterator[tuple[str, str]]:
         store,
     ]
     process = mlflow(*words, "--artifacts-destination", str(tmp_path / "artifacts"), uri=uri, log=log)
-    give_up = time.monotonic() + 300
-    while True:
-        try:
-            if httpx.get(f"{uri}/health", timeout=5).status_code == 200:
-                break
-        except httpx.HTTPError:
-            assert process.poll() is None, log.read_text()
-            assert time.monotonic() < give_up, log.read_text()
-            time.sleep(0.5)
-    yield uri, store
-    process.terminate()
-    process.wait()
+    try:
+        give_up = time.monotonic() + 300
+        while True:
+            try:
+                if httpx.get(f"{uri}/health", timeout=5).status_code == 200:
+                    break
+            except httpx.HTTPError:
+                assert process.poll() is None, log.read_text()
+                assert time.monotonic() < give_up, log.read_text()
+                time.sleep(0.5)
+        yield uri, store
+    finally:
+        process.terminate()
+        process.wait()
 
 
 def chart_words() -> list[str]:
