@@ -18,6 +18,7 @@ c^2 = r_before / r_after, so that nothing changes there. Where far looks depend 
 between them say (a visitor's ways persist), Slepian's inequality bounds the chance of crossing by the Brownian motion's.
 """
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
@@ -240,4 +241,4 @@ def tightest(alpha: float) -> float:
     >>> round(r, 3), round(float(np.log((1 + r) / 0.05**2)), 3)
     (8.212, 8.212)
     """
-    return float(-special.lambertw(-(alpha**2) / np.e, k=-1).real - 1)
+    return float(-special.lambertw(-(alpha**2) / math.e, k=-1).real - 1)
