@@ -29,8 +29,8 @@ from tastemaker.stages.rerankers.config import RerankingConfig
 from tastemaker.stages.rerankers.seen import RerankingItems
 from tastemaker.stages.reranking import Reranking
 from tastemaker.types import Candidates, Float64, Int32, Query
-from tastemaker_training.run_record import open_run
-from tastemaker_training.steps import Steps
+from tastemaker_training.runs.run_record import open_run
+from tastemaker_training.runs.steps import Steps
 
 K = 10
 SEEDS = (0, 1, 2)

@@ -71,12 +71,12 @@ def measure(job: dict[str, Any]) -> Measured:
     from torch import nn
 
     from tastemaker.models.tables import TableSpec
-    from tastemaker_training.checkpoints import Checkpoints, Position
-    from tastemaker_training.export import export_model
-    from tastemaker_training.fit_config import CheckpointConfig, OptimizerConfig, ShardingConfig
-    from tastemaker_training.sharded_tables import ShardedTables, initial_rows
-    from tastemaker_training.sharding import distribute
-    from tastemaker_training.state import accumulators, local_parts
+    from tastemaker_training.distributed.checkpoints import Checkpoints, Position
+    from tastemaker_training.distributed.export import export_model
+    from tastemaker_training.distributed.sharded_tables import ShardedTables, initial_rows
+    from tastemaker_training.distributed.sharding import distribute
+    from tastemaker_training.distributed.state import accumulators, local_parts
+    from tastemaker_training.plan.fit_config import CheckpointConfig, OptimizerConfig, ShardingConfig
 
     class Sum(nn.Module):
         """The least that has a loss: tables alone, and a dense parameter since DDP wants one."""

@@ -9,10 +9,10 @@ import torch.distributed as dist
 from training_model import GLOBAL_BATCH, WARM_UP_STEPS, BenchDlrm, batches, bench_specs
 from training_ranks import Measured, answer
 
-from tastemaker_training.checkpoints import MANIFEST, Checkpoints, Position
-from tastemaker_training.fit_config import CheckpointConfig, OptimizerConfig, ShardingConfig
-from tastemaker_training.sharded_tables import ShardedTables, initial_rows
-from tastemaker_training.sharding import distribute
+from tastemaker_training.distributed.checkpoints import MANIFEST, Checkpoints, Position
+from tastemaker_training.distributed.sharded_tables import ShardedTables, initial_rows
+from tastemaker_training.distributed.sharding import distribute
+from tastemaker_training.plan.fit_config import CheckpointConfig, OptimizerConfig, ShardingConfig
 
 STEPS = 20
 

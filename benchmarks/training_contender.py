@@ -17,11 +17,11 @@ from torch.profiler import ProfilerActivity, profile, record_function
 from training_model import GLOBAL_BATCH, WARM_UP_STEPS, Batch, BenchDlrm, PlainBags, batches, bench_specs
 from training_ranks import Measured, answer, forget_peak, peak_bytes, resident_bytes
 
-from tastemaker_training import pipelining
-from tastemaker_training.fit_config import OptimizerConfig, ShardingConfig
-from tastemaker_training.pipelining import Objective, Pipeline, StepBatch
-from tastemaker_training.sharded_tables import ShardedTables, initial_rows
-from tastemaker_training.sharding import distribute
+from tastemaker_training.distributed import pipelining
+from tastemaker_training.distributed.pipelining import Objective, Pipeline, StepBatch
+from tastemaker_training.distributed.sharded_tables import ShardedTables, initial_rows
+from tastemaker_training.distributed.sharding import distribute
+from tastemaker_training.plan.fit_config import OptimizerConfig, ShardingConfig
 
 Train = Callable[[Iterable[Batch]], Any]
 

@@ -19,7 +19,7 @@ from training_model import GLOBAL_BATCH, NUM_DENSE, NUM_TABLES, Batch, ids
 from training_ranks import Measured, answer, forget_peak, peak_bytes, resident_bytes
 
 from tastemaker.models.tables import Jagged
-from tastemaker_training.stream import RowStream, StreamConfig
+from tastemaker_training.rows.stream import RowStream, StreamConfig
 
 NUM_ROWS = 100_000
 """Of each table."""

@@ -23,9 +23,9 @@ from tastemaker.features.vocabulary import VocabularyConfig
 from tastemaker.models.dlrm import DlrmConfig
 from tastemaker.models.two_tower import TwoTowerConfig
 from tastemaker.types import Candidates
-from tastemaker_training.example_set import write_example_set
-from tastemaker_training.fit_config import OptimizerConfig, RankerFitConfig, TwoTowerFitConfig
-from tastemaker_training.ranking_file import save_ranking_data
+from tastemaker_training.plan.fit_config import OptimizerConfig, RankerFitConfig, TwoTowerFitConfig
+from tastemaker_training.rows.example_set import write_example_set
+from tastemaker_training.rows.ranking_file import save_ranking_data
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore::DeprecationWarning"),

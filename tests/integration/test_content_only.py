@@ -22,10 +22,10 @@ from tastemaker.stages.live import LiveStages
 from tastemaker.stages.pipeline import Pipeline
 from tastemaker.state.items import ItemChanges
 from tastemaker.types import Query
-from tastemaker_training.publish import publish_run
-from tastemaker_training.recipe import Recipe, read_recipe
-from tastemaker_training.run import train
-from tastemaker_training.run_record import open_run
+from tastemaker_training.plan.recipe import Recipe, read_recipe
+from tastemaker_training.runs.publish import publish_run
+from tastemaker_training.runs.run import train
+from tastemaker_training.runs.run_record import open_run
 
 # SQLAlchemy 2.1 warns about a loading strategy that MLflow 3.17 uses.
 pytestmark = pytest.mark.filterwarnings("ignore:The ``noload`` loader strategy:DeprecationWarning")

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from small import COLUMNS, NUM_USERS, SmallHome, write_log
 
-from tastemaker_training.ranking_file import load_ranking_data
+from tastemaker_training.rows.ranking_file import load_ranking_data
 
 pytestmark = [
     pytest.mark.slow,

@@ -29,8 +29,8 @@ from tastemaker.state.items import write_items
 from tastemaker.state.lists import StoredList
 from tastemaker.types import Query
 from tastemaker.users.archive import PROFILE_SCHEMA, profiles_folder
-from tastemaker_training.recipe import read_recipe
-from tastemaker_training.schedules import Order, Retrained, retrain
+from tastemaker_training.jobs.schedules import Order, Retrained, retrain
+from tastemaker_training.plan.recipe import read_recipe
 
 pytestmark = [
     pytest.mark.slow,

@@ -13,8 +13,8 @@ from small import SmallHome
 from tastemaker.config import Settings
 from tastemaker.home import Home
 from tastemaker.registry.client import Registry
-from tastemaker_training.recipe import read_recipe
-from tastemaker_training.study import Study, replay
+from tastemaker_training.plan.recipe import read_recipe
+from tastemaker_training.studies.study import Study, replay
 
 pytestmark = [
     pytest.mark.slow,

@@ -16,7 +16,7 @@ from tastemaker.models.log import Askers
 from tastemaker.registry.client import Registry
 from tastemaker.stages.pipeline import Pipeline
 from tastemaker.types import Query
-from tastemaker_training.zoo_models import load_zoo_model
+from tastemaker_training.sources.zoo_models import load_zoo_model
 
 pytestmark = [
     pytest.mark.slow,

@@ -54,16 +54,16 @@ def batch(step, rank):
 
 def distributed(placement, year="data_parallel", rows=None, pipelined=False, **sharding):
     """The toy over the ranks of this process's group, and where it is `pipelined` as a fit's loop takes it."""
-    from tastemaker_training.fit_config import OptimizerConfig, ShardingConfig
-    from tastemaker_training.sharded_tables import ShardedTables, initial_rows
-    from tastemaker_training.sharding import distribute
+    from tastemaker_training.distributed.sharded_tables import ShardedTables, initial_rows
+    from tastemaker_training.distributed.sharding import distribute
+    from tastemaker_training.plan.fit_config import OptimizerConfig, ShardingConfig
 
     config = ShardingConfig(default=placement, tables={"year": year}, column_width=4, **sharding)
     tables = ShardedTables(SPECS, config)
     optimizers = OptimizerConfig(table_learning_rate=TABLE_RATE, dense_learning_rate=DENSE_RATE)
     model = Model(tables, prefetch=not pipelined)
     if pipelined:
-        from tastemaker_training.pipelining import Objective
+        from tastemaker_training.distributed.pipelining import Objective
 
         return model, distribute(
             Objective(model, model.forward), tables, config, optimizers, rows or initial_rows(SEED)
@@ -75,7 +75,7 @@ def train_plain(num_steps, num_ranks, factor=lambda step: 1.0):
     """The same training in one process, on the mean of the ranks' losses: the state by plain names, and the losses."""
     from torchrec.optim.rowwise_adagrad import RowWiseAdagrad
 
-    from tastemaker_training.sharded_tables import initial_rows
+    from tastemaker_training.distributed.sharded_tables import initial_rows
 
     tables = PlainTables(SPECS)
     for spec in SPECS:

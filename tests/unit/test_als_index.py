@@ -13,7 +13,7 @@ from tastemaker.models.als import Als
 from tastemaker.stages.bundle_sources import ALS_INDEX
 from tastemaker.stages.live import LiveStages
 from tastemaker.types import Query
-from tastemaker_training.als_index import add_als_index
+from tastemaker_training.sources.als_index import add_als_index
 
 NUM_USERS = 60
 

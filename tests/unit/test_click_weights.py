@@ -17,9 +17,9 @@ from tastemaker.home import Home
 from tastemaker.models.ranking_losses import RankingLoss, listwise_loss
 from tastemaker.offpolicy.examination import Examination
 from tastemaker.types import Candidates
-from tastemaker_training.click_weights import ClickWeights
-from tastemaker_training.fit_config import ClickWeightsConfig, RankerFitConfig
-from tastemaker_training.ranking_file import load_ranking_data, save_ranking_data
+from tastemaker_training.plan.fit_config import ClickWeightsConfig, RankerFitConfig
+from tastemaker_training.rows.ranking_file import load_ranking_data, save_ranking_data
+from tastemaker_training.sources.click_weights import ClickWeights
 
 TRUE_K = np.array([1.0, 0.5, 0.25])
 

@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 
 from tastemaker.data.schema import INTERACTIONS_SCHEMA, ITEMS_SCHEMA, Dataset, build_dataset
 from tastemaker.errors import ConfigError, DataError
-from tastemaker_training import data_gate, data_profile
-from tastemaker_training.data_gate import CheckResult, DataGateConfig, check, psi, psi_by_chance
-from tastemaker_training.data_profile import DataProfile, IdSketch, profile
+from tastemaker_training.plan import data_gate, data_profile
+from tastemaker_training.plan.data_gate import CheckResult, DataGateConfig, check, psi, psi_by_chance
+from tastemaker_training.plan.data_profile import DataProfile, IdSketch, profile
 
 HOUR_MS, DAY_MS = 3_600_000, 86_400_000
 NUM_USERS, NUM_ITEMS, NUM_ROWS = 300, 100, 6000

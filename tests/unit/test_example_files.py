@@ -14,7 +14,7 @@ from tastemaker.data.schema import INTERACTIONS_SCHEMA, ITEMS_SCHEMA, build_data
 from tastemaker.data.splits import Histories, leave_last
 from tastemaker.errors import DataError
 from tastemaker.features.rejected import rejections
-from tastemaker_training.example_files import (
+from tastemaker_training.rows.example_files import (
     EXAMPLES_SCHEMA,
     HISTORIES_SCHEMA,
     NEWEST_REJECTED,
@@ -22,7 +22,7 @@ from tastemaker_training.example_files import (
     write_examples,
     write_histories,
 )
-from tastemaker_training.stream import RowStream, StreamConfig
+from tastemaker_training.rows.stream import RowStream, StreamConfig
 
 
 def histories_of(lists):
@@ -279,8 +279,8 @@ from pathlib import Path
 from tastemaker.config import Settings
 from tastemaker.errors import DataError
 from tastemaker.home import Home
-from tastemaker_training.example_files import write_examples
-from tastemaker_training.workers import start_ray
+from tastemaker_training.rows.example_files import write_examples
+from tastemaker_training.distributed.workers import start_ray
 
 folder = Path(sys.argv[1])
 start_ray(Settings(), Home.make(folder / "home"))

@@ -66,6 +66,18 @@ SERVICE_LAYERS = [
         "replaying",
     },
 ]
+TRAINING_LAYERS = [
+    {"artifacts"},
+    {"rows"},
+    {"plan"},
+    {"distributed"},
+    {"fits"},
+    {"sources"},
+    {"runs"},
+    {"studies"},
+    {"jobs"},
+    {"commands", "job_commands", "recipes"},
+]
 HEAVY = {"torch", "faiss", "mlflow", "implicit", "sklearn", "pandas", "ray", "fastapi", "scipy"}
 
 
@@ -158,19 +170,22 @@ def test_no_import_goes_upward() -> None:
             )
 
 
-def test_no_import_of_the_services_goes_upward() -> None:
-    ranks = {part: i for i, layer in enumerate(SERVICE_LAYERS) for part in layer}
+@pytest.mark.parametrize(
+    ("package", "layers"),
+    [("tastemaker_services", SERVICE_LAYERS), ("tastemaker_training", TRAINING_LAYERS)],
+    ids=["services", "training"],
+)
+def test_no_import_of_services_and_training_goes_upward(package: str, layers: list[set[str]]) -> None:
+    ranks = {part: i for i, layer in enumerate(layers) for part in layer}
     for path in sources():
         relative = path.relative_to(ROOT)
-        if relative.parts[1] != "tastemaker_services" or (
-            relative.name == "__init__.py" and len(relative.parts) == 3
-        ):
+        if relative.parts[1] != package or (relative.name == "__init__.py" and len(relative.parts) == 3):
             continue
         own = relative.parts[2].removesuffix(".py")
-        assert own in ranks, f"{relative} has no layer: add it to SERVICE_LAYERS"
+        assert own in ranks, f"{relative} has no layer: add it to the layers of {package}"
         for name, _ in imported(path):
             parts = name.split(".")
-            if parts[0] == "tastemaker_services" and len(parts) > 1:
+            if parts[0] == package and len(parts) > 1:
                 assert ranks[parts[1]] <= ranks[own], f"{relative} imports {name}"
 
 

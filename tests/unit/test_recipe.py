@@ -1,7 +1,7 @@
 import pytest
 
 from tastemaker.errors import ConfigError, UsageError
-from tastemaker_training.recipe import Recipe, is_recipe, packaged_recipes, read_recipe, recipe_text
+from tastemaker_training.plan.recipe import Recipe, is_recipe, packaged_recipes, read_recipe, recipe_text
 
 BASE = """
 pipeline: {retrieval: {sources: [{name: popular, quota: 10}]}}

@@ -9,7 +9,7 @@ from tastemaker.bundle.reader import Bundle
 from tastemaker.bundle.store import BundleStore
 from tastemaker.bundle.writer import BundleWriter
 from tastemaker.data.schema import INTERACTIONS_SCHEMA, ITEMS_SCHEMA, Dataset, build_dataset
-from tastemaker_training.user_scoring import user_histories
+from tastemaker_training.jobs.user_scoring import user_histories
 
 
 @pytest.fixture

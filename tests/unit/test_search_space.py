@@ -3,8 +3,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tastemaker.errors import ConfigError
-from tastemaker_training.recipe import packaged_recipes, read_recipe, recipe_text, search_space
-from tastemaker_training.search_space import Range, Space, split_spaces, with_values
+from tastemaker_training.plan.recipe import packaged_recipes, read_recipe, recipe_text, search_space
+from tastemaker_training.plan.search_space import Range, Space, split_spaces, with_values
 
 BASE = """
 pipeline: {retrieval: {sources: [{name: popular, quota: 10}]}}

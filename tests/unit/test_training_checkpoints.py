@@ -11,7 +11,7 @@ from ranks import main, run_ranks
 from safetensors.numpy import load_file
 
 from tastemaker.errors import TrainingError
-from tastemaker_training.fit_config import CheckpointConfig
+from tastemaker_training.plan.fit_config import CheckpointConfig
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore::DeprecationWarning"),
@@ -21,7 +21,7 @@ TOLERANCE = 1e-6  # float32 sums in another order
 
 
 def checkpoints(folder, **config):
-    from tastemaker_training.checkpoints import Checkpoints
+    from tastemaker_training.distributed.checkpoints import Checkpoints
 
     return Checkpoints(Path(folder), CheckpointConfig(**config), {"model": "toy"})
 
@@ -33,8 +33,8 @@ def train(fit, first, last):
 
 
 def train_and_save(placement, folder, out):
-    from tastemaker_training.checkpoints import Position
-    from tastemaker_training.export import export_model
+    from tastemaker_training.distributed.checkpoints import Position
+    from tastemaker_training.distributed.export import export_model
 
     fit, kept = toy.distributed(placement), checkpoints(folder)
     train(fit, 0, 6)
@@ -45,8 +45,8 @@ def train_and_save(placement, folder, out):
 
 
 def restore_and_train(placement, year, folder, out):
-    from tastemaker_training.checkpoints import Position
-    from tastemaker_training.export import export_accumulators, export_model
+    from tastemaker_training.distributed.checkpoints import Position
+    from tastemaker_training.distributed.export import export_accumulators, export_model
 
     fit, kept = toy.distributed(placement, year), checkpoints(folder)
     position, more = kept.restore(fit)
@@ -97,8 +97,8 @@ def column_wise_round_trip(folder):
     """Column shards have a sum each: their mean is a row's, and a row's is theirs."""
     import torch
 
-    from tastemaker_training.checkpoints import Position
-    from tastemaker_training.state import accumulators, local_parts
+    from tastemaker_training.distributed.checkpoints import Position
+    from tastemaker_training.distributed.state import accumulators, local_parts
 
     def sums(fit):
         return {
@@ -130,7 +130,7 @@ def test_sums_of_column_shards_become_sums_of_rows(tmp_path):
 
 
 def keep_some(folder):
-    from tastemaker_training.checkpoints import Position
+    from tastemaker_training.distributed.checkpoints import Position
 
     fit, kept = toy.distributed("row_wise"), checkpoints(folder, keep=2)
     for epoch in range(1, 6):
@@ -222,7 +222,7 @@ def test_a_damaged_checkpoint_is_refused_by_every_rank(saved, tmp_path):
 
 
 def test_a_checkpoint_that_was_not_finished_does_not_count(saved, tmp_path):
-    from tastemaker_training.checkpoints import Checkpoints
+    from tastemaker_training.distributed.checkpoints import Checkpoints
 
     shutil.copytree(saved[0], tmp_path / "c")
     (tmp_path / "c" / "000001-000000002" / "manifest.json").unlink()

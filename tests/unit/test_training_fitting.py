@@ -11,7 +11,7 @@ from ranks import main, run_ranks
 from safetensors.numpy import load_file
 
 from tastemaker.errors import TrainingError
-from tastemaker_training.fit_config import CheckpointConfig, FitConfig, OptimizerConfig
+from tastemaker_training.plan.fit_config import CheckpointConfig, FitConfig, OptimizerConfig
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore::DeprecationWarning"),
@@ -48,9 +48,9 @@ class Source:
 
 
 def make(folder, source, **config):
-    from tastemaker_training.checkpoints import Checkpoints
-    from tastemaker_training.fitting import Fit
-    from tastemaker_training.pipelining import StepBatch
+    from tastemaker_training.distributed.checkpoints import Checkpoints
+    from tastemaker_training.distributed.pipelining import StepBatch
+    from tastemaker_training.fits.fitting import Fit
 
     told = FitConfig(
         checkpoint=CheckpointConfig(every_steps=2),
@@ -75,7 +75,7 @@ def run(folder, out, metrics=None, **config):
     """Trains to the end, from whatever checkpoint is there; rank 0 keeps what it reported."""
     import torch.distributed as dist
 
-    from tastemaker_training.export import export_model
+    from tastemaker_training.distributed.export import export_model
 
     source, reports = Source(), []
     model, fit = make(folder, source, **config)
@@ -152,7 +152,7 @@ def test_the_best_epoch_is_what_remains(tmp_path):
 
 
 def export_newest(folder, out):
-    from tastemaker_training.export import export_model
+    from tastemaker_training.distributed.export import export_model
 
     model, fit = make(folder, Source())
     fit.checkpoints.restore(fit.distributed)

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from tastemaker.data.splits import Histories
 from tastemaker.models.item_item import fit_ease
 from tastemaker.types import Query
-from tastemaker_training.memory import UnprunedEase
+from tastemaker_training.sources.memory import UnprunedEase
 
 
 def histories(num_users, num_items, seed):

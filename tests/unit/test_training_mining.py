@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 
 from tastemaker.errors import BundleError, TrainingError
-from tastemaker_training import mining
-from tastemaker_training.mining import mine_neighbours
+from tastemaker_training.fits import mining
+from tastemaker_training.fits.mining import mine_neighbours
 
 
 def unit(num_items: int, dim: int = 8) -> np.ndarray:

@@ -4,7 +4,7 @@ import threading
 import pytest
 
 from tastemaker.errors import DataError
-from tastemaker_training.prefetching import prefetched
+from tastemaker_training.rows.prefetching import prefetched
 
 
 def prefetch_threads():

@@ -43,7 +43,7 @@ def with_likes(data):
 
 
 def test_requests_come_back_as_they_were_saved(tmp_path):
-    from tastemaker_training.ranking_file import load_ranking_data, save_ranking_data
+    from tastemaker_training.rows.ranking_file import load_ranking_data, save_ranking_data
 
     data = with_likes(requests([3, 1, 5]))
     save_ranking_data(tmp_path / "data.safetensors", data)
@@ -58,7 +58,7 @@ def test_requests_come_back_as_they_were_saved(tmp_path):
 
 
 def test_the_curve_is_the_mean_ndcg_of_requests_with_a_positive():
-    from tastemaker_training.ranker import score_held_out
+    from tastemaker_training.fits.ranker import score_held_out
 
     data = requests([2, 2])  # item 0 is each request's positive
     logits = np.array([1.0, 0.0, 0.0, 1.0], np.float32)  # it comes first, then second
@@ -67,7 +67,7 @@ def test_the_curve_is_the_mean_ndcg_of_requests_with_a_positive():
 
 def test_the_calibration_error_is_that_of_requests_which_the_calibration_has_not_seen():
     from tastemaker.models.calibration import Calibration
-    from tastemaker_training.ranker import score_held_out
+    from tastemaker_training.fits.ranker import score_held_out
 
     data = requests([2] * 400)
     random = np.random.default_rng(0)
@@ -81,15 +81,15 @@ def test_the_calibration_error_is_that_of_requests_which_the_calibration_has_not
 
 
 def test_no_calibration_error_of_a_single_request():
-    from tastemaker_training.ranker import score_held_out
+    from tastemaker_training.fits.ranker import score_held_out
 
     assert score_held_out(np.zeros(3, np.float32), requests([3])).keys() == {"held_out_ndcg@10"}
 
 
 def test_a_recipe_that_asks_for_what_the_data_lacks_is_refused_before_the_first_step(tmp_path):
-    from tastemaker_training.fit_config import RankerFitConfig
-    from tastemaker_training.ranker import ranker_data
-    from tastemaker_training.ranking_file import save_ranking_data
+    from tastemaker_training.fits.ranker import ranker_data
+    from tastemaker_training.plan.fit_config import RankerFitConfig
+    from tastemaker_training.rows.ranking_file import save_ranking_data
 
     save_ranking_data(tmp_path / "data", requests([3, 1, 5]))
     shape = DlrmConfig(dense_features=("a", "b", "c"), num_tags=9, num_years=1, num_categories=1)
@@ -107,7 +107,7 @@ def test_a_recipe_that_asks_for_what_the_data_lacks_is_refused_before_the_first_
 
 def rank(folder: str, fit: dict[str, object], model: dict[str, object]) -> None:
     """The ranker's loop on one rank, its reports left out."""
-    from tastemaker_training import ranker
+    from tastemaker_training.fits import ranker
 
     ranker.report_progress = lambda metrics: None
     ranker.ranker_loop({"data": f"{folder}/data", "fit": fit, "model": model, "seed": 1, "folder": folder})
@@ -115,7 +115,7 @@ def rank(folder: str, fit: dict[str, object], model: dict[str, object]) -> None:
 
 def curves(folder: str, shares: list[float], fit: dict[str, object], model: dict[str, object]) -> None:
     """The ranker's loop on one rank for each share of hidden records; the last reports go into a file."""
-    from tastemaker_training import ranker
+    from tastemaker_training.fits import ranker
 
     told: list[dict[str, object]] = []
     ranker.report_progress = told.append
@@ -133,7 +133,7 @@ def curves(folder: str, shares: list[float], fit: dict[str, object], model: dict
 
 def last_reports(folder, shares):
     """What the ranker tells at the end for each share of hidden records, where record and one source say all together, and another source a little alone."""
-    from tastemaker_training.ranking_file import save_ranking_data
+    from tastemaker_training.rows.ranking_file import save_ranking_data
 
     built, random = requests([6] * 200), np.random.default_rng(5)
     told, misled = random.normal(size=(2, len(built.clicks)))
@@ -166,7 +166,7 @@ def test_two_ranks_train_targets_experts_context_and_position_from_sampled_negat
     from tastemaker.models.calibration import Calibration
     from tastemaker.models.dlrm import Dlrm
     from tastemaker_training.artifacts import load_model
-    from tastemaker_training.ranking_file import save_ranking_data
+    from tastemaker_training.rows.ranking_file import save_ranking_data
 
     data = with_likes(requests([6] * 60))
     nothing = Bag(np.empty(0, np.int64), np.zeros(6, np.int64), np.empty(0, np.float32))

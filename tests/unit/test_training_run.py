@@ -14,11 +14,11 @@ from tastemaker.home import Home
 from tastemaker.runtime import free_port
 from tastemaker_training.artifacts import plain
 from tastemaker_training.commands import evaluate
-from tastemaker_training.evaluate import load_evaluations, save_evaluations
-from tastemaker_training.recipe import read_recipe
-from tastemaker_training.run import train
-from tastemaker_training.run_record import open_run
-from tastemaker_training.workers import check_cluster, check_workers, read_curves
+from tastemaker_training.distributed.workers import check_cluster, check_workers, read_curves
+from tastemaker_training.plan.recipe import read_recipe
+from tastemaker_training.runs.evaluate import load_evaluations, save_evaluations
+from tastemaker_training.runs.run import train
+from tastemaker_training.runs.run_record import open_run
 
 
 @pytest.fixture
@@ -83,7 +83,7 @@ def test_workers_that_no_live_node_has_room_for_are_refused(monkeypatch):
 
 
 def test_an_error_of_ours_keeps_its_kind_and_words_on_its_way_from_a_rank():
-    from tastemaker_training.workers import _fault
+    from tastemaker_training.distributed.workers import _fault
 
     fault = {"kind": "DataError", "what": "rows of a step", "value": 3, "limit": None, "mend": "import more"}
     found = _fault(dict(fault))
@@ -92,7 +92,7 @@ def test_an_error_of_ours_keeps_its_kind_and_words_on_its_way_from_a_rank():
 
 
 def test_reports_that_were_given_again_count_once():
-    from tastemaker_training.workers import _latest
+    from tastemaker_training.distributed.workers import _latest
 
     reports = [
         {"fit": "train", "plan": []},
@@ -163,7 +163,7 @@ def test_curves_leave_out_a_line_that_is_still_being_written(tmp_path):
 
 
 def test_a_workers_own_error_reaches_the_user():
-    from tastemaker_training.workers import _cause
+    from tastemaker_training.distributed.workers import _cause
 
     class WorkersFailedError(Exception):
         def __init__(self):

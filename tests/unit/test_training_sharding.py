@@ -11,7 +11,7 @@ from safetensors.numpy import load_file
 
 from tastemaker.errors import TrainingError
 from tastemaker.models.tables import Jagged, TableSpec
-from tastemaker_training.fit_config import ShardingConfig
+from tastemaker_training.plan.fit_config import ShardingConfig
 
 # fbgemm warns of kernels that its CPU build lacks, and torch of interfaces that TorchRec still uses.
 pytestmark = [
@@ -30,7 +30,7 @@ def train_rank(placement, out):
     """What each rank runs."""
     import torch.distributed as dist
 
-    from tastemaker_training.export import export_model
+    from tastemaker_training.distributed.export import export_model
 
     rank = dist.get_rank()
     fit = toy.distributed(placement)
@@ -63,7 +63,7 @@ def test_sharded_tables_equal_plain_ones_after_training(num_ranks, placement, tm
 
 
 def test_training_moves_the_tables_far_more_than_the_tolerance():
-    from tastemaker_training.sharded_tables import initial_rows
+    from tastemaker_training.distributed.sharded_tables import initial_rows
 
     after, _ = toy.train_plain(STEPS, 2, factor)
     for spec in toy.SPECS:
@@ -142,7 +142,7 @@ def test_accumulation_clipping_and_precision():
 
 def pipelined_equals_plain():
     """The pipeline asks for the next rows early, and changes nothing."""
-    from tastemaker_training.pipelining import Pipeline, StepBatch
+    from tastemaker_training.distributed.pipelining import Pipeline, StepBatch
 
     plain = toy.distributed("row_wise")
     expected = [plain.step(plain.module(toy.batch(step, 0))) for step in range(6)]
@@ -162,7 +162,7 @@ def test_the_pipeline_learns_what_plain_steps_learn():
 
 
 def test_first_values_of_a_row_do_not_depend_on_its_shard():
-    from tastemaker_training.sharded_tables import initial_rows
+    from tastemaker_training.distributed.sharded_tables import initial_rows
 
     spec = TableSpec(name="t", num_rows=70_000, dim=2, features=("f",), init_scale=0.5)
     rows = initial_rows(seed=1)
@@ -176,7 +176,7 @@ def test_first_values_of_a_row_do_not_depend_on_its_shard():
 
 
 def test_absent_features_and_shorter_ones_become_empty_bags():
-    from tastemaker_training.sharded_tables import keyed
+    from tastemaker_training.distributed.sharded_tables import keyed
 
     jagged = keyed(
         {"b": Jagged.from_lists([[5, 6], [7]]), "c": Jagged.from_lists([[1], [], [2]])}, ("a", "b", "c")
@@ -206,7 +206,7 @@ LARGE = TableSpec(name="large", num_rows=131_072, dim=60, features=("f",))
     ],
 )  # fmt: skip
 def test_a_table_beyond_the_budget_says_by_how_much(placement, num_ranks, budget, words):
-    from tastemaker_training.sharding import check_budget
+    from tastemaker_training.distributed.sharding import check_budget
 
     sharding = ShardingConfig(default=placement, budget_mib=budget)
     with pytest.raises(TrainingError, match=words):
@@ -215,7 +215,7 @@ def test_a_table_beyond_the_budget_says_by_how_much(placement, num_ranks, budget
 
 
 def test_tables_that_fit_alone_but_not_together_are_refused():
-    from tastemaker_training.sharding import check_budget
+    from tastemaker_training.distributed.sharding import check_budget
 
     other = LARGE.model_copy(update={"name": "other"})
     sharding = ShardingConfig(default="row_wise", budget_mib=20)

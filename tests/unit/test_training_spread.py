@@ -32,7 +32,7 @@ def encoded(queries):
 def search(k):
     import torch
 
-    from tastemaker_training.spread import SpreadIndex
+    from tastemaker_training.distributed.spread import SpreadIndex
 
     calls = []
 

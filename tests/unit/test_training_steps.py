@@ -16,9 +16,9 @@ from tastemaker.errors import DataError
 from tastemaker.features.request_features import REQUEST_FEATURES
 from tastemaker.home import Home
 from tastemaker_training.artifacts import artifact_name, plain
-from tastemaker_training.example_set import ExampleSet
-from tastemaker_training.recipe import Recipe, read_recipe
-from tastemaker_training.steps import Steps
+from tastemaker_training.plan.recipe import Recipe, read_recipe
+from tastemaker_training.rows.example_set import ExampleSet
+from tastemaker_training.runs.steps import Steps
 
 NOW_MS = 1_700_000_000_000
 HOUR = 3600

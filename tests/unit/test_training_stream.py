@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tastemaker.errors import DataError, UsageError
-from tastemaker_training.row_groups import RowGroupReader
-from tastemaker_training.stream import RowStream, StreamConfig, _take
+from tastemaker_training.rows.row_groups import RowGroupReader
+from tastemaker_training.rows.stream import RowStream, StreamConfig, _take
 
 COLUMNS = ["row", "bag"]
 

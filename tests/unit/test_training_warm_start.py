@@ -60,7 +60,7 @@ def fresh(spec, start, stop):
 
 
 def opened(folder):
-    from tastemaker_training.warm_start import WarmStart
+    from tastemaker_training.distributed.warm_start import WarmStart
 
     return WarmStart.of(folder, items(NOW), FeatureSchema.fit(items(NOW)))
 
@@ -94,11 +94,11 @@ def test_the_towers_go_on_from_what_they_learned(tmp_path):
 
 
 def set_sums(folder):
-    from tastemaker_training.fit_config import OptimizerConfig, ShardingConfig
-    from tastemaker_training.pipelining import Objective
-    from tastemaker_training.sharded_tables import ShardedTables
-    from tastemaker_training.sharding import distribute
-    from tastemaker_training.state import accumulators, local_parts
+    from tastemaker_training.distributed.pipelining import Objective
+    from tastemaker_training.distributed.sharded_tables import ShardedTables
+    from tastemaker_training.distributed.sharding import distribute
+    from tastemaker_training.distributed.state import accumulators, local_parts
+    from tastemaker_training.plan.fit_config import OptimizerConfig, ShardingConfig
 
     tables = ShardedTables(specs(items(NOW)))
     model = TwoTower(CONFIG, specs(items(NOW)), tables, ROWS_NOW)

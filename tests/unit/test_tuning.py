@@ -9,8 +9,9 @@ import pytest
 from tastemaker.config import RaySettings, Settings
 from tastemaker.errors import ConfigError, DataError, TrainingError, UsageError
 from tastemaker.home import Home
-from tastemaker_training.recipe import read_recipe, search_space
-from tastemaker_training.study import (
+from tastemaker_training.plan.recipe import read_recipe, search_space
+from tastemaker_training.studies.report import print_found, render
+from tastemaker_training.studies.study import (
     EventLog,
     Study,
     check_same,
@@ -21,13 +22,12 @@ from tastemaker_training.study import (
     replay,
     scores,
 )
-from tastemaker_training.study_report import print_found, render
-from tastemaker_training.tuning import tune
+from tastemaker_training.studies.tuning import tune
 
 
 def tuner():
     """Imported late: it imports Ray, whose settings the integration tests of this process have yet to make."""
-    from tastemaker_training import tuner
+    from tastemaker_training.studies import tuner
 
     return tuner
 

@@ -24,7 +24,7 @@ from tastemaker.stages.popular import PopularSource
 from tastemaker.stages.retrieval import Retrieval, RetrievalConfig
 from tastemaker.types import DEVICES, Query
 from tastemaker.users.archive import PROFILE_SCHEMA, profiles_folder
-from tastemaker_training.user_groups import demographic_groups, with_groups
+from tastemaker_training.sources.user_groups import demographic_groups, with_groups
 
 NUM_ITEMS = 4
 

@@ -26,14 +26,14 @@ from tastemaker.stages.live import LiveStages
 from tastemaker.stages.loading import BundleParts
 from tastemaker.stages.pipeline import PipelineConfig
 from tastemaker.types import Query
-from tastemaker_training import zoo_models
-from tastemaker_training.als_index import add_factor_index
 from tastemaker_training.artifacts import CHECKPOINTS, save_model
-from tastemaker_training.fitted import Fitted
-from tastemaker_training.memory import fit_memory
-from tastemaker_training.recipe import MemoryConfig, Recipe
-from tastemaker_training.step_keys import step_keys
-from tastemaker_training.zoo_models import add_zoo_models, fit_zoo_model, load_zoo_model, log_of
+from tastemaker_training.plan.recipe import MemoryConfig, Recipe
+from tastemaker_training.runs.step_keys import step_keys
+from tastemaker_training.sources import zoo_models
+from tastemaker_training.sources.als_index import add_factor_index
+from tastemaker_training.sources.fitted import Fitted
+from tastemaker_training.sources.memory import fit_memory
+from tastemaker_training.sources.zoo_models import add_zoo_models, fit_zoo_model, load_zoo_model, log_of
 
 NUM_USERS, EACH = 40, 8
 ASKED = ZooModel(

@@ -31,8 +31,8 @@ def train(
     as_json: Json = False,
 ) -> list[dict[str, Any]]:
     """Train all models of recipes and evaluate them on held-out events; what recipes share is trained once."""
-    from tastemaker_training.recipe import read_recipe, recipe_text
-    from tastemaker_training.run import train as train_recipes
+    from tastemaker_training.plan.recipe import read_recipe, recipe_text
+    from tastemaker_training.runs.run import train as train_recipes
 
     resolved = [read_recipe(recipe, quick=quick) for recipe in recipes]
     if not as_json:
@@ -64,9 +64,9 @@ def evaluate(
 ) -> dict[str, Any]:
     """Show how a run's models did on the held-out test events, or compare models of the zoo and bundles by a plan."""
     from tastemaker.commands.evaluation import evaluate_plan
-    from tastemaker_training.evaluate import print_offline
-    from tastemaker_training.recipe import is_recipe
-    from tastemaker_training.run_record import open_run
+    from tastemaker_training.plan.recipe import is_recipe
+    from tastemaker_training.runs.evaluate import print_offline
+    from tastemaker_training.runs.run_record import open_run
 
     file = Path(run)
     if file.suffix in (".yaml", ".yml") and file.exists() and not is_recipe(file):
@@ -91,8 +91,8 @@ def publish(
     as_json: Json = False,
 ) -> dict[str, Any]:
     """Write a run's bundle and register it as a new version of the catalogue."""
-    from tastemaker_training.publish import publish_planted, publish_run
-    from tastemaker_training.run_record import open_run
+    from tastemaker_training.runs.publish import publish_planted, publish_run
+    from tastemaker_training.runs.run_record import open_run
 
     settings, home = context.settings(), context.home()
     opened = open_run(home, settings.catalogue, run)
@@ -136,7 +136,7 @@ def audience(
     as_json: Json = False,
 ) -> list[dict[str, Any]]:
     """Say which users an item should be shown to first, by the vectors of `refresh-users`."""
-    from tastemaker_training.audience import audience as find
+    from tastemaker_training.jobs.audience import audience as find
 
     found = [member.as_dict() for member in find(context.settings(), context.home(), item, k)]
     if as_json:

@@ -9,7 +9,7 @@ from tastemaker import context
 from tastemaker.terminal import console, print_json, print_table, stdout_kept
 
 if TYPE_CHECKING:
-    from tastemaker_training.preflight import Preflight
+    from tastemaker_training.jobs.preflight import Preflight
 
 app = typer.Typer()
 Json = Annotated[bool, typer.Option("--json", help="For machines.")]
@@ -26,10 +26,10 @@ DryRun = Annotated[
 def refresh_users(dry_run: DryRun = False, as_json: Json = False) -> dict[str, Any]:
     """Recompute all users' vectors from the log with the champion (hourly)."""
     if dry_run:
-        from tastemaker_training import preflight
+        from tastemaker_training.jobs import preflight
 
         return _tell(preflight.refresh_users(context.settings(), context.home()), as_json)
-    from tastemaker_training.refresh import refresh_users as refresh
+    from tastemaker_training.jobs.refresh import refresh_users as refresh
 
     refreshed = refresh(context.settings(), context.home())
     summary = refreshed.summary()
@@ -50,10 +50,10 @@ def batch(
     """Recommend to all users of the log with the champion: Parquet, and lists for serving to fall back on (daily)."""
     keep_seconds = round(3600 * keep_hours)
     if dry_run:
-        from tastemaker_training import preflight
+        from tastemaker_training.jobs import preflight
 
         return _tell(preflight.batch(context.settings(), context.home(), k, keep_seconds), as_json)
-    from tastemaker_training.batch import recommend_all
+    from tastemaker_training.jobs.batch import recommend_all
 
     with stdout_kept(as_json):
         done = recommend_all(context.settings(), context.home(), k, keep_seconds)
@@ -78,13 +78,13 @@ def retrain(
     as_json: Json = False,
 ) -> dict[str, Any]:
     """Train on the log as of now, from the champion's weights, and release the result behind the gates (nightly)."""
-    from tastemaker_training.recipe import read_recipe
-    from tastemaker_training.schedules import Order, print_retrained
-    from tastemaker_training.schedules import retrain as run
+    from tastemaker_training.jobs.schedules import Order, print_retrained
+    from tastemaker_training.jobs.schedules import retrain as run
+    from tastemaker_training.plan.recipe import read_recipe
 
     order = Order(read_recipe(recipe, quick=quick), workers, to, force, reason)
     if dry_run:
-        from tastemaker_training import preflight
+        from tastemaker_training.jobs import preflight
 
         return _tell(preflight.retrain(context.settings(), context.home(), order), as_json)
     with stdout_kept(as_json):
@@ -117,12 +117,12 @@ def tune(
     as_json: Json = False,
 ) -> dict[str, Any]:
     """Search the values beside a recipe's defaults, and publish the best as a candidate (monthly)."""
-    from tastemaker_training.study_report import print_found
-    from tastemaker_training.tuning import tune as run
-    from tastemaker_training.tuning import wanted_study
+    from tastemaker_training.studies.report import print_found
+    from tastemaker_training.studies.tuning import tune as run
+    from tastemaker_training.studies.tuning import wanted_study
 
     if dry_run:
-        from tastemaker_training import preflight
+        from tastemaker_training.jobs import preflight
 
         settings, home = context.settings(), context.home()
         asked = functools.partial(

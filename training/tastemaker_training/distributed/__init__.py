@@ -1,0 +1,1 @@
+"""What every fit over ranks needs: workers, tables spread over them, their state, checkpoints and export."""

@@ -1,0 +1,1 @@
+"""What schedules and people run beside trainings: batch lists, users' vectors, audiences, the nightly retrain."""
