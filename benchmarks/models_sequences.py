@@ -1,100 +1,94 @@
-"""An epoch of SASRec beside RecTools' SASRec: the same batch, dimension, length, loss and one thread, in processor seconds.
+"""An epoch of SASRec beside RecTools' and RecBole's: the same batch, dimension, length and one thread, in processor seconds.
 
-An epoch is a fit of three less a fit of one, halved, so that what is done once counts for neither. RecTools is installed by pip, at run
-time, into an environment under benchmarks/out that borrows this one's torch; it is no dependency of Tastemaker.
+RecTools learns as we do, from all places of a sequence at once. RecBole makes each place an example of its own, so that an epoch, each
+item come next once, takes it a sequence for each: it is asked about a few users alone.
 """
 
-import os
-import subprocess
-import sysconfig
 import time
-import venv
-from collections.abc import Callable
-from pathlib import Path
 
 import numpy as np
-from turns import Effort, Part, column, ratios, shown, turns
+from models_epochs import HEADER, compared, epoch_seconds, recbole_seconds, rectools_seconds, write_atomic
+from peers import OUT
+from turns import Effort, Part, column, turns
 
-PEERS = Path(__file__).parent / "out" / "venv-sequences"
-REQUIREMENTS = ("rectools==0.17.0", "pytorch-lightning==2.6.6")
-TARGET = 0.5
+from tastemaker.models.log import Log
+
+BATCH, LENGTH, DIM, DROPOUT = 128, 200, 64, 0.2
+RECBOLE_DIVIDE = 20
 
 
 def sasrec(effort: Effort) -> Part:
-    """ML-1M's newest 200 items of each user, or some of the users in a quick run."""
+    """ML-1M's newest 200 items of each user, or some of the users in a quick run; binary cross-entropy, one negative."""
+    some = _users(effort.divide)
+    file = OUT / "sequences.npz"
+    file.parent.mkdir(exist_ok=True)
+    np.savez(file, user=some.user_N, item=some.item_N, order=some.timestamp_ms_N)
+    _ours(some, 1, "newest")
+    found = turns(
+        1 if effort.divide > 1 else effort.turns,
+        {
+            "tastemaker": lambda: {"seconds": epoch_seconds(lambda epochs: _ours(some, epochs, "newest"))},
+            "RecTools": lambda: {"seconds": epoch_seconds(lambda epochs: rectools_seconds(file, epochs))},
+        },
+    )
+    return compared(
+        Part(f"SASRec, one negative, {_shape(some)}", HEADER), "epoch of SASRec",
+        column(found["tastemaker"], "seconds"), "RecTools", column(found["RecTools"], "seconds"),
+    )  # fmt: skip
+
+
+def sasrec_recbole(effort: Effort) -> Part:
+    """All items of one in twenty users, each come next once."""
+    some, name = _users(RECBOLE_DIVIDE * effort.divide), "ml-1m-sequences"
+    write_atomic(
+        name, "inter",
+        {"user_id:token": some.user_N, "item_id:token": some.item_N, "timestamp:float": some.timestamp_ms_N},
+    )  # fmt: skip
+    settings = {
+        "hidden_size": DIM, "inner_size": DIM, "n_layers": 2, "n_heads": 1, "loss_type": "BPR",
+        "hidden_dropout_prob": DROPOUT, "attn_dropout_prob": DROPOUT, "MAX_ITEM_LIST_LENGTH": LENGTH,
+        "train_batch_size": BATCH, "load_col": {"inter": ["user_id", "item_id", "timestamp"]},
+        "eval_args": {"split": {"LS": "valid_and_test"}, "order": "TO", "group_by": "user", "mode": "full"},
+    }  # fmt: skip
+    _ours(some, 1, "all")
+    ours = epoch_seconds(lambda epochs: _ours(some, epochs, "all"))
+    theirs = recbole_seconds(name, "SASRec", settings, 1)[-1]
+    part = Part(f"SASRec, one negative, {_shape(some)}, histories whole", HEADER)
+    part.notes.append(
+        "One epoch of RecBole's, which holds each user's last two items out of it; its loss is the pairwise one."
+    )
+    return compared(part, "epoch of SASRec", [ours], "RecBole", [theirs])
+
+
+def _users(divide: int) -> Log:
+    """ML-1M, 5-core, of the first users; times are the rows' order."""
     from reproduce_data import ratings
 
-    from tastemaker.models.log import Log
-
-    found = ratings("ml-1m").core(5)
-    log = found.log()
-    kept = log.user_N < log.num_users // effort.divide
-    some = Log.of(
+    log = ratings("ml-1m").core(5).log()
+    kept = log.user_N < log.num_users // divide
+    return Log.of(
         log.user_N[kept], log.item_N[kept], num_users=log.num_users, num_items=log.num_items,
         timestamp_ms_N=np.arange(int(kept.sum())),
     )  # fmt: skip
-    file = PEERS.parent / "sequences.npz"
-    file.parent.mkdir(exist_ok=True)
-    np.savez(file, user=some.user_N, item=some.item_N, order=some.timestamp_ms_N)
-    python = peer_python()
-    jobs: dict[str, Callable[[], dict[str, float]]] = {
-        "tastemaker": lambda: _epoch(lambda epochs: _ours(some, epochs)),
-        "RecTools": lambda: _epoch(lambda epochs: _theirs(python, file, epochs)),
-    }
-    measured = turns(1 if effort.divide > 1 else effort.turns, jobs)
-    over = ratios(column(measured["tastemaker"], "seconds"), column(measured["RecTools"], "seconds"))
-    users = len(np.unique(some.user_N))
-    part = Part(
-        f"SASRec, one negative, dim 64, length 200, batch 128, one thread, {users:,} users of ML-1M",
-        ("whose", "CPU s of an epoch", "ratio"),
-    )
-    part.rows += [
-        ("tastemaker", shown(column(measured["tastemaker"], "seconds")), shown(over, 2)),
-        ("RecTools", shown(column(measured["RecTools"], "seconds")), ""),
-    ]
-    part.target("epoch of SASRec over RecTools', median", sorted(over)[len(over) // 2], TARGET, "lower")
-    part.figures["ratios"] = over
-    return part
 
 
-def peer_python() -> Path:
-    """The Python of an environment that holds the peer, made where it is not there yet."""
-    python = PEERS / "bin" / "python"
-    if not (PEERS / "made").exists():
-        venv.create(PEERS, with_pip=True, clear=True)
-        packages = next(PEERS.glob("lib/python*/site-packages"))
-        (packages / "borrowed.pth").write_text(sysconfig.get_path("purelib") + "\n")
-        subprocess.run([python, "-m", "pip", "install", "-q", *REQUIREMENTS], check=True)
-        (PEERS / "made").touch()
-    return python
+def _shape(log: Log) -> str:
+    users = len(np.unique(log.user_N))
+    return f"dim {DIM}, length {LENGTH}, batch {BATCH}, one thread, {users:,} users of ML-1M"
 
 
-def _epoch(fit: Callable[[int], float]) -> dict[str, float]:
-    return {"seconds": (fit(3) - fit(1)) / 2}
-
-
-def _ours(log: object, epochs: int) -> float:
+def _ours(log: Log, epochs: int, stretches: str) -> float:
     import torch
 
     from tastemaker.models.sequence.sasrec import SasRec
 
     torch.set_num_threads(1)
-    loss = {"kind": "bce", "num_negatives": 1}
-    fit = {"epochs": epochs, "patience": None, "batch_size": 128}
-    settings = {"dim": 64, "max_length": 200, "stretches": "newest", "dropout": 0.2, "loss": loss, "fit": fit}
+    settings = {
+        "dim": DIM, "max_length": LENGTH, "stretches": stretches, "dropout": DROPOUT,
+        "loss": {"kind": "bce", "num_negatives": 1},
+        "fit": {"epochs": epochs, "patience": None, "batch_size": BATCH},
+    }  # fmt: skip
     config = SasRec.Config.parse(settings, "a benchmark")
     began = time.process_time()
-    SasRec.fit(log, config)  # type: ignore[arg-type]
+    SasRec.fit(log, config)
     return time.process_time() - began
-
-
-def _theirs(python: Path, file: Path, epochs: int) -> float:
-    command = [
-        str(python),
-        str(Path(__file__).with_name("models_sequences_peers.py")),
-        str(file),
-        str(epochs),
-    ]
-    alone = os.environ | {"OMP_NUM_THREADS": "1"}
-    done = subprocess.run(command, check=True, text=True, stdout=subprocess.PIPE, env=alone)
-    return float(done.stdout.splitlines()[-1])

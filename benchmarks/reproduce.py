@@ -5,26 +5,25 @@ docs/results/DATE-reproduce.md is written from all parts that are there. Parts t
 reproduce-full` (FULL=1), or when they are named: `make reproduce ARGS="--only sequence"`.
 """
 
-import argparse
-import json
 import os
-import time
-from collections.abc import Callable
-from dataclasses import asdict
-from importlib import import_module
-from typing import Any, Final
+from typing import Final
 
-from report import ROOT, circumstances, save, table, target_table
-from turns import Effort, Part
+import kept
 
-OUT: Final = ROOT / "benchmarks" / "out"
 PARTS: Final = {
     "topn": "reproduce_topn:topn",
+    "topn-popular": "reproduce_topn:popular",
     "topn-bpr": "reproduce_topn:pairwise",
     "topn-more": "reproduce_topn:more",
+    "topn-ials": "reproduce_topn:implicit_factors",
     "rating-100k": "reproduce_rating:ml_100k",
     "rating-1m": "reproduce_rating:ml_1m",
     "ctr": "reproduce_ctr:ctr",
+    "cold-items": "reproduce_cold:items_100k",
+    "cold-users": "reproduce_cold:users_100k",
+    "transfer": "reproduce_transfer:plenty",
+    "transfer-scarce": "reproduce_transfer:scarce",
+    "transfer-monitor": "reproduce_transfer:monitored",
 }
 """Part by part, in the page's order: module and function (of an Effort, gives a Part) that do it in an hour at most."""
 LONG: Final = {
@@ -34,61 +33,23 @@ LONG: Final = {
     "sasrec-ce": "reproduce_sequence:sasrec_ce",
     "bert4rec": "reproduce_sequence:bert4rec",
     "gru4rec": "reproduce_sequence:gru4rec",
+    "cold-items-1m": "reproduce_cold:items_1m",
+    "cold-users-1m": "reproduce_cold:users_1m",
+    "transfer-1m": "reproduce_transfer:plenty_1m",
+    "transfer-scarce-1m": "reproduce_transfer:scarce_1m",
 }
 """The same of those that take longer."""
 
 
-def run(part: str, effort: Effort) -> dict[str, Any]:
-    """Measures a part and keeps what it found."""
-    module, name = (PARTS | LONG)[part].split(":")
-    measure: Callable[[Effort], Part] = getattr(import_module(module), name)
-    began = time.monotonic()
-    found = asdict(measure(effort))
-    result = circumstances() | {"minutes": (time.monotonic() - began) / 60, "quick": effort.divide > 1}
-    result |= {key: found[key] for key in ("title", "header", "rows", "targets", "notes", "figures")}
-    save(f"reproduce-{part}", result, None)
-    return result
-
-
-def page(found: dict[str, dict[str, Any]]) -> str:
-    """All parts that were run, each with when and where."""
-    lines = [
-        "# Models beside their published figures",
-        "",
-        "`make reproduce` and `make reproduce-full`. Means over seeds or folds [least, most]; seconds are of one fit. "
-        "Settings were chosen on validation data of the first split (EASE and BPR in a few rounds that also printed that split's test figures); item-knn was not tuned.",
-    ]
-    for part, result in found.items():
-        lines += ["", f"## {result['title']}", "", *table(result["header"], result["rows"])]
-        lines += [line for note in result["notes"] for line in ("", note)]
-        where = f"{result['date']}, commit {result['commit']}, {result['machine']}"
-        lines += ["", f"Part `{part}`, {where}, {result['minutes']:.0f} minutes."]
-        if result["targets"]:
-            lines += ["", *target_table(result["targets"])]
-    return "\n".join(lines) + "\n"
-
-
-def main() -> None:
-    parts = PARTS | LONG
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--only", help=f"parts, by comma: {','.join(parts)}")
-    parser.add_argument("--quick", action="store_true", help="one seed, few epochs: whether it runs at all")
-    asked = parser.parse_args()
-    full = os.environ.get("FULL") == "1"
-    chosen = asked.only.split(",") if asked.only else list(parts if full else PARTS)
-    if unknown := set(chosen) - parts.keys():
-        parser.error(f"--only: {', '.join(sorted(unknown))} is none of {', '.join(parts)}")
-    for part in chosen:
-        print(part, flush=True)
-        result = run(part, Effort(divide=20) if asked.quick else Effort())
-        print("\n".join(target_table(result["targets"])), flush=True)
-    files = {part: OUT / f"reproduce-{part}.json" for part in parts}
-    kept = {part: json.loads(file.read_text()) for part, file in files.items() if file.exists()}
-    if whole := {part: result for part, result in kept.items() if not result["quick"]}:
-        save("reproduce", {"date": circumstances()["date"], "parts": whole}, page(whole))
+_INTRO: Final = (
+    "`make reproduce` and `make reproduce-full`. Means over seeds or folds [least, most]; seconds are of one fit. Settings were chosen "
+    "on validation data of the first split, unless a part says otherwise (EASE and BPR in a few rounds that also printed that split's test "
+    "figures); item-knn was not tuned."
+)
 
 
 if __name__ == "__main__":
-    main()
+    kept.main(
+        "reproduce", "Models beside their published figures", _INTRO, __doc__ or "", PARTS | LONG,
+        [*PARTS, *LONG] if os.environ.get("FULL") == "1" else list(PARTS),
+    )  # fmt: skip

@@ -31,7 +31,7 @@ SETTINGS: Final[Mapping[str, Mapping[str, Mapping[str, Any]]]] = {
         "rating-knn": {"of": "users", "similarity": "msd", "around": "baseline", "num_neighbours": 40},
         "als-explicit": {"regularization": 0.12},
     },
-    "ml-1m": {"svd": {}, "svdpp": {}, "als-explicit": {}},
+    "ml-1m": {"svd": {"regularization": 0.08}, "svdpp": {"regularization": 0.08}},
 }
 
 
@@ -60,7 +60,7 @@ def ml_100k(effort: Effort) -> Reproduction:
 
 
 def ml_1m(effort: Effort) -> Reproduction:
-    """Those that scale to a million."""
+    """SVD and SVD++."""
     return _measured("ml-1m", effort)
 
 

@@ -1,11 +1,15 @@
 """ML-1M, what comes next: 5-core, each user's last item held out, the one before it says when a fit stops, the whole catalogue ranked.
 
 Rows are sorted by user and time, ties in the order of the file; what a user has is masked. HR@10 and NDCG@10 are means over all
-users. Published: SASRec and BERT4Rec [Petrov & Macdonald 2022, 2023; Klenitskiy & Vasilev 2023], gSASRec [Petrov & Macdonald
-2023], SASRec with cross-entropy [Klenitskiy & Vasilev 2023]. GRU4Rec is RecBole's benchmark, which is another protocol: ratings
-of 3 and more, 10-core, histories not masked.
+users. Published: SASRec, BERT4Rec and SASRec with cross-entropy [Klenitskiy & Vasilev 2023], BERT4Rec [Petrov & Macdonald 2022],
+gSASRec [Petrov & Macdonald 2023]. GRU4Rec is RecBole's benchmark, which is another protocol: ratings of 3 and more, 10-core,
+histories not masked.
 
-A fit keeps its newest epoch in benchmarks/out/reproduce-sequence, so that one that was broken off goes on from there.
+Settings are those of Klenitskiy & Vasilev but for smaller batches and a step size that is larger and falls to nothing, which take fewer
+hours of one core; gSASRec too has their shape. Departures of the models themselves: see `tastemaker.models.sequence`.
+
+A fit keeps its newest epoch in benchmarks/out/reproduce-sequence, so that one that was broken off goes on from there; its log
+goes to docs/results.
 """
 
 import logging
@@ -14,21 +18,29 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 import numpy as np
-from report import ROOT
+from report import ROOT, circumstances
 from reproduce_data import Ratings, ratings
 from reproduction import Reproduction
 from turns import Effort
 
 from tastemaker.models.log import Askers, Filters, Log
+from tastemaker.models.sequence.fitting import Fit
 from tastemaker.models.sequence.model import SequenceModel
 from tastemaker.models.zoo import model_class
 
 CHECKPOINTS: Final = ROOT / "benchmarks" / "out" / "reproduce-sequence"
 FIVE_CORE: Final = (999_611, 6_040, 3_416)
 RECBOLE: Final = 834_449
+METRICS: Final = ("HR@10", "NDCG@10")
 _K: Final = 10
-_EARLY: Final = {"epochs": 1000, "validate_every": 5, "patience": 20}
-_SASREC: Final = {"dim": 128, "max_length": 200, "stretches": "newest", "dropout": 0.5}
+_FIT: Final = {
+    "epochs": 36, "batch_size": 64, "validate_every": 2, "patience": 6, "learning_rate": 0.002, "decay": "linear",
+}  # fmt: skip
+_LONG: Final = {"epochs": 90, "patience": 12}
+_FAST: Final = _FIT | {"precision": "bf16"}
+_SASREC: Final = {
+    "dim": 64, "max_length": 200, "stretches": "newest", "places": "from_oldest", "dropout": 0.1,
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -46,41 +58,30 @@ class System:
 SYSTEMS: Final = {
     "sasrec": System(
         "sasrec", "SASRec",
-        _SASREC | {
-            "dim": 64, "dropout": 0.2, "loss": {"kind": "bce", "num_negatives": 1}, "fit": _EARLY,
-        },
+        _SASREC | {"loss": {"kind": "bce", "num_negatives": 1}, "fit": _FIT | _LONG},
         0.2500, 0.1341,
     ),
     "gsasrec": System(
         "sasrec", "gSASRec",
         _SASREC | {
             "loss": {"kind": "bce", "num_negatives": 256, "calibration": 0.75, "shared": True},
-            "fit": _EARLY,
+            "fit": _FIT | _LONG | {"learning_rate": 0.001},
         },
         0.3003, 0.1726,
     ),
     "sasrec-ce": System(
         "sasrec", "SASRec, cross-entropy",
-        _SASREC | {
-            "dim": 64, "num_heads": 2, "dropout": 0.2, "loss": {"kind": "softmax"},
-            "fit": _EARLY | {"validate_every": 3, "patience": 10, "precision": "bf16"},
-        },
+        _SASREC | {"loss": {"kind": "softmax"}, "fit": _FAST | _LONG},
         0.3152, 0.1821,
     ),
     "bert4rec": System(
         "bert4rec", "BERT4Rec",
-        {
-            "dim": 64, "max_length": 200, "stretches": "newest", "dropout": 0.2, "num_heads": 2,
-            "fit": _EARLY | {"precision": "bf16"},
-        },
+        _SASREC | {"num_heads": 2, "fit": _FAST | _LONG},
         0.2821, 0.1516,
     ),
     "gru4rec": System(
         "gru4rec", "GRU4Rec (RecBole's protocol)",
-        {
-            "dim": 64, "max_length": 50, "dropout": 0.3, "hidden": 128,
-            "fit": _EARLY | {"validate_every": 1, "patience": 10, "batch_size": 64},
-        },
+        {"dim": 64, "max_length": 100, "dropout": 0.3, "hidden": 128, "fit": _FAST | {"epochs": 30, "batch_size": 64}},
         0.2776, 0.1545, is_recboles=True,
     ),
 }  # fmt: skip
@@ -124,12 +125,12 @@ def data(*, recboles: bool) -> LastOut:
     return LastOut.of(found)
 
 
-def measure(name: str, effort: Effort, changes: Mapping[str, Any] | None = None) -> Reproduction:
-    """Fits one system and measures it; `changes` are of its `fit`."""
+def measure(name: str, effort: Effort) -> Reproduction:
+    """Fits one system and measures it."""
     logging.basicConfig(format="%(asctime)s %(message)s", level=logging.INFO, force=True)
     system = SYSTEMS[name]
     part = Reproduction(f"ML-1M, next item: {system.title}")
-    fit = system.settings["fit"] | dict(changes or {})
+    fit = dict(system.settings["fit"])
     if effort.divide > 1:
         fit |= {"epochs": 2, "validate_every": 1}
     settings = {**system.settings, "fit": fit}
@@ -141,9 +142,7 @@ def measure(name: str, effort: Effort, changes: Mapping[str, Any] | None = None)
     curve = model.fitted.curve
     part.seconds[system.title] = [sum(epoch.seconds for epoch in curve)]
     figures = found.measured(model, masked=not system.is_recboles)
-    for metric, ours, published in zip(
-        ("HR@10", "NDCG@10"), figures, (system.hit_rate, system.ndcg), strict=True
-    ):
+    for metric, ours, published in zip(METRICS, figures, (system.hit_rate, system.ndcg), strict=True):
         part.add(system.title, metric, [ours], published, published)
     part.notes.append(
         f"Settings: {system.kind} {settings}. {len(curve)} epochs, of which the {model.best_epoch}th was best on"
@@ -153,7 +152,22 @@ def measure(name: str, effort: Effort, changes: Mapping[str, Any] | None = None)
     part.figures["curve"] = [
         [epoch.number, epoch.loss, epoch.ndcg_at_10] for epoch in curve if epoch.ndcg_at_10 is not None
     ]
+    if effort.divide == 1:
+        _keep_log(name, part, model.fitted, figures)
     return part
+
+
+def _keep_log(name: str, part: Reproduction, fit: Fit, figures: tuple[float, float]) -> None:
+    """The fit's log beside the results: what, when, where, all epochs."""
+    where = circumstances()
+    lines = [part.title, f"{where['date']}, commit {where['commit']}, {where['machine']}", *part.notes, ""]
+    lines.append("epoch  loss     seconds  validation NDCG@10")
+    for epoch in fit.curve:
+        ndcg = "" if epoch.ndcg_at_10 is None else f"{epoch.ndcg_at_10:.4f}"
+        lines.append(f"{epoch.number:5d}  {epoch.loss:.4f}  {epoch.seconds:7.1f}  {ndcg}".rstrip())
+    shown = ", ".join(f"{metric} {ours:.4f}" for metric, ours in zip(METRICS, figures, strict=True))
+    lines += ["", f"Test, at epoch {fit.best_epoch}: {shown}"]
+    (ROOT / "docs" / "results" / f"{where['date']}-reproduce-{name}.log").write_text("\n".join(lines) + "\n")
 
 
 def sasrec(effort: Effort) -> Reproduction:

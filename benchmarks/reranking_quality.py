@@ -125,7 +125,9 @@ class Lists:
         return {
             "tags": np.nan_to_num(metrics.intra_list_diversity(ranked, self._alike)),
             "vectors": np.nan_to_num(
-                metrics.intra_list_diversity(ranked, lambda rows: vectors[rows] @ vectors[rows].T)
+                metrics.intra_list_diversity(
+                    ranked, lambda one, other: (vectors[one] * vectors[other]).sum(axis=1)
+                )
             ),
             "categories": metrics.num_categories(ranked, self._items.category_I),
             "mix": np.array([self.mix[int(user)] for user in evaluation.users]),

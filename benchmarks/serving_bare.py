@@ -1,12 +1,15 @@
 """The least that answers the same request: uvicorn, FastAPI and `stages.pipeline` in one process, called directly.
 
-It reads the user from Redis/Valkey and answers with the customer's ids. What it leaves out is what a gateway is for:
+It reads the user from Redis/Valkey, asks the stages for what a gateway asks them, luck and reasons included, and answers with the
+customer's ids. What it leaves out is what a gateway is for:
 deadlines and rungs, versions, experiments, the decision log, metrics. `python benchmarks/serving_bare.py HOME --port 8700`.
 """
 
 import argparse
 import time
+from dataclasses import replace
 from pathlib import Path
+from random import getrandbits
 from typing import Any
 
 import torch
@@ -43,12 +46,14 @@ def create(home: Home) -> FastAPI:
         user = await read_user(client, keys, asked.user_id)
         now_ms = time.time_ns() // 1_000_000
         query = query_of(asked, user, face, settings.catalogue, history_length=length, now_ms=now_ms)
+        query = replace(query, seed=getrandbits(60), explore=True)  # as a gateway's
         times.append(time.perf_counter())
         retrieved = pipeline.retrieve([query])
         times.append(time.perf_counter())
         ranked = pipeline.rank([query], retrieved)
         times.append(time.perf_counter())
         [slate] = pipeline.finish([query], pipeline.rerank([query], ranked))
+        slate = pipeline.because(query, slate)
         times.append(time.perf_counter())
         answer: dict[str, Any] = {
             "items": items_of(face, slate, "popular now"),

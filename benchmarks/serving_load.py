@@ -20,7 +20,7 @@ from urllib.parse import urlsplit
 import numpy as np
 
 K = 20
-TIMED = ("history", "retrieve", "rank", "rerank", "total")
+TIMED = ("history", "wait", "retrieve", "rank", "rerank", "total")
 LOST_SECONDS = 30.0
 Streams = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 

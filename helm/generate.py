@@ -48,6 +48,7 @@ _SET_BY_THE_CHART = {
 KINDS: dict[str, dict[str, Any]] = {
     "int": {"type": "integer", "minimum": 0},
     "quantity": _QUANTITY,
+    "url": {"type": "string", "pattern": r"^(https?://[^\s\"]+)?$"},
     "schedule": {"type": "string", "pattern": r"^(\S+\s+){4}\S+$"},
     "texts": {"type": "object", "additionalProperties": _STRING},
     "names": _strings(),

@@ -49,7 +49,7 @@ class Column:
         steps: Colours of the text from a value on.
         mappings: Words and a colour in place of values.
         width: In pixels; None shares what is left.
-        link: Where a click leads, with Grafana's variables.
+        link: Where a click leads, with Grafana's variables; empty leaves room for a link that the chart puts in.
     """
 
     source: str
@@ -68,7 +68,8 @@ class Column:
             found["custom.cellOptions"] = {"type": "color-text"}
             found["thresholds"] = thresholds(self.steps or ((None, "text"),))
         found |= {"mappings": mapped(self.mappings)} if self.mappings else {}
-        found |= {"links": [{"title": "Show", "url": self.link}]} if self.link else {}
+        if self.link is not None:
+            found["links"] = [{"title": "Show", "url": self.link}] if self.link else []
         plain = {"unit": self.unit, "decimals": self.decimals, "custom.width": self.width}
         return Look(
             "byName", self.title, found | {key: value for key, value in plain.items() if value is not None}

@@ -21,6 +21,10 @@ def _figure(title: str, figure: str, text: str, unit: str, highest: float | None
     return Panel(title, [query], text, unit=unit, lowest=0, highest=highest, empty=_NOT_YET)
 
 
+def _of(figure: str) -> str:
+    return f'figure="{figure}"'
+
+
 def _share(kinds: str, name: str) -> Query:
     taken = total("catalogue", "tastemaker_events_received_total", f'kind=~"{kinds}"', 'outcome="received"')
     return Query(f"{taken} / {_SEEN}", name)
@@ -102,15 +106,15 @@ _ROWS = (
                 empty="No gate has measured it",
             ),
             Panel(
-                "Live calibration error",
+                "Calibration of what was shown",
                 [
                     Query(
-                        f"{largest('catalogue', 'tastemaker_quality_calibration_error_ratio')} >= 0",
-                        "{{catalogue}}",
+                        f"{largest('catalogue, origin', 'tastemaker_quality_calibration_error_ratio')} >= 0",
+                        "{{catalogue}} {{origin}}",
                     )
                 ],
-                "How far clicks were from the scores of what was seen, in the hour before the last. Slots lower down are clicked less "
-                "than the ranker says, so it is not 0 when all is well: a change after a promotion is the sign.",
+                "How far clicks were from the scores of what was seen, in the hour before the last (of simulated traffic in the last). "
+                "Slots lower down are clicked less than the ranker says, so it is not 0 when all is well: a change after a promotion is the sign.",
                 unit="percentunit",
                 lowest=0,
                 empty="Fewer than 1000 slots were seen, or scores are no click rates",
@@ -118,14 +122,16 @@ _ROWS = (
             Panel(
                 "Clicks by score",
                 [
-                    Query(largest("bucket", _BY_SCORE, f'figure="{figure}"'))
+                    Query(f"{largest('origin, bucket', _BY_SCORE, _of(figure))} >= 0")
                     for figure in ("expected", "observed")
                 ]
-                + [Query(largest("bucket", "tastemaker_quality_calibrated_slots"))],
+                + [Query(f"{largest('origin, bucket', 'tastemaker_quality_calibrated_slots')} > 0")],
                 "Of slots whose score lies in a bucket: the mean score, and how many of them were clicked within an hour.",
                 kind="table",
                 width=16,
+                empty="Fewer than 1000 slots were seen, or scores are no click rates",
                 columns=(
+                    Column("origin", "Traffic"),
                     Column("bucket", "Score"),
                     Column("Value #A", "Expected", unit="percentunit", decimals=1),
                     Column("Value #B", "Clicked", unit="percentunit", decimals=1),

@@ -32,10 +32,11 @@ _ALERTS = Panel(
     "Alerts",
     [
         Query(
-            'max by (alertname, severity, alertstate, catalogue) (ALERTS{alertname=~"Tastemaker.*",namespace=~"$namespace"})'
+            'max by (alertname, severity, alertstate, catalogue, runbook) (ALERTS{alertname=~"Tastemaker.*",namespace=~"$namespace"})'
         )
     ],
-    "What the chart's rules say now; `pending` has not lasted long enough. Each has a page in docs/runbooks.",
+    "What the chart's rules say now; `pending` has not lasted long enough. The runbook is a page of docs/runbooks; a click leads there "
+    "where the chart's `monitoring.runbookUrl` says where they are read.",
     kind="table",
     width=24,
     height=6,
@@ -52,6 +53,7 @@ _ALERTS = Panel(
             mappings={"critical": ("critical", "red"), "warning": ("warning", "orange")},
         ),
         Column("catalogue", "Catalogue"),
+        Column("runbook", "Runbook", link=""),
     ),
 )
 _OBJECTIVES = (

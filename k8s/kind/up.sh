@@ -8,15 +8,17 @@ for tool in docker kind helm kubectl; do
   command -v "$tool" >/dev/null || { echo "$tool is missing: see docs/deploy.md, What you need" >&2; exit 2; }
 done
 
-if ! kind get clusters | grep -qx tastemaker; then
+# `grep -q` would end before the writer: with pipefail that is a failure.
+if ! kind get clusters | grep -x tastemaker >/dev/null; then
   kind create cluster --config k8s/kind/cluster.yaml --wait 180s
 fi
 context=(--kube-context kind-tastemaker)
 
-version=$(python3 -c 'import tomllib; print(tomllib.load(open("pyproject.toml", "rb"))["project"]["version"])')
+version=$(sed -n 's/^version = "\(.*\)"$/\1/p' pyproject.toml)
 for image in serve train; do
   docker build --file "k8s/images/Dockerfile.$image" --tag "tastemaker-$image:$version" .
-  kind load docker-image --name tastemaker "tastemaker-$image:$version"
+  # Nothing of ours runs on the node that plans.
+  kind load docker-image --name tastemaker --nodes tastemaker-worker "tastemaker-$image:$version"
 done
 
 kubectl --context kind-tastemaker apply -k k8s/overlays/dev

@@ -4,8 +4,10 @@ What aggregates many users stays: items' counters, models. The receipt lists the
 for whoever decides whether to retrain. Not for what a user may ask of one part alone.
 """
 
+import logging
 import time
 from collections import Counter
+from collections.abc import Iterable
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -14,24 +16,26 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import redis
 
+from tastemaker.bundle.manifest import BundleRef
 from tastemaker.bundle.reader import Bundle
 from tastemaker.bundle.store import BundleStore
 from tastemaker.config import Settings
 from tastemaker.data.schema import Column, imported_folder
-from tastemaker.errors import DataError
+from tastemaker.errors import CompatibilityError, DataError, IntegrityError
 from tastemaker.events.archive import erase_user
 from tastemaker.events.erasure import erase_online, pending_erasures, user_hash
 from tastemaker.events.receipts import Receipt, write_receipt
 from tastemaker.features.feast_repo import repo_folder
 from tastemaker.features.projection import erase_projected
 from tastemaker.home import Home, write_bytes
-from tastemaker.registry.client import Registry
+from tastemaker.registry.client import Registry, Version
 from tastemaker.state.connection import state_errors
 from tastemaker.state.keys import Keys
 from tastemaker.users.archive import profile_files
 from tastemaker.users.merged import forget_merges, read_merges
 from tastemaker.users.merges import withdraw_requests
 
+log = logging.getLogger(__name__)
 _COMPUTED = ("user_vectors/*.parquet", "recommendations/*.parquet")
 """Files beside the log that have a row for each user."""
 _PROFILES_SECONDS = 10.0
@@ -129,15 +133,32 @@ class Eraser:
         }
 
     def _trained_with(self, first_ms: int) -> list[int]:
-        """Versions of the catalogue whose data end after a moment."""
-        store = BundleStore.of(self._settings, self._home)
-        found = []
-        for version in Registry(self._settings, self._home).versions(self._keys.catalogue):
-            dataset = Bundle.open(store, version.ref).manifest.dataset
-            ends = [span.end_ms for span in (dataset.retrievers, dataset.ranker) if span is not None]
-            if not ends or max(ends) >= first_ms:
-                found.append(version.number)
-        return sorted(found)
+        versions = Registry(self._settings, self._home).versions(self._keys.catalogue)
+        return trained_after(BundleStore.of(self._settings, self._home), versions, first_ms)
+
+
+def trained_after(store: BundleStore, versions: Iterable[Version], moment_ms: int) -> list[int]:
+    """Numbers of the versions whose models may have been fitted on an event of that moment or later, sorted.
+
+    The manifest says up to when, and the registry holds its hash: no other file of a bundle is read. A version whose manifest does not
+    say it, or is lost, counts.
+
+    Raises:
+        BundleError: The storage refuses.
+    """
+    ends_ms = {version.number: _last_ms(store, version.ref) for version in versions}
+    return sorted(number for number, end_ms in ends_ms.items() if end_ms is None or end_ms >= moment_ms)
+
+
+def _last_ms(store: BundleStore, ref: BundleRef) -> int | None:
+    try:
+        dataset = Bundle.open(store, ref, whole=False).manifest.dataset
+    except (IntegrityError, CompatibilityError) as error:
+        log.warning("counted as trained with an erased user: %s", error)
+        return None
+    return max(
+        (span.end_ms for span in (dataset.retrievers, dataset.ranker) if span is not None), default=None
+    )
 
 
 def drop_rows(file: Path, user_id: str) -> tuple[int, int | None]:

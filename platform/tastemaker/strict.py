@@ -1,4 +1,4 @@
-"""What every config is made of: frozen, unknown keys refused, nothing coerced silently."""
+"""What every config is made of: frozen, unknown keys refused, nothing coerced silently. And what is kept for other releases to read."""
 
 import json
 from collections.abc import Mapping
@@ -29,6 +29,15 @@ class Strict(BaseModel):
             return cls.model_validate_json(json.dumps(data, default=str))
         except ValidationError as error:
             raise _config_error(cls, error, origin) from error
+
+
+class Kept(Strict):
+    """Base of what one process keeps and another reads, whose release may be the one before: keys that it does not know are ignored.
+
+    So a release may add what the one before can do without. Where that cannot be, the release before has to refuse it: by a schema number.
+    """
+
+    model_config = ConfigDict(extra="ignore")
 
 
 def _config_error(cls: type[BaseModel], error: ValidationError, origin: str) -> ConfigError:

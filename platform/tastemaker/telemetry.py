@@ -10,7 +10,7 @@ LATENCY_BUCKETS = (
     0.0005, 0.001, 0.002, 0.003, 0.005, 0.0075, 0.01, 0.015, 0.02, 0.03, 0.05, 0.075, 0.1, 0.2, 0.5, 1.0, 5.0,
 )  # fmt: skip
 
-STAGES = frozenset({"history", "retrieve", "rank", "rerank", "total"})
+STAGES = frozenset({"history", "wait", "retrieve", "rank", "rerank", "total"})
 OUTCOMES = frozenset({"ok", "degraded", "invalid", "error", "unauthorized", "refused"})
 RUNGS = frozenset(
     {
@@ -232,16 +232,16 @@ QUALITY = Gauge(
 )  # fmt: skip
 CALIBRATION = Gauge(
     "tastemaker_quality_click_rate_ratio",
-    "Of slots with a score of a bucket, in the hour before the last: expected (mean score), observed (share clicked)",
-    ["catalogue", "bucket", "figure"], multiprocess_mode="mostrecent",
+    "Of slots with a score of a bucket, in the newest hour whose clicks are in: expected (mean score), observed (share clicked)",
+    ["catalogue", "origin", "bucket", "figure"], multiprocess_mode="mostrecent",
 )  # fmt: skip
 CALIBRATION_SLOTS = Gauge(
-    "tastemaker_quality_calibrated_slots", "Seen slots that the click rates of a bucket are of", ["catalogue", "bucket"],
+    "tastemaker_quality_calibrated_slots", "Seen slots that the click rates of a bucket are of", ["catalogue", "origin", "bucket"],
     multiprocess_mode="mostrecent",
 )  # fmt: skip
 CALIBRATION_ERROR = Gauge(
     "tastemaker_quality_calibration_error_ratio", "Mean over slots of |observed - expected| click rate of their bucket; NaN under 1000 slots",
-    ["catalogue"], multiprocess_mode="mostrecent",
+    ["catalogue", "origin"], multiprocess_mode="mostrecent",
 )  # fmt: skip
 TRAINING_LOSS = Gauge(
     "tastemaker_training_loss", "Of the newest epoch of each fit that the home keeps", ["catalogue", "fit"],

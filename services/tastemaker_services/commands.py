@@ -2,13 +2,16 @@
 
 import json
 import os
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from tastemaker import context
 from tastemaker.terminal import console, print_json, print_table, wait_for_interrupt
 from tastemaker_services import cluster_commands, ladder_commands
+
+if TYPE_CHECKING:
+    from tastemaker_services.replaying import Replay
 
 app = typer.Typer()
 app.add_typer(ladder_commands.app, name="ladder")
@@ -80,28 +83,34 @@ def replay(
         "rungs": list(found.rungs),
         "same": not found.differing,
         "slots": [slot._asdict() | {"same": slot.is_same} for slot in found.slots],
+        "lists": [one._asdict() for one in found.lists],
         "notes": found.notes,
     }
     if as_json:
         print_json(report)
         return report
-    rows = [
-        [
-            slot.rank,
-            slot.logged or "",
-            _score(slot.logged_score),
-            slot.replayed or "",
-            _score(slot.replayed_score),
-            "" if slot.is_same else "differs",
-        ]
-        for slot in found.slots
-    ]
+    _print_replay(found)
+    return report
+
+
+def _print_replay(found: "Replay") -> None:
+    """Both answers side by side; of two variants' picks also whose each is, and where in both variants' own lists it stands."""
     columns = ["rank", "logged", "score", "replayed", "score", ""]
-    print_table(f"request {found.request_id} for {found.user_id}, by bundle {found.bundle}", columns, rows)
+    columns += ["pick of", *(f"rank by {one.variant}" for one in found.lists)] if found.lists else []
+    rows: list[list[object]] = []
+    for slot in found.slots:
+        logged = [slot.logged or "", _score(slot.logged_score)]
+        replayed = [slot.replayed or "", _score(slot.replayed_score)]
+        row: list[object] = [slot.rank, *logged, *replayed, "" if slot.is_same else "differs"]
+        if found.lists:
+            whose = dict.fromkeys(team or "nobody" for team in (slot.logged_team, slot.replayed_team))
+            row += [", now ".join(whose), *(one.rank_of(slot.replayed) or "" for one in found.lists)]
+        rows.append(row)
+    bundles = " and ".join(dict.fromkeys(one.bundle for one in found.lists)) or found.bundle
+    print_table(f"request {found.request_id} for {found.user_id}, by bundle {bundles}", columns, rows)
     verdict = f"{len(found.differing)} of {len(found.slots)} differ" if found.differing else "no difference"
     for line in (verdict, *found.notes):
         console.print(line, markup=False)
-    return report
 
 
 def _score(score: float | None) -> str:

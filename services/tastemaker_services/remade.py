@@ -5,7 +5,7 @@ What cannot be made as it was is said. Not for comparing answers: see `replaying
 
 from dataclasses import replace
 from functools import partial
-from typing import Final
+from typing import Final, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -29,9 +29,9 @@ from tastemaker.state.items import ItemChanges
 from tastemaker.types import Candidates, Query
 from tastemaker.users.profile import Profile
 from tastemaker_services.gateway.face import BundleFace, LiveFace
-from tastemaker_services.gateway.gateway import NOT_PERSONALISED
 from tastemaker_services.gateway.ladder import NO_SHARD
 from tastemaker_services.gateway.queries import query_of
+from tastemaker_services.gateway.questions import NOT_PERSONALISED
 from tastemaker_services.gateway.users import User, past_hash
 from tastemaker_services.web.schema import RecommendationRequest
 
@@ -39,6 +39,27 @@ _MOST_MOMENTS: Final = 200
 _ROLL_UP_SECONDS: Final = 2.0
 """From an event's arrival until it is in the rankings, about: a second to take it, and one to add totals up."""
 _LOWEST: Final = frozenset({"trending", "popular"})
+
+
+class OwnList(NamedTuple):
+    """What one of two variants would have shown alone; ids and scores best first."""
+
+    variant: str
+    bundle: str
+    item_ids: tuple[str, ...]
+    scores: tuple[float, ...]
+
+    def rank_of(self, item_id: str | None) -> int | None:
+        """From 1; None for an item that is not in it."""
+        return self.item_ids.index(item_id) + 1 if item_id in self.item_ids else None
+
+
+class Answer(NamedTuple):
+    """An answer that was made again, in the rows of a bundle, and the lists that were drawn into it, where it holds two variants' picks."""
+
+    face: BundleFace
+    slate: Candidates
+    lists: tuple[OwnList, ...] = ()
 
 
 class Remade:
@@ -70,7 +91,8 @@ class Remade:
             self._live.take(changes)
             face.take(changes)
         self.face = face.face
-        self._query = self._query_of(self._user(known, profile))
+        self._user = self._user_of(known, profile)
+        self._query = self._query_under(made.policy)
 
     @property
     def reads_trends(self) -> bool:
@@ -94,7 +116,7 @@ class Remade:
         found = known_trending(events, moment_ms, category, window, settings.country_prior)
         return found if found.weight >= settings.least_weight else None
 
-    def _user(self, known: KnownRecords, profile: Profile) -> User:
+    def _user_of(self, known: KnownRecords, profile: Profile) -> User:
         """The user whose past is the one that was read: as of the answer, or of a moment before it that has the hash."""
         made, length = self._made, self._settings.state.history_length
         if not made.past_hash:
@@ -115,8 +137,8 @@ class Remade:
         )
         return newest
 
-    def _query_of(self, user: User) -> Query:
-        made = self._made
+    def _query_under(self, policy: str) -> Query:
+        made, user = self._made, self._user
         asked = RecommendationRequest.model_validate_json(made.request)
         request = asked.model_copy(update={"user_id": made.user_id, "k": made.k})
         reader: User | None = user if request.personalise else NOT_PERSONALISED
@@ -126,7 +148,7 @@ class Remade:
             reader = user._replace(state=None, record=b"")
         query = query_of(
             request, reader, self.face, made.catalogue, history_length=self._settings.state.history_length,
-            now_ms=made.timestamp_ms, policy=made.policy,
+            now_ms=made.timestamp_ms, policy=policy,
         )  # fmt: skip
         luck = replace(query, seed=made.seed, explore=made.origin == "live")
         return replace(luck, long_term_only="base-vector" in made.rungs)
@@ -143,6 +165,14 @@ class Remade:
             if "no-rerank" not in rungs and until != "rank":
                 (found,) = pipeline.rerank([query], [found])
         return self.face.finish(query, found)
+
+    def answer(self) -> Answer:
+        """The list, as it was answered."""
+        return Answer(self.face, self.slate())
+
+    def allowed_under(self, policy: str, slate: Candidates) -> Candidates:
+        """What the request's hard rules, and those of another policy, leave of a list."""
+        return self.face.finish(self._query_under(policy), slate)
 
     def reasons(self) -> list[str]:
         """Why the answers may differ."""

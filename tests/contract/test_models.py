@@ -8,6 +8,13 @@ from tastemaker.testing.contracts import CHECKS, Case
 # Of models of sequences, which stop by validation in earnest.
 SEQUENCES = {"dim": 16, "max_length": 12, "dropout": 0.1}
 FIT = {"epochs": 12, "patience": None, "batch_size": 16, "learning_rate": 0.01}
+# Of models of a transfer: two of three groups of items are recommended, and the transfer is kept, so that it is what is tried.
+TRANSFER = {
+    "domains": {"by": "tags", "target": ["taste-0", "taste-1"]},
+    "decided": {"kept": ["cold", "few", "many"]},
+}
+TOWER = TRANSFER | {"dim": 16, "epochs": 24, "batch_size": 64, "learning_rate": 0.01}
+CONTENT = {"dim": 16, "metadata_dim": 16}
 # How each kind is set for the small world; all of the zoo must be here.
 CASES = {
     case.kind: case
@@ -50,6 +57,30 @@ CASES = {
             0.3,
             is_ordered=True,
         ),
+        Case("content-knn"),
+        Case(
+            "dropoutnet",
+            {
+                "base": {"kind": "als", "config": {"dim": 8, "alpha": 4.0, "iterations": 5}},
+                "content": CONTENT,
+                "hidden": 32,
+                "fit": {"epochs": 12, "batch_users": 32, "batch_items": 64, "learning_rate": 0.003},
+            },
+        ),
+        Case(
+            "melu",
+            {
+                "content": CONTENT,
+                "dim": 8,
+                "hidden": 16,
+                "num_others": 32,
+                "fit": {"epochs": 6, "batch_users": 16, "learning_rate": 0.01},
+            },
+        ),
+        # The items that users of the third group like are mostly of the source, and in no list.
+        Case("emcdr", TRANSFER | {"source": {"dim": 8}, "target": {"dim": 8}, "least": 1}, 0.5),
+        Case("shared-tower", TOWER, 0.5),
+        Case("fine-tuned", TOWER | {"source_epochs": 6, "unfreeze_every": 3, "l2_sp": 0.001}, 0.5),
     )
 }
 

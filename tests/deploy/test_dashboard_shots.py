@@ -12,6 +12,9 @@ from urllib.parse import parse_qs, urlsplit
 import pytest
 from helm.dashboards.asking import Prometheus, first_choices, resolved
 from helm.dashboards.shots.__main__ import shot
+from helm.dashboards.shots.visitors import Visitors, click_rate
+
+from tastemaker.events.schema import parse_events
 
 ROOT = Path(__file__).parents[2]
 SHOTS = ROOT / "helm/dashboards/shots"
@@ -88,6 +91,25 @@ def test_every_target_is_asked_with_all_variables_in_place(path: Path, prometheu
 
 def test_a_longer_name_is_not_taken_for_a_shorter_one() -> None:
     assert resolved('a{b=~"$alias",c=~"$alias_of"}', {"alias": "x", "alias_of": "y"}) == 'a{b=~"x",c=~"y"}'
+
+
+def test_visitors_click_by_score_and_place_and_variant() -> None:
+    visitors = Visitors("http://127.0.0.1:1", 1.0, {"worse": 0.5})
+    items = [{"item_id": f"i{place}", "score": score} for place, score in enumerate((0.5, 0.4, -1.0, 7.0))]
+    assert [click_rate(item["score"], place) for place, item in enumerate(items)] == pytest.approx(
+        [0.5, 0.4 * 0.85, 0, 0.85**3]
+    )
+    for variant, liking in (("better", 1.0), ("worse", 0.5)):
+        answer = {"request_id": "r", "items": items, "assignments": [{"variant": variant}]}
+        rows = [row for _ in range(2000) for row in visitors.events("u", answer)]
+        events, rejected = parse_events(rows, now_ms=2**62)
+        assert not rejected
+        assert {event.origin for event in events} == {"simulator"}
+        clicks = [event.position for event in events if event.kind == "click"]
+        for place, item in enumerate(items):  # 2,000 draws: the standard error is at most .012
+            rate = click_rate(item["score"], place) * liking
+            assert clicks.count(place) / 2000 == pytest.approx(rate, abs=0.05)
+        assert sum(event.kind == "impression" for event in events) == 8000
 
 
 def test_packages_are_held_by_hash_and_name_no_registry() -> None:

@@ -24,7 +24,7 @@ FILES = sorted((ROOT / "helm/tastemaker/dashboards").glob("*.json"))
 DASHBOARDS: dict[str, dict[str, Any]] = {path.stem: json.loads(path.read_text()) for path in FILES}
 SCRAPED = {"namespace", "le"}
 """Labels that scraping adds, and that of a histogram's buckets."""
-ALERTS = {"ALERTS": {"alertname", "alertstate", "severity", "catalogue", "namespace"}}
+ALERTS = {"ALERTS": {"alertname", "alertstate", "severity", "catalogue", "namespace", "runbook"}}
 """Prometheus' own series of alerts, with the labels that ours have."""
 NAME = re.compile(r"(?<![\w:])(tastemaker[\w:]+|ALERTS)(\{[^}]*\})?")
 SCHEMAS = {

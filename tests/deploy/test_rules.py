@@ -154,6 +154,7 @@ def test_every_alert_has_a_case_a_severity_and_a_runbook() -> None:
     for name, rule in ALERTS.items():
         assert rule["labels"]["severity"] in ("warning", "critical"), name
         assert rule["annotations"]["summary"], name
+        assert rule["annotations"]["runbook"] == f"docs/runbooks/{rule['labels']['runbook']}.md", name
         text = (ROOT / rule["annotations"]["runbook"]).read_text()
         assert f"`{name}`" in text, f"{rule['annotations']['runbook']} does not name {name}"
 

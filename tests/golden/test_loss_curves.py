@@ -105,7 +105,7 @@ def loop(module: str, folder: str, config: dict[str, Any]) -> None:
     import torch.distributed as dist
 
     reports: list[dict[str, Any]] = []
-    found = import_module(f"tastemaker_training.{module}")
+    found = import_module(f"tastemaker_training.fits.{module}")
     found.report_progress = reports.append
     getattr(found, f"{module}_loop")(config | {"folder": folder, "seed": 7})
     if dist.get_rank() == 0:

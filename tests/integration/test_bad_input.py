@@ -4,9 +4,12 @@ import os
 import socket
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+
+from tastemaker.home import Home
 
 USAGE, FAILURE = 2, 1
 
@@ -131,7 +134,10 @@ def test_an_unknown_recipe_names_the_known_ones(tmp_path: Path) -> None:
     refused(tastemaker(tmp_path / "home", "train", "no-such-recipe"), USAGE, "no-such-recipe", "movielens")
 
 
-def test_promoting_a_version_that_does_not_exist_is_a_failure(tmp_path: Path) -> None:
+def test_promoting_a_version_that_does_not_exist_is_a_failure(
+    tmp_path: Path, make_home: Callable[[Path], Home]
+) -> None:
+    make_home(tmp_path / "home")
     refused(tastemaker(tmp_path / "home", "promote", "7", "--to", "champion"), FAILURE, "7")
 
 

@@ -1,6 +1,7 @@
 """Two catalogues on one server and in one home: one is torn down, and every row of the other is as it was."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -79,8 +80,10 @@ def raw(client: redis.Redis, key: Any) -> Any:
 
 
 @pytest.fixture
-def shops(state: Any, tmp_path: Path, request: pytest.FixtureRequest) -> dict[str, Shop]:
-    home = Home.make(tmp_path / "home")
+def shops(
+    state: Any, tmp_path: Path, request: pytest.FixtureRequest, make_home: Callable[[Path], Home]
+) -> dict[str, Shop]:
+    home = make_home(tmp_path / "home")
     found = {name: Shop(state.client, home, state.url, name) for name in request.param}
     for shop in found.values():
         shop.fill()

@@ -51,8 +51,8 @@ def items_file(folder: Path) -> Path:
 class Shop:
     """The home of a catalogue without events, its first version published."""
 
-    def __init__(self, folder: Path) -> None:
-        self.home = Home.make(folder / "home")
+    def __init__(self, home: Home, folder: Path) -> None:
+        self.home = home
         self.settings = Settings(home=self.home.root)
         self.store = BundleStore.of(self.settings, self.home)
         self.imported = import_items(items_file(folder))
@@ -65,8 +65,9 @@ class Shop:
 
 
 @pytest.fixture(scope="module")
-def shop(tmp_path_factory) -> Shop:
-    return Shop(tmp_path_factory.mktemp("shop"))
+def shop(tmp_path_factory, make_home) -> Shop:
+    folder = tmp_path_factory.mktemp("shop")
+    return Shop(make_home(folder / "home"), folder)
 
 
 def recommended(shop: Shop, query: Query) -> list[int]:

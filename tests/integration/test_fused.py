@@ -93,8 +93,8 @@ def test_going_through_the_stages_gives_what_each_gives_by_itself(state: Any, sh
 
     async def both(query: Query) -> tuple[list[Any], list[Any]]:
         assert stages.through is not None
-        went = await stages.through(sha256, query, limits)
-        return [one.answer for one in went.values()], (await answers(stages, sha256, query))[:3]
+        way = await stages.through(sha256, query, limits)
+        return [one.answer for one in way.went.values()], (await answers(stages, sha256, query))[:3]
 
     for query in queries():
         through, by_stage = asyncio.run(both(query))

@@ -2,6 +2,9 @@
 
 import json
 import os
+import signal
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -32,7 +35,7 @@ from tastemaker.registry.client import Registry
 from tastemaker.registry.forgetting import EndedRuns
 from tastemaker.registry.live import Watcher
 from tastemaker.registry.reports import Report
-from tastemaker.retention import collecting
+from tastemaker.retention import collecting, receipts
 from tastemaker.retention.collecting import Collected, collect
 from tastemaker.retention.days import first_report_day
 from tastemaker.retention.gone import DAY_SECONDS, Limits
@@ -110,14 +113,13 @@ class Shop:
         return {str(path) for folder in folders for path in folder.rglob("*") if path.is_file()}
 
     def receipts(self) -> list[dict[str, Any]]:
-        lines = (self.home / "logs" / collecting.RECEIPTS).read_text().splitlines()
+        lines = (self.home / "logs" / receipts.RECEIPTS).read_text().splitlines()
         return [one for line in lines if (one := json.loads(line))["catalogue"] == self.keys.catalogue]
 
 
 @pytest.fixture(scope="module")
-def gc_home(tmp_path_factory: pytest.TempPathFactory) -> Home:
-    """For MLflow's store takes seconds to make."""
-    return Home.make(tmp_path_factory.mktemp("gc") / "home")
+def gc_home(tmp_path_factory: pytest.TempPathFactory, make_home: Callable[[Path], Home]) -> Home:
+    return make_home(tmp_path_factory.mktemp("gc") / "home")
 
 
 @pytest.fixture
@@ -239,6 +241,53 @@ def test_cut_off_anywhere_the_next_run_ends_it(
     assert second["cut_off"] is None
     went = [one["name"] for one in (*first["removed"], first["cut_off"], *second["removed"])]
     assert sorted(went) == sorted(one.name for one in told.gone)
+
+
+KILLED = """
+import os, signal, sys, time
+from pathlib import Path
+from tastemaker.config import Settings
+from tastemaker.home import Home
+from tastemaker.retention import collecting
+from tastemaker.retention.gone import DAY_SECONDS, Limits
+from tastemaker.state.connection import connect, open_keys
+
+def killing(self, name):
+    done = remove(self, name)
+    if name.startswith("blobs/"):
+        os.kill(os.getpid(), signal.SIGKILL)
+    return done
+
+remove, collecting.Sweeping.remove = collecting.Sweeping.remove, killing
+moment = time.time() + 40 * DAY_SECONDS
+Limits.of = classmethod(lambda cls, settings: cls(settings, moment))
+settings = Settings.model_validate_json(sys.stdin.read())
+with connect(settings.state.url) as client:
+    collecting.collect(settings, Home.open(Path(settings.home)), client, open_keys(client, settings))
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("later")
+def test_the_run_after_one_that_was_killed_tells_what_both_removed(shop: Shop) -> None:
+    told = shop.collect(dry_run=True, run_days=30)
+    retention = shop.settings.retention.model_copy(update={"run_days": 30})
+    settings = shop.settings.model_copy(update={"retention": retention})
+    child = subprocess.run(
+        [sys.executable, "-c", KILLED], input=settings.model_dump_json(), text=True, check=False
+    )
+    assert child.returncode == -signal.SIGKILL
+    assert shop.numbers() == [1, 2, 3, 4, 7]
+    shop.check()
+    seen = shop.collect(dry_run=True, run_days=30).killed
+    done = shop.collect(run_days=30)
+    assert done.killed == seen
+    assert seen is not None
+    assert [one["kind"] for one in seen["removed"]] == ["version", "version", "manifest", "manifest"]
+    went = [*(one["name"] for one in (*seen["removed"], seen["cut_off"])), *(one.name for one in done.gone)]
+    assert sorted(went) == sorted(one.name for one in told.gone)
+    assert [line["failed"] for line in shop.receipts()] == ["killed", ""]
+    assert shop.collect(run_days=30).killed is None
 
 
 @pytest.mark.usefixtures("later")

@@ -111,13 +111,14 @@ def test_calibration_is_told_of_the_hour_whose_clicks_are_in(
     clicks = [event(f"r{n}", f"i{m}", 50, origin="live") for n in range(10) for m in range(20)]
     write_days(home / "events" / catalogue, event_table(clicks))
     gauges.tell_calibration(START_MS + 1000)  # clicks are still coming
-    assert math.isnan(value(telemetry.CALIBRATION_ERROR, catalogue))
+    assert math.isnan(value(telemetry.CALIBRATION_ERROR, catalogue, "live"))
     gauges.tell_calibration(START_MS + 2 * 3_600_000)
-    assert value(telemetry.CALIBRATION_ERROR, catalogue) == pytest.approx(0.1)  # |.2 - .3|
-    assert value(telemetry.CALIBRATION, catalogue, "0.2-0.5", "expected") == pytest.approx(0.3)
-    assert value(telemetry.CALIBRATION, catalogue, "0.2-0.5", "observed") == pytest.approx(0.2)
-    assert value(telemetry.CALIBRATION_SLOTS, catalogue, "0.2-0.5") == 1000
-    assert math.isnan(value(telemetry.CALIBRATION, catalogue, "0.5-1", "observed"))
+    assert value(telemetry.CALIBRATION_ERROR, catalogue, "live") == pytest.approx(0.1)  # |.2 - .3|
+    assert value(telemetry.CALIBRATION, catalogue, "live", "0.2-0.5", "expected") == pytest.approx(0.3)
+    assert value(telemetry.CALIBRATION, catalogue, "live", "0.2-0.5", "observed") == pytest.approx(0.2)
+    assert value(telemetry.CALIBRATION_SLOTS, catalogue, "live", "0.2-0.5") == 1000
+    assert math.isnan(value(telemetry.CALIBRATION, catalogue, "live", "0.5-1", "observed"))
+    assert math.isnan(value(telemetry.CALIBRATION_ERROR, catalogue, "simulator"))
 
 
 def test_a_training_shows_while_it_runs(state: Any, home: Home, gauges: HomeGauges) -> None:

@@ -1,6 +1,7 @@
 """`tastemaker index tune` on a home with an import and a released bundle, as a user types it."""
 
 import json
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -51,8 +52,8 @@ def released(store: BundleStore) -> BundleRef:
 
 
 @pytest.fixture
-def shop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Shop:
-    home = Home.make(tmp_path / "home")
+def shop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, make_home: Callable[[Path], Home]) -> Shop:
+    home = make_home(tmp_path / "home")
     settings = Settings(home=home.root)
     monkeypatch.setattr(context, "_settings", settings)
     store, registry = BundleStore.of(settings, home), Registry(settings, home)

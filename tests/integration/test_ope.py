@@ -54,7 +54,7 @@ def settings(tmp_path_factory: pytest.TempPathFactory) -> Settings:
         if luck.random() < look * 0.6
     ]
     events += [earlier(user, item, n) for user in world.histories for n, item in enumerate(PAST)]
-    entries = [Entry(f"{one.timestamp_ms}-0", encode_decision(one)) for one in world.decisions]
+    entries = [entry(one) for one in world.decisions]
     write_days(home / "decisions" / settings.catalogue, decision_table(entries))
     write_days(home / "events" / settings.catalogue, event_table(events))
     return settings
@@ -162,26 +162,36 @@ def test_slots_that_are_looked_at_less(home: Home, tmp_path: Path) -> None:
     assert json.loads(file.read_text())["examination"] == found["examination"]
 
 
+def begin(state: Any, monkeypatch: pytest.MonkeyPatch, name: str, allocation: Fixed | Interleaving) -> None:
+    """An experiment of variants a and b."""
+    monkeypatch.setattr(context, "_settings", state.settings)
+    variants = (Variant(name="a", alias="champion"), Variant(name="b", alias="champion"))
+    one = Experiment(
+        name=name, hypothesis="b is better", salt="s", variants=variants, allocation=allocation, attribution_window_seconds=60
+    )  # fmt: skip
+    ExperimentStore(state.client, state.keys).create(one)
+
+
+def answered(n: int, at_ms: int, catalogue: str, *, user_id: str, epoch: int) -> Decision:
+    """Answer number n of experiment home, by turns of a and b: a list of x alone."""
+    return Decision(
+        decision_id=f"d{n}", request_id=f"r{n}", timestamp_ms=at_ms, catalogue=catalogue, origin="live", unit=user_id, user_id=user_id,
+        bundle="b1", experiment="home", variant="ab"[n % 2], epoch=epoch, propensity=0.5, propensities=(0.5, 0.5), item_ids=["x"],
+    )  # fmt: skip
+
+
+def entry(one: Decision) -> Entry:
+    return Entry(f"{one.timestamp_ms}-0", encode_decision(one))
+
+
 def test_weights_of_an_experiment_are_judged_from_its_log(
     state: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(context, "_settings", state.settings)
-    variants = (Variant(name="a", alias="champion"), Variant(name="b", alias="champion"))
-    ExperimentStore(state.client, state.keys).create(
-        Experiment(
-            name="home", hypothesis="b is better", salt="s", variants=variants, allocation=Fixed(weights=(0.5, 0.5)),
-            attribution_window_seconds=60,
-        )
-    )  # fmt: skip
+    begin(state, monkeypatch, "home", Fixed(weights=(0.5, 0.5)))
     decisions, events = [], []
     for n in range(600):  # b's lists are clicked half of the time, a's a quarter
-        at_ms, name = 1_760_000_000_000 + n, "ab"[n % 2]
-        one = Decision(
-            decision_id=f"d{n}", request_id=f"r{n}", timestamp_ms=at_ms, catalogue=state.keys.catalogue, origin="live",
-            unit=f"u{n // 4}", user_id=f"u{n // 4}", bundle="b1", experiment="home", variant=name, epoch=n % 4,
-            propensity=0.5, propensities=(0.5, 0.5), item_ids=["x"],
-        )  # fmt: skip
-        decisions.append(Entry(f"{at_ms}-0", encode_decision(one)))
+        one = answered(n, 1_760_000_000_000 + n, state.keys.catalogue, user_id=f"u{n // 4}", epoch=n % 4)
+        decisions.append(entry(one))
         if n % 4 == 1 or n % 8 == 0:
             events.append(click(one, "x"))
     write_days(state.home / "decisions" / state.keys.catalogue, decision_table(decisions))
@@ -205,23 +215,11 @@ def test_weights_of_an_experiment_are_judged_from_its_log(
 def test_the_last_days_of_an_experiment_are_judged_alone(
     state: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(context, "_settings", state.settings)
-    variants = (Variant(name="a", alias="champion"), Variant(name="b", alias="champion"))
-    ExperimentStore(state.client, state.keys).create(
-        Experiment(
-            name="home", hypothesis="h", salt="s", variants=variants, allocation=Fixed(weights=(0.5, 0.5)),
-            attribution_window_seconds=60,
-        )
-    )  # fmt: skip
+    begin(state, monkeypatch, "home", Fixed(weights=(0.5, 0.5)))
     decisions, now_ms = [], time.time_ns() // 1_000_000
     for n in range(900):  # 600 of five days ago, 300 of an hour ago
         at_ms = now_ms - (5 * 24 if n < 600 else 1) * 3_600_000 + n
-        one = Decision(
-            decision_id=f"d{n}", request_id=f"r{n}", timestamp_ms=at_ms, catalogue=state.keys.catalogue, origin="live",
-            unit=f"u{n}", user_id=f"u{n}", bundle="b1", experiment="home", variant="ab"[n % 2], epoch=0,
-            propensity=0.5, propensities=(0.5, 0.5), item_ids=["x"],
-        )  # fmt: skip
-        decisions.append(Entry(f"{at_ms}-0", encode_decision(one)))
+        decisions.append(entry(answered(n, at_ms, state.keys.catalogue, user_id=f"u{n}", epoch=0)))
     write_days(state.home / "decisions" / state.keys.catalogue, decision_table(decisions))
     read = [run("--experiment", "home", *days)[0]["read"] for days in ([], ["--days", "2"], ["--days", "6"])]
     assert read == [900, 300, 900]
@@ -232,11 +230,7 @@ def test_the_last_days_of_an_experiment_are_judged_alone(
 
 
 def test_an_interleaving_has_no_weights_to_judge(state: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(context, "_settings", state.settings)
-    variants = (Variant(name="a", alias="champion"), Variant(name="b", alias="champion"))
-    ExperimentStore(state.client, state.keys).create(
-        Experiment(name="both", hypothesis="b", salt="s", variants=variants, allocation=Interleaving())
-    )
+    begin(state, monkeypatch, "both", Interleaving())
     with pytest.raises(ExperimentError, match=r"allocation of experiment both, is 'interleaving'"):
         run("--experiment", "both")
 

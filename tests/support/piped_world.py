@@ -18,13 +18,19 @@ ITEMS = [f"i{i}" for i in range(NUM_ITEMS)]
 
 
 class PipedWorld(World):
-    """Items are those of the bundle; a stage that `faults` names does not answer."""
+    """Items are those of the champion's bundle; a stage that `faults` names does not answer."""
 
     def __init__(self, bundle: Bundle, live: LiveStages | None = None, **gateway: Any) -> None:
         super().__init__(**gateway)
         self.live = live or LiveStages(bundle)
-        self.pins = {"champion": Pin(1, BundleFace.of(bundle))}
-        self.version = Loaded(bundle, self.live, "default")
+        self.pins: dict[str, Pin] = {}
+        self.versions: dict[str, Loaded] = {}
+        self.add("champion", bundle, self.live)
+
+    def add(self, alias: str, bundle: Bundle, live: LiveStages | None = None) -> None:
+        """Serves a bundle under an alias beside the others."""
+        self.pins[alias] = Pin(len(self.pins) + 1, BundleFace.of(bundle))
+        self.versions[bundle.ref.sha256] = Loaded(bundle, live or LiveStages(bundle), "default")
 
     def stages(self) -> Stages:
         return Stages(
@@ -41,6 +47,6 @@ class PipedWorld(World):
             del timeout_seconds
             if name in self.graph.faults:
                 raise StageError("the stage failed")
-            return work(self.version, list(call[1:]))
+            return work(self.versions[call[0]], list(call[1:]))
 
         return answer

@@ -1,35 +1,75 @@
 """Runs a test's own file as the ranks of a gloo group, each in a process of its own. They meet by a file."""
 
+import atexit
 import json
 import os
+import signal
 import subprocess
 import sys
 import tempfile
+import threading
 from collections.abc import Callable
+from contextlib import suppress
+from functools import cache
+from pathlib import Path
 from typing import Any
 
 SECONDS = 180
+PARENT = Path(__file__).with_name("rank_parent.py")
 
 
 def run_ranks(file: str, num_ranks: int, task: str, **arguments: Any) -> None:
     """Has every rank call `task` of the file that ends in `main(globals())`; fails with a rank's output."""
     with tempfile.TemporaryDirectory() as folder:
         text, meeting = json.dumps(arguments, default=str), f"{folder}/meeting"
-        ranks = [
-            subprocess.Popen(
-                [sys.executable, "-W", "ignore", file, task, str(rank), str(num_ranks), meeting, text],
-                env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(sys.path)},
-                stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-            )
-            for rank in range(num_ranks)
-        ]  # fmt: skip
-        try:
-            outputs = [rank.communicate(timeout=SECONDS)[0] for rank in ranks]
-        finally:
-            for rank in ranks:
-                rank.kill()
-                rank.communicate()
-    assert all(rank.returncode == 0 for rank in ranks), "\n".join(outputs)
+        outputs = [Path(folder) / str(rank) for rank in range(num_ranks)]
+        ranks = [[file, task, str(rank), str(num_ranks), meeting, text] for rank in range(num_ranks)]
+        codes = _run(list(zip(ranks, map(str, outputs), strict=True)))
+        told = "\n".join(output.read_text(errors="replace") for output in outputs)
+    assert codes == [0] * num_ranks, told
+
+
+def _run(ranks: list[tuple[list[str], str]]) -> list[int]:
+    """Their exit codes; those that take longer than `SECONDS` are killed."""
+    parent = _parent()
+    assert parent.stdin is not None
+    assert parent.stdout is not None
+    parent.stdin.write(f"{json.dumps(ranks)}\n")
+    parent.stdin.flush()
+    pids: list[int] = json.loads(parent.stdout.readline())
+    late = threading.Timer(SECONDS, _kill, [pids])
+    late.start()
+    try:
+        codes: list[int] = json.loads(parent.stdout.readline())
+    except BaseException:
+        _kill(pids)
+        _parent.cache_clear()  # its answer is still to come
+        raise
+    finally:
+        late.cancel()
+    return codes
+
+
+def _kill(pids: list[int]) -> None:
+    for pid in pids:
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+
+
+@cache
+def _parent() -> "subprocess.Popen[str]":
+    """The process that forks ranks, one for this session."""
+    parent = subprocess.Popen(
+        [sys.executable, "-W", "ignore", str(PARENT)],
+        env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(sys.path)},
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    atexit.register(_end, parent)
+    return parent
+
+
+def _end(parent: "subprocess.Popen[str]") -> None:
+    parent.communicate()
 
 
 def main(tasks: dict[str, Callable[..., None]]) -> None:

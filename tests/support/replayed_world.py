@@ -25,6 +25,10 @@ class ReplayedWorld(PipedWorld):
         self.pages = KeptPages()
         self.settings = state.settings.model_copy(update={"gateway": self.settings.gateway})
 
+    def beside(self, alias: str, bundle: Bundle) -> None:
+        """Serves another bundle too, by the same totals."""
+        self.add(alias, bundle, LiveStages(bundle, store_of=self._store))
+
     def _store(self, facts: ItemFacts) -> ItemStore:
         store = ItemStore(facts)
         store.refresh(self.state.client, self.state.keys)

@@ -74,7 +74,7 @@ def write(store, catalogue="default", info=INFO, extra=None):
 def test_everything_that_was_added_comes_back(store):
     ref = write(store)
     bundle = Bundle.open(store, ref)
-    assert bundle.item_ids == ["a", "é/..", "東京"]
+    assert bundle.item_ids == ("a", "é/..", "東京")
     assert (bundle.index_of("東京"), bundle.index_of("b")) == (2, None)
     assert bundle.table("items.parquet").column("tags").to_pylist() == [["x"], [], None]
     scale = bundle.model("scale", Scale)

@@ -19,13 +19,13 @@ from tastemaker.evaluation.counterfactual import (
     ips_precision,
     ips_recall,
     pooled,
-    popularity_propensity,
     snips_dcg,
     snips_error,
     snips_ndcg,
     snips_recall,
     weighted_hits,
 )
+from tastemaker.models.item_propensities import popularity_propensity
 from tastemaker.models.propensity_losses import ips_loss, relevance_loss, snips_loss
 from tastemaker.types import Float64, Int32
 

@@ -1,4 +1,4 @@
-"""Rows of a user leave a Parquet file, and no others; receipts that are none are not read."""
+"""Rows of a user leave a Parquet file, and no others; which bundles may know the user; receipts that are none are not read."""
 
 from pathlib import Path
 
@@ -6,10 +6,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from tastemaker.erasure import drop_rows
-from tastemaker.errors import DataError
+from tastemaker.bundle.manifest import BundleInfo, DatasetInfo, TimeRange
+from tastemaker.bundle.store import BundleStore
+from tastemaker.bundle.writer import BundleWriter
+from tastemaker.erasure import drop_rows, trained_after
+from tastemaker.errors import BundleError, DataError
 from tastemaker.events.receipts import read_receipt
 from tastemaker.home import Home
+from tastemaker.registry.client import Version
 
 
 def write(path: Path, **columns: list[object]) -> Path:
@@ -48,3 +52,47 @@ def test_a_receipts_name_cannot_leave_the_folder(tmp_path):
     home = Home.make(tmp_path / "home")
     assert read_receipt(home, "default", "../../home") is None
     assert read_receipt(home, "default", "20261125T000000-ab") is None
+
+
+def version(store, number, *, retrievers=None, ranker=None):
+    """A version whose models were fitted on events from 0 to these moments."""
+    writer = BundleWriter(store, "shop")
+    writer.add_json("recipe.json", number)
+    spans = [
+        None if end_ms is None else TimeRange(start_ms=0, end_ms=end_ms) for end_ms in (retrievers, ranker)
+    ]
+    dataset = DatasetInfo(fingerprint="f" * 64, retrievers=spans[0], ranker=spans[1])
+    ref = writer.commit(BundleInfo(dataset=dataset, recipe="r", training_id="t"))
+    return Version(number, ref.uri, ref.sha256, "2026-01-01T00:00:00+00:00")
+
+
+def test_versions_that_may_have_learned_of_a_moment_are_told_by_their_manifests(tmp_path):
+    store = BundleStore(tmp_path)
+    versions = [
+        version(store, 3, retrievers=10, ranker=20),
+        version(store, 1, retrievers=19, ranker=15),
+        version(store, 2, retrievers=20),
+        version(store, 4),
+    ]
+    for blob in tmp_path.glob("blobs/sha256/*/*"):
+        blob.unlink()  # a damaged bundle does not keep a user from being erased
+    assert trained_after(store, versions, 20) == [2, 3, 4]
+    assert trained_after(store, versions, 21) == [4]
+
+
+def test_a_version_whose_manifest_is_lost_or_changed_counts(tmp_path, caplog):
+    store = BundleStore(tmp_path)
+    lost, changed = version(store, 1, retrievers=10), version(store, 2, retrievers=11)
+    (tmp_path / lost.uri).unlink()
+    (tmp_path / changed.uri).write_bytes((tmp_path / changed.uri).read_bytes().replace(b"11", b"12"))
+    assert trained_after(store, [lost, changed, version(store, 3, retrievers=10)], 20) == [1, 2]
+    assert caplog.text.count("counted as trained with an erased user") == 2
+
+
+def test_a_storage_that_refuses_is_no_answer(tmp_path):
+    store = BundleStore(tmp_path)
+    refused = version(store, 1, retrievers=10)
+    (tmp_path / refused.uri).unlink()
+    (tmp_path / refused.uri).mkdir()
+    with pytest.raises(BundleError, match="cannot be read"):
+        trained_after(store, [refused], 20)

@@ -248,7 +248,8 @@ def test_similarity_by_tags_is_symmetric_and_in_range(tags: list[list[str]]) -> 
             "tags": pa.array(tags, pa.list_(pa.string())),
         }
     )
-    alike = metrics.tag_similarity(ItemTraits.from_items(items))(np.arange(num, dtype=np.int32))
+    one, other = (places.ravel().astype(np.int32) for places in np.indices((num, num)))
+    alike = metrics.tag_similarity(ItemTraits.from_items(items))(one, other).reshape(num, num)
     assert (alike == alike.T).all()
     assert ((alike >= 0) & (alike <= 1)).all()
     assert np.diag(alike).tolist() == [1.0 if own else 0.0 for own in tags]

@@ -11,6 +11,8 @@ from experiment_log import CATALOGUE, START_MS, WINDOW_MS, decision, event, expe
 from tastemaker.errors import ExperimentError
 from tastemaker.events.log import Entry
 from tastemaker.experiments.definition import Course
+from tastemaker.experiments.metrics import PURCHASE_WINDOW_MS
+from tastemaker.experiments.reporting.earned import Tally
 from tastemaker.experiments.reporting.measures import count
 from tastemaker.experiments.reporting.observations import Observations, read_observations
 from tastemaker.home import Home
@@ -28,7 +30,7 @@ def read(home: Home, now_ms: int = LATER_MS, **fields: Any) -> Observations:
 
 
 def clicks(home: Home, now_ms: int = LATER_MS) -> list[float]:
-    return count(read(home, now_ms), "click", WINDOW_MS).tolist()
+    return count(read(home, now_ms), ("click",)).tolist()
 
 
 @pytest.mark.parametrize(
@@ -71,9 +73,8 @@ def test_a_long_window_does_not_take_an_event_from_its_own_answer(home: Home) ->
         [decision("r1", "u1", "a", 0), decision("r2", "u1", "a", 100)],
         [event("r1", "x", 200, kind="purchase", value=5.0), event(None, "x", 300, kind="purchase", user_id="u1", value=7.0)],
     )  # fmt: skip
-    seen = read(home)
-    bought = dict(zip(seen.touches.row_E.tolist(), seen.touches.value_E.tolist(), strict=True))
-    assert bought == {0: 5.0, 1: 7.0}
+    bought = Tally("value", ("purchase",), PURCHASE_WINDOW_MS)
+    assert read(home).earned(bought).tolist() == [5.0, 7.0]
 
 
 def test_what_came_after_a_report_is_in_the_next(home: Home) -> None:
@@ -134,7 +135,7 @@ def test_decisions_of_any_layer_are_read_from_the_assignments(home: Home) -> Non
     assert seen.propensity_RV.tolist() == [[0.7, 0.3], [0.5, 0.5]]
     assert seen.epoch_R.tolist() == [2, 0]
     assert seen.own_propensities().tolist() == [0.3, 0.5]
-    assert seen.units[seen.unit_R].tolist() == ["visitor-1", "u2"]
+    assert seen.units.take(seen.unit_R).to_pylist() == ["visitor-1", "u2"]
 
 
 def test_what_is_no_part_of_the_experiment_is_left_out(home: Home) -> None:
@@ -201,11 +202,10 @@ def test_joining_equals_a_plain_search(home: Home) -> None:
         first = START_MS + min(t for _, _, t, _ in shown)
         if fitting and at - in_order[fitting[-1]][2] <= WINDOW_MS and START_MS + at >= first:
             expected.add((fitting[-1], item))
-    seen = read(home)
-    touches = seen.touches.take(seen.touches.delay_ms_E <= WINDOW_MS)
-    names = seen.slates.items.to_pylist()
+    clicked = read(home).clicks
+    names = read(home).lists.items.to_pylist()
     assert {
-        (r, names[i]) for r, i in zip(touches.row_E.tolist(), touches.item_E.tolist(), strict=True)
+        (r, names[i]) for r, i in zip(clicked.row_E.tolist(), clicked.item_E.tolist(), strict=True)
     } == expected
 
 

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from experiment_log import CATALOGUE, DAY_MS, START_MS, WINDOW_MS, decision, event, experiment, write
+from experiment_log import CATALOGUE, DAY_MS, START_MS, decision, event, experiment, write
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -36,7 +36,7 @@ def read(home: Home, now_ms: int = LONG_AFTER_MS, **fields: Any) -> Observations
 
 def sums(seen: Observations, name: str) -> list[tuple[float, float]]:
     """Numerator and denominator of variants a and b."""
-    found = measure(seen, metric_of(name), WINDOW_MS)
+    found = measure(seen, metric_of(name))
     variant = seen.variant_R[found.row_K]
     return [
         (float(found.numerator_K[variant == v].sum()), float(found.denominator_K[variant == v].sum())) for v in (0, 1)

@@ -3,6 +3,7 @@
 import json
 import os
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +18,11 @@ from tastemaker.errors import DataError, ExperimentError
 from tastemaker.events.log import Entry
 from tastemaker.experiments.definition import Interleaving
 from tastemaker.experiments.reporting import parts
-from tastemaker.experiments.reporting.days import EVENTS
+from tastemaker.experiments.reporting.days import EVENTS, of_experiment
+from tastemaker.experiments.reporting.earned import all_tallies
+from tastemaker.experiments.reporting.joining import Slates, join
 from tastemaker.experiments.reporting.observations import Observations, read_observations
+from tastemaker.experiments.reporting.parts import LogParts, Part
 from tastemaker.experiments.reporting.report import build_report
 from tastemaker.experiments.reporting.spill import Spill
 from tastemaker.home import Home
@@ -118,16 +122,25 @@ def seen_in(home: Home, monkeypatch: pytest.MonkeyPatch, bucket_bytes: int) -> O
     return read_observations(home, CATALOGUE, experiment(**LIVE), START_MS + NOW_MS)
 
 
-def touches_of(seen: Observations) -> Counter[tuple[Any, ...]]:
-    items = seen.slates.items.to_pylist()
-    touches = seen.touches
-    return Counter(
-        (row, items[item], EVENT_KINDS[kind], delay, value)
-        for row, item, kind, delay, value in zip(
-            touches.row_E.tolist(), touches.item_E.tolist(), touches.kind_E.tolist(), touches.delay_ms_E.tolist(), touches.value_E.tolist(),
-            strict=True,
-        )
-    )  # fmt: skip
+def touches_in(home: Home, monkeypatch: pytest.MonkeyPatch, bucket_bytes: int) -> Counter[tuple[Any, ...]]:
+    """What events belong to: id of the decision, item, kind, delay and value."""
+    monkeypatch.setattr(parts, "BUCKET_BYTES", bucket_bytes)
+    one, found = experiment(**LIVE), Counter[tuple[Any, ...]]()
+
+    def count(first_ms: int, read: Iterator[Part]) -> None:
+        for part in read:
+            slates = Slates.of(part.answers["item_ids"])
+            touches = join(part.answers, slates, part.events_to_join(first_ms)).touches
+            ids, items = part.answers["decision_id"].to_pylist(), slates.items.to_pylist()
+            columns = (touches.row_E, touches.item_E, touches.kind_E, touches.delay_ms_E, touches.value_E)
+            found.update(
+                (ids[row], items[item], EVENT_KINDS[kind], delay, value)
+                for row, item, kind, delay, value in zip(*(c.tolist() for c in columns), strict=True)
+            )
+
+    window_ms = one.attribution_window_ms
+    LogParts(home, CATALOGUE, of_experiment(one), window_ms, START_MS + NOW_MS, with_past=True).read(count)
+    return found
 
 
 @pytest.mark.parametrize("seed", [1, 2, 3])
@@ -135,24 +148,34 @@ def test_in_many_parts_as_whole(home: Home, monkeypatch: pytest.MonkeyPatch, see
     write_log(home, seed)
     whole, many = (seen_in(home, monkeypatch, size) for size in (2**30, 2_000))
     for name in (
-        "units", "unit_R", "variant_R", "epoch_R", "timestamp_ms_R", "shown_ms_R", "propensity_RV", "degraded_R", "latency_ms_R",
+        "unit_R", "variant_R", "epoch_R", "timestamp_ms_R", "shown_ms_R", "propensity_RV", "degraded_R", "latency_ms_R",
         "device_R", "country_R",
     ):  # fmt: skip
         np.testing.assert_array_equal(getattr(whole, name), getattr(many, name), err_msg=name)
-    assert whole.slates.items.equals(many.slates.items)
-    np.testing.assert_array_equal(whole.slates.row_S, many.slates.row_S)
-    np.testing.assert_array_equal(whole.slates.item_S, many.slates.item_S)
-    assert touches_of(whole) == touches_of(many)
-    np.testing.assert_array_equal(whole.past.interactions_U, many.past.interactions_U)
-    np.testing.assert_array_equal(whole.past.interactions_I, many.past.interactions_I)
-    for one in ("unit_E", "kind_E", "value_E"):
-        assert sorted(getattr(whole.past, one)) == sorted(getattr(many.past, one))
-    signs = [
-        Counter(zip(seen.activity_unit_A.tolist(), seen.activity_ms_A.tolist(), strict=True))
+    assert whole.units.equals(many.units)
+    assert whole.lists.items.equals(many.lists.items)
+    assert set(whole.rows.earned) == set(many.rows.earned) == set(all_tallies(WINDOW_MS))
+    for shown, other in zip(lists_of(whole), lists_of(many), strict=True):
+        assert shown == other
+    for tally, column_R in whole.rows.earned.items():
+        np.testing.assert_array_equal(column_R, many.rows.earned[tally], err_msg=str(tally))
+    for one in ("unit_N", "start_ms_N", "lasted_ms_N"):
+        np.testing.assert_array_equal(getattr(whole.visits, one), getattr(many.visits, one), err_msg=one)
+    clicks = [
+        Counter(zip(seen.clicks.row_E.tolist(), seen.clicks.item_E.tolist(), strict=True))
         for seen in (whole, many)
     ]
-    assert signs[0] == signs[1]
+    assert clicks[0] == clicks[1]
+    for one in ("interactions_U", "interactions_I", "num_UK"):
+        np.testing.assert_array_equal(getattr(whole.past, one), getattr(many.past, one), err_msg=one)
+    assert whole.past.value_U["purchase"].tolist() == many.past.value_U["purchase"].tolist()
     assert (whole.num_open, whole.unknown_events) == (many.num_open, many.unknown_events)
+
+
+def lists_of(seen: Observations) -> list[list[str]]:
+    items = seen.lists.items.to_pylist()
+    number_S, lengths = seen.lists.items_of(seen.rows.list_R)
+    return [[items[i] for i in one] for one in np.split(number_S, np.cumsum(lengths)[:-1])]
 
 
 @pytest.mark.parametrize("seed", [1, 2])
@@ -183,9 +206,10 @@ def test_every_event_belongs_to_the_answer_that_one_finds_by_looking(
         if found is not None:
             shown_ms, own_ms = rows[found]["received_ms"], one["timestamp_ms"]
             came_ms = own_ms if shown_ms <= own_ms <= one["received_ms"] else one["received_ms"]
-            expected[found, one["item_id"], one["kind"], came_ms - shown_ms, one["value"] or 0.0] += 1
-    seen = seen_in(home, monkeypatch, 2_000)
-    assert touches_of(seen) == expected
+            touch = (one["item_id"], one["kind"], came_ms - shown_ms, one["value"] or 0.0)
+            expected[rows[found]["decision_id"], *touch] += 1
+    for size in (2**30, 2_000):
+        assert touches_in(home, monkeypatch, size) == expected
     assert sum(expected.values()) > 200
 
 

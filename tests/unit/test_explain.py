@@ -9,7 +9,6 @@ from hypothesis import strategies as st
 from tagged import NUM_ITEMS, SOURCES, open_bundle
 
 from tastemaker.bundle.store import BundleStore
-from tastemaker.stages.explain import explain
 from tastemaker.stages.hydration import feature_names
 from tastemaker.stages.pipeline import Pipeline
 from tastemaker.types import Query
@@ -44,7 +43,7 @@ def test_the_rank_that_is_told_is_the_rank_in_the_answer(
 ) -> None:
     query = Query(np.array(history, np.int32), k=k, exclude=np.array(exclude, np.int32), seed=7)
     (slate,) = pipeline.recommend([query])
-    found = explain(pipeline, query, row, names=NAMES)
+    found = pipeline.explain(query, row, names=NAMES)
     at = np.flatnonzero(slate.item_index == row)
     assert found.shown_rank == (int(at[0]) + 1 if len(at) else None)
     assert (found.verdict == "shown") == bool(len(at))
@@ -57,7 +56,7 @@ def test_stages_ranks_are_those_of_their_lists(pipeline: Pipeline) -> None:
     (ranked,) = pipeline.rank([query], [retrieved])
     (reranked,) = pipeline.rerank([query], [ranked])
     for row in retrieved.item_index.tolist():
-        found = explain(pipeline, query, row, names=NAMES)
+        found = pipeline.explain(query, row, names=NAMES)
         assert found.retrieved_rank == retrieved.item_index.tolist().index(row) + 1
         at = ranked.item_index.tolist().index(row)
         assert (found.ranked_rank, found.ranked_score) == (at + 1, pytest.approx(ranked.score[at]))
@@ -74,7 +73,7 @@ def test_stages_ranks_are_those_of_their_lists(pipeline: Pipeline) -> None:
 def test_the_cap_is_named_where_it_moves_an_item(pipeline: Pipeline) -> None:
     query = Query(np.array([1, 5, 9], np.int32), k=10)
     rules = {
-        move.rule for row in range(NUM_ITEMS) for move in explain(pipeline, query, row, names=NAMES).moves
+        move.rule for row in range(NUM_ITEMS) for move in pipeline.explain(query, row, names=NAMES).moves
     }
     assert rules == {"category_cap"}
 
@@ -83,7 +82,7 @@ def test_sources_say_their_rank_and_score_of_any_item(pipeline: Pipeline) -> Non
     query = Query(np.array([1, 5, 9], np.int32), k=5)
     (retrieved,) = pipeline.retrieve([query])
     for row in (2, 13):
-        for column, said in enumerate(explain(pipeline, query, row).sources):
+        for column, said in enumerate(pipeline.explain(query, row).sources):
             proposed = pipeline._retrieval.sources[column].propose([query], 15)[0][0]  # type: ignore[union-attr]
             at = np.flatnonzero(proposed == row)
             assert said.rank == (int(at[0]) + 1 if len(at) else None)
@@ -96,7 +95,7 @@ def test_sources_say_their_rank_and_score_of_any_item(pipeline: Pipeline) -> Non
 def test_what_falls_short_of_the_candidates_is_told_what_the_ranker_would_say(narrow: Pipeline) -> None:
     query = Query(np.array([1, 5, 9], np.int32), k=3)
     (retrieved,) = narrow.retrieve([query])
-    told = {row: explain(narrow, query, row, names=NAMES) for row in range(NUM_ITEMS)}
+    told = {row: narrow.explain(query, row, names=NAMES) for row in range(NUM_ITEMS)}
     cut = [row for row, found in told.items() if found.verdict == "below-num-candidates"]
     assert cut
     assert not {*cut} & {*retrieved.item_index.tolist()}
@@ -111,6 +110,6 @@ def test_what_falls_short_of_the_candidates_is_told_what_the_ranker_would_say(na
 
 def test_rules_that_are_named_come_through(pipeline: Pipeline) -> None:
     query = Query(np.array([1], np.int32), k=3, exclude=np.array([7], np.int32))
-    assert explain(pipeline, query, 7, ("excluded",)).rules == ("excluded",)
-    assert explain(pipeline, query, 7).rules == ("forbidden",)
-    assert explain(pipeline, replace(query, exclude=query.exclude[:0]), 7).rules == ()
+    assert pipeline.explain(query, 7, ("excluded",)).rules == ("excluded",)
+    assert pipeline.explain(query, 7).rules == ("forbidden",)
+    assert pipeline.explain(replace(query, exclude=query.exclude[:0]), 7).rules == ()

@@ -21,6 +21,7 @@ from tastemaker.experiments.assigned import Assigned
 from tastemaker.experiments.assignment import Assignment, assign_interleaved
 from tastemaker.experiments.decision_log import decision_table, decisions_in, logged_assignments
 from tastemaker.experiments.definition import Experiment, Variant
+from tastemaker.experiments.interleaving import LoggedSide
 from tastemaker.stages.overlay import FRESH, PINNED
 from tastemaker_services.gateway.cache import Kept
 from tastemaker_services.gateway.interleaving import drafted, in_rows_of, names_with
@@ -77,6 +78,37 @@ def decision_table_of(world: World) -> Any:
     from tastemaker.experiments.decision_log import encode_decision
 
     return decision_table([Entry("1-0", encode_decision(one)) for one in world.decisions])
+
+
+def test_an_explained_list_says_whose_each_is_and_where_it_stands_in_both_lists() -> None:
+    world = world_of(RANKED, RETRIEVED)
+    answer = world.recommend(k=4, explain=True)
+    told = {item["item_id"]: (item["team"], item["team_ranks"]) for item in answer["items"]}
+    assert told == {
+        "i2": ("ranked", {"ranked": 1}),  # i0 and i1 are taken
+        "i3": ("ranked", {"ranked": 2}),
+        "i9": ("retrieved", {"retrieved": 1}),
+        "i8": ("retrieved", {"retrieved": 2}),
+    }
+    assert all(set(item) == set(answer["items"][0]) for item in answer["items"])
+    plain = world_of(RANKED, RETRIEVED).recommend(k=4)
+    assert not {"team", "team_ranks"} & set(plain["items"][0])
+
+
+def test_the_record_says_what_made_both_lists() -> None:
+    world = world_of(RANKED, Variant(name="other", alias="challenger"))
+    world.standing = json.dumps({"reranking": {"rules": [{"kind": "block", "match": {"item_ids": ["i4"]}}]}})
+    world.recommend(k=4)
+    (decision,) = decisions_in(decision_table_of(world))
+    sides = [LoggedSide.of_logged(text) for text in decision.sides]
+    assert [side.bundle for side in sides] == [SHA["champion"][:12], SHA["challenger"][:12]]
+    assert json.loads(sides[0].policy)["until"] == "rank"
+    assert all("block" in side.policy for side in sides)
+    (logged,) = logged_assignments(decision)
+    assert logged["generation"] == 0
+    world.assigned = Assigned()
+    world.recommend(k=4)
+    assert [list(one.sides) for one in world.decisions[1:]] == [[]]
 
 
 def test_both_bundles_are_asked_each_under_its_own_policy() -> None:
@@ -232,7 +264,9 @@ def test_what_the_champion_lacks_is_shown_in_the_challengers_rows() -> None:
     world.stages = lambda: replace(stages, retrieve=retrieve)
     answer = world.recommend(k=4, explain=True)
     assert "i10" in items(answer)
-    assert [item["ranks"] for item in answer["items"]] == [{}] * 4  # what stages answered is in other rows
+    ranks = {item["item_id"]: item["ranks"] for item in answer["items"]}
+    assert ranks["i10"] == {"retrieve": 1}  # by the challenger's own stages, in its own rows
+    assert ranks["i2"] == {"retrieve": 8, "rank": 3}
     assert (answer["bundle"], answer["degraded"]) == (SHA["challenger"][:12], [])
     assert sorted(world.decisions[0].slot_team) == [0, 0, 1, 1]
 

@@ -5,6 +5,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -63,6 +64,7 @@ SERVICE_LAYERS = [
         "ladder_commands",
         "ray_jobs",
         "remade",
+        "remade_draft",
         "replaying",
     },
 ]
@@ -85,8 +87,13 @@ def sources() -> list[Path]:
     return [p for root, package in ROOTS.items() for p in sorted((ROOT / root / package).rglob("*.py"))]
 
 
-def imported(path: Path) -> Iterator[tuple[str, bool]]:
+@cache
+def imported(path: Path) -> tuple[tuple[str, bool], ...]:
     """Modules that a file imports, and whether at module level (outside functions and TYPE_CHECKING)."""
+    return tuple(_imports(path))
+
+
+def _imports(path: Path) -> Iterator[tuple[str, bool]]:
     tree = ast.parse(path.read_text())
     late: set[ast.AST] = set()
     for node in ast.walk(tree):

@@ -19,7 +19,7 @@ from tastemaker.home import Home
 from tastemaker_services.stream import calibration
 from tastemaker_services.stream.calibration import (
     BUCKETS,
-    WINDOW_MS,
+    WINDOWS_MS,
     Calibrated,
     ScoreKinds,
     calibrated,
@@ -60,8 +60,8 @@ def test_by_hand(home: Home) -> None:
         seen("r1", "i0", 3),
         seen("r1", "i0", 4),  # again
         seen("r1", "i2", 3),  # no impression came: it counts for nothing
-        seen("r2", "i1", WINDOW_MS - 1),  # no impression of this answer: all of it is seen
-        seen("r2", "i0", WINDOW_MS + LATER + 1),  # too late
+        seen("r2", "i1", WINDOWS_MS["live"] - 1),  # no impression of this answer: all of it is seen
+        seen("r2", "i0", WINDOWS_MS["live"] + LATER + 1),  # too late
         seen(None, "i0", 3),
         seen("r1", "i1", 3, "purchase"),
     ]
@@ -109,6 +109,27 @@ def test_events_of_other_traffic_count_for_nothing(home: Home) -> None:
     found = measure(home)
     assert found is not None
     assert found.observed_B[6] == 0
+
+
+@pytest.mark.usefixtures("any_number")
+def test_simulated_traffic_is_measured_for_itself(home: Home) -> None:
+    write(
+        home,
+        [answer("r1", [0.6]), answer("r2", [0.3, 0.4], origin="simulator")],
+        [
+            seen("r1", "i0", 3),
+            seen("r2", "i0", 3, origin="simulator"),
+            seen("r2", "i1", WINDOWS_MS["simulator"] + LATER + 1, origin="simulator"),  # they click at once
+            seen("r2", "i1", 3),
+        ],
+    )
+    live = measure(home)
+    simulated = measure_calibration(home, CATALOGUE, lambda _: True, START_MS, START_MS + LATER, "simulator")
+    assert live is not None
+    assert simulated is not None
+    assert (live.slots_B.sum(), live.observed_B[6]) == (1, 1)
+    assert (simulated.slots_B.sum(), simulated.observed_B[5]) == (2, 1 / 2)
+    assert simulated.expected_B[5] == pytest.approx((0.3 + 0.4) / 2)
 
 
 @pytest.mark.usefixtures("any_number")

@@ -18,7 +18,6 @@ from tastemaker.models.log import Askers, Filters, Log
 from tastemaker.models.recommender import Recommender
 from tastemaker.models.zoo import Packed, fit
 from tastemaker.stages.bundle_sources import index_of
-from tastemaker.stages.explain import explain
 from tastemaker.stages.hydration import feature_names
 from tastemaker.stages.live import LiveStages
 from tastemaker.stages.model_source import ModelSource
@@ -110,7 +109,7 @@ def test_an_explanation_names_what_the_model_says_and_the_ranker_reads(models, t
     (shown,) = live.pipeline.recommend([query])
     row = int(shown.item_index[0])
     names = feature_names(live.pipeline.config.retrieval.ranked_sources)
-    explained = explain(live.pipeline, replace(query, keep_features=True), row, names=names)
+    explained = live.pipeline.explain(replace(query, keep_features=True), row, names=names)
     said = {one.source: one.score for one in explained.sources}
     expected = models["sasrec"].score(Askers.strangers([HISTORY]), [np.array([row])])[0][0]
     assert said["sequence"] == pytest.approx(float(expected), abs=1e-5)

@@ -43,6 +43,13 @@ def test_fold_in_of_one_factor_by_hand():
     assert plain.fold_in([np.array([2, 0], np.int32)])[0, 0] == pytest.approx(4 / 15, rel=1e-6)
 
 
+def test_an_item_that_comes_again_counts_once_at_its_newest_place(histories):
+    for alpha in (1.0, 3.0):
+        model = fit_als(histories, AlsConfig(dim=4, iterations=1, alpha=alpha, half_life=2.0))
+        again, once = (np.array(items, np.int32) for items in ([3, 5, 3], [5, 3]))
+        np.testing.assert_array_equal(model.fold_in([again]), model.fold_in([once]))
+
+
 def test_an_empty_history_folds_to_zeros(histories):
     model = fit_als(histories, AlsConfig(dim=4, iterations=2))
     folded = model.fold_in([np.empty(0, np.int32), np.array([1], np.int32)])

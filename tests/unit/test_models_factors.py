@@ -6,6 +6,7 @@ import scipy.sparse as sp
 
 from tastemaker.errors import CompatibilityError, DataError
 from tastemaker.models import zoo
+from tastemaker.models.factors.descent import Penalties, fill_slopes
 from tastemaker.models.factors.ials import Ials, IalsConfig
 from tastemaker.models.factors.nmf import _guessed, _updated
 from tastemaker.models.factors.sampling import Untaken
@@ -158,6 +159,50 @@ def test_svdpp_hears_what_was_rated_even_where_no_rating_is_known(stars):
     few, other = Askers.strangers([rows(0, 1, 2)]), Askers.strangers([rows(20, 21)])
     assert not np.allclose(model.scores(few), model.scores(other))
     np.testing.assert_array_equal(plain.scores(few), plain.scores(other))
+
+
+@pytest.mark.parametrize("heeds_taken", [False, True])
+def test_the_slopes_of_svd_are_those_of_its_loss_by_differences(heeds_taken):
+    draws = np.random.default_rng(0)
+    rating_UI = draws.integers(1, 6, (6, 5)) * (draws.random((6, 5)) < 0.7)
+    rating_UI[2] = 0
+    rating_UI[3, 1] = 4  # whoever is in the block has rated something
+    user_B = np.array([4, 0, 3])
+    shapes = {"users": (6, 2), "items": (5, 2), "user_bias": (6,), "item_bias": (5,)}
+    shapes |= {"taken": (5, 2)} if heeds_taken else {}
+    tables = {name: draws.normal(size=shape) for name, shape in shapes.items()}
+    penalties = Penalties(factors=0.3, biases=0.2, taken=0.7)
+
+    def loss() -> float:
+        total, num = 0.0, 0
+        for user in user_B:
+            items = np.flatnonzero(rating_UI[user])
+            vector_D = tables["users"][user].copy()
+            if heeds_taken:
+                vector_D += tables["taken"][items].sum(axis=0) / np.sqrt(len(items))
+            for item in items:
+                guess = 3.0 + tables["user_bias"][user] + tables["item_bias"][item]
+                total += (rating_UI[user, item] - guess - vector_D @ tables["items"][item]) ** 2
+                total += 0.3 * (
+                    np.square(tables["users"][user]).sum() + np.square(tables["items"][item]).sum()
+                )
+                total += 0.2 * (tables["user_bias"][user] ** 2 + tables["item_bias"][item] ** 2)
+                total += 0.7 * np.square(tables["taken"][item]).sum() if heeds_taken else 0.0
+                num += 1
+        return total / num
+
+    slopes = {name: np.zeros(shape) for name, shape in shapes.items()}
+    block_BI = sp.csr_matrix(rating_UI[user_B].astype(np.float64))
+    squares = fill_slopes(slopes, tables, block_BI, user_B, 3.0, penalties)
+    assert 0 < squares < loss() * block_BI.nnz
+    for name, table in tables.items():
+        for at in np.ndindex(table.shape):
+            value = table[at]
+            table[at] = value + 1e-5
+            above = loss()
+            table[at] = value - 1e-5
+            assert slopes[name][at] == pytest.approx((above - loss()) / 2e-5, abs=1e-7), (name, at)
+            table[at] = value
 
 
 def test_items_not_taken_are_drawn_alike():

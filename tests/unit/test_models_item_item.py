@@ -1,9 +1,13 @@
 import numpy as np
 import pytest
 import scipy.sparse as sp
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from tastemaker.errors import CompatibilityError
 from tastemaker.models.item_item import ItemItem, ItemItemConfig, fit_ease, fit_item_knn
+from tastemaker.stages.neighbours import ItemItemSource
+from tastemaker.types import Query
 
 # Four users, three items: items 0 and 1 occur together twice, item 2 with item 0 once.
 HISTORIES = sp.csr_matrix(np.array([[1, 1, 0], [1, 1, 0], [1, 0, 1], [0, 0, 1]], np.float32))
@@ -47,6 +51,29 @@ def test_the_newest_item_weighs_one_and_a_half_life_earlier_half():
 def test_another_half_life_reads_the_same_weights():
     model = fit_ease(HISTORIES, l2=1.0, half_life=1.0).with_half_life(None)
     np.testing.assert_allclose(model.scores(rows([2, 1]))[0, 0], 3 / 9 + 6 / 9, rtol=1e-6)
+
+
+def test_an_item_that_comes_again_counts_once_at_its_newest_place():
+    model = fit_ease(HISTORIES, l2=1.0, half_life=1.0)
+    again, once = rows([1, 2, 1], [2, 1])
+    np.testing.assert_array_equal(*model.scores([again, once]))
+    for found, expected in zip(model.neighbours(again), model.neighbours(once), strict=True):
+        np.testing.assert_array_equal(found, expected)
+
+
+@given(st.permutations(range(12)), st.integers(1, 12), st.sampled_from([None, 1.0, 3.0]))
+@settings(deadline=None)
+def test_a_history_without_repeats_is_read_as_it_stands(order, length, half_life):
+    """What is served for it is the weighted sum of its items' rows, as it was before repeats were heeded."""
+    draws = np.random.default_rng(0).random((20, 12)) < 0.4
+    model = fit_ease(sp.csr_matrix(draws.astype(np.float64)), l2=3.0, half_life=half_life)
+    (history,) = rows(order[:length])
+    age = np.arange(length)[::-1]
+    weight = np.ones(length) if half_life is None else 0.5 ** (age / half_life)
+    expected = weight @ model.weights().toarray()[history]
+    np.testing.assert_allclose(model.scores([history])[0], expected, atol=1e-6)  # float32
+    (source,) = ItemItemSource("ease", model).ask([Query(history)]).score([np.arange(12, dtype=np.int32)])
+    np.testing.assert_allclose(source, expected, atol=1e-6)
 
 
 def test_an_empty_history_scores_zero():

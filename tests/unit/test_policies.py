@@ -27,7 +27,7 @@ from tastemaker.experiments.allocation import (
 )
 from tastemaker.experiments.definition import Experiment, Variant
 from tastemaker.experiments.policies.arms import Arm
-from tastemaker.experiments.policies.context import active_places
+from tastemaker.experiments.policies.context import DECLARED, ContextFeature, active_places
 from tastemaker.experiments.policies.linear import LinearArm, LinearPosterior
 from tastemaker.experiments.policies.quadrature import (
     largest_of_betas,
@@ -275,6 +275,43 @@ def test_the_places_of_a_context_are_few_and_stay() -> None:
     assert max(places) < 16
     assert arm_context(LinUcb(), values) == places
     assert arm_context(Thompson(), values) == ()
+
+
+@pytest.mark.parametrize(("dimension", "alone"), [(16, ("device", "user")), (64, ("device", "user", "hour"))])
+def test_declared_values_meet_nobody(dimension: int, alone: tuple[ContextFeature, ...]) -> None:
+    every = ("device", "country", "hour", "user")
+    words = [(name, value) for name in alone for value in DECLARED[name]]
+    places = [active_places({name: value}, every, dimension)[1] for name, value in words]
+    assert len(set(places)) == len(words)
+    others = [("country", code) for code in ("de", "fr", "us", "jp")] + [("device", "toaster")]
+    hashed = {active_places({name: value}, every, dimension)[1] for name, value in others}
+    assert hashed.isdisjoint(places)
+    assert max(places) < min(hashed) <= max(hashed) < dimension
+
+
+@given(
+    st.integers(2, 64), st.sets(st.sampled_from(["device", "country", "hour", "user"]), min_size=1), st.sampled_from([1, 2]),
+    st.text(min_size=1, max_size=8),
+)  # fmt: skip
+def test_places_are_within_the_dimension(
+    dimension: int, features: set[Any], encoding: Any, word: str
+) -> None:
+    values = dict.fromkeys(features, word) | {"device": "mobile"}
+    places = active_places(values, tuple(features), dimension, encoding)
+    assert places[0] == 0
+    assert list(places) == sorted(set(places))
+    assert len(places) <= 1 + len(features)
+    assert places[-1] < dimension
+
+
+def test_the_first_encoding_stays_as_it_was() -> None:
+    values = {"device": "phone", "hour": "9"}
+    assert active_places(values, ("device", "country", "hour"), 16, 1) == (0, 10, 13)
+    old = LinUcb(encoding=1)
+    both = [active_places({"device": name}, old.features, 16, old.encoding) for name in ("mobile", "tablet")]
+    assert both[0] == both[1]  # which is why there is another
+    now = [arm_context(LinUcb(), {"device": name}) for name in ("mobile", "tablet", "Mobile")]
+    assert now[0] == now[2] != now[1]
 
 
 @pytest.mark.parametrize(

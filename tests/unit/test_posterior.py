@@ -1,7 +1,10 @@
 """What bandits know: sums of partitions are those of the whole, discounted ones those recomputed from every decision."""
 
+import hashlib
+import json
 import random
 from collections.abc import Sequence
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -13,7 +16,15 @@ from tastemaker.experiments.forgetting import ERA_HALF_LIVES, HalfLife, Window
 from tastemaker.experiments.policies.arms import Arm
 from tastemaker.experiments.policies.linear import LinearArm, LinearPosterior
 from tastemaker.experiments.policies.thompson import beta_weights
-from tastemaker.experiments.posterior import NEWEST, Posterior, increments, parted, total_of
+from tastemaker.experiments.posterior import (
+    NEWEST,
+    Posterior,
+    increments,
+    parted,
+    posterior_name,
+    total_of,
+)
+from tastemaker.experiments.store import decode_experiment
 
 HOUR_MS = 3_600_000
 START_MS = 1_790_000_000_000
@@ -236,3 +247,16 @@ def test_a_window_turns_at_once_when_the_change_is_older_than_it() -> None:
     arms = known.arms("ab", policy.forgetting)
     assert [arm.count for arm in arms] == [300, 300]
     assert beta_weights(arms, (1.0, 1.0))[1] > 0.99
+
+
+def test_sums_of_an_earlier_encoding_are_kept_under_the_name_that_they_had() -> None:
+    def named(allocation: dict[str, Any]) -> str:
+        variants = [{"name": name, "alias": "champion"} for name in "ab"]
+        tree = {"name": "e", "hypothesis": "h", "salt": "s", "variants": variants, "allocation": allocation}
+        return posterior_name(decode_experiment("e", json.dumps(tree)))
+
+    meaning = [0, "rewarded_requests", "device", "country", "hour", "user", 16]
+    before = hashlib.sha256(json.dumps(meaning).encode()).hexdigest()[:12]
+    assert named({"kind": "lin-ucb"}) == f"e.{before}"  # written by a release that did not say how it encodes
+    assert named({"kind": "lin-ucb", "encoding": 2}) not in (f"e.{before}", "e")
+    assert named({"kind": "thompson"}) == "e"

@@ -14,7 +14,6 @@ from tastemaker.cli import invoke
 from tastemaker.config import Settings
 from tastemaker.config_experiments import PromotionSettings
 from tastemaker.errors import GateRefusedError, RegistryError, TastemakerError, UsageError
-from tastemaker.home import Home
 from tastemaker.promotion.gate import GateResult
 from tastemaker.promotion.promoter import Promoter, PromotionOrder, refusal
 from tastemaker.promotion.record import read_gates, read_promotions
@@ -81,8 +80,8 @@ def watched(promoter, see):
 
 
 @pytest.fixture(scope="module")
-def home(tmp_path_factory):
-    return Home.make(tmp_path_factory.mktemp("home") / "home")
+def home(tmp_path_factory, make_home):
+    return make_home(tmp_path_factory.mktemp("home") / "home")
 
 
 @pytest.fixture

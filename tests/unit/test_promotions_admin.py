@@ -11,7 +11,6 @@ from fastapi import FastAPI
 from tastemaker.bundle.manifest import BundleRef
 from tastemaker.config import Settings
 from tastemaker.config_serving import ApiKey
-from tastemaker.home import Home
 from tastemaker.promotion.gate import GateResult
 from tastemaker.promotion.record import Promotion, save_gate, save_state
 from tastemaker.registry.client import Registry
@@ -55,8 +54,8 @@ class World:
 
 
 @pytest.fixture(scope="module")
-def registry(tmp_path_factory):
-    return Registry(Settings(), Home.make(tmp_path_factory.mktemp("h") / "home"))
+def registry(tmp_path_factory, make_home):
+    return Registry(Settings(), make_home(tmp_path_factory.mktemp("h") / "home"))
 
 
 @pytest.fixture

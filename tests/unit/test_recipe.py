@@ -24,7 +24,7 @@ def write(tmp_path, monkeypatch):
 def test_packaged_recipes_can_be_read_in_both_forms():
     assert packaged_recipes() == [
         "content", "movielens", "movielens-challenger", "movielens-features", "movielens-hybrid",
-        "movielens-sequence",
+        "movielens-lambdamart", "movielens-sequence",
     ]  # fmt: skip
     for name in packaged_recipes():
         for quick in (False, True):

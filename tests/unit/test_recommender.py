@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from tastemaker.errors import CompatibilityError, ConfigError, DataError, UsageError
 from tastemaker.models import zoo
 from tastemaker.models.log import NOBODY, Askers, Filters, Log
-from tastemaker.models.recommender import PADDING, best
+from tastemaker.models.top import PADDING, best
 
 
 def rows(*items: int) -> np.ndarray:

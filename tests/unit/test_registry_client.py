@@ -25,9 +25,9 @@ def ref(n):
 
 
 @pytest.fixture(scope="module")
-def registry(tmp_path_factory):
+def registry(tmp_path_factory, make_home):
     # A name that a URI has to quote, as homes of people do.
-    return Registry(Settings(), Home.make(tmp_path_factory.mktemp("h") / "größe 100% #1?"))
+    return Registry(Settings(), make_home(tmp_path_factory.mktemp("h") / "größe 100% #1?"))
 
 
 @pytest.fixture

@@ -11,7 +11,6 @@ from hypothesis import strategies as st
 from tastemaker.bundle.manifest import BundleRef
 from tastemaker.config import Settings
 from tastemaker.errors import RegistryError
-from tastemaker.home import Home
 from tastemaker.registry.client import Registry
 from tastemaker.registry.history import (
     AliasMove,
@@ -145,8 +144,8 @@ def test_rollbacks_one_after_the_other_walk_back_to_the_first_version(steps):
 
 
 @pytest.fixture(scope="module")
-def registry(tmp_path_factory):
-    return Registry(Settings(), Home.make(tmp_path_factory.mktemp("h") / "home"))
+def registry(tmp_path_factory, make_home):
+    return Registry(Settings(), make_home(tmp_path_factory.mktemp("h") / "home"))
 
 
 @pytest.fixture

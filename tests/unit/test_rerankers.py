@@ -1,6 +1,7 @@
 """Each reranking stage by hand, and what all of them together promise."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import partial
 from itertools import permutations
 
@@ -139,6 +140,44 @@ def test_calibration_by_hand() -> None:
     assert 0.05 + 0.5 * np.log(0.5) == pytest.approx(-0.297, abs=1e-3)
 
 
+@given(
+    num=st.integers(1, 12),
+    num_groups=st.integers(1, 5),
+    weight=st.floats(0.05, 0.95),
+    keep_top=st.integers(0, 3),
+    places=st.integers(1, 14),
+    is_whole=st.booleans(),
+    seed=st.integers(0, 1000),
+)
+def test_calibration_takes_what_its_formula_says(
+    num: int, num_groups: int, weight: float, keep_top: int, places: int, is_whole: bool, seed: int
+) -> None:
+    luck = np.random.default_rng(seed)
+    relevance = np.sort(luck.random(num))[::-1].astype(np.float32)
+    share = luck.multinomial(1 if is_whole else 3, np.ones(num_groups) / num_groups, num).astype(np.float64)
+    share *= luck.random(num)[:, None] < 0.8  # some items have no group
+    share /= np.maximum(share.sum(axis=1, keepdims=True), 1)
+    target = luck.random(num_groups) * (luck.random(num_groups) < 0.8) + 1e-3
+    target /= target.sum()
+    order = calibrated_order(
+        relevance, share, target, weight, keep_top=keep_top, places=places, smoothing=0.01
+    ).tolist()
+
+    def value(chosen: list[int], i: int) -> float:
+        """(1 - weight) * relevance - weight * KL, with the mean of those that have any share."""
+        shares = [share[j] for j in [*chosen, i] if share[j].any()]
+        mean = np.mean(shares, axis=0) if shares else np.zeros(num_groups)
+        return (1 - weight) * float(relevance[i]) - weight * divergence(target, mean)
+
+    last = min(places, num)
+    assert order[: min(keep_top, last)] == list(range(min(keep_top, last)))
+    for place in range(keep_top, last):
+        chosen, left = order[:place], [i for i in range(num) if i not in order[:place]]
+        best = max(value(chosen, i) for i in left)
+        assert value(chosen, order[place]) == pytest.approx(best, abs=1e-9)
+    assert order[last:] == sorted(order[last:])
+
+
 def test_divergence_is_nothing_where_the_mix_is_that_of_the_history() -> None:
     assert divergence(np.array([0.3, 0.7]), np.array([0.3, 0.7])) == pytest.approx(0, abs=1e-12)
 
@@ -208,6 +247,18 @@ def test_what_new_and_little_known_items_gain_by_hand() -> None:
     )
     # of three items two were taken less often than the first, one than the second, none than the third
     assert long_tail(items, rows, LongTailConfig(strength=0.3)).tolist() == pytest.approx([0.1, 0.2, 0.3])
+
+
+def test_how_many_were_taken_less_is_known_as_items_come() -> None:
+    items = catalogue({}, {}, {}, interactions=[5, 0, 9])
+    assert items.num_less.tolist() == [1, 0, 2]
+    more = table_of([(name, Item.model_validate({"item_id": name}).encode()) for name in ("i1", "i3")])
+    grown = items.after(np.array([1, 3], np.int32), more)
+    assert grown.num_less.tolist() == [2, 0, 3, 0]  # 5 > 0, 0; 9 > 5, 0, 0
+    later = grown.after(np.array([4], np.int32), more.slice(0, 1))
+    assert later.num_less.tolist() == [3, 0, 4, 0, 0]
+    anew = replace(later)
+    assert anew.num_less.tolist() == later.num_less.tolist()
 
 
 def test_a_release_of_today_passes_who_is_near() -> None:

@@ -4,11 +4,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tastemaker.errors import CompatibilityError
-from tastemaker.stages.rerankers.caps import CategoryCapConfig, occurrence
+from tastemaker.stages.rerankers.caps import CategoryCapConfig, capped
 from tastemaker.stages.rerankers.config import RerankingConfig
 from tastemaker.stages.rerankers.mmr import MmrConfig, mmr_order
 from tastemaker.stages.rerankers.relevance import relevance
-from tastemaker.stages.rerankers.seen import RerankingItems
+from tastemaker.stages.rerankers.seen import RerankingItems, Seen
 from tastemaker.stages.reranking import Reranking
 from tastemaker.types import Candidates, Query
 
@@ -127,10 +127,30 @@ def test_result_is_a_permutation_that_keeps_the_top(
     assert again.item_index.tolist() == after.item_index.tolist()
 
 
-@given(st.lists(st.integers(-1, 3), max_size=30))
-def test_occurrence_counts_equals_before(categories: list[int]) -> None:
-    expected = [categories[:i].count(category) for i, category in enumerate(categories)]
-    assert occurrence(np.array(categories, np.int32)).tolist() == expected
+@given(
+    groups=st.lists(st.integers(-1, 3), max_size=30),
+    keep_top=st.integers(0, 5),
+    k=st.integers(1, 40),
+    page=st.integers(1, 8),
+    most=st.integers(1, 4),
+)
+def test_a_cap_fills_page_by_page_as_its_text_says(
+    groups: list[int], keep_top: int, k: int, page: int, most: int
+) -> None:
+    left, expected = list(range(len(groups))), list[int]()
+    for number in range(-(-min(k, len(groups)) // page)):
+        group = [groups[place] for place in left]
+        within = [
+            at < keep_top - number * page or group[at] < 0 or group[:at].count(group[at]) < most
+            for at in range(len(left))
+        ]
+        best = [place for place, is_in in zip(left, within, strict=True) if is_in]
+        others = [place for place, is_in in zip(left, within, strict=True) if not is_in]
+        mine = (best + others)[:page]
+        left = [place for place in left if place not in mine]
+        expected += mine
+    seen = Seen(np.arange(len(groups), dtype=np.int32), np.zeros(len(groups), np.float32), keep_top, k)
+    assert capped(np.array(groups, np.int32), seen, page, most).tolist() == expected + left
 
 
 def test_vectors_and_categories_of_two_catalogues_are_refused() -> None:

@@ -12,6 +12,7 @@ from tastemaker.models.sequence.bert4rec import Bert4Rec
 from tastemaker.models.sequence.recurrent import Gru4Rec, LstmSessions
 from tastemaker.models.sequence.sasrec import SasRec
 from tastemaker.models.sequence.token_batch import pack
+from tastemaker.models.sequence.windows import HeldOut
 
 NUM_ITEMS = 12
 KINDS = [SasRec, Gru4Rec, LstmSessions, Bert4Rec]
@@ -53,7 +54,11 @@ def share_right(model, k=1):
 
 @pytest.mark.parametrize("cls", KINDS)
 def test_a_model_learns_which_item_comes_next(cls):
-    slower = {"num_heads": 2, "fit": FIT | {"epochs": 100, "patience": 100, "learning_rate": 0.003}}
+    slower = {
+        "num_heads": 2,
+        "newest_share": 0.6,
+        "fit": FIT | {"epochs": 60, "patience": 30, "learning_rate": 0.003},
+    }
     model = fitted(cls, **(slower if cls is Bert4Rec else {"fit": FIT | {"epochs": 40, "patience": 30}}))
     assert share_right(model) >= 0.9  # 1 in 9 by luck
     assert model.losses[-1] < model.losses[0]
@@ -119,10 +124,42 @@ def test_a_fit_that_was_broken_off_ends_as_if_it_had_not_been(cls, tmp_path):
         np.testing.assert_array_equal(went_on.tensors()[name], value, err_msg=name)
 
 
+@pytest.mark.parametrize("places", ["from_newest", "from_oldest"])
+def test_places_are_counted_from_the_end_that_is_asked_for(places):
+    torch.manual_seed(0)
+    encoder = SasRec.make_encoder(NUM_ITEMS, SasRec.Config.parse(SMALL | {"places": places}, "a test")).eval()
+    _, long = pack([np.array([3, 8, 1, 6], np.int32)], 8)
+    _, short = pack([np.array([3, 8, 1], np.int32)], 8)
+    states = encoder(torch.tensor([3, 8, 1, 6]), long)[:3]
+    before = encoder(torch.tensor([3, 8, 1]), short)
+    # What came later moves a token's place from the newest end alone.
+    assert torch.allclose(states, before, atol=1e-6) == (places == "from_oldest")
+
+
 def test_a_checkpoint_of_other_data_is_refused(tmp_path):
     fitted(SasRec, 1, checkpoints=tmp_path)
     with pytest.raises(TrainingError, match="of another fit"):
         fitted(SasRec, 2, going_round(seed=1), checkpoints=tmp_path)
+
+
+def test_a_fit_whose_steps_shrink_goes_on_to_its_own_end_alone(tmp_path, monkeypatch):
+    shrinking = FIT | {"epochs": 4, "decay": "linear", "patience": 9}
+    whole = fitted(SasRec, fit=shrinking)
+    ndcg = iter([0.1, 0.2])  # of two epochs; the third is broken off
+    monkeypatch.setattr(HeldOut, "ndcg", lambda *_: next(ndcg, None) or interrupted())
+    with pytest.raises(KeyboardInterrupt, match="by a test"):
+        fitted(SasRec, fit=shrinking, checkpoints=tmp_path)
+    monkeypatch.undo()
+    went_on = fitted(SasRec, fit=shrinking, checkpoints=tmp_path)
+    assert went_on.losses == whole.losses
+    with pytest.raises(
+        TrainingError, match="of another fit"
+    ):  # its steps would have been larger from the first on
+        fitted(SasRec, fit=shrinking | {"epochs": 8}, checkpoints=tmp_path)
+
+
+def interrupted():
+    raise KeyboardInterrupt("by a test")
 
 
 def test_a_fit_stops_when_validation_gets_no_better_and_keeps_the_best():

@@ -20,6 +20,7 @@ from tastemaker.models.sequence.losses import (
     sampled_cross_entropy,
     shared_negatives_bce,
 )
+from tastemaker.models.sequence.recurrent import RecurrentConfig, RecurrentEncoder
 from tastemaker.models.sequence.token_batch import TokenBatch, pack
 from tastemaker.models.sequence.windows import HeldOut, Windows
 
@@ -49,16 +50,14 @@ def test_a_batch_holds_each_token_once_and_the_longest_sequence_first(lengths):
 
 
 @given(lengths_of_sequences)
-def test_tokens_come_back_from_their_places_and_so_do_gradients(lengths):
+def test_sequences_of_one_length_lie_side_by_side(lengths):
     batch = batch_of(lengths)
-    value = torch.randn(int(lengths.sum()), 3, dtype=torch.float64, requires_grad=True)
-    back = batch.end_to_end(batch.side_by_side(value))
-    assert torch.equal(back, value)
-    weight = torch.randn_like(value)
-    (back * weight).sum().backward()
-    assert torch.equal(value.grad, weight)
-    num_places = sum(group.num * group.length for group in batch.groups)
-    assert num_places <= lengths.sum() / 0.75
+    parts = batch.grouped(batch.token_V[:, None])
+    found = [sequence.flatten().tolist() for part in parts for sequence in part]
+    ends = np.cumsum(lengths)
+    wanted = [list(range(end - length, end)) for end, length in zip(ends, lengths, strict=True)]
+    assert found == [wanted[sequence] for sequence in batch.sequence_B]
+    assert [part.shape[1] for part in parts] == sorted(set(lengths.tolist()), reverse=True)
 
 
 def test_packing_keeps_the_newest_items():
@@ -89,10 +88,42 @@ def test_attention_is_that_of_each_sequence_by_itself(looks_ahead, num_heads):
     torch.testing.assert_close(attention.last(value, batch), found[batch.last_B])
 
 
-def test_linear_cross_entropy_is_torchs_with_its_gradients(monkeypatch):
+@pytest.mark.parametrize("looks_ahead", [False, True])
+def test_attention_in_bfloat16_is_near_that_in_float32(looks_ahead):
+    torch.manual_seed(0)
+    attention, batch = SelfAttention(8, 2, looks_ahead=looks_ahead), batch_of(LENGTHS)
+    value = torch.randn(int(LENGTHS.sum()), 8)
+    with torch.autocast("cpu", torch.bfloat16):
+        found = attention(value, batch)
+    # Seven bits of mantissa, in three products of some 8 terms below 1 each.
+    torch.testing.assert_close(found.float(), attention(value, batch), atol=0.03, rtol=0.03)
+
+
+@pytest.mark.parametrize("cell", ["gru", "lstm"])
+def test_recurrence_is_that_of_each_sequence_by_itself(cell, monkeypatch):
+    monkeypatch.setattr("tastemaker.models.sequence.recurrent._LEAST_TOGETHER", 2)
+    torch.manual_seed(0)
+    encoder = RecurrentEncoder(30, RecurrentConfig(dim=4, hidden=5, num_layers=2), cell).eval()
+    batch, item = batch_of(LENGTHS), torch.randint(0, 30, (int(LENGTHS.sum()),))
+    weight, found, alone, begin = torch.randn(len(item), 4), encoder(item, batch), [], 0
+    for length in batch.length_B.tolist():
+        state, _ = encoder.recurrent(encoder.items(item[begin : begin + length])[:, None])
+        alone.append(encoder.out(state[:, 0]))
+        begin += length
+    torch.testing.assert_close(found, torch.cat(alone))
+    parameters = list(encoder.parameters())
+    wanted = torch.autograd.grad((torch.cat(alone) * weight).sum(), parameters)
+    torch.testing.assert_close(torch.autograd.grad((found * weight).sum(), parameters), wanted)
+
+
+@pytest.mark.parametrize("spread", [1.0, 100.0])  # at 100 the next item's share is below what float32 holds
+def test_linear_cross_entropy_is_torchs_with_its_gradients(monkeypatch, spread):
     monkeypatch.setattr("tastemaker.models.sequence.losses._LOGITS_AT_ONCE", 1)  # 16 tokens at a time
     torch.manual_seed(0)
-    parts = [torch.randn(50, 8, requires_grad=True), torch.randn(30, 8, requires_grad=True)]
+    parts = [
+        (spread * torch.randn(50, 8)).requires_grad_(),
+        torch.randn(30, 8, requires_grad=True),
+    ]
     following = torch.randint(0, 30, (50,))
     expected = functional.cross_entropy(parts[0] @ parts[1].T, following)
     wanted = torch.autograd.grad(expected, parts)
@@ -105,9 +136,12 @@ def test_linear_cross_entropy_is_torchs_with_its_gradients(monkeypatch):
 def test_bce_by_hand():
     hidden, following = torch.tensor([[1.0, 0.0]]), torch.tensor([[2.0, 5.0]])
     negatives = torch.tensor([[[0.0, 1.0], [-1.0, 1.0]]])
-    expected = -0.5 * math.log(1 / (1 + math.exp(-2)))  # beta times that of the positive, whose logit is 2
-    expected -= math.log(1 - 0.5)  # the first negative's logit is 0
-    expected -= math.log(1 - 1 / (1 + math.exp(1)))  # the second's is -1
+    # Two negatives: log 2 is taken from all logits, which halves exp(logit).
+    expected = -0.5 * math.log(
+        1 / (1 + 2 * math.exp(-2))
+    )  # beta times that of the positive, whose product is 2
+    expected -= math.log(1 - 1 / (1 + 2))  # the first negative's product is 0
+    expected -= math.log(1 - 1 / (1 + 2 * math.exp(1)))  # the second's is -1
     assert own_negatives_bce(hidden, following, negatives, 0.5).item() == pytest.approx(expected, rel=1e-6)
 
 

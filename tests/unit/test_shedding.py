@@ -1,5 +1,6 @@
 """What a gateway takes on under load: less for lower priorities, cheaper rungs first, 429 last."""
 
+import asyncio
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from unittest.mock import patch
@@ -7,6 +8,7 @@ from unittest.mock import patch
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from virtual_time import run
 
 from tastemaker import telemetry
 from tastemaker.config_serving import SheddingSettings
@@ -105,6 +107,81 @@ def test_answers_in_time_widen_the_bound_where_it_is_used_and_never_beyond_the_h
             for one in admitted:
                 one.used = 0.1
     assert 20 < load.limit <= 40
+
+
+def test_what_an_overload_left_of_the_bound_goes_back_with_time_to_where_it_began_and_no_further() -> None:
+    clock = Clock()
+    load = Load(SETTINGS, "shed-calm", clock=clock)
+    for _ in range(20):
+        clock.now += 0.2
+        with taken(load, 1) as admitted:
+            admitted[0].used = 2.0
+    assert (clock.now, load.limit) == (pytest.approx(4.0), 4)
+    limits = []
+    for clock.now in (
+        8.9,
+        9.1,
+        13.9,
+        14.1,
+        19.1,
+        99.0,
+    ):  # light load, as it comes: one request alone, in time
+        with taken(load, 1) as admitted:
+            admitted[0].used = 0.1
+        limits.append(load.limit)
+    assert limits == [
+        4,
+        8,
+        8,
+        16,
+        20,
+        20,
+    ]  # doubled every 5 s from the last late answer on, up to the 20 of the settings
+    clock.now = 100.0
+    with taken(load, 1) as admitted:
+        admitted[0].used = 0.95
+    assert load.limit == pytest.approx(0.8 * 20)
+    clock.now = 104.0
+    with taken(load, 1) as admitted:
+        admitted[0].used = 0.95
+    clock.now = 108.0
+    with taken(load, 1):
+        assert load.limit == pytest.approx(0.8 * 0.8 * 20)  # 8 s from the first late answer, 4 from the last
+
+
+def test_a_burst_after_an_overload_gets_the_whole_graph_again() -> None:
+    """A stage that takes 10 ms, one request at a time, and a deadline of 100 ms."""
+
+    async def served(load: Load, stage: asyncio.Lock) -> str | None:
+        loop = asyncio.get_running_loop()
+        began = loop.time()
+        with load.request("interactive") as admitted:
+            if admitted.rung is None:
+                async with stage:
+                    await asyncio.sleep(0.01)
+                admitted.used = (loop.time() - began) / 0.1
+            return admitted.rung
+
+    async def at_rate(load: Load, stage: asyncio.Lock, rate: float, seconds: float) -> list[str | None]:
+        async with asyncio.TaskGroup() as group:
+            tasks = []
+            for _ in range(round(rate * seconds)):
+                tasks.append(group.create_task(served(load, stage)))
+                await asyncio.sleep(1 / rate)
+        return [task.result() for task in tasks]
+
+    async def main() -> None:
+        loop, stage = asyncio.get_running_loop(), asyncio.Lock()
+        load = Load(SheddingSettings(first_limit=64, least_limit=8), "shed-burst", clock=loop.time)
+        rungs = await at_rate(load, stage, rate=300.0, seconds=5.0)  # three times what the stage can do
+        assert load.limit < 12
+        assert rungs.count(None) < 0.5 * len(rungs)
+        rungs = await at_rate(load, stage, rate=25.0, seconds=20.0)
+        assert set(rungs[25:]) == {None}
+        burst = await asyncio.gather(*(served(load, stage) for _ in range(8)))
+        assert burst == [None] * 8  # of a bound of 8 the last two would have got less
+
+    run(main())
 
 
 def test_a_process_that_is_behind_leaves_stages_out_and_refuses_what_would_be_late_before_it_is_begun() -> (

@@ -5,13 +5,14 @@ import threading
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 import pytest
 
 from tastemaker.types import Query
 from tastemaker_services.replicas.calls import Failed
-from tastemaker_services.replicas.through import ThroughPool, Went
+from tastemaker_services.replicas.through import ThroughPool, Way, Went
 
 QUERY = Query(np.empty(0, np.int32))
 LONG = {"retrieve": 10.0, "rank": 10.0, "rerank": 10.0}
@@ -38,7 +39,7 @@ class Stages:
         return step
 
     async def go(self, limits: Mapping[str, float] = LONG) -> Mapping[str, Went]:
-        return await self.through("0" * 64, QUERY, limits)
+        return (await self.through("0" * 64, QUERY, limits)).went
 
     async def until_begun(self, *names: str) -> None:
         while self.begun != list(names):
@@ -63,6 +64,34 @@ def test_each_stage_gets_what_the_one_before_gave_in_the_same_thread(stages: Sta
     assert [one.answer[:2] for one in went.values()] == [("retrieve", 2), ("rank", 3), ("rerank", 3)]  # type: ignore[index]
     assert len({one.answer[2] for one in went.values()}) == 1  # type: ignore[index]
     assert all(one.seconds >= 0 for one in went.values())
+
+
+def test_the_wait_for_a_thread_is_no_stage_s_time(stages: Stages) -> None:
+    class Clock:
+        """Goes on by 1 s each time that somebody looks, and by 7 s where the thread is taken by another."""
+
+        now = 0.0
+
+        def perf_counter(self) -> float:
+            self.now += 1.0
+            return self.now
+
+    async def go() -> Way:
+        clock = Clock()
+        with patch("tastemaker_services.replicas.through.time", clock):
+            stages.gates["retrieve"].clear()
+            first = asyncio.create_task(stages.go({"retrieve": 10.0}))
+            await stages.until_begun("retrieve")
+            second = asyncio.create_task(stages.through("0" * 64, QUERY, LONG))
+            await asyncio.sleep(0)  # until it waits for the thread
+            clock.now += 7.0
+            stages.gates["retrieve"].set()
+            await first
+            return await second
+
+    way = asyncio.run(go())
+    assert way.waited_seconds == 9.0  # the 7, the look at the end of the first's stage, and its own
+    assert [one.seconds for one in way.went.values()] == [1.0, 1.0, 1.0]
 
 
 def test_stages_that_are_not_asked_for_are_not_begun(stages: Stages) -> None:
@@ -107,7 +136,9 @@ def test_what_waits_for_a_thread_until_its_time_is_over_is_never_begun(stages: S
         stages.gates["retrieve"].clear()
         first = asyncio.create_task(stages.go({"retrieve": 10.0}))
         await stages.until_begun("retrieve")
-        assert await stages.go({"retrieve": 0.02, "rank": 0.03}) == {}
+        way = await stages.through("0" * 64, QUERY, {"retrieve": 0.02, "rank": 0.03})
+        assert way.went == {}
+        assert way.waited_seconds > 0  # all the time that it was waited for
         stages.gates["retrieve"].set()
         assert names_of(await first) == ["retrieve"]
 

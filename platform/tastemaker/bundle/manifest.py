@@ -12,7 +12,7 @@ from pydantic import Field, ValidationError
 
 from tastemaker.errors import BundleError, CompatibilityError, IntegrityError
 from tastemaker.index.config import IndexConfig, IndexKind, MeasuredIndex
-from tastemaker.strict import Strict
+from tastemaker.strict import Kept
 
 SCHEMA_VERSION = 1
 READABLE_SCHEMAS = frozenset({1})
@@ -40,14 +40,14 @@ def code_revision() -> str:
     return f"{release}+g{commit[:12]}"
 
 
-class TimeRange(Strict):
+class TimeRange(Kept):
     """Events that a model was fitted on, both ends included; UTC milliseconds."""
 
     start_ms: int = Field(description="time of the oldest event")
     end_ms: int = Field(description="time of the newest event")
 
 
-class DatasetInfo(Strict):
+class DatasetInfo(Kept):
     """Where the models come from."""
 
     fingerprint: str = Field(description="SHA-256 of the events' and items' content")
@@ -55,7 +55,7 @@ class DatasetInfo(Strict):
     ranker: TimeRange | None = Field(None, description="what the ranker's positives were taken from")
 
 
-class IndexInfo(Strict):
+class IndexInfo(Kept):
     """What an index was built with."""
 
     tower: str = Field(description="file whose model made the vectors")
@@ -71,7 +71,7 @@ class IndexInfo(Strict):
     )
 
 
-class FileInfo(Strict):
+class FileInfo(Kept):
     """One file, found by its content."""
 
     sha256: str = Field(pattern=_SHA256, description="hash of the content and name of the blob")
@@ -81,7 +81,7 @@ class FileInfo(Strict):
     index: IndexInfo | None = Field(None, description="set for an index")
 
 
-class BundleInfo(Strict):
+class BundleInfo(Kept):
     """What the one who releases a bundle says about it."""
 
     dataset: DatasetInfo = Field(description="where the models come from")

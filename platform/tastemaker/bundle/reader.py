@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 from tastemaker.bundle.manifest import ITEM_TOWER, QUERY_TOWER, BundleRef, FileInfo, Manifest
 from tastemaker.bundle.store import BundleStore
 from tastemaker.bundle.tensor_file import tensors_in
-from tastemaker.data.values import values_of
+from tastemaker.data.values import values_in
 from tastemaker.errors import BundleError, CompatibilityError, IntegrityError
 from tastemaker.pacing import step
 
@@ -203,9 +203,12 @@ class Bundle:
         return found
 
     @property
-    def item_ids(self) -> list[str]:
-        """The customer's ids; item_index is the position here."""
-        return self.once("item ids", lambda: values_of(self.table("items.parquet").column("item_id")))
+    def item_ids(self) -> tuple[str, ...]:
+        """The customer's ids; item_index is the position here.
+
+        A tuple: the garbage collector looks at all of a list's items each time, and at a tuple of texts once.
+        """
+        return self.once("item ids", lambda: tuple(values_in(self.table("items.parquet").column("item_id"))))
 
     @property
     def rows(self) -> Mapping[str, int]:

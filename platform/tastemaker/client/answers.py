@@ -20,6 +20,8 @@ class Recommended(_Answer):
     because: str | None = None
     source_scores: dict[str, float] | None = Field(None, description="with `explain` only")
     ranks: dict[str, int] | None = Field(None, description="with `explain` only")
+    team: str | None = Field(None, description="with `explain` only: whose pick it is, of an interleaving")
+    team_ranks: dict[str, int] | None = Field(None, description="with `explain` only, of an interleaving")
     features: dict[str, float] | None = Field(None, description="with `explain` only")
 
 
@@ -51,6 +53,21 @@ class Recommendations(_Answer):
     timings_ms: dict[str, float]
 
 
+class ListExplanation(_Answer):
+    """What becomes of the item in one variant's own list, of an interleaving's two."""
+
+    variant: str
+    bundle: str
+    verdict: str
+    why: str
+    rules: list[str]
+    sources: list[dict[str, Any]]
+    num_candidates: int
+    stages: dict[str, dict[str, Any]]
+    shown_rank: int | None = None
+    features: dict[str, float]
+
+
 class Explanation(_Answer):
     """Why an item is in a user's list, or why it is not. Ranks count from 1."""
 
@@ -63,6 +80,8 @@ class Explanation(_Answer):
     num_candidates: int
     stages: dict[str, dict[str, Any]]
     shown_rank: int | None = None
+    team: str | None = Field(None, description="whose pick it is, of an interleaving")
+    lists: list[ListExplanation] = Field([], description="of an interleaving, both variants' own")
     features: dict[str, float]
     record_age_ms: int | None = None
     personalised: bool

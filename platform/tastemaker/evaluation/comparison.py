@@ -24,12 +24,12 @@ from tastemaker.evaluation.plan import BundleModel, EvaluationPlan
 from tastemaker.evaluation.replay import Replay
 from tastemaker.evaluation.segments import segments
 from tastemaker.evaluation.systems import BundleSystem, ModelSystem, System
-from tastemaker.evaluation.windows import Fold, folds
+from tastemaker.evaluation.windows import Fold, folds, within
 from tastemaker.features.traits import ItemTraits
 from tastemaker.models import zoo
 from tastemaker.models.log import Log
 from tastemaker.models.zoo import ZooModel
-from tastemaker.types import Float64, Int32, Strings
+from tastemaker.types import Bool, Float64, Int32, Strings
 
 _HISTORY_LENGTH = 200
 OpenBundle = Callable[[str], Bundle]
@@ -46,18 +46,21 @@ def compare(plan: EvaluationPlan, dataset: Dataset, open_bundle: OpenBundle) -> 
     items = Items.of(ItemTraits.from_items(dataset.items), tags)
     labels, asked = _labels(plan, dataset.user_ids), []
     trials: dict[str, list[_Trial]] = {name: [] for name in plan.models}
-    for fold in folds(log_of(dataset), plan.split):
+    log = log_of(dataset)
+    allowed_I = None if plan.within is None else plan.within.among(log)
+    for whole in folds(log, plan.split):
+        fold = whole if allowed_I is None else within(whole, allowed_I)
         asked.append(_described(fold))
         for name, model in plan.models.items():
             began = time.monotonic()
-            system = _system(plan, model, fold, dataset, open_bundle)
+            system = _system(plan, model, fold, dataset, open_bundle, allowed_I)
             trials[name].append(_tried(plan, name, system, fold, items, labels, time.monotonic() - began))
     together = {name: _together([one.measured.evaluation for one in each]) for name, each in trials.items()}
     per_user = {name: evaluation.per_user for name, evaluation in together.items()}
     tested = differences(per_user, plan.against, plan.compared, plan.correction, plan.seed)
     return {
         "split": plan.split.model_dump(mode="json"),
-        "ranked": _ranked(plan, dataset.num_items),
+        "ranked": _ranked(plan, dataset.num_items if allowed_I is None else int(allowed_I.sum())),
         "sampled": plan.sampled,
         "baseline": plan.against,
         "correction": plan.correction,
@@ -128,12 +131,17 @@ def log_of(dataset: Dataset) -> Log:
 
 
 def _system(
-    plan: EvaluationPlan, model: ZooModel | BundleModel, fold: Fold, dataset: Dataset, open_bundle: OpenBundle
+    plan: EvaluationPlan,
+    model: ZooModel | BundleModel,
+    fold: Fold,
+    dataset: Dataset,
+    open_bundle: OpenBundle,
+    allowed_I: Bool | None,
 ) -> System:
     if isinstance(model, BundleModel):
         now_ms = int(max(times_ms.max() for times_ms in fold.timestamp_ms))
         return BundleSystem(Replay(open_bundle(model.bundle), _HISTORY_LENGTH, now_ms), dataset.item_ids)
-    return ModelSystem(zoo.fit(model.kind, fold.train, model.config), plan.sampled)
+    return ModelSystem(zoo.fit(model.kind, fold.train, model.config), plan.sampled, allowed_I)
 
 
 def _described(fold: Fold) -> dict[str, Any]:
@@ -148,7 +156,8 @@ def _described(fold: Fold) -> dict[str, Any]:
 
 def _ranked(plan: EvaluationPlan, num_items: int) -> str:
     if plan.sampled is None:
-        return f"all {num_items} items, those taken left out"
+        which = "" if plan.within is None else f" of {plan.within.by} {', '.join(plan.within.target)}"
+        return f"all {num_items} items{which}, those taken left out"
     return (
         f"SAMPLED: the targets among {plan.sampled} items drawn for each user; not a measure of the catalogue"
     )

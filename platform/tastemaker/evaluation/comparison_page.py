@@ -87,14 +87,19 @@ def _bars(rows: Sequence[Mapping[str, Any]], metric: str) -> Figure:
 
 
 def _trade(rows: Sequence[Mapping[str, Any]], metric: str) -> Figure:
-    points = {
-        "type": "scatter", "mode": "markers+text", "x": [row["coverage"] for row in rows], "y": [row[metric] for row in rows],
-        "text": [row["system"] for row in rows], "textposition": "top center", "marker": {"size": 10},
-    }  # fmt: skip
+    """A point for each system, named in the legend: names beside points would lie on each other."""
+    points = [
+        {
+            "type": "scatter", "mode": "markers", "x": [row["coverage"]], "y": [row[metric]], "name": row["system"],
+            "marker": {"size": 12},
+        }
+        for row in rows
+    ]  # fmt: skip
     layout = _layout(f"{metric} over the share of the catalogue that is shown") | {
-        "xaxis": {"title": {"text": "coverage"}}
+        "xaxis": {"title": {"text": "coverage"}},
+        "showlegend": True,
     }
-    return {"data": [points], "layout": layout}
+    return {"data": points, "layout": layout}
 
 
 def _layout(title: str) -> Figure:

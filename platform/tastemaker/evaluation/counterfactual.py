@@ -2,7 +2,7 @@
 
 What users took is missing not at random: popular items and upper slots are seen more. A target that was seen with probability p
 stands for 1 / p of its kind [Schnabel et al. 2016; Yang et al. 2018]. Propensities are given: of slots by
-`tastemaker position-bias`, of items by whoever knows how they were shown, or guessed from what is popular. All metrics are per user, as in `metrics`.
+`tastemaker position-bias`, of items by whoever knows how they were shown, or guessed from what is popular (`models.item_propensities`). All metrics are per user, as in `metrics`.
 
 Plain inverse propensity scores (`ips_…`) are unbiased where the propensities are right, nothing is clipped and the number of
 relevant items is known. Where it is not, it is the sum of the weights on average, and `snips_…` divide by that: consistent over many
@@ -18,28 +18,10 @@ import numpy as np
 
 from tastemaker.errors import DataError
 from tastemaker.evaluation.metrics import ratio, relevance
-from tastemaker.types import Float64, Int32, Int64
+from tastemaker.types import Float64, Int32
 
 LEAST: Final = 0.01
 """Propensities below this count as this: no target stands for more than 100. Clipping makes sums too small, and steadier."""
-
-
-def popularity_propensity(count_I: Int64, power: float) -> Float64:
-    """(I,) the chance of an item to be seen, up to a factor: (its count / the largest) ** ((power + 1) / 2), above 0.
-
-    [Yang et al. 2018, Eq. 7]; power 0 is half as steep as the counts, 1 as steep. An item that nobody took counts as one that one did.
-
-    >>> popularity_propensity(np.array([100, 25, 0]), power=0.0).tolist()
-    [1.0, 0.5, 0.1]
-
-    Raises:
-        DataError: A power below 0.
-    """
-    if power < 0:
-        raise DataError("power of popularity", value=power, limit="0 or more", mend="correct it")
-    share_I = np.maximum(count_I, 1) / max(int(count_I.max(initial=1)), 1)
-    chance_I: Float64 = share_I ** ((power + 1) / 2)
-    return chance_I
 
 
 def inverse_propensities(propensity: Float64, least: float = LEAST) -> Float64:

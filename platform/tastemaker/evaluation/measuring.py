@@ -16,6 +16,7 @@ from tastemaker.evaluation.offline import Evaluation, score_lists
 from tastemaker.evaluation.systems import Answers, ModelSystem, System
 from tastemaker.evaluation.windows import Fold
 from tastemaker.features.traits import ItemTraits
+from tastemaker.models.item_propensities import popularity_propensity
 from tastemaker.terminal import progress
 from tastemaker.types import Float64, Int32, Int64
 
@@ -76,14 +77,14 @@ def measure(
     """
     ks = sorted(ks)
     answers = _answers(system, fold, max(ks), threads or os.cpu_count() or 1, description)
-    taken_UI = fold.train.matrix()
-    num_users_I = np.bincount(taken_UI.indices, minlength=fold.train.num_items)
+    history_UI = fold.askers.matrix(fold.train.num_items)
+    num_users_I = _num_users(fold, history_UI)
     found = score_lists(
         fold.askers.row_B, answers.ranked_BK, fold.targets, num_users_I, fold.train.num_users, ks=ks,
         traits=None if items is None else items.traits,
         grades=[value_M.astype(np.float64) for value_M in fold.values] if graded else None,
     )  # fmt: skip
-    per_user = found.per_user | _beyond(answers.ranked_BK, fold, num_users_I, ks, items)
+    per_user = found.per_user | _beyond(answers.ranked_BK, fold, history_UI, num_users_I, ks, items)
     if popularity_power is not None:
         per_user |= _unbiased(answers.ranked_BK, fold, num_users_I, ks, popularity_power)
     overall = found.overall | _of_scores(system, fold, answers)
@@ -95,14 +96,33 @@ def measure(
     return Measured(Evaluation(found.users, per_user, overall, found.listed_I), answers.ranked_BK, exposure)
 
 
+def _num_users(fold: Fold, history_UI: sp.csr_matrix) -> Int64:
+    """(I,) how many users have each item in what was learned from."""
+    train = fold.train
+    asks_U = np.zeros(train.num_users, np.bool_)
+    asks_U[fold.askers.row_B] = True
+    other_N = ~asks_U[train.user_N]
+    others_UI = sp.csr_matrix(
+        (np.ones(other_N.sum(), np.float32), (train.user_N[other_N], train.item_N[other_N])),
+        (train.num_users, train.num_items),
+    )
+    taken = [np.bincount(one.indices, minlength=train.num_items) for one in (history_UI, others_UI)]
+    return taken[0] + taken[1]
+
+
 def _beyond(
-    ranked_UK: Int32, fold: Fold, num_users_I: Int64, ks: Sequence[int], items: Items | None
+    ranked_UK: Int32,
+    fold: Fold,
+    history_UI: sp.csr_matrix,
+    num_users_I: Int64,
+    ks: Sequence[int],
+    items: Items | None,
 ) -> dict[str, Float64]:
     """Per user, what `score_lists` does not give."""
     hit_UK = metrics.relevance(ranked_UK, fold.targets)
     size_U = np.array([len(targets) for targets in fold.targets])
     found = {f"precision@{k}": metrics.precision(hit_UK, size_U, k) for k in ks}
-    history_UI, top_UK = fold.askers.matrix(len(num_users_I)), ranked_UK[:, : ks[0]]
+    top_UK = ranked_UK[:, : ks[0]]
     share_I = num_users_I / max(fold.train.num_users, 1)
     order_I = np.argsort(-num_users_I, kind="stable").astype(np.int32)
     obvious_UK = beyond.most_popular_unseen(order_I, history_UI, ks[0])
@@ -118,7 +138,7 @@ def _unbiased(
     ranked_UK: Int32, fold: Fold, num_users_I: Int64, ks: Sequence[int], power: float
 ) -> dict[str, Float64]:
     """Per user, metrics in which a target weighs by how unlikely it was to be seen."""
-    propensity_I = counterfactual.popularity_propensity(num_users_I, power)
+    propensity_I = popularity_propensity(num_users_I, power)
     hits_UK, weight_U = counterfactual.weighted_hits(
         ranked_UK, fold.targets, [propensity_I[items] for items in fold.targets], float(propensity_I.min())
     )

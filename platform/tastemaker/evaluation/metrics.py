@@ -9,12 +9,14 @@ Shape letters: B users, K slots (best first), M targets, I catalogue, N predicti
 from collections.abc import Callable, Sequence
 
 import numpy as np
+import scipy.sparse as sp
 
 from tastemaker.features.traits import ItemTraits
 from tastemaker.types import Float32, Float64, Int32, Int64
 
 PADDING = -1
 """Stands in `ranked_BK` where a list is shorter than K."""
+_PAIRS_AT_ONCE = 2**19
 
 
 def relevance(ranked_BK: Int32, targets: Sequence[Int32], grades: Sequence[Float64] | None = None) -> Float64:
@@ -157,42 +159,48 @@ def coverage(ranked_BK: Int32, num_items: int) -> float:
     return len(np.unique(ranked_BK[ranked_BK != PADDING])) / num_items
 
 
-def intra_list_diversity(ranked_BK: Int32, similarity: Callable[[Int32], Float64]) -> Float64:
+def intra_list_diversity(ranked_BK: Int32, similarity: Callable[[Int32, Int32], Float64]) -> Float64:
     """(B,) how unlike a list's items are: 1 - the mean similarity of its pairs; NaN for lists of fewer than two items.
 
     [Ziegler et al. 2005]'s intra-list similarity, taken from 1.
 
     Args:
         ranked_BK: Lists.
-        similarity: Gives those (n, n) of n items; the diagonal does not count.
+        similarity: Gives those (P,) of P pairs of items.
 
     >>> alike = np.array([[1, 0.5, 0], [0.5, 1, 0], [0, 0, 1]])
     >>> lists = np.array([[0, 1, 2], [2, 0, -1]], np.int32)
-    >>> intra_list_diversity(lists, lambda rows: alike[np.ix_(rows, rows)]).round(3).tolist()  # 1 - (.5 + 0 + 0) / 3
+    >>> intra_list_diversity(lists, lambda one, other: alike[one, other]).round(3).tolist()  # 1 - (.5 + 0 + 0) / 3
     [0.833, 1.0]
     """
+    place_P, other_P = np.triu_indices(ranked_BK.shape[1], 1)
+    at_once = max(1, _PAIRS_AT_ONCE // max(1, len(place_P)))
     found_B = np.full(len(ranked_BK), np.nan)
-    for row, ranked_K in enumerate(ranked_BK):
-        items = ranked_K[ranked_K != PADDING]
-        if len(items) > 1:
-            alike = similarity(items)[np.triu_indices(len(items), 1)]
-            found_B[row] = 1.0 - float(alike.mean())
+    for begin in range(0, len(ranked_BK), at_once):
+        block_BK = ranked_BK[begin : begin + at_once]
+        one_BP, other_BP = block_BK[:, place_P], block_BK[:, other_P]
+        there_BP = (one_BP != PADDING) & (other_BP != PADDING)
+        alike_BP = np.zeros(there_BP.shape)
+        alike_BP[there_BP] = similarity(one_BP[there_BP], other_BP[there_BP])
+        found_B[begin : begin + at_once] = 1.0 - ratio(alike_BP.sum(axis=1), there_BP.sum(axis=1))
     return found_B
 
 
-def tag_similarity(traits: ItemTraits) -> Callable[[Int32], Float64]:
-    """Similarities (n, n) of items by their tags: shared ones over all that either has [Jaccard 1901], 0 where none has any."""
+def tag_similarity(traits: ItemTraits) -> Callable[[Int32, Int32], Float64]:
+    """Similarities (P,) of pairs of items by their tags: shared ones over all that either has [Jaccard 1901], 0 where none has any."""
+    tags = traits.tags
+    has_IG = sp.csr_matrix(
+        (np.ones(len(tags.code_V)), tags.code_V, tags.offsets_I1), (len(tags), max(1, len(tags.codes)))
+    )
+    has_IG.sum_duplicates()
+    has_IG.data[:] = 1.0
+    size_I = np.diff(has_IG.indptr)
 
-    def similarity(rows: Int32) -> Float64:
-        code_V, lengths = traits.tags.at(rows)
-        known, column_V = np.unique(code_V, return_inverse=True)
-        has_NG = np.zeros((len(rows), len(known)))
-        has_NG[np.repeat(np.arange(len(rows)), lengths), column_V] = 1.0
-        shared_NN = has_NG @ has_NG.T
-        size_N = has_NG.sum(axis=1)
-        either_NN = size_N[:, None] + size_N - shared_NN
-        alike_NN: Float64 = np.divide(shared_NN, either_NN, out=np.zeros_like(shared_NN), where=either_NN > 0)
-        return alike_NN
+    def similarity(one_P: Int32, other_P: Int32) -> Float64:
+        shared_P = np.asarray(has_IG[one_P].multiply(has_IG[other_P]).sum(axis=1), np.float64).ravel()
+        either_P = size_I[one_P] + size_I[other_P] - shared_P
+        alike_P: Float64 = np.divide(shared_P, either_P, out=np.zeros_like(shared_P), where=either_P > 0)
+        return alike_P
 
     return similarity
 

@@ -9,6 +9,7 @@ from pydantic import Field, model_validator
 from tastemaker.config_sources import read_yaml
 from tastemaker.evaluation.comparing import Correction
 from tastemaker.evaluation.windows import Cutoff, LastOut, Rolling
+from tastemaker.models.transfer.domains import ItemsWith
 from tastemaker.models.zoo import ZooModel
 from tastemaker.strict import Strict
 
@@ -58,6 +59,10 @@ class EvaluationPlan(Strict):
         ge=1,
         description="items not taken that targets are ranked among; empty: the whole catalogue, as it should be",
     )
+    within: ItemsWith | None = Field(
+        None,
+        description="items that alone are targets and stand in lists, such as one domain's; what users took of others stays in their histories; empty: all",
+    )
     popularity_power: float | None = Field(
         None,
         ge=0,
@@ -72,6 +77,8 @@ class EvaluationPlan(Strict):
             raise ValueError(f"baseline must be one of the models: {', '.join(self.models)}")
         if self.sampled is not None and any(isinstance(model, BundleModel) for model in self.models.values()):
             raise ValueError("sampled needs scores of all items, which a bundle does not give: leave one out")
+        if self.within is not None and any(isinstance(model, BundleModel) for model in self.models.values()):
+            raise ValueError("within needs scores of all items, which a bundle does not give: leave one out")
         if min(self.ks) < 1:
             raise ValueError("ks must be 1 or more")
         known = {*_OF_A_USER, *(f"{metric}@{k}" for metric in _AT_A_DEPTH for k in self.ks)}

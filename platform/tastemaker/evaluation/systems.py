@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
-from tastemaker.evaluation.metrics import PADDING
+from tastemaker.evaluation.metrics import PADDING, ratio
 from tastemaker.models.log import Askers, Filters
-from tastemaker.models.recommender import Recommender, best
-from tastemaker.types import Float32, Float64, Int32
+from tastemaker.models.recommender import Recommender
+from tastemaker.models.top import best
+from tastemaker.types import Bool, Float32, Float64, Int32, Int64
 
 if TYPE_CHECKING:
     from tastemaker.evaluation.replay import Replay
@@ -41,20 +42,20 @@ class ModelSystem:
     """A fitted model.
 
     With `sampled`, the items that are ranked are each asker's targets and so many others that the asker has not, drawn by the asker's
-    row: a measure of its own, not of the catalogue [Krichene & Rendle 2020].
+    row: a measure of its own, not of the catalogue [Krichene & Rendle 2020]. With `allowed_I` lists have no items but these.
     """
 
-    def __init__(self, model: Recommender, sampled: int | None = None) -> None:
-        self.model, self._sampled = model, sampled
+    def __init__(self, model: Recommender, sampled: int | None = None, allowed_I: Bool | None = None) -> None:
+        self.model, self._sampled, self._filters = model, sampled, Filters(allowed_I=allowed_I)
 
     def answer(self, askers: Askers, targets: Sequence[Int32], k: int) -> Answers:
         """See `System.answer`."""
         score_BI = np.array(self.model.scores(askers), np.float32)
         of_targets = [row_I[items] for row_I, items in zip(score_BI, targets, strict=True)]
-        Filters().block(score_BI, askers)
+        self._filters.block(score_BI, askers)
         if self._sampled is not None:
             self._sample(score_BI, askers, targets)
-        auc_B = np.array([_auc(row_I, items) for row_I, items in zip(score_BI, targets, strict=True)])
+        auc_B = aucs(score_BI, targets)
         ranked_BK = best(score_BI, min(k, score_BI.shape[1]))[0]
         if ranked_BK.shape[1] < k:
             ranked_BK = np.pad(ranked_BK, ((0, 0), (0, k - ranked_BK.shape[1])), constant_values=PADDING)
@@ -95,17 +96,58 @@ class BundleSystem:
         return Answers(ranked_BK)
 
 
-def _auc(score_I: Float32, items_M: Int32) -> float:
-    """The chance that a target scores above another item that may be shown, equals counting half; NaN without both."""
+def aucs(score_BI: Float32, targets: Sequence[Int32]) -> Float64:
+    """(B,) the chance that a target scores above another item that may be shown, equals counting half; NaN without both.
+
+    What may not be shown has -inf.
+
+    >>> scores = np.array([[3.0, 1.0, 2.0, -np.inf]], np.float32)
+    >>> aucs(scores, [np.array([2], np.int32)]).tolist()  # above item 1, below item 0
+    [0.5]
+    """
+    size_B = np.array([len(items) for items in targets], np.int64)
+    found_B = np.full(len(targets), np.nan)
+    if not len(targets):
+        return found_B
+    few_B = np.flatnonzero((size_B > 0) & (size_B <= _FEW_TARGETS))
+    if len(few_B) == len(targets):
+        return _of_few(score_BI, targets, size_B)
+    if len(few_B):
+        found_B[few_B] = _of_few(score_BI[few_B], [targets[row] for row in few_B.tolist()], size_B[few_B])
+    for row in np.flatnonzero(size_B > _FEW_TARGETS).tolist():
+        found_B[row] = _of_many(score_BI[row], targets[row])
+    return found_B
+
+
+def _of_few(score_BI: Float32, targets: Sequence[Int32], size_B: Int64) -> Float64:
+    """Counts what each target beats, one target of every row at a time."""
+    blocked_B = _count(np.isneginf(score_BI))
+    target_BM = np.full((len(score_BI), int(size_B.max())), np.nan, np.float32)
+    for row_M, row_I, items in zip(target_BM, score_BI, targets, strict=True):
+        row_M[: len(items)] = row_I[items]
+    beaten_B = np.zeros(len(score_BI))
+    for target_B1 in np.split(target_BM, target_BM.shape[1], axis=1):
+        for beats in (np.greater, np.greater_equal):
+            counted_B = _count(beats(target_B1, score_BI)) - blocked_B
+            counted_B -= beats(target_B1, target_BM).sum(axis=1)
+            beaten_B += np.where(np.isfinite(target_B1[:, 0]), counted_B, 0)
+    others_B = score_BI.shape[1] - blocked_B - np.isfinite(target_BM).sum(axis=1)
+    return ratio(beaten_B / 2, others_B * size_B)
+
+
+def _count(mask_BI: Bool) -> Int64:
+    """(B,) how many are true."""
+    found_B: Int64 = np.bitwise_count(np.packbits(mask_BI, axis=1)).sum(axis=1, dtype=np.int64)
+    return found_B
+
+
+def _of_many(score_I: Float32, items_M: Int32) -> float:
+    """By sorting."""
     target_M = score_I[items_M]
     other_I = np.isfinite(score_I)
     other_I[items_M] = False
-    negative = score_I[other_I]
-    if not len(negative) or not len(target_M):
+    negative = np.sort(score_I[other_I])
+    if not len(negative):
         return float("nan")
-    if len(target_M) <= _FEW_TARGETS:
-        below = sum(int((negative < score).sum()) + int((negative <= score).sum()) for score in target_M)
-    else:
-        negative = np.sort(negative)
-        below = sum(int(np.searchsorted(negative, target_M, side=side).sum()) for side in ("left", "right"))
-    return below / 2 / (len(target_M) * len(negative))
+    beaten = sum(int(np.searchsorted(negative, target_M, side=side).sum()) for side in ("left", "right"))
+    return beaten / 2 / (len(target_M) * len(negative))

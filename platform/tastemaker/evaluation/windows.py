@@ -4,7 +4,7 @@ What a user had before is no target, nor is an item twice. Shape letters: N rows
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Literal
 
@@ -74,6 +74,24 @@ def folds(log: Log, plan: SplitPlan) -> Iterator[Fold]:
         yield _fold(name, log, test_N, log.timestamp_ms_N < begin_ms)
 
 
+def within(fold: Fold, allowed_I: Bool) -> Fold:
+    """The same with no targets but the items that are allowed; whoever has none left is not asked.
+
+    Raises:
+        DataError: Nobody is left.
+    """
+    kept = [allowed_I[items] for items in fold.targets]
+    gone = np.array([at for at, kept_M in enumerate(kept) if not kept_M.any()], np.int64)
+    left, askers = fold.askers.without(gone)
+    if not len(left):
+        raise DataError(f"fold {fold.name} has nobody to ask", limit="some", mend="allow other items")
+    return replace(
+        fold, askers=askers, targets=[fold.targets[at][kept[at]] for at in left],
+        values=[fold.values[at][kept[at]] for at in left],
+        timestamp_ms=[fold.timestamp_ms[at][kept[at]] for at in left],
+    )  # fmt: skip
+
+
 def _moments(log: Log, plan: Cutoff | Rolling) -> list[int]:
     """Where windows begin, and a moment behind the last row."""
     time_N = np.sort(log.timestamp_ms_N)
@@ -121,9 +139,9 @@ def _fold(name: str, log: Log, test_N: Bool, train_N: Bool | None) -> Fold:
 
 
 def _rows(log: Log, kept_N: Bool) -> Log:
-    return Log(
-        log.num_users, log.num_items, log.user_N[kept_N], log.item_N[kept_N], log.value_N[kept_N],
-        log.timestamp_ms_N[kept_N], log.items,
+    return replace(
+        log, user_N=log.user_N[kept_N], item_N=log.item_N[kept_N], value_N=log.value_N[kept_N],
+        timestamp_ms_N=log.timestamp_ms_N[kept_N],
     )  # fmt: skip
 
 

@@ -16,12 +16,12 @@ from pydantic import Field, ValidationError
 
 from tastemaker.errors import DataError, UsageError
 from tastemaker.home import write_bytes
-from tastemaker.strict import Strict
+from tastemaker.strict import Kept
 
 SCHEMA: Final = 1
 
 
-class MergedFile(Strict):
+class MergedFile(Kept):
     """A file that a compaction made."""
 
     sha256: str = Field(description="of its bytes, as hex")
@@ -30,7 +30,7 @@ class MergedFile(Strict):
     max_received_ms: int = Field(description="when the log took its last record")
 
 
-class Manifest(Strict):
+class Manifest(Kept):
     """What compactions have made of a folder; file names are relative to it."""
 
     schema_version: int = Field(SCHEMA, description="of this file")

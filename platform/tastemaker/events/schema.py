@@ -3,11 +3,11 @@
 from collections.abc import Iterable, Sequence
 from typing import Annotated, Any, NamedTuple
 
-from pydantic import Field, ValidationError
+from pydantic import ConfigDict, Field, ValidationError
 
 from tastemaker.events.row_faults import id_of, shape_fault, value_fault
 from tastemaker.ids import Id
-from tastemaker.strict import Strict
+from tastemaker.strict import Kept
 from tastemaker.types import MAX_ID_LENGTH, MAX_LOGGED_POSITION, ORIGINS, EventKind, Origin
 
 FUTURE_LIMIT_MS = 5 * 60_000
@@ -25,7 +25,7 @@ KeptId = Annotated[str, Field(min_length=1, max_length=MAX_ID_LENGTH)]
 """An id in the log: of a release that knew fewer rules, or of ours."""
 
 
-class Event(Strict):
+class Event(Kept):
     """Something that a user did with an item, or that was shown to them."""
 
     event_id: KeptId = Field(description="chosen by the client; the same id again is a duplicate")
@@ -47,7 +47,9 @@ class Event(Strict):
 
 
 class GivenEvent(Event):
-    """An event as clients may send it: its ids follow `ids.Id`."""
+    """An event as clients may send it: its ids follow `ids.Id`, and it has no other keys."""
+
+    model_config = ConfigDict(extra="forbid")
 
     event_id: Id = Field(description="chosen by the client; the same id again is a duplicate")
     user_id: Id = Field(description="the customer's own id")

@@ -12,7 +12,7 @@ from pydantic import Field
 
 from tastemaker.experiments.forgetting import Forgetting, HalfLife, Window
 from tastemaker.experiments.policies.arms import Arm
-from tastemaker.experiments.policies.context import ContextFeature, active_places
+from tastemaker.experiments.policies.context import ContextFeature, Encoding, active_places
 from tastemaker.experiments.policies.greedy import epsilon_greedy_weights
 from tastemaker.experiments.policies.linear import LinearPosterior
 from tastemaker.experiments.policies.thompson import beta_weights, normal_weights
@@ -112,7 +112,11 @@ class Contextual(Adaptive):
         ("device", "country", "hour", "user"), min_length=1, description="what of the request is looked at"
     )
     dimension: int = Field(
-        16, ge=2, le=64, description="places that features are hashed to; place 0 is constant"
+        16, ge=2, le=64, description="places that features are brought to; place 0 is constant"
+    )
+    encoding: Encoding = Field(
+        2,
+        description="how values become places: 1 hashes all of them, as releases did before 2 had places of its own for known ones",
     )
     ridge: float = Field(1.0, gt=0, description="how much weights are held near 0")
 
@@ -205,7 +209,7 @@ def arm_context(allocation: AnyAllocation, features: Mapping[str, str]) -> tuple
     """The places of a request's features, as a policy on context sees and the decision log keeps them; else empty."""
     if not isinstance(allocation, Contextual):
         return ()
-    return active_places(features, allocation.features, allocation.dimension)
+    return active_places(features, allocation.features, allocation.dimension, allocation.encoding)
 
 
 def shares(

@@ -54,7 +54,7 @@ class Assignment:
         if self.arm_context:
             content["arm_context"] = self.arm_context
         if self.teams:
-            content["teams"] = [team.variant for team in self.teams]
+            content |= {"teams": [team.variant for team in self.teams], "generation": self.generation}
         return json.dumps(content, separators=(",", ":"), ensure_ascii=False)
 
     def kept(self) -> dict[str, Any]:

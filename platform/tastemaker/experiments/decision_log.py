@@ -43,7 +43,8 @@ class Decision:
     `assignments` are those of all layers, see `logged_assignments`; the single fields are the default layer's, or those of the one
     layer that there is. A tester's answer is in no experiment: `forced_variants` says what was asked for, as `experiment=variant`.
     That of a user of the catalogue's holdout, `held_out`, is in none either. Of an interleaved list `slot_team` is the place of each item's
-    variant in the assignment's `teams`, -1 for what is neither's.
+    variant in the assignment's `teams`, -1 for what is neither's, and `sides` is what made each variant's own list, see
+    `interleaving.LoggedSide`, which earlier releases did not log.
     """
 
     decision_id: str
@@ -87,6 +88,7 @@ class Decision:
     forced_variants: Sequence[str] = ()
     held_out: bool = False
     slot_team: Sequence[int] = ()
+    sides: Sequence[str] = ()
 
 
 _STRINGS, _MAP = pa.list_(pa.string()), pa.map_
@@ -105,7 +107,7 @@ _COLUMNS: dict[str, Any] = {
     "request": pa.string(), "past_hash": pa.string(), "policy": pa.string(), "forced": pa.string(),
     "catalogue_epoch": pa.string(), "k": pa.int32(), "first_position": pa.int32(),
     "assignments": _STRINGS, "forced_variants": _STRINGS, "held_out": pa.bool_(),
-    "slot_team": pa.list_(pa.int8()),
+    "slot_team": pa.list_(pa.int8()), "sides": _STRINGS,
 }  # fmt: skip
 DECISION_SCHEMA = pa.schema(list(_COLUMNS.items()), metadata={"schema": str(SCHEMA)})
 """Columns of the Parquet days; `received_ms` is when the log took the record, by the log's clock."""
@@ -173,8 +175,8 @@ def logged_assignments(decision: Decision) -> list[dict[str, Any]]:
     """A decision's assignments, one a layer, the default layer's first; empty where it is outside of all experiments.
 
     Each has layer, experiment, variant, unit (the id that was assigned), epoch, propensity, propensities, policy_version and
-    policy_hash; `arm_context` where a policy looked at the request, `teams` where the list holds two variants' picks. Of a record of an earlier release, which had one layer, they
-    are made of the single fields.
+    policy_hash; `arm_context` where a policy looked at the request, `teams` and `generation` where the list holds two variants' picks. Of a record of
+    an earlier release, which had one layer, they are made of the single fields.
     """
     if decision.assignments:
         return [json.loads(text) for text in decision.assignments]

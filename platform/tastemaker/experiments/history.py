@@ -6,13 +6,13 @@ from typing import Any, Final, Literal
 from pydantic import Field
 
 from tastemaker.experiments.definition import Experiment
-from tastemaker.strict import Strict
+from tastemaker.strict import Kept
 
 _RAMPED: Final = {"traffic", "ramp", "course"}
 Action = Literal["create", "start", "stop", "ramp", "edit", "delete", "holdout"]
 
 
-class Change(Strict):
+class Change(Kept):
     """Who changed what, when and why."""
 
     version: int = Field(description="of the experiment after it")

@@ -5,9 +5,10 @@ blur it: far fewer lists are needed than where each person gets one ranker's lis
 preferred, not by how many clicks: an A/B test says that.
 """
 
+import json
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import asdict, dataclass
+from typing import Literal, Self
 
 from tastemaker.errors import ExperimentError
 from tastemaker.experiments.hashing import bucket
@@ -15,6 +16,33 @@ from tastemaker.experiments.hashing import bucket
 Team = Literal[0, 1]
 NOBODYS = -1
 """Team of a place in the decision log that is neither ranker's."""
+
+
+@dataclass(frozen=True, slots=True)
+class LoggedSide:
+    """What made the list of one of the two variants: its bundle, and the text of its policy with the catalogue's rules."""
+
+    bundle: str
+    policy: str
+
+    def logged(self) -> str:
+        """JSON as the decision log keeps it.
+
+        >>> LoggedSide("5b7d0a3c91e2", "").logged()
+        '{"bundle":"5b7d0a3c91e2","policy":""}'
+        """
+        return json.dumps(asdict(self), separators=(",", ":"), ensure_ascii=False)
+
+    @classmethod
+    def of_logged(cls, text: str) -> Self:
+        """What `logged` gave."""
+        content = json.loads(text)
+        return cls(content["bundle"], content["policy"])
+
+
+def draft_salt(experiment: str, generation: int) -> str:
+    """What makes the coins of one start of an experiment its own."""
+    return f"{experiment}:{generation}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -201,7 +201,10 @@ def posterior_name(experiment: Experiment) -> str:
     experiment that has all of these as they are by default it is the experiment's name, as in the previous release.
     """
     allocation = experiment.allocation
-    looked_at = (*allocation.features, allocation.dimension) if isinstance(allocation, Contextual) else ()
+    looked_at: tuple[object, ...] = ()
+    if isinstance(allocation, Contextual):
+        encoded = () if allocation.encoding == 1 else (allocation.encoding,)
+        looked_at = (*allocation.features, allocation.dimension, *encoded)
     meaning = (experiment.course.generation, experiment.reward, *looked_at)
     if meaning == (0, _DEFAULT_REWARD):
         return experiment.name

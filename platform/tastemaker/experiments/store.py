@@ -1,6 +1,7 @@
 """Where a catalogue's experiments are kept, and the only way to change them: checked, versioned, each change in the history."""
 
 import builtins
+import json
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar, cast
 
@@ -275,13 +276,25 @@ def decode_experiment(name: str, text: str) -> Experiment:
         ExperimentError: A newer release wrote it, or it is damaged.
     """
     try:
-        return Experiment.model_validate_json(text)
+        return Experiment.model_validate_json(_completed(text))
     except ValidationError as error:
         raise ExperimentError(
             f"experiment {name} cannot be read",
             value=str(error.errors()[0]["loc"]),
             mend="a newer release wrote it: stop it there, or bring this one up to it",
         ) from error
+
+
+def _completed(text: str) -> str:
+    """With what an earlier release did not write down: policies on context encoded it by 1, and go on so."""
+    try:
+        tree = json.loads(text)
+        allocation = tree["allocation"]
+        if not allocation["kind"].startswith("lin-") or "encoding" in allocation:
+            return text
+    except (ValueError, TypeError, KeyError):
+        return text  # whoever parses it says what is wrong
+    return json.dumps(tree | {"allocation": allocation | {"encoding": 1}})
 
 
 def ms_of(reply: builtins.list[Any]) -> int:

@@ -17,6 +17,7 @@ import redis
 from tastemaker.data.schema import Column
 from tastemaker.data.values import array_of, values_in
 from tastemaker.features.counters import Counters
+from tastemaker.features.overlaid import OverlaidMapping, OverlaidSequence
 from tastemaker.features.places import Places
 from tastemaker.features.records import scan_totals
 from tastemaker.features.rows import placed
@@ -53,7 +54,9 @@ class ItemFacts:
     @classmethod
     def indexed(cls, index: Mapping[str, int], attributes: ViewRows, places: Places | None = None) -> Self:
         """The same of items whose item_index is given by id."""
-        names = attributes.texts["item_category"]
+        # A tuple, for the garbage collector's sake: see `Bundle.item_ids`.
+        names = tuple(attributes.texts["item_category"])
+        attributes = replace(attributes, texts={**attributes.texts, "item_category": names})
         categories = {name: place for place, name in enumerate(sorted({*names} - {""}), 1)}
         category_I = array_of(names, lambda name: categories.get(name, NO_CATEGORY), np.int32)
         return cls(attributes, category_I, categories, index, places or Places.unknown(len(attributes)))
@@ -72,17 +75,16 @@ class ItemFacts:
 
     def with_items(self, rows_W: Int32, items: pa.Table) -> Self:
         """The facts with others at `rows_W`, ascending: in place of rows that are there, or next behind the last."""
-        said: list[str] = list(self.attributes.texts["item_category"])
-        said += [""] * (int(rows_W.max(initial=-1)) + 1 - len(said))
         new = attribute_rows(items, said_ms=0)
-        categories, index = dict(self.categories), dict(self.index)
+        names, rows, categories = new.texts["item_category"], rows_W.tolist(), dict(self.categories)
         category_W = np.empty(len(rows_W), np.int32)
-        item_ids: list[Any] = items[Column.ITEM_ID].to_pylist()
-        for w, (row, item_id, name) in enumerate(
-            zip(rows_W.tolist(), item_ids, new.texts["item_category"], strict=True)
-        ):
-            said[row], index[item_id] = name, row
+        for w, name in enumerate(names):
             category_W[w] = categories.setdefault(name, len(categories) + 1) if name else NO_CATEGORY
+        item_ids: list[Any] = items[Column.ITEM_ID].to_pylist()
+        index = OverlaidMapping.over(self.index, dict(zip(item_ids, rows, strict=True)))
+        said = OverlaidSequence.over(
+            self.attributes.texts["item_category"], dict(zip(rows, names, strict=True))
+        )
         value_IF = placed(self.attributes.value_NF, rows_W, new.value_NF)
         attributes = ViewRows(self.attributes.view, value_IF, {"item_category": said})
         category_I = placed(self.category_I, rows_W, category_W)

@@ -1,6 +1,6 @@
 """What the ranker reads of the items: rows of its tables, and how an item fits a history.
 
-Shape letters: I catalogue, K candidates, L history, T tags, V values.
+Shape letters: I catalogue, K candidates, L history, T tags, V values of histories, U of candidates.
 """
 
 from dataclasses import dataclass
@@ -39,19 +39,28 @@ class RankingItems:
         """Does now what else the first request would wait for."""
         _ = self._tag_weights
 
-    def tag_affinity(self, rows_K: Int32, history_L: Int32, weight_L: Float32) -> Float32:
+    def tag_affinities(self, rows_K: Int32, history_L: Int32, *weights: Float32) -> list[Float32]:
         """Cosine (K,) between each item's tags and the weighted tags of the history, by inverse document frequency.
 
         0 where either has no tags.
+
+        Args:
+            rows_K: The items.
+            history_L: The history.
+            weights: Each gives the history's items weights (L,) of its own, and has a cosine of its own.
         """
         at_V, lengths_L = self._tag_positions(history_L)
-        values_V = self._tag_weights[at_V] * np.repeat(weight_L, lengths_L)
-        profile_T = np.bincount(self.columns.tags_V[at_V], values_V, self.columns.schema.num_tags)
-        profile_T = np.divide(profile_T, max(float(np.linalg.norm(profile_T)), 1e-9))
-        at_V, lengths_K = self._tag_positions(rows_K)
-        item_V = np.repeat(np.arange(len(rows_K)), lengths_K)
-        products_V = self._tag_weights[at_V] * profile_T[self.columns.tags_V[at_V]]
-        return np.bincount(item_V, products_V, len(rows_K)).astype(np.float32)
+        tag_V, rarity_V = self.columns.tags_V[at_V], self._tag_weights[at_V]
+        at_U, lengths_K = self._tag_positions(rows_K)
+        tag_U, rarity_U = self.columns.tags_V[at_U], self._tag_weights[at_U]
+        item_U = np.repeat(np.arange(len(rows_K)), lengths_K)
+        found = []
+        for weight_L in weights:
+            values_V = rarity_V * np.repeat(weight_L, lengths_L)
+            profile_T = np.bincount(tag_V, values_V, self.columns.schema.num_tags)
+            profile_T = np.divide(profile_T, max(float(np.linalg.norm(profile_T)), 1e-9))
+            found.append(np.bincount(item_U, rarity_U * profile_T[tag_U], len(rows_K)).astype(np.float32))
+        return found
 
     def year_distance(self, rows_K: Int32, history_L: Int32, weight_L: Float32) -> Float32:
         """Decades (K,) between each item's year and the history's weighted mean year; 0 where either is unknown."""

@@ -22,6 +22,7 @@ from tastemaker.types import Bool, Float32, Float64, Int32, Int64
 
 pc: Any = pyarrow.compute  # its stubs know neither list arrays nor chunked ones
 NO_WORD = -1
+_NUM_LESS = "num_less"
 
 
 @dataclass(frozen=True)
@@ -151,8 +152,8 @@ class ItemTraits:
         """The traits with other items at `rows_W`, ascending: in place of some, or next behind the last."""
         if not len(rows_W):
             return self
-        num = max(len(self), int(rows_W[-1]) + 1)
-        return replace(
+        num_new = max(int(rows_W[-1]) + 1 - len(self), 0)
+        grown = replace(
             self,
             category=self.category.after(rows_W, column_of(items, Column.CATEGORY, pa.string())),
             tags=self.tags.after(rows_W, column_of(items, Column.TAGS, pa.list_(pa.string()))),
@@ -160,13 +161,18 @@ class ItemTraits:
             price_I=placed(self.price_I, rows_W, _numbers(items, Column.PRICE)),
             created_ms_I=placed(self.created_ms_I, rows_W, _numbers(items, Column.CREATED_AT_MS)),
             title_key_I=placed(self.title_key_I, rows_W, _title_keys(items)),
-            interactions_I=np.pad(self.interactions_I, (0, num - len(self.interactions_I))),
+            interactions_I=np.pad(self.interactions_I, (0, num_new)),
         )
+        if _NUM_LESS in vars(self):  # nobody took what is new: the next request need not count anew
+            num_less_I = np.where(self.interactions_I > 0, self.num_less + num_new, 0)
+            vars(grown)[_NUM_LESS] = np.pad(num_less_I, (0, num_new)).astype(np.int32)
+        return grown
 
     @cached_property
-    def sorted_interactions(self) -> Float32:
-        """How many took each item, ascending."""
-        return np.sort(self.interactions_I)
+    def num_less(self) -> Int32:
+        """How many items of the catalogue were taken less often than each (I,)."""
+        sorted_I = np.sort(self.interactions_I)
+        return np.searchsorted(sorted_I, self.interactions_I, side="left").astype(np.int32)
 
     def __len__(self) -> int:
         return len(self.title_key_I)

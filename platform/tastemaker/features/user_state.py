@@ -148,10 +148,10 @@ class UserState:
         return cls(
             Counters.decode([counters]),
             affinity,
-            [Signal._make(kept) for kept in taken],
-            [Signal._make(kept) for kept in declined],
+            list(map(Signal._make, taken)),
+            list(map(Signal._make, declined)),
             {item_id: (at, refuses) for item_id, (at, refuses) in opinions.items()},
-            {item_id: Shown._make(kept) for item_id, kept in shown.items()},
+            dict(zip(shown, map(Shown._make, shown.values()), strict=True)),
         )
 
 

@@ -15,6 +15,7 @@ from pydantic import Field
 
 from tastemaker.errors import CompatibilityError, MissingExtraError
 from tastemaker.features.recency import recency_weights
+from tastemaker.models.log import each_once
 from tastemaker.pacing import step
 from tastemaker.strict import Strict
 from tastemaker.types import Float32, Int32
@@ -52,13 +53,17 @@ class Als:
     def fold_in(self, histories: Sequence[Int32], confidences: Sequence[Float32] | None = None) -> Float32:
         """User factors (B, D) of histories that are ordered oldest first; zeros where a history is empty.
 
+        Where no confidences are given, an item that comes more than once counts as in the fit: once, at its newest place.
         Solves (Y'Y + reg + Y_h' (C - 1) Y_h) x = Y_h' C w, with C the confidences of the history's items, alpha where they
         are not given, and w the recency weights [Hu et al. 2008, Eq. 4].
         """
         out = np.zeros((len(histories), self.config.dim), np.float32)
         for place, (row, history) in enumerate(zip(out, histories, strict=True)):
             if len(history):
-                row[:] = self._fold(history, None if confidences is None else confidences[place])
+                if confidences is None:
+                    row[:] = self._fold(each_once(history), None)
+                else:
+                    row[:] = self._fold(history, confidences[place])
         return out
 
     def _fold(self, history: Int32, confidence_L: Float32 | None) -> np.ndarray:

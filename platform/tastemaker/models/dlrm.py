@@ -19,11 +19,12 @@ from pydantic import Field, field_validator
 from torch import Tensor, nn
 
 from tastemaker.errors import CompatibilityError
+from tastemaker.features.columns import FeatureSchema
 from tastemaker.features.context import NUM_ROWS, ContextTable, query_feature
-from tastemaker.features.ranking_batch import POSITION
+from tastemaker.features.ranking_batch import POSITION, Bag
 from tastemaker.features.ranking_data import CLICK, Target
 from tastemaker.models.layers import Experts, ExpertsConfig, dot_products, mlp
-from tastemaker.models.tables import Jagged, PlainTables, Tables, TableSpec
+from tastemaker.models.tables import Jagged, PlainTables, Tables, TableSpec, jagged
 from tastemaker.strict import Strict
 from tastemaker.types import Float32
 
@@ -148,6 +149,35 @@ class Dlrm(nn.Module):
     def interact(self, vectors_BVD: Tensor) -> Tensor:
         """Dot products (B, P) of each pair of vectors, in the order (1,0), (2,0), (2,1), (3,0) and so on."""
         return dot_products(vectors_BVD, self.pairs_2P)
+
+    @property
+    def dense_features(self) -> tuple[str, ...]:
+        """See `rankers.Ranker.dense_features`."""
+        return self.config.dense_features
+
+    @property
+    def targets(self) -> tuple[Target, ...]:
+        """See `rankers.Ranker.targets`."""
+        return self.config.targets
+
+    def require(self, schema: FeatureSchema) -> None:
+        """See `rankers.Ranker.require`."""
+        have = (schema.num_tags, schema.num_years, schema.num_categories)
+        want = (self.config.num_tags, self.config.num_years, self.config.num_categories)
+        if have != want:
+            raise CompatibilityError(
+                "tags, years and categories of the catalogue", value=have, limit=want,
+                mend="train the ranker with this feature schema",
+            )  # fmt: skip
+
+    def logits(self, dense_KF: Float32, bags: Mapping[str, Bag]) -> Float32:
+        """See `rankers.Ranker.logits`; what is one bag for all candidates is looked up once."""
+        if self.training:
+            self.eval()
+        read = {feature: bags[feature] for feature in self.features}
+        with torch.inference_mode():
+            logit_KT: Float32 = self(torch.from_numpy(dense_KF), jagged(read)).numpy()
+        return logit_KT
 
     def config_dict(self) -> dict[str, Any]:
         """What `from_state` needs beside the tensors; JSON."""

@@ -20,6 +20,7 @@ from pydantic import Field
 from tastemaker.errors import CompatibilityError, MissingExtraError
 from tastemaker.features.ragged import ranges
 from tastemaker.features.recency import recency_weights
+from tastemaker.models.log import each_once
 from tastemaker.strict import Strict
 from tastemaker.types import Float32, Int32
 
@@ -64,7 +65,11 @@ class ItemItem:
         return sp.csr_matrix((self._data, self._indices, self._indptr), shape)
 
     def scores(self, histories: Sequence[Int32]) -> Float32:
-        """Scores (B, I) of all items for histories that are ordered oldest first; zeros for an empty one."""
+        """Scores (B, I) of all items for histories that are ordered oldest first; zeros for an empty one.
+
+        An item that a history has more than once counts as in the fit: once, at its newest place.
+        """
+        histories = [each_once(history_L) for history_L in histories]
         lengths = [len(history_L) for history_L in histories]
         weight_N = [recency_weights(length, self.config.half_life) for length in lengths]
         history_BI = sp.csr_matrix(
@@ -88,8 +93,10 @@ class ItemItem:
     def neighbours(self, history: Int32) -> tuple[Int32, Float32]:
         """The items to which a history gives anything, ascending, and their scores; all others score 0.
 
-        The price is that of the history items' weights, or of the catalogue where these are as many.
+        The price is that of the history items' weights, or of the catalogue where these are as many. What comes more than once
+        counts once, see `scores`.
         """
+        history = each_once(history)
         weight_L = recency_weights(len(history), self.config.half_life)
         begin, end = self._indptr[history], self._indptr[history + 1]
         at = ranges(begin, end - begin)

@@ -1,6 +1,6 @@
 """What models learn from and whom they are asked for: logs, askers, and what may stand in their lists.
 
-Shape letters: N rows of a log, U users, I items, B askers, L history.
+Shape letters: N rows of a log, U users, I items, J some of them, B askers, L history.
 """
 
 from collections.abc import Sequence
@@ -24,7 +24,7 @@ class Log:
     """What a model learns from: who had which item, how much it was worth, and when.
 
     Rows are sorted by user, then time (ties in the order in which they were given). `value_N` is a rating or a weight;
-    `items`, where given, has one row for each item.
+    `items` and `users`, where given, have one row for each item and each user: what is known of them beside the log.
     """
 
     num_users: int
@@ -34,6 +34,7 @@ class Log:
     value_N: Float32
     timestamp_ms_N: Int64
     items: pa.Table | None = None
+    users: pa.Table | None = None
 
     @classmethod
     def of(
@@ -46,11 +47,13 @@ class Log:
         value_N: Float32 | None = None,
         timestamp_ms_N: Int64 | None = None,
         items: pa.Table | None = None,
+        users: pa.Table | None = None,
     ) -> "Log":
         """A log of rows in any order; values are 1 and times 0 where they are not given.
 
         Raises:
-            DataError: Columns of unequal length, a row out of range, or a value that is not finite.
+            DataError: Columns of unequal length, a row out of range, a value that is not finite, or a table of items or users
+                that has not a row for each.
         """
         user_N, item_N = np.asarray(user_N), np.asarray(item_N)
         num_rows = len(user_N)
@@ -68,10 +71,16 @@ class Log:
                 )  # fmt: skip
         if not np.isfinite(value_N).all():
             raise DataError("a value of a log is not finite", mend="leave such rows out")
+        for name, table, size in (("items", items, num_items), ("users", users, num_users)):
+            if table is not None and table.num_rows != size:
+                raise DataError(
+                    f"rows of the table of {name} of a log", value=table.num_rows, limit=size,
+                    mend="give one row for each",
+                )  # fmt: skip
         order_N = np.lexsort((times_N, user_N))
         return cls(
             num_users, num_items, user_N[order_N].astype(np.int32), item_N[order_N].astype(np.int32),
-            value_N[order_N], times_N[order_N], items,
+            value_N[order_N], times_N[order_N], items, users,
         )  # fmt: skip
 
     def __len__(self) -> int:
@@ -102,23 +111,29 @@ class Askers:
 
     `row_B` is the user's row in the log, `NOBODY` for others. Histories are rows of items, oldest first; rows out of the
     catalogue's range stand for items that nobody knows and are passed over. `values` are what each item of the histories
-    was worth, in the log's units, and NaN where that is not known; unset, none is.
+    was worth, in the log's units, and NaN where that is not known; unset, none is. `attributes` has a row for each asker
+    of what else is known of them, with the columns of the log's table of users.
     """
 
     row_B: Int32
     histories: Sequence[Int32]
     values: Sequence[Float32] | None = None
+    attributes: pa.Table | None = None
 
     def __post_init__(self) -> None:
-        """Own invariant: one history for each row, one value for each item."""
+        """Own invariant: one history for each row, one value for each item, one row of attributes for each row."""
         assert len(self.row_B) == len(self.histories)
+        assert self.attributes is None or self.attributes.num_rows == len(self.row_B)
         assert self.values is None or [*map(len, self.values)] == [*map(len, self.histories)]
 
     def __len__(self) -> int:
         return len(self.row_B)
 
     def __getitem__(self, at: slice) -> "Askers":
-        return Askers(self.row_B[at], self.histories[at], None if self.values is None else self.values[at])
+        values = None if self.values is None else self.values[at]
+        return Askers(
+            self.row_B[at], self.histories[at], values, self._attributes_at(np.arange(len(self))[at])
+        )
 
     @classmethod
     def known(cls, log: Log, user_B: Int32 | None = None) -> "Askers":
@@ -126,18 +141,23 @@ class Askers:
         user_B = np.arange(log.num_users, dtype=np.int32) if user_B is None else user_B
         offsets = log.offsets
         rows = [slice(offsets[user], offsets[user + 1]) for user in user_B]
-        return cls(user_B, [log.item_N[row] for row in rows], [log.value_N[row] for row in rows])
+        told = None if log.users is None else log.users.take(user_B)
+        return cls(user_B, [log.item_N[row] for row in rows], [log.value_N[row] for row in rows], told)
 
     @classmethod
-    def strangers(cls, histories: Sequence[Int32]) -> "Askers":
-        """People who were not in the log, of whom no more than a history is known."""
-        return cls(np.full(len(histories), NOBODY, np.int32), histories)
+    def strangers(cls, histories: Sequence[Int32], attributes: pa.Table | None = None) -> "Askers":
+        """People who were not in the log, of whom no more than a history, and attributes where given, is known."""
+        return cls(np.full(len(histories), NOBODY, np.int32), histories, attributes=attributes)
 
     def without(self, place: Int64) -> tuple[Int64, "Askers"]:
         """All but those at some places: where they are among these, and themselves."""
         left = np.setdiff1d(np.arange(len(self)), place)
         values = None if self.values is None else [self.values[at] for at in left]
-        return left, Askers(self.row_B[left], [self.histories[at] for at in left], values)
+        histories = [self.histories[at] for at in left]
+        return left, Askers(self.row_B[left], histories, values, self._attributes_at(left))
+
+    def _attributes_at(self, place: Int64) -> pa.Table | None:
+        return None if self.attributes is None else self.attributes.take(place)
 
     def users(self, num_users: int) -> tuple[Int64, Int32]:
         """Those who have a row in a log of so many users: their places among the askers, and their rows."""
@@ -174,23 +194,39 @@ class Filters:
     exclude: Sequence[Int32] | None = None
     allowed_I: Bool | None = None
 
-    def block(self, score_BI: Float32, askers: Askers, begin: int = 0) -> None:
-        """Sets to -inf what may not stand in the lists of `askers`, the first of whom is asker `begin` of `exclude`."""
-        num_items = score_BI.shape[1]
+    def block(self, score_BJ: Float32, askers: Askers, begin: int = 0, first: int = 0) -> None:
+        """Sets to -inf what may not stand in the lists of `askers`, the first of whom is asker `begin` of `exclude`.
+
+        Scores are of the items from `first` on, or of some of these.
+        """
+        end = first + score_BJ.shape[1]
         if self.allowed_I is not None:
-            score_BI[:, ~self.allowed_I] = -np.inf
+            score_BJ[:, ~self.allowed_I[first:end]] = -np.inf
         gone = [askers] if self.exclude_seen else []
         if self.exclude is not None:
             gone.append(Askers(askers.row_B, self.exclude[begin : begin + len(askers)]))
         for one in gone:
-            place_N, item_N, _ = one.taken(num_items)
-            score_BI[place_N, item_N] = -np.inf
+            place_N, item_N, _ = one.taken(end)
+            inside_N = item_N >= first
+            score_BJ[place_N[inside_N], item_N[inside_N] - first] = -np.inf
 
 
 def known_rows(history_L: Int32, num_items: int) -> Int32:
     """The rows of a history that are items of the catalogue, in its order."""
     rows = np.asarray(history_L, np.int32)
     return rows[(rows >= 0) & (rows < num_items)]
+
+
+def each_once(history_L: Int32) -> Int32:
+    """A history with each item once, at its newest place.
+
+    >>> each_once(np.array([7, 5, 7, 9], np.int32)).tolist()
+    [5, 7, 9]
+    """
+    _, back_K = np.unique(history_L[::-1], return_index=True)
+    if len(back_K) == len(history_L):
+        return history_L
+    return history_L[np.sort(len(history_L) - 1 - back_K)]
 
 
 def newest_places(history_L: Int32) -> tuple[Int32, Int64]:

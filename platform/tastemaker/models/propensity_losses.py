@@ -16,7 +16,7 @@ LEAST: Final = 0.01
 """Propensities below this count as this [Saito et al. 2020, clipped estimator]."""
 
 
-def ips_loss(loss_N: Tensor, propensity_N: Tensor, num_pairs: int, least: float = LEAST) -> Tensor:
+def ips_loss(loss_N: Tensor, propensity_N: Tensor, num_pairs: float, least: float = LEAST) -> Tensor:
     """Mean loss over all pairs, from those that were seen: sum of loss / propensity, over the pairs [Schnabel et al. 2016].
 
     >>> ips_loss(torch.tensor([1.0, 4.0]), torch.tensor([0.5, 0.25]), num_pairs=6).item()  # (2 + 16) / 6
@@ -25,7 +25,7 @@ def ips_loss(loss_N: Tensor, propensity_N: Tensor, num_pairs: int, least: float 
     Args:
         loss_N: Of the seen pairs.
         propensity_N: Probability with which each was seen, in (0, 1].
-        num_pairs: Of the batch, seen or not.
+        num_pairs: Of the batch, seen or not; or how many there are on average, given those seen.
         least: See `LEAST`.
     """
     return (loss_N / propensity_N.clamp_min(least)).sum() / num_pairs

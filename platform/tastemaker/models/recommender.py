@@ -3,11 +3,11 @@
 The one interface of the zoo. Logs and askers: see `log`. How a model becomes a source of the serving graph: see `stages`.
 Models that rank rows of features instead of whole catalogues: see `ctr.model`.
 
-Shape letters: I items, B askers, K slots, C given items, D dimension.
+Shape letters: I items, J items of a range, B askers, K slots, C given items, D dimension.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
@@ -15,13 +15,13 @@ import numpy as np
 
 from tastemaker.errors import UsageError
 from tastemaker.models.log import Askers, Filters, Log
+from tastemaker.models.top import PADDING, TopItems
 from tastemaker.strict import Strict
-from tastemaker.types import Float32, Int32, Int64
+from tastemaker.types import Float32, Int32
 
-PADDING = -1
-"""In place of an item's row: there are no more."""
 ALL_UNSEEN = Filters()
-_BLOCK_SCORES = 2**24
+_BLOCK_SCORES = 2**22
+_ITEMS_AT_ONCE = 2**16
 
 
 class Recommender(ABC):
@@ -37,6 +37,10 @@ class Recommender(ABC):
     """What its recipe says."""
     needs_history: ClassVar[bool] = True
     """Whether whoever has no history gets what holds for everybody, and no list of their own."""
+    scores_are_products: ClassVar[bool] = False
+    """Whether scores are the inner products of its vectors themselves, so that some items' can be had without the others'."""
+    reads_attributes: ClassVar[bool] = False
+    """Whether what is known of askers beside their histories says anything to it."""
     predicts_values: ClassVar[bool] = False
     """Whether its scores are in the units of the log's values, such as stars, and not of order alone."""
     user_tensors: ClassVar[tuple[str, ...]] = ()
@@ -74,8 +78,8 @@ class Recommender(ABC):
     def score(self, askers: Askers, items: Sequence[Int32]) -> list[Float32]:
         """(C,) scores of each asker's given items; NaN for rows that are no items of the catalogue."""
         found = []
-        for begin, score_BI in self._blocks(askers):
-            for row_I, item_C in zip(score_BI, items[begin : begin + len(score_BI)], strict=True):
+        for begin, some in self._parts(askers, self.num_items):
+            for row_I, item_C in zip(self.scores(some), items[begin : begin + len(some)], strict=True):
                 inside_C = (item_C >= 0) & (item_C < self.num_items)
                 found.append(
                     np.where(inside_C, row_I[np.where(inside_C, item_C, 0)], np.nan).astype(np.float32)
@@ -92,17 +96,33 @@ class Recommender(ABC):
             raise UsageError("k", value=k, limit="1 or more", mend="ask for an item at least")
         item_BK = np.full((len(askers), k), PADDING, np.int32)
         best_BK = np.full((len(askers), k), -np.inf, np.float32)
-        for begin, score_BI in self._blocks(askers):
-            rows = slice(begin, begin + len(score_BI))
-            filters.block(score_BI, askers[rows], begin)
-            found_BK, found_score_BK = best(score_BI, min(k, self.num_items))
-            item_BK[rows, : found_BK.shape[1]], best_BK[rows, : found_BK.shape[1]] = found_BK, found_score_BK
+        num_items = self.num_items
+        at_once = min(num_items, _ITEMS_AT_ONCE) if self.scores_are_products else num_items
+        for begin, some in self._parts(askers, at_once):
+            top, scores_of = TopItems(len(some), k), self.scores_of(some)
+            for first in range(0, num_items, max(1, at_once)):
+                score_BJ = scores_of(slice(first, first + at_once))
+                filters.block(score_BJ, some, begin, first)
+                top.add(score_BJ, first)
+            rows = slice(begin, begin + len(some))
+            item_BK[rows], best_BK[rows] = top.item_BK, top.score_BK
         return item_BK, best_BK
 
-    def _blocks(self, askers: Askers) -> Iterator[tuple[int, Float32]]:
-        size = max(1, _BLOCK_SCORES // max(1, self.num_items))
+    def scores_of(self, askers: Askers) -> Callable[[slice], Float32]:
+        """Gives the scores (B, J) of a range of items, the caller's to change; what all ranges need is worked out once."""
+        if self.scores_are_products:
+            vector_ID, vector_BD = self.item_vectors(), self.user_vectors(askers)
+            assert vector_ID is not None, "products are of vectors"
+            assert vector_BD is not None, "products are of vectors"
+            return lambda items: np.asarray(vector_BD @ vector_ID[items].T, np.float32)
+        score_BI = self.scores(askers)
+        return lambda items: np.array(score_BI[:, items], np.float32)
+
+    def _parts(self, askers: Askers, items_at_once: int) -> Iterator[tuple[int, Askers]]:
+        """So many askers that their scores of as many items are no more than a block, and the place of the first."""
+        size = max(1, _BLOCK_SCORES // max(1, items_at_once))
         for begin in range(0, len(askers), size):
-            yield begin, np.array(self.scores(askers[begin : begin + size]), np.float32)
+            yield begin, askers[begin : begin + size]
 
     def refit_config(self) -> Strict:
         """What a model of all the data should be fitted with, where this one held some of it back to know when to stop."""
@@ -144,29 +164,3 @@ class Recommender(ABC):
         Raises:
             CompatibilityError: Config and tensors do not belong together.
         """
-
-
-def best(score_BI: Float32, k: int) -> tuple[Int32, Float32]:
-    """The k largest of each row (B, k), largest first, of equals the lower row; `PADDING` where the score is -inf."""
-    num_items = score_BI.shape[1]
-    if k >= num_items:
-        found_BK = np.broadcast_to(np.arange(num_items), score_BI.shape)
-    else:
-        found_BK = np.argpartition(score_BI, num_items - k, axis=1)[:, num_items - k :]
-        found_BK.sort(axis=1)
-        _settle_ties(score_BI, found_BK)
-    value_BK = np.take_along_axis(score_BI, found_BK, axis=1)
-    order_BK = np.argsort(-value_BK, axis=1, kind="stable")
-    value_BK = np.take_along_axis(value_BK, order_BK, axis=1)
-    item_BK = np.take_along_axis(found_BK, order_BK, axis=1)
-    return np.where(np.isneginf(value_BK), PADDING, item_BK).astype(np.int32), value_BK
-
-
-def _settle_ties(score_BI: Float32, found_BK: Int64) -> None:
-    """Where more items score as the least of the found does, the lowest rows of these take the last places."""
-    least_B1 = np.take_along_axis(score_BI, found_BK, axis=1).min(axis=1, keepdims=True)
-    num_equal_B = (score_BI == least_B1).sum(axis=1)
-    num_taken_B = (np.take_along_axis(score_BI, found_BK, axis=1) == least_B1).sum(axis=1)
-    for b in np.flatnonzero(num_equal_B > num_taken_B):
-        above, equal = np.flatnonzero(score_BI[b] > least_B1[b]), np.flatnonzero(score_BI[b] == least_B1[b])
-        found_BK[b] = np.sort(np.concatenate([above, equal[: found_BK.shape[1] - len(above)]]))

@@ -15,6 +15,8 @@ from tastemaker.strict import Strict
 _MEMORY: Final = "tastemaker.models.memory"
 _FACTORS: Final = "tastemaker.models.factors"
 _SEQUENCE: Final = "tastemaker.models.sequence"
+_COLD: Final = "tastemaker.models.cold"
+_TRANSFER: Final = "tastemaker.models.transfer"
 
 MODELS: Final[Mapping[str, str]] = {
     "popular": f"{_MEMORY}.popular:Popular",
@@ -36,6 +38,12 @@ MODELS: Final[Mapping[str, str]] = {
     "gru4rec": f"{_SEQUENCE}.recurrent:Gru4Rec",
     "lstm": f"{_SEQUENCE}.recurrent:LstmSessions",
     "bert4rec": f"{_SEQUENCE}.bert4rec:Bert4Rec",
+    "content-knn": f"{_COLD}.content_knn:ContentKnn",
+    "dropoutnet": f"{_COLD}.dropoutnet:DropoutNet",
+    "melu": f"{_COLD}.melu:Melu",
+    "emcdr": f"{_TRANSFER}.emcdr:Emcdr",
+    "shared-tower": f"{_TRANSFER}.shared_tower:SharedTower",
+    "fine-tuned": f"{_TRANSFER}.fine_tuned:FineTuned",
 }
 """Module and class of each kind."""
 

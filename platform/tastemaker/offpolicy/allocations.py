@@ -137,12 +137,13 @@ def _outcomes(
 ) -> Iterator[Outcome]:
     """The reward of each decision whose window has closed, in the order of closing."""
     metric = metric_of(judged.reward)
-    found = measure(seen, metric, judged.attribution_window_ms)
+    found = measure(seen, metric)
+    variant_R = seen.variant_R
     closes_ms_K = seen.shown_ms_R[found.row_K] + metric.window_of(judged.attribution_window_ms)
     for k in np.argsort(closes_ms_K, kind="stable").tolist():
         row = int(found.row_K[k])
         yield Outcome(
-            judged.name, judged.variant_names[seen.variant_R[row]], float(found.numerator_K[k]), int(closes_ms_K[k]),
+            judged.name, judged.variant_names[variant_R[row]], float(found.numerator_K[k]), int(closes_ms_K[k]),
             places_D[draws.draw_R[row]],
         )  # fmt: skip
 

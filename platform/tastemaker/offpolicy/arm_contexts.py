@@ -60,7 +60,8 @@ def read_places(
             "feature of the allocation", value=_UNTOLD, limit="device, country or hour: the log does not say who was new",
             mend="leave it out of `features`; only a log of an allocation with the same features, dimension and epoch has it",
         )  # fmt: skip
-    keys = [(str(seen.units[seen.unit_R[row]]), int(seen.shown_ms_R[row])) for row in row_D.tolist()]
+    units = seen.units.take(pa.array(seen.unit_R[row_D])).to_pylist()
+    keys = [*zip(units, seen.shown_ms_R[row_D].tolist(), strict=True)]
     told = _told(home, catalogue, experiment, {moment for _, moment in keys})
     found = [_places(told.get(key), allocation, logged=logged) for key in keys]
     known = [places for places in found if places is not None]
@@ -75,7 +76,8 @@ def read_places(
 def _looks_alike(logged: Any, judged: Contextual) -> bool:
     """Whether the log's policy saw of a unit's first request in an epoch what the judged one would have."""
     return isinstance(logged, Contextual) and all(
-        getattr(logged, name) == getattr(judged, name) for name in ("features", "dimension", "epoch_seconds")
+        getattr(logged, name) == getattr(judged, name)
+        for name in ("features", "dimension", "encoding", "epoch_seconds")
     )
 
 

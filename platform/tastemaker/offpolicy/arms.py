@@ -94,7 +94,7 @@ def judge_shares(
         )  # fmt: skip
     weight_RV = shares.weight_PV[shares.row_R]
     unsupported = _unsupported(weight_RV, seen.propensity_RV, experiment.variant_names)
-    found = measure(seen, metric, experiment.attribution_window_ms)
+    found = measure(seen, metric)
     if not len(found.row_K):
         raise ExperimentError(
             f"decisions whose window of {metric.name} has closed", value=0, limit="at least 1", mend="wait"

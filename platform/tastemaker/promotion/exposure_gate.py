@@ -1,5 +1,6 @@
 """The gate that looks at who gets seen: the long tail and each category keep their share of the lists, near enough."""
 
+from collections.abc import Sequence
 from typing import Any, Final
 
 import numpy as np
@@ -73,7 +74,7 @@ def _groups(bundle: Bundle, listed: pa.Table) -> dict[str, Bool]:
     return found
 
 
-def _by_item(table: pa.Table, column: str, item_ids: list[str]) -> Int64:
+def _by_item(table: pa.Table, column: str, item_ids: Sequence[str]) -> Int64:
     """A column in the order of `item_ids`; 0 for items that it lacks."""
     known = dict(zip(table["item_id"].to_pylist(), table[column].to_pylist(), strict=True))
     return np.array([known.get(item_id, 0) for item_id in item_ids], np.int64)

@@ -16,7 +16,7 @@ from tastemaker.config_experiments import PromotionSettings
 from tastemaker.home import Home
 from tastemaker.state.connection import connect, open_keys, url_of
 from tastemaker.state.keys import Keys
-from tastemaker.strict import Strict
+from tastemaker.strict import Kept
 
 if TYPE_CHECKING:
     import redis
@@ -25,7 +25,7 @@ Outcome = Literal["passed", "refused", "waiting", "not applicable"]
 _HOUR_MS: Final = 3_600_000
 
 
-class GateResult(Strict):
+class GateResult(Kept):
     """What one gate said: the figure it looked at, the bound, and why.
 
     A gate that lacks what it would look at is not applicable; `reason` says what it lacks. One that waits has begun something

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final, Literal
 from pydantic import Field, ValidationError
 
 from tastemaker.promotion.gate import GateResult
-from tastemaker.strict import Strict
+from tastemaker.strict import Kept
 
 if TYPE_CHECKING:
     from tastemaker.registry.client import Registry
@@ -19,7 +19,7 @@ PROMOTION_TAG: Final = "tastemaker.promotion."
 State = Literal["running", "waiting", "refused", "passed", "promoted"]
 
 
-class Promotion(Strict):
+class Promotion(Kept):
     """What became of a version that wants an alias. `passed` is one whose alias was not moved, for nothing was to move."""
 
     catalogue: str = Field(description="whose version it is")

@@ -13,7 +13,7 @@ from tastemaker.bundle.manifest import BundleRef
 from tastemaker.errors import StateError
 from tastemaker.state.connection import state_errors
 from tastemaker.state.keys import Keys
-from tastemaker.strict import Strict
+from tastemaker.strict import Kept
 
 if TYPE_CHECKING:
     import redis
@@ -31,7 +31,7 @@ CHAMPION: Final = "champion"
 log = logging.getLogger(__name__)
 
 
-class LiveVersion(Strict):
+class LiveVersion(Kept):
     """What an alias names."""
 
     version: int = Field(ge=1, description="number in the registry")
@@ -44,7 +44,7 @@ class LiveVersion(Strict):
         return BundleRef(self.uri, self.sha256)
 
 
-class LiveAliases(Strict):
+class LiveAliases(Kept):
     """All live aliases at once. A higher generation is newer; equal ones are the same."""
 
     generation: int = Field(ge=1, description="grows by one with every change")

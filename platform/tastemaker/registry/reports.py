@@ -7,7 +7,7 @@ import json
 import time
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from typing import TYPE_CHECKING, Any, Final
 
 from tastemaker.state.connection import state_errors
@@ -42,16 +42,20 @@ class Report:
 
     @classmethod
     def decode(cls, text: str) -> "Report":
-        """What `encode` gave, of this release or the one before."""
+        """What `encode` gave, of this release, the one before or the one after."""
         found = json.loads(text)
         if isinstance(found, list):
             generation, held, at_ms = found
             return cls(generation, tuple(held), at_ms)
-        return cls(**found | {"held": tuple(found["held"])})
+        known = {name: found[name] for name in _FIELDS & found.keys()}
+        return cls(**known | {"held": tuple(found["held"])})
 
     def is_fresh(self, now_ms: int) -> bool:
         """Whether who told this lives."""
         return now_ms - self.at_ms <= FRESH_SECONDS * 1000
+
+
+_FIELDS: Final = frozenset(one.name for one in fields(Report))
 
 
 def stage_of(name: str) -> str:

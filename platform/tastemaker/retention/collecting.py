@@ -1,16 +1,13 @@
 """One run of `tastemaker gc`: what goes, part by part, each removed before the next is looked at.
 
 A version leaves the registry before its manifest leaves the store, and a manifest before its blobs: wherever a run is cut off, what is
-left is whole, and the next run finds the rest. Nothing is moved by it, so that it may be called at any time.
+left is whole, and the next run finds the rest, and tells what went. Nothing is moved by it, so that it may be called at any time.
 """
 
-import json
-import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
-from typing import Any, Final
+from typing import Any
 
 import redis
 
@@ -18,25 +15,24 @@ from tastemaker.bundle.manifest import BundleRef, Manifest
 from tastemaker.bundle.store import BundleStore
 from tastemaker.bundle.sweeping import Sweeping
 from tastemaker.config import Settings
-from tastemaker.errors import DataError, IntegrityError, TastemakerError, UsageError
+from tastemaker.errors import IntegrityError, TastemakerError, UsageError
 from tastemaker.events.expiry import expire_day
 from tastemaker.home import Home
 from tastemaker.registry.client import Registry, Version
 from tastemaker.registry.forgetting import EndedRuns, forget_version
 from tastemaker.retention import bundles, checkpoints, days, runs
 from tastemaker.retention.gone import Gone, Limits
+from tastemaker.retention.receipts import Journal, killed_run, settle
 from tastemaker.retention.versions import doomed_versions, kept_versions, read_uses, use_of
 from tastemaker.state.keys import Keys
-
-RECEIPTS: Final = "gc.jsonl"
-"""Below the home's `logs/`: a line for each run that removed something, or failed."""
 
 
 @dataclass
 class Collected:
     """What went, or would go. `kept` says why each version stays; `skipped` what was not looked at, and why.
 
-    `going` is what is being removed: where a run is cut off, it may be gone or not.
+    `going` is what is being removed: where a run is cut off, it may be gone or not. `killed` is the receipt of the run before, where
+    that was killed and nobody has told of it yet.
     """
 
     catalogue: str
@@ -45,6 +41,7 @@ class Collected:
     kept: dict[int, str] = field(default_factory=dict)
     skipped: list[str] = field(default_factory=list)
     going: Gone | None = None
+    killed: dict[str, Any] | None = None
 
     def of(self, kind: str) -> list[Gone]:
         """What is of one kind."""
@@ -86,8 +83,10 @@ def collect(
         DataError: A file of the home cannot be read or removed, or the receipt not written.
     """
     with home.lock("gc"):
-        collection = _Collection(settings, home, client, keys, dry_run)
-        with _receipt(home, collection.done):
+        journal = Journal(home, keys.catalogue)
+        collection = _Collection(settings, home, client, keys, journal, Collected(keys.catalogue, dry_run))
+        collection.done.killed = killed_run(home) if dry_run else settle(home)
+        with _receipt(journal, collection.done):
             collection.run()
     return collection.done
 
@@ -96,13 +95,19 @@ class _Collection:
     """One run under its lock."""
 
     def __init__(
-        self, settings: Settings, home: Home, client: redis.Redis, keys: Keys, dry_run: bool
+        self,
+        settings: Settings,
+        home: Home,
+        client: redis.Redis,
+        keys: Keys,
+        journal: Journal,
+        done: Collected,
     ) -> None:
         self._settings, self._home, self._client, self._keys = settings, home, client, keys
+        self._journal, self.done = journal, done
         self._limits = Limits.of(settings.retention)
         self._registry, self._store = Registry(settings, home), BundleStore.of(settings, home)
         self._sweeping = Sweeping(self._store, self._limits.grace)
-        self.done = Collected(keys.catalogue, dry_run)
 
     def run(self) -> None:
         """All parts, in order."""
@@ -116,9 +121,15 @@ class _Collection:
     def _take(self, doomed: Iterable[Gone], remove: Callable[[Gone], bool]) -> None:
         """Removes one after the other; what meanwhile came into use stays."""
         for one in doomed:
-            self.done.going = None if self.done.dry_run else one
-            if self.done.dry_run or remove(one):
+            if self.done.dry_run:
                 self.done.gone.append(one)
+                continue
+            self._journal.removes(one)
+            self.done.going = one
+            if remove(one):
+                self.done.gone.append(one)
+            else:
+                self._journal.stays(one)
             self.done.going = None
 
     def _versions(self) -> list[Version]:
@@ -218,34 +229,19 @@ class _Collection:
 
 
 @contextmanager
-def _receipt(home: Home, done: Collected) -> Iterator[None]:
+def _receipt(journal: Journal, done: Collected) -> Iterator[None]:
     """Keeps what went, also where it then failed: `cut_off` is what was being removed then.
 
     Raises:
         DataError: It cannot be written.
     """
-    started, failure = time.monotonic(), ""
+    failure = ""
     try:
         yield
     except BaseException as error:
         failure = f"{type(error).__name__}: {error}"
         raise
     finally:
-        if not done.dry_run and (done.gone or failure):
-            cut_off = None if done.going is None else done.going.as_dict()
-            line = {
-                "at": datetime.now(UTC).isoformat(),
-                **done.as_dict(),
-                "cut_off": cut_off,
-                "failed": failure,
-            }
-            _append(home, line | {"seconds": round(time.monotonic() - started, 2)})
-
-
-def _append(home: Home, line: dict[str, Any]) -> None:
-    path = home / "logs" / RECEIPTS
-    try:
-        with path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(line, ensure_ascii=False) + "\n")
-    except OSError as error:
-        raise DataError(f"cannot write {path}: {error}", mend="make room, or mend its rights") from error
+        is_told = not done.dry_run and (done.gone or failure)
+        cut_off = None if done.going is None else done.going.as_dict()
+        journal.end({**done.as_dict(), "cut_off": cut_off, "failed": failure} if is_told else None)

@@ -27,7 +27,7 @@ from tastemaker.stages.model_source import ModelSource
 from tastemaker.stages.nearby import NearbySource, PlaceTree
 from tastemaker.stages.nearest import AlsSource, RecentSource, VectorSource
 from tastemaker.stages.neighbours import ItemItemSource
-from tastemaker.stages.pipeline import PipelineConfig
+from tastemaker.stages.pipeline_config import PipelineConfig
 from tastemaker.stages.popular import PopularSource
 from tastemaker.stages.session import SessionVectors
 from tastemaker.stages.source import Source

@@ -7,7 +7,7 @@ Shape letters: K candidates, F features.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, Literal, NamedTuple
 
 import numpy as np
@@ -16,7 +16,6 @@ from tastemaker.stages.policy import policy_of
 from tastemaker.types import Candidates, Float32, Int32, Query
 
 if TYPE_CHECKING:
-    from tastemaker.stages.pipeline import Pipeline
     from tastemaker.stages.retrieval import Retrieval
 
 Verdict = Literal["shown", "hard-rule", "not-proposed", "below-num-candidates", "behind-k", "unknown"]
@@ -216,33 +215,6 @@ def features_of(candidates: Candidates, at: int, names: Sequence[str]) -> dict[s
     if candidates.features_KF is None:
         return {}
     return dict(zip(names, candidates.features_KF[at].tolist(), strict=False))
-
-
-def explain(
-    pipeline: "Pipeline", query: Query, row: int, rules: Sequence[str] = (), names: Sequence[str] = ()
-) -> Explanation:
-    """What happens to an item where `pipeline` answers `query`, by all its stages in this process.
-
-    Args:
-        pipeline: With all parts.
-        query: As it would be answered.
-        row: Of the item.
-        rules: Names of hard rules that are known to forbid it.
-        names: Of the ranker's features.
-    """
-    query = replace(query, keep_features=True)
-    if not rules and not pipeline.permits(query, row):
-        rules = (FORBIDDEN,)
-    says = pipeline.say(query, row)
-    retrieved = pipeline.retrieve([query])[0]
-    ranked = pipeline.rank([query], [retrieved])[0]
-    supposed = None
-    if rank_of(row, retrieved.item_index) is None:
-        supposed = pipeline.rank([query], [among(retrieved, row, says)])[0]
-    return explanation(
-        row, rules=rules, says=says, retrieved=retrieved, ranked=ranked, supposed=supposed,
-        reordered=pipeline.reorder(query, ranked, row), feature_names=names,
-    )  # fmt: skip
 
 
 def _at(row: int, candidates: Candidates | None) -> int | None:

@@ -44,7 +44,8 @@ def fatigue(query: Query, item_index: Int32, row_of: RowOf, config: FatigueConfi
     costs = {
         row: cost
         for item_id, shown in state_in(query.record).shown.items()
-        if (cost := config.strength * (shown.at(query.now_ms) - config.free)) > 0
+        if shown.times > config.free  # which only falls with time
+        and (cost := config.strength * (shown.at(query.now_ms) - config.free)) > 0
         and (row := row_of(item_id)) is not None
     }
     for row in query.history_L.tolist():

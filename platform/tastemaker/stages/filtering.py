@@ -6,9 +6,14 @@ Not for soft rules: those live in reranking.
 Shape letters: K candidates.
 """
 
+from typing import Final
+
 import numpy as np
 
 from tastemaker.types import Bool, Candidates, Int32, Query
+
+_ENOUGH: Final = 2
+"""Times k, the first candidates that are looked at: mostly all may be shown."""
 
 
 def permitted(query: Query, item_index_K: Int32) -> Bool:
@@ -40,4 +45,8 @@ def _first_occurrence(item_index_K: Int32) -> Bool:
 
 def hard_filter(query: Query, candidates: Candidates) -> Candidates:
     """The candidates that `query` may be shown, in the order given, cut to `query.k`."""
-    return candidates.take(np.flatnonzero(permitted(query, candidates.item_index))[: query.k])
+    rows_K = candidates.item_index
+    places = np.flatnonzero(permitted(query, rows_K[: _ENOUGH * query.k]))
+    if len(places) < query.k < len(rows_K):  # what stands behind decides nothing of those before it
+        places = np.flatnonzero(permitted(query, rows_K))
+    return candidates.take(places[: query.k])

@@ -119,8 +119,10 @@ class Hydration:
         weight_L = share_of_history(len(history_L), self.config.half_life)
         recent_RD = self._vectors_ID[history_L[-self.config.recent :]]
         similarity_KR = self._vectors_ID[rows_K] @ recent_RD.T
-        out_KF[:, 0] = self._items.tag_affinity(rows_K, history_L, weight_L)
-        out_KF[:, 1] = self._items.tag_affinity(rows_K, history_L, np.ones_like(weight_L))
+        by_recency_K, alike_K = self._items.tag_affinities(
+            rows_K, history_L, weight_L, np.ones_like(weight_L)
+        )
+        out_KF[:, 0], out_KF[:, 1] = by_recency_K, alike_K
         out_KF[:, 2] = self._items.year_distance(rows_K, history_L, weight_L)
         out_KF[:, 3] = similarity_KR.max(axis=1)
         out_KF[:, 4] = similarity_KR.mean(axis=1)

@@ -76,7 +76,9 @@ class LiveStages:
             return
         if changes.restarted and self._growth is not None:
             self._published = self._as_published()
-            self._published.pipeline(self._parts, self._store_of)  # what grows must be there before it does
+            Pipeline.of_parts(
+                self._published, self._parts, self._store_of
+            )  # what grows must be there before it does
         if changes.restarted or self._growth is None:
             rows = OverlayRows(len(self._bundle.item_ids), self._bundle.index_of)
             self._growth = _Growth(self._published, rows, self._parts)
@@ -122,8 +124,8 @@ class LiveStages:
         return _there(self._nearest[2]).encode(text)
 
     def _use(self, parts: BundleParts, overlay: Overlay) -> None:
-        self.pipeline: Pipeline = parts.pipeline(
-            self._parts, self._store_of, overlay, is_ruled=self._is_ruled
+        self.pipeline = Pipeline.of_parts(
+            parts, self._parts, self._store_of, overlay, is_ruled=self._is_ruled
         )
         if "retrieve" in self._parts:
             self._nearest = partial(_fitted, overlay, parts.own), parts.index(), parts.text_search()

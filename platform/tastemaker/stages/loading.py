@@ -18,7 +18,7 @@ from tastemaker.features.traits import ItemTraits
 from tastemaker.features.trending import Trending
 from tastemaker.features.well_known import Tried
 from tastemaker.models.calibration import Calibration
-from tastemaker.models.dlrm import Dlrm
+from tastemaker.models.rankers import AnyRanker, Ranker
 from tastemaker.models.two_tower import NewItemTower
 from tastemaker.stages.asking import Asking
 from tastemaker.stages.bundle_models import BundleModels
@@ -30,8 +30,7 @@ from tastemaker.stages.exploring import Exploration
 from tastemaker.stages.hydration import Hydration, feature_names
 from tastemaker.stages.live_items import LiveItems
 from tastemaker.stages.matching import ItemMatcher
-from tastemaker.stages.overlay import Overlay
-from tastemaker.stages.pipeline import ALL_PARTS, Part, Pipeline, PipelineConfig
+from tastemaker.stages.pipeline_config import PipelineConfig
 from tastemaker.stages.policy import hard_rules_of
 from tastemaker.stages.ranking import Ranking
 from tastemaker.stages.rerankers.seen import RerankingItems
@@ -142,29 +141,6 @@ class BundleParts:
         if STORE in self._models.shared:
             self._models.shared[STORE].write(rows_W, items)
 
-    def pipeline(
-        self,
-        parts: frozenset[Part],
-        store_of: Callable[[ItemFacts], ItemStore] = ItemStore,
-        overlay: Overlay | None = None,
-        *,
-        is_ruled: bool = False,
-    ) -> Pipeline:
-        """The stages that `parts` need, see `Pipeline.from_bundle`; `overlay` is that of the items, where they are live.
-
-        Queries that are not `is_ruled` have blocks and filters applied where all stages run.
-        """
-        ranks = "rank" in parts and self.config.ranker
-        return Pipeline(
-            self.config,
-            retrieval=self.retrieval() if "retrieve" in parts else None,
-            hydration=self.hydration(store_of) if ranks else None,
-            ranking=self.ranking() if ranks else None,
-            reranking=self.reranking() if "rerank" in parts else None,
-            overlay=overlay,
-            hard_rules=self._hard_rules() if parts >= ALL_PARTS and not is_ruled else None,
-        )
-
     def retrieval(self) -> Retrieval:
         """All sources that the config names."""
         sources = self._sources()
@@ -195,8 +171,8 @@ class BundleParts:
         return Hydration(*parts, ServedFeatures(store), ranked)
 
     def ranking(self) -> Ranking:
-        """The DLRM with its calibration."""
-        model = self._models.once("ranker", lambda: self._bundle.model("ranker", Dlrm))
+        """The ranker with its calibration."""
+        model = self._models.once("ranker", lambda: self._bundle.model("ranker", AnyRanker))
         calibration = Calibration.from_state(self._bundle.json("calibration.json"))
         ranked = self.config.retrieval.ranked_sources
         names = feature_names(ranked, self.config.hydration.request_features)
@@ -220,7 +196,7 @@ class BundleParts:
         models = self._models
         return TextSearch(models.content_space(), models.content_index(), self._sources().content())
 
-    def _hard_rules(self) -> HardRules:
+    def hard_rules(self) -> HardRules:
         """Blocks and filters over the items, which are looked at when a request has such rules."""
         models = self._models
         return HardRules(
@@ -245,7 +221,7 @@ def reranking_items(
 
 
 def write_pipeline(
-    writer: "BundleWriter", config: PipelineConfig, model: Dlrm, calibration: Calibration
+    writer: "BundleWriter", config: PipelineConfig, model: Ranker, calibration: Calibration
 ) -> None:
     """Adds what the stages need beside sources, items and index: `pipeline.json`, `ranker.*`, `calibration.json`."""
     writer.add_json("pipeline.json", config.model_dump(mode="json"))

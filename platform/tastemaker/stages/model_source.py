@@ -8,18 +8,24 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from tastemaker.models.cold.attributes import demographics
 from tastemaker.models.log import Askers
 from tastemaker.models.recommender import Recommender
 from tastemaker.stages.nearest import AskedIndex
 from tastemaker.stages.source import Asked, Source, filled, has_history, top_allowed
 from tastemaker.types import Bool, Float32, Int32, Query
+from tastemaker.users.profile import DEMOGRAPHIC
 
 if TYPE_CHECKING:
+    import pyarrow as pa
+
     from tastemaker.index.faiss_index import VectorIndex
 
 
 class ModelSource(Source):
     """What a model proposes for the history of a request, the session under way included. The user's row says nothing here.
+
+    A model that reads attributes is told the user's age band and gender, where the request knows them.
 
     Args:
         name: Of the source.
@@ -37,13 +43,18 @@ class ModelSource(Source):
 
     def ask(self, queries: Sequence[Query]) -> Asked:
         """See `Source.ask`."""
-        askers = Askers.strangers([query.history_L for query in queries])
+        askers = Askers.strangers([query.history_L for query in queries], self._attributes(queries))
         known_B = has_history(queries) if self.needs_history else np.ones(len(queries), bool)
         if self._index is None:
             return _AskedScores(queries, self._model.scores(askers), known_B)
         vector_BD = self._model.user_vectors(askers)
         assert vector_BD is not None, "who has item vectors has users' vectors"
         return AskedIndex(queries, vector_BD, known_B, self._index, self._index.vectors())
+
+    def _attributes(self, queries: Sequence[Query]) -> "pa.Table | None":
+        if not self._model.reads_attributes:
+            return None
+        return demographics([query.context.get(DEMOGRAPHIC) for query in queries])
 
 
 class _AskedScores:

@@ -77,6 +77,14 @@ class Overlay:
         if len(self.deleted) and not many:
             exclude = np.concatenate([exclude, self.deleted])
         past, visit = _below(query.history_L, limit), _below(query.visit_L, limit)
+        parts = (
+            (past, query.history_L),
+            (visit, query.visit_L),
+            (exclude, query.exclude),
+            (allowed, query.allowed),
+        )
+        if all(now is before for now, before in parts):
+            return query
         return replace(query, history_L=past, visit_L=visit, exclude=exclude, allowed=allowed)
 
     def _mask(self, allowed: Bool | None) -> Bool:

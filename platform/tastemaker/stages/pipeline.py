@@ -5,51 +5,47 @@ each; `finish` stands behind every answer, whichever stages ran.
 """
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Literal, TypeVar
+from dataclasses import replace
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
-from pydantic import Field
 
 from tastemaker.errors import ServingError
 from tastemaker.features.item_store import ItemFacts, ItemStore
 from tastemaker.features.trending import Trending
 from tastemaker.stages.because import because
 from tastemaker.stages.business_rules import HardRules
-from tastemaker.stages.explain import Reordered, SaysHere, SourceSays, joined, moves, rank_of, say_here
-from tastemaker.stages.exploring import ExplorationConfig
+from tastemaker.stages.explain import (
+    FORBIDDEN,
+    Explanation,
+    Reordered,
+    SaysHere,
+    SourceSays,
+    among,
+    explanation,
+    joined,
+    moves,
+    rank_of,
+    say_here,
+)
 from tastemaker.stages.filtering import hard_filter, permitted
-from tastemaker.stages.hydration import Hydration, HydrationConfig
+from tastemaker.stages.hydration import Hydration
+from tastemaker.stages.loading import BundleParts
 from tastemaker.stages.merging import ShardAnswer
 from tastemaker.stages.overlay import Overlay
-from tastemaker.stages.ranking import Ranking, RankingConfig
-from tastemaker.stages.rerankers.config import RerankingConfig
+from tastemaker.stages.pipeline_config import ALL_PARTS, Part, PipelineConfig
+from tastemaker.stages.ranking import Ranking
 from tastemaker.stages.rerankers.luck import Draw
 from tastemaker.stages.reranking import Reranking
-from tastemaker.stages.retrieval import Retrieval, RetrievalConfig
-from tastemaker.strict import Strict
+from tastemaker.stages.retrieval import Retrieval
 from tastemaker.types import Candidates, Query
 
 if TYPE_CHECKING:
     from tastemaker.bundle.reader import Bundle
 
-Part = Literal["retrieve", "rank", "rerank"]
-ALL_PARTS: frozenset[Part] = frozenset({"retrieve", "rank", "rerank"})
+__all__ = ["ALL_PARTS", "Part", "Pipeline", "PipelineConfig"]
+
 T = TypeVar("T")
-
-
-class PipelineConfig(Strict):
-    """All stages' configs, as a bundle keeps them."""
-
-    retrieval: RetrievalConfig = Field(description="which sources propose how many candidates")
-    hydration: HydrationConfig = Field(default_factory=HydrationConfig, description="what features see")
-    ranking: RankingConfig = Field(default_factory=RankingConfig, description="what the ranker's tables see")
-    ranker: bool = Field(
-        True, description="whether there is a ranker; without one candidates keep the order of retrieval"
-    )
-    reranking: RerankingConfig = Field(default_factory=RerankingConfig, description="soft rules")
-    exploration: ExplorationConfig = Field(
-        default_factory=ExplorationConfig, description="traffic of items that few have seen, in serving alone"
-    )
 
 
 class Pipeline:
@@ -94,9 +90,31 @@ class Pipeline:
             BundleError: A file that they need is missing.
             CompatibilityError: The bundle's parts do not belong together.
         """
-        from tastemaker.stages.loading import BundleParts
+        return Pipeline.of_parts(BundleParts(bundle, trending), parts, store_of)
 
-        return BundleParts(bundle, trending).pipeline(parts, store_of)
+    @staticmethod
+    def of_parts(
+        made: BundleParts,
+        parts: frozenset[Part],
+        store_of: Callable[[ItemFacts], ItemStore] = ItemStore,
+        overlay: Overlay | None = None,
+        *,
+        is_ruled: bool = False,
+    ) -> "Pipeline":
+        """The same of stages that may be shared with other pipelines; `overlay` is that of the items, where they are live.
+
+        Queries that are not `is_ruled` have blocks and filters applied where all stages run.
+        """
+        ranks = "rank" in parts and made.config.ranker
+        return Pipeline(
+            made.config,
+            retrieval=made.retrieval() if "retrieve" in parts else None,
+            hydration=made.hydration(store_of) if ranks else None,
+            ranking=made.ranking() if ranks else None,
+            reranking=made.reranking() if "rerank" in parts else None,
+            overlay=overlay,
+            hard_rules=made.hard_rules() if parts >= ALL_PARTS and not is_ruled else None,
+        )
 
     @property
     def source_names(self) -> tuple[str, ...]:
@@ -166,6 +184,31 @@ class Pipeline:
         _, slate = steps[-1]
         shown = hard_filter(fitted, slate).item_index
         return Reordered(rank_of(row, slate.item_index), moves(steps, known, row), rank_of(row, shown))
+
+    def explain(
+        self, query: Query, row: int, rules: Sequence[str] = (), names: Sequence[str] = ()
+    ) -> Explanation:
+        """What happens to an item where all stages here answer `query`.
+
+        Args:
+            query: As it would be answered.
+            row: Of the item.
+            rules: Names of hard rules that are known to forbid it.
+            names: Of the ranker's features.
+        """
+        query = replace(query, keep_features=True)
+        if not rules and not self.permits(query, row):
+            rules = (FORBIDDEN,)
+        says = self.say(query, row)
+        retrieved = self.retrieve([query])[0]
+        ranked = self.rank([query], [retrieved])[0]
+        supposed = None
+        if rank_of(row, retrieved.item_index) is None:
+            supposed = self.rank([query], [among(retrieved, row, says)])[0]
+        return explanation(
+            row, rules=rules, says=says, retrieved=retrieved, ranked=ranked, supposed=supposed,
+            reordered=self.reorder(query, ranked, row), feature_names=names,
+        )  # fmt: skip
 
     def _fit(self, queries: Sequence[Query]) -> Sequence[Query]:
         """Whatever process made a query: it is in rows that there are here, and forbids what was deleted.

@@ -7,20 +7,19 @@ from collections.abc import Sequence
 from typing import Final
 
 import numpy as np
-import torch
 from pydantic import Field, field_validator
 
 from tastemaker.errors import CompatibilityError
-from tastemaker.features.columns import share_of_history
+from tastemaker.features.columns import HISTORY, ITEM, share_of_history
 from tastemaker.features.context import CONTEXT_TABLES, context_bags, query_rows
 from tastemaker.features.ranking_batch import POSITION, Bag
 from tastemaker.features.ranking_data import CLICK, Target
 from tastemaker.features.ranking_items import RankingItems
 from tastemaker.models.calibration import Calibration
-from tastemaker.models.dlrm import MAX_POSITION, Dlrm
-from tastemaker.models.tables import jagged
+from tastemaker.models.dlrm import MAX_POSITION
+from tastemaker.models.rankers import Ranker
 from tastemaker.strict import Strict
-from tastemaker.types import Candidates, Float32, Int64, Query
+from tastemaker.types import Candidates, Float32, Int32, Int64, Query
 
 _NOWHERE: Final = Bag.singles(np.zeros(1, np.int64))
 
@@ -30,6 +29,10 @@ class RankingConfig(Strict):
 
     half_life: float = Field(5.0, gt=0, description="items back in the history where weight is half")
     recent: int = Field(10, ge=1, description="newest items whose tags, years and categories are read")
+    item_ids: bool = Field(
+        False,
+        description="whether the ranker knows candidates and these items by id; not the DLRM, and new items wait for a training",
+    )
     score_weights: dict[Target, float] = Field(
         default_factory=lambda: {CLICK: 1.0},
         description="weights of the targets in the score, a weighted mean",
@@ -62,24 +65,33 @@ def candidate_bags(
     num = len(candidates)
     position_K = np.zeros(num, np.int64) if position_K is None else np.minimum(position_K, MAX_POSITION)
     return {
-        **items.item_bags(candidates.item_index),
+        **item_bags(items, candidates.item_index, config),
         **{name: bag.times(num) for name, bag in query_bags(items, query, config).items()},
         POSITION: Bag.singles(position_K),
     }
+
+
+def item_bags(items: RankingItems, item_K: Int32, config: RankingConfig) -> dict[str, Bag]:
+    """What of `candidate_bags` says what the candidates are."""
+    found = items.item_bags(item_K)
+    return found | {ITEM: Bag.singles(item_K)} if config.item_ids else found
 
 
 def query_bags(items: RankingItems, query: Query, config: RankingConfig) -> dict[str, Bag]:
     """What of `candidate_bags` is the same for all candidates of a request: one bag of each such feature."""
     recent_L = query.history_L[-config.recent :]
     share_L = share_of_history(len(recent_L), config.half_life)
-    return {**items.history_bags(recent_L, share_L), **context_bags(CONTEXT_TABLES, query_rows([query]))}
+    found = {**items.history_bags(recent_L, share_L), **context_bags(CONTEXT_TABLES, query_rows([query]))}
+    if config.item_ids:
+        found[HISTORY] = Bag(recent_L.astype(np.int64), np.array([len(recent_L)]), share_L)
+    return found
 
 
 class Ranking:
-    """Scores candidates with the DLRM and sorts them. Thread-safe.
+    """Scores candidates with a ranker and sorts them. Thread-safe.
 
     Args:
-        model: In `eval()` mode.
+        model: The DLRM, or a click model.
         calibration: Makes its logits probabilities.
         items: What the items are.
         feature_names: What hydration gives; must be what the model was trained on.
@@ -91,33 +103,26 @@ class Ranking:
 
     def __init__(
         self,
-        model: Dlrm,
+        model: Ranker,
         calibration: Calibration,
         items: RankingItems,
         feature_names: Sequence[str],
         config: RankingConfig | None = None,
     ) -> None:
-        if tuple(feature_names) != model.config.dense_features:
+        if tuple(feature_names) != model.dense_features:
             raise CompatibilityError(
-                "features of the ranker", value=list(feature_names), limit=list(model.config.dense_features),
+                "features of the ranker", value=list(feature_names), limit=list(model.dense_features),
                 mend="train the ranker with these sources and this hydration",
             )  # fmt: skip
-        schema = items.columns.schema
-        have = (schema.num_tags, schema.num_years, schema.num_categories)
-        want = (model.config.num_tags, model.config.num_years, model.config.num_categories)
-        if have != want:
-            raise CompatibilityError(
-                "tags, years and categories of the catalogue", value=have, limit=want,
-                mend="train the ranker with this feature schema",
-            )  # fmt: skip
+        model.require(items.columns.schema)
         self.config = config or RankingConfig()
         for target in self.config.score_weights:
-            if target not in model.config.targets:
+            if target not in model.targets:
                 raise CompatibilityError(
-                    f"target {target} of ranking.score_weights", value="not predicted", limit=list(model.config.targets),
+                    f"target {target} of ranking.score_weights", value="not predicted", limit=list(model.targets),
                     mend="train the ranker with this target, or take its weight out",
                 )  # fmt: skip
-        self._model, self._calibration, self._items = model.eval(), calibration, items
+        self._model, self._calibration, self._items = model, calibration, items
 
     def __call__(self, queries: Sequence[Query], candidates: Sequence[Candidates]) -> list[Candidates]:
         """The candidates under their scores, best first; ties by item_index.
@@ -136,13 +141,11 @@ class Ranking:
         assert features_KF is not None, "hydrate first"
         # One bag stands for all candidates: what is the request's own is looked up once.
         bags = {
-            **self._items.item_bags(found.item_index),
+            **item_bags(self._items, found.item_index, self.config),
             **query_bags(self._items, query, self.config),
             POSITION: _NOWHERE,
         }
-        with torch.inference_mode():
-            logit_KT: Float32 = self._model(torch.from_numpy(features_KF), jagged(bags)).numpy()
-        return logit_KT
+        return self._model.logits(features_KF, bags)
 
     def _score(self, logit_KT: Float32) -> Float32:
         weights = self.config.score_weights
@@ -151,7 +154,7 @@ class Ranking:
         return score_K
 
     def _expected(self, logit_KT: Float32, target: Target) -> Float32:
-        column = self._model.config.targets.index
+        column = self._model.targets.index
         if target == "watch":
             return self._expected(logit_KT, CLICK) * np.maximum(logit_KT[:, column(target)], 0)
         return self._calibration.of(target)(logit_KT[:, column(target)])

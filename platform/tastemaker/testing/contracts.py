@@ -3,7 +3,7 @@
     @pytest.mark.parametrize("check", CHECKS.values(), ids=CHECKS)
     def test_models(check): check(Case("ease", {"l2": 10.0}))
 
-A check asserts; it says what was broken.
+A model of your own is tried by its class: `Case("mine", {"dim": 8}, model=Mine)`. A check asserts; it says what was broken.
 """
 
 from collections.abc import Callable, Mapping
@@ -12,11 +12,13 @@ from functools import cached_property
 from typing import Any, Final
 
 import numpy as np
+import pyarrow as pa
 
 from tastemaker.errors import DataError
 from tastemaker.models.log import NOBODY, Askers, Filters, Log
-from tastemaker.models.recommender import PADDING, Recommender
-from tastemaker.models.zoo import Packed, fit, model_class
+from tastemaker.models.recommender import Recommender
+from tastemaker.models.top import PADDING
+from tastemaker.models.zoo import Packed, model_class
 from tastemaker.testing.saved import assert_same, written_and_read
 from tastemaker.testing.worlds import NOISE, Stars, Tastes
 from tastemaker.types import Float32, Int32
@@ -30,22 +32,29 @@ class Case:
     """A kind of model, and how it is set for small logs.
 
     Args:
-        kind: Of the zoo.
+        kind: Of the zoo, or any name for a model of your own.
         settings: What of its config differs from the defaults.
         floor: Share of the best possible hit rate (of lists that do not heed order) that it must reach; None: that of the items
             most often taken is enough.
         is_ordered: Whether its lists depend on the order of a history, so that its floor is a share of the best that do.
+        model: A class that is not of the zoo; unset, the kind's.
     """
 
     kind: str
     settings: Mapping[str, Any] = field(default_factory=dict)
     floor: float | None = 0.8
     is_ordered: bool = False
+    model: type[Recommender] | None = None
+
+    @property
+    def model_class(self) -> type[Recommender]:
+        """What is tried."""
+        return self.model or model_class(self.kind)
 
     @cached_property
     def world(self) -> Tastes | Stars:
         """Which it is tried in."""
-        return Stars.of(_SEED) if model_class(self.kind).predicts_values else Tastes.of(_SEED)
+        return Stars.of(_SEED) if self.model_class.predicts_values else Tastes.of(_SEED)
 
     @cached_property
     def fitted(self) -> Recommender:
@@ -54,7 +63,15 @@ class Case:
 
     def fit(self, log: Log) -> Recommender:
         """On another log."""
-        return fit(self.kind, log, self.settings)
+        config = self.model_class.Config.parse(self.settings, f"model {self.kind}")
+        return self.model_class.fit(log, config)
+
+    def read_again(self, model: Recommender) -> Recommender:
+        """What comes of a model that is written as a bundle's tensor file and JSON."""
+        config, tensors = written_and_read(Packed(model))
+        if self.model is not None:
+            return self.model.from_state(config["model"], tensors)
+        return Packed.from_state(config, tensors)
 
     @cached_property
     def askers(self) -> Askers:
@@ -65,6 +82,9 @@ class Case:
             np.append(known.row_B, np.full(len(strange), NOBODY)).astype(np.int32),
             [*known.histories, *strange],
             [*(known.values or ()), *(np.full(len(one), np.nan, np.float32) for one in strange)],
+            None
+            if known.attributes is None
+            else pa.concat_tables([known.attributes, known.attributes[: len(strange)]]),
         )
 
 
@@ -75,7 +95,7 @@ def the_same_seed_gives_the_same_model(case: Case) -> None:
 
 def what_was_saved_answers_the_same(case: Case) -> None:
     """Written as a bundle's tensor file and JSON, and read again."""
-    again = Packed.from_state(*written_and_read(Packed(case.fitted)))
+    again = case.read_again(case.fitted)
     assert type(again) is type(case.fitted)
     assert again.num_items == case.fitted.num_items
     assert np.array_equal(again.scores(case.askers), case.fitted.scores(case.askers)), "scores differ"
@@ -85,9 +105,9 @@ def what_was_saved_answers_the_same(case: Case) -> None:
 
 def what_is_released_answers_strangers_the_same(case: Case) -> None:
     """Without rows of users, written and read again, strangers get what they got; users of the log are strangers to it."""
-    released = Packed.from_state(*written_and_read(Packed(case.fitted.without_users())))
+    released = case.read_again(case.fitted.without_users())
     nobody_B = np.full(len(case.askers), NOBODY, np.int32)
-    strangers = Askers(nobody_B, case.askers.histories, case.askers.values)
+    strangers = Askers(nobody_B, case.askers.histories, case.askers.values, case.askers.attributes)
     expected_BI = case.fitted.scores(strangers)
     assert np.array_equal(released.scores(strangers), expected_BI), "scores differ"
     for name in case.fitted.user_tensors:
@@ -145,6 +165,7 @@ def long_lists_end_with_the_catalogue(case: Case) -> None:
     """Lists longer than there are items have each item once, and nothing behind them."""
     num_items = case.world.log.num_items
     item_BK, score_BK = case.fitted.recommend(case.askers, num_items + 5, Filters(exclude_seen=False))
+    assert item_BK.shape == score_BK.shape == (len(case.askers), num_items + 5), "not so long as was asked"
     for item_K, score_K in zip(item_BK, score_BK, strict=True):
         assert sorted(item_K[:num_items]) == list(range(num_items))
         assert (item_K[num_items:] == PADDING).all()
@@ -165,13 +186,34 @@ def rules_hold(case: Case) -> None:
         assert len(np.unique(shown)) == len(shown), "twice"
 
 
+def lists_are_the_best_of_the_scores(case: Case) -> None:
+    """Nothing that is not in a list scores above what is, to rounding, and lists say the scores that `scores` does."""
+    score_BI = case.fitted.scores(case.askers)
+    item_BK, score_BK = case.fitted.recommend(case.askers, _K, Filters(exclude_seen=False))
+    near = 2e-5 * (np.abs(score_BI).max() + 1e-6)
+    for score_I, item_K, score_K in zip(score_BI, item_BK, score_BK, strict=True):
+        assert np.abs(score_I[item_K] - score_K).max() <= near, "a list says other scores"
+        left_I = np.delete(score_I, item_K)
+        assert left_I.max() <= score_K.min() + near, "a better item was left out"
+
+
+def what_is_repeated_counts_once(case: Case) -> None:
+    """A history that has an item again is that which has it at its newest place alone, where order is not what is learned."""
+    if case.is_ordered:
+        return
+    for again, once in ((_rows(1, 4, 1), _rows(4, 1)), (_rows(2, 2, 2), _rows(2))):
+        first_BI, second_BI = (case.fitted.scores(Askers.strangers([one])) for one in (again, once))
+        scale = np.abs(second_BI).max() + 1e-6
+        assert np.abs(first_BI - second_BI).max() <= 2e-5 * scale, "an item counts more than once"
+
+
 def the_order_of_rows_does_not_matter(case: Case) -> None:
     """A log's rows may come in any order: their times order them."""
     log = case.world.log
     order = np.random.default_rng(1).permutation(len(log))
     mixed = Log.of(
         log.user_N[order], log.item_N[order], num_users=log.num_users, num_items=log.num_items,
-        value_N=log.value_N[order], timestamp_ms_N=log.timestamp_ms_N[order],
+        value_N=log.value_N[order], timestamp_ms_N=log.timestamp_ms_N[order], items=log.items, users=log.users,
     )  # fmt: skip
     assert np.array_equal(case.fit(mixed).scores(case.askers), case.fitted.scores(case.askers))
 
@@ -238,7 +280,8 @@ def its_loss_falls(case: Case) -> None:
     few_N = log.user_N < 8
     small = Log.of(
         log.user_N[few_N], log.item_N[few_N], num_users=8, num_items=log.num_items, value_N=log.value_N[few_N],
-        timestamp_ms_N=log.timestamp_ms_N[few_N],
+        timestamp_ms_N=log.timestamp_ms_N[few_N], items=log.items,
+        users=None if log.users is None else log.users[:8],
     )  # fmt: skip
     losses = np.array(case.fit(small).losses)
     if not len(losses):
@@ -255,7 +298,8 @@ CHECKS: Final[Mapping[str, Callable[[Case], None]]] = {
         the_same_seed_gives_the_same_model, what_was_saved_answers_the_same,
         what_is_released_answers_strangers_the_same, nobody_is_refused,
         strangers_get_what_is_popular, one_user_is_enough,
-        long_lists_end_with_the_catalogue, rules_hold, the_order_of_rows_does_not_matter,
+        long_lists_end_with_the_catalogue, rules_hold, lists_are_the_best_of_the_scores,
+        what_is_repeated_counts_once, the_order_of_rows_does_not_matter,
         askers_do_not_touch_each_other, nothing_that_was_given_is_changed, vectors_order_as_scores_do,
         it_learns_the_world, its_loss_falls,
     )

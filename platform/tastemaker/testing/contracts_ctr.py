@@ -159,6 +159,30 @@ def the_order_of_rows_does_not_matter(case: ClickCase) -> None:
     assert np.allclose(case.fitted.predict(rows.take(order)), case.fitted.predict(rows)[order], atol=1e-5)
 
 
+def scores_order_as_probabilities(case: ClickCase) -> None:
+    """Scores are finite numbers of the same order."""
+    rows = case.world.tested.rows
+    score_N = case.fitted.scores(rows)
+    assert score_N.dtype == np.float32
+    assert np.isfinite(score_N).all(), "no number"
+    assert (np.diff(case.fitted.predict(rows)[np.argsort(score_N)]) >= -1e-6).all(), "another order"
+
+
+def what_propensities_correct_changes_the_fit(case: ClickCase) -> None:
+    """Where all rows were looked at it is what it is without; where some hardly were, another, and a chance still."""
+    learned = case.world.learned.take(np.arange(1200))
+    all_seen, some_seen = np.ones(len(learned)), np.where(np.arange(len(learned)) % 2, 1.0, 0.2)
+    plain, whole, corrected = (
+        case.fit(Labelled.of(learned.rows, learned.label_N, propensity_N)).scores(case.world.tested.rows)
+        for propensity_N in (None, all_seen, some_seen)
+    )
+    if case.kind != "lambdamart":  # whose lists are not divided by the best one's then
+        # Equal but for rounding, which normalisation by batch makes larger from step to step.
+        assert np.corrcoef(plain, whole)[0, 1] > 0.99, "propensities of 1 changed something"
+    assert np.isfinite(corrected).all()
+    assert not np.allclose(whole, corrected, atol=1e-3), "propensities changed nothing"
+
+
 def rows_of_other_fields_are_refused(case: ClickCase) -> None:
     """A field of more values than it learned could not be looked up."""
     wider = FIELDS.model_copy(
@@ -220,7 +244,8 @@ CHECKS: Final[Mapping[str, Callable[[ClickCase], None]]] = {
     check.__name__: check
     for check in (
         the_same_seed_gives_the_same_model, what_was_saved_answers_the_same, weights_of_another_are_refused,
-        no_value_is_refused, one_row_and_none, the_order_of_rows_does_not_matter, rows_of_other_fields_are_refused,
+        no_value_is_refused, one_row_and_none, the_order_of_rows_does_not_matter, scores_order_as_probabilities,
+        what_propensities_correct_changes_the_fit, rows_of_other_fields_are_refused,
         nothing_to_learn_from_is_said, nothing_that_was_given_is_changed, it_learns_who_meets_what, its_loss_falls,
     )
 }  # fmt: skip

@@ -4,9 +4,12 @@ Shape letters: U users, I items, G groups, N rows of the log, B askers, K slots.
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+import pyarrow as pa
 
+from tastemaker.data.schema import ITEMS_SCHEMA
 from tastemaker.models.biases import Biases, mean_ratings
 from tastemaker.models.log import Askers, Filters, Log
 from tastemaker.models.recommender import Recommender
@@ -15,6 +18,7 @@ from tastemaker.types import Float32, Float64, Int32
 _SECOND_MS = 1000
 _OWN_GROUP = 0.9
 _FOLLOWS = 0.5
+_TOLD = 0.8
 NOISE = 0.3
 
 
@@ -24,6 +28,7 @@ class Tastes:
 
     Of 10 items taken, 9 are of the user's own group; half of those are the item that follows the last in the group's ring, where
     it is still free, and the rest is drawn by how popular the group's free items are. Each user's last item is held out.
+    What is told of items (a tag) and of users (a circle) names their group 8 times of 10, else any.
     """
 
     log: Log
@@ -47,7 +52,8 @@ class Tastes:
         last_N = np.append(user_N[1:] != user_N[:-1], True)
         log = Log.of(
             user_N[~last_N], item_N[~last_N], num_users=num_users, num_items=len(group_I),
-            timestamp_ms_N=_SECOND_MS * np.flatnonzero(~last_N),
+            timestamp_ms_N=_SECOND_MS * np.flatnonzero(~last_N), items=told_items(group_I, num_groups, seed),
+            users=told_users(group_U, num_groups, seed),
         )  # fmt: skip
         return cls(log, group_U, group_I, weight_I, item_N[last_N].astype(np.int32))
 
@@ -161,6 +167,27 @@ class Stars:
 
 
 _EMPTY = np.empty(0, np.int32)
+
+
+def told_items(group_I: Int32, num_groups: int, seed: int) -> pa.Table:
+    """A catalogue's table of items whose one tag mostly is their group's."""
+    words = [f"taste-{group}" for group in _told(group_I, num_groups, (seed, 1))]
+    ids = [f"item-{item}" for item in range(len(words))]
+    columns: list[list[Any]] = [ids, ids, [""] * len(ids), [[word] for word in words], [None] * len(ids)]
+    return pa.table(dict(zip(ITEMS_SCHEMA.names, columns, strict=True)), schema=ITEMS_SCHEMA)
+
+
+def told_users(group_U: Int32, num_groups: int, seed: int) -> pa.Table:
+    """A table of users whose circle mostly is their group's, and whose age says nothing."""
+    circles = [f"circle-{group}" for group in _told(group_U, num_groups, (seed, 2))]
+    ages = np.random.default_rng((seed, 3)).integers(18, 70, len(circles))
+    return pa.table({"circle": pa.array(circles, pa.string()), "age": pa.array(ages, pa.int64())})
+
+
+def _told(group_N: Int32, num_groups: int, seed: tuple[int, int]) -> Int32:
+    draws = np.random.default_rng(seed)
+    true_N = draws.random(len(group_N)) < _TOLD
+    return np.where(true_N, group_N, draws.integers(num_groups, size=len(group_N))).astype(np.int32)
 
 
 def _int32(rows: "np.ndarray[tuple[int, ...], np.dtype[np.int64]]") -> Int32:

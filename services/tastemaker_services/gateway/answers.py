@@ -6,7 +6,6 @@ Shape letters: K candidates, S sources, L history.
 import hashlib
 import zlib
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -119,50 +118,57 @@ def decision_of(
     rungs: Sequence[str],
     cached_from: str | None,
     timings_ms: Mapping[str, float],
+    **more: Any,
 ) -> Decision:
-    """The record of one answer. A degraded answer counts for its variant as well: it is what the user got."""
-    decision = Decision(
+    """The record of one answer, with `more` of its fields. A degraded answer counts for its variant as well: it is what the user got."""
+    fields: dict[str, Any] = {
+        "bundle": face.bundle_id,
+        "unit": query.user_id,
+        "item_ids": [face.item_ids[row] for row in slate.item_index.tolist()],
+        "scores": np.nan_to_num(slate.score).tolist(),
+        "source_masks": slate.source_mask.tolist(),
+        "slot_team": () if slate.team is None else slate.team.tolist(),
+        "catalogue_epoch": f"{face.overlay.lineage}:{face.overlay.epoch}" if face.overlay.lineage else "",
+        **_propensities(slate),
+        **_features(face, slate),
+    }
+    fields |= _experiments(query.user_id, assigned)
+    return Decision(
         decision_id=request_id,
         request_id=request_id,
         timestamp_ms=timestamp_ms,
         catalogue=catalogue,
         origin=origin,
-        unit=query.user_id,
         user_id=query.user_id,
-        bundle=face.bundle_id,
-        item_ids=[face.item_ids[row] for row in slate.item_index],
-        scores=np.nan_to_num(slate.score).tolist(),
-        source_masks=slate.source_mask.tolist(),
-        **_propensities(slate),
         eligible_hash=_rules_hash(face, query),
         seed=query.seed,
         k=query.k,
         policy=query.policy,
-        slot_team=() if slate.team is None else slate.team.tolist(),
-        catalogue_epoch=f"{face.overlay.lineage}:{face.overlay.epoch}" if face.overlay.lineage else "",
         rungs=tuple(rungs),
         cached_from=cached_from,
         context=query.context,
         timings_ms=timings_ms,
-        **_features(face, slate),
+        **fields | more,
     )
-    outside = replace(
-        decision,
-        assignments=[one.logged() for one in assigned.assignments],
-        forced_variants=[f"{one.experiment}={one.variant}" for one in assigned.forced],
-        held_out=assigned.held_out,
-    )
+
+
+def _experiments(user_id: str, assigned: Assigned) -> dict[str, Any]:
+    """What the record says of experiments."""
+    found: dict[str, Any] = {
+        "assignments": [one.logged() for one in assigned.assignments],
+        "forced_variants": [f"{one.experiment}={one.variant}" for one in assigned.forced],
+        "held_out": assigned.held_out,
+    }
     assignment = assigned.first
     if assignment is None:
-        return outside
-    return replace(
-        outside,
-        unit=assignment.unit or query.user_id,
-        experiment=assignment.experiment,
-        variant=assignment.variant,
-        epoch=assignment.epoch,
-        propensity=assignment.propensity,
-        propensities=assignment.propensities,
-        policy_version=assignment.policy_version,
-        policy_hash=assignment.policy_hash,
-    )
+        return found
+    return found | {
+        "unit": assignment.unit or user_id,
+        "experiment": assignment.experiment,
+        "variant": assignment.variant,
+        "epoch": assignment.epoch,
+        "propensity": assignment.propensity,
+        "propensities": assignment.propensities,
+        "policy_version": assignment.policy_version,
+        "policy_hash": assignment.policy_hash,
+    }

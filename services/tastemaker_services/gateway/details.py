@@ -8,9 +8,11 @@ from typing import Any, Final
 
 import numpy as np
 
+from tastemaker.experiments.interleaving import NOBODYS
 from tastemaker.stages.explain import rank_of
 from tastemaker.types import Candidates
 from tastemaker_services.gateway.face import BundleFace
+from tastemaker_services.gateway.queries import Question
 
 MOST_FEATURES: Final = 10
 
@@ -28,10 +30,38 @@ def add_details(
     """
     telling = telling_features(slate, face.feature_names)
     for place, (item, row) in enumerate(zip(items, slate.item_index.tolist(), strict=True)):
-        ranks = {stage: rank_of(row, candidates.item_index) for stage, candidates in seen.items()}
-        item["ranks"] = {stage: rank for stage, rank in ranks.items() if rank is not None}
+        item["ranks"] = _ranks(row, seen)
         if telling:
             item["features"] = telling[place]
+
+
+def add_teams(items: list[dict[str, Any]], slate: Candidates, question: Question) -> None:
+    """Adds to the items of a list of two variants' picks whose each is, its rank in both variants' own lists, and after its own variant's stages.
+
+    Args:
+        items: Of the answer's body, in the order of `slate`.
+        slate: The answer, with teams.
+        question: With both sides and their slates.
+    """
+    interleaved, sides = question.assigned.interleaved, question.sides
+    if interleaved is None or slate.team is None:
+        return
+    names = [team.variant for team in interleaved.teams]
+    for item, team in zip(items, slate.team.tolist(), strict=True):
+        rows = [side.pin.face.row_of(item["item_id"]) for side in sides]
+        own_ranks: dict[str, int] = {}
+        for name, row, side in zip(names, rows, sides, strict=True):
+            own_ranks |= _ranks(row, {} if side.slate is None else {name: side.slate})
+        own = max(team, 0)  # the control's, where it is nobody's
+        item["team"] = None if team == NOBODYS else names[team]
+        item["team_ranks"] = own_ranks
+        item["ranks"] = _ranks(rows[own], sides[own].seen or {})
+
+
+def _ranks(row: int | None, seen: Mapping[str, Candidates]) -> dict[str, int]:
+    """An item's rank in what each stage answered; without those that did not have it."""
+    found = {} if row is None else {name: rank_of(row, each.item_index) for name, each in seen.items()}
+    return {name: rank for name, rank in found.items() if rank is not None}
 
 
 def telling_features(slate: Candidates, names: tuple[str, ...]) -> list[dict[str, float]]:

@@ -2,34 +2,35 @@
 
 What is told is of this moment and of a request without luck: items that are shown to learn of them are not. Of a request
 that was answered, `replay` tells. Nothing is logged, cached or counted as an answer.
+
+Where the user gets two variants' picks in one list, the item's way in both variants' own lists is told, and what the draft of them makes of it
+by the coins of this very request; another request of the same moment has other coins.
 """
 
 import asyncio
 import time
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Any, Final
 
-from tastemaker.stages.explain import Explanation, Reordered, SourceSays, Verdict, among, explanation, rank_of
-from tastemaker.stages.policy import policy_of
-from tastemaker.types import Candidates, Origin, Query
+from tastemaker.experiments.interleaving import NOBODYS, draft_salt
+from tastemaker.stages.explain import rank_of
+from tastemaker.types import Candidates, Origin
 from tastemaker_services.gateway.face import BundleFace
 from tastemaker_services.gateway.gateway import Gateway
+from tastemaker_services.gateway.interleaving import NOT_INTERLEAVED, drawn_into_one
 from tastemaker_services.gateway.ladder import Stages
 from tastemaker_services.gateway.queries import Question
-from tastemaker_services.replicas.calls import StageError
+from tastemaker_services.gateway.records import body_of
+from tastemaker_services.gateway.run import Run
+from tastemaker_services.gateway.watching import SECONDS
+from tastemaker_services.gateway.ways import Way, way_of
 from tastemaker_services.web.problems import Problem
 from tastemaker_services.web.question_schema import ExplainRequest
 
-SECONDS: Final = 2.0
-"""That each stage may take: nobody waits for a page."""
-_WHY: Final[dict[Verdict, str]] = {
-    "shown": "it is in the list",
-    "hard-rule": "a hard rule keeps it out: {rules}",
-    "not-proposed": "no source proposes it",
-    "below-num-candidates": "its merged score is not among the {num_candidates} best of all proposed",
-    "behind-k": "others stand before it",
-    "unknown": "retrieval does not answer now",
+_IN_DRAFT: Final = {"verdict": "shown", "why": "it is in the list"}
+_LEFT_OUT: Final = {
+    "verdict": "behind-k",
+    "why": "others stand before it in the list of both variants' picks",
 }
 
 
@@ -58,126 +59,77 @@ class Explainer:
 
     async def _explain(self, request: ExplainRequest, origin: Origin) -> dict[str, Any]:
         run, now_ms = self._gateway.run(1000 * SECONDS), time.time_ns() // 1_000_000
-        question = await self._gateway.question(run, request, origin, now_ms)
-        if question.sides:  # the control's way; what another's picks would do to the list is not asked
-            question = question._replace(query=question.sides[0].query)
-        face = question.pin.face
-        row = face.row_of(request.item_id)
-        if row is None:
+        question = await self._gateway.questions.of(run, request, origin, now_ms)
+        lists = [question._replace(pin=side.pin, query=side.query) for side in question.sides] or [question]
+        if all(one.pin.face.row_of(request.item_id) is None for one in lists):
             detail = f"item_id {request.item_id[:60]!r} is not in the catalogue: correct it"
             raise Problem(404, "unknown-item", detail, field="item_id")
-        query = replace(question.query, keep_features=True, explore=False)
-        watched = _Watched(self._stages, face, query, row, policy_of(query.policy).until)
-        rules = rules_against(request.item_id, row, request, question)
-        found = await watched.explanation(rules)
+        ways = await asyncio.gather(
+            *(way_of(self._stages, request, one, with_slate=bool(question.sides)) for one in lists)
+        )
+        told = ways[0].told()
+        if question.sides:
+            told = _told_of_draft(question, ways, request.item_id, run)
         return {
-            **self._gateway.body(run, question.pin, [], question.assigned),
+            **body_of(run, question.pin, [], question.assigned),
             "item_id": request.item_id,
-            "verdict": found.verdict,
-            "why": _WHY[found.verdict].format(
-                rules=", ".join(found.rules), num_candidates=found.num_candidates
-            ),
-            **_plain(found),
-            "degraded": [*run.degraded, *watched.silent],
+            **told,
+            "degraded": [*run.degraded, *dict.fromkeys(name for way in ways for name in way.silent)],
             "personalised": question.user is not None and question.user.profile.personalise,
             "record_age_ms": _record_age(question, now_ms),
         }
 
 
-def until_of(question: Question) -> str:
-    """The last stage that the variant uses."""
-    return policy_of(question.query.policy).until
+def _told_of_draft(question: Question, ways: Sequence[Way], item_id: str, run: Run) -> dict[str, Any]:
+    """The item's way in the list of the variant that gives it, or else where it came furthest, and both variants' beside it."""
+    assignment = question.assigned.interleaved
+    assert assignment is not None
+    names = [team.variant for team in assignment.teams]
+    told = [way.told() for way in ways]
+    lists = [
+        {"variant": name, "bundle": way.face.bundle_id, **each}
+        for name, way, each in zip(names, ways, told, strict=True)
+    ]
+    drawn = _drawn(question, ways, run.request_id)
+    if drawn is None:  # an answer would be one variant's list, outside of the experiment
+        run.degraded.append(NOT_INTERLEAVED)
+        alone = next((place for place, way in enumerate(ways) if way.slate is not None), 0)
+        return {**told[alone], "team": None, "lists": lists}
+    rank, team = _place_of(item_id, *drawn)
+    furthest = max(range(len(ways)), key=lambda place: ways[place].how_far)
+    if rank is None:
+        says = _LEFT_OUT if ways[furthest].verdict == "shown" else {}
+        return {**told[furthest], **says, "shown_rank": None, "team": None, "lists": lists}
+    whose = None if team == NOBODYS else names[team]
+    own = told[furthest if whose is None else team]
+    return {**own, **_IN_DRAFT, "shown_rank": rank, "team": whose, "lists": lists}
 
 
-def rules_against(item_id: str, row: int, request: ExplainRequest, question: Question) -> list[str]:
-    """Names of all hard rules that keep an item from a request, whatever it scores."""
-    user = question.user
-    refused = {*(user.state.refused() if user and user.state else ())}
-    disliked = user.profile.onboarding.disliked if user and user.profile.personalise else ()
-    lists = {
-        "excluded": request.exclude,
-        "in-session": request.session,
-        "already-taken": user.history if user else (),
-        "disliked-or-hidden": (*refused, *disliked),
-    }
-    named = [name for name, ids in lists.items() if item_id in ids]
-    face = question.pin.face
-    ruled = [f"{rule.kind}-rule" for rule in face.rules_against(question.query, row)]
-    return face.broken_rules(row, request.filters, request.context) + ruled + named
+def _drawn(question: Question, ways: Sequence[Way], request_id: str) -> tuple[BundleFace, Candidates] | None:
+    """The list of both variants' picks, and the bundle in whose rows it is; None where none can be drawn."""
+    assignment = question.assigned.interleaved
+    lists = [(way.face, way.slate) for way in ways if way.slate is not None]
+    if assignment is None or len(lists) < len(ways):
+        return None
+    salt = draft_salt(assignment.experiment, assignment.generation)
+    found = drawn_into_one(lists, question.query.k, salt, request_id)
+    if found is None:
+        return None
+    place, slate = found
+    side = question.sides[place]
+    return side.pin.face, side.pin.face.finish(side.plain, slate)
+
+
+def _place_of(item_id: str, face: BundleFace, slate: Candidates) -> tuple[int | None, int]:
+    """The rank of an item in a draft, from 1, and its team; None and `NOBODYS` where it is not in it."""
+    row = face.row_of(item_id)
+    rank = None if row is None else rank_of(row, slate.item_index)
+    if rank is None or slate.team is None:
+        return rank, NOBODYS
+    return rank, int(slate.team[rank - 1])
 
 
 def _record_age(question: Question, now_ms: int) -> int | None:
     """Since the newest event of the user's record; None where there is none."""
     state = question.user.state if question.user else None
     return now_ms - state.last_ms if state is not None and state.last_ms else None
-
-
-class _Watched:
-    """One query's way through the graph."""
-
-    def __init__(self, stages: Stages, face: BundleFace, query: Query, row: int, until: str) -> None:
-        self._stages, self._face, self._query, self._row, self._until = stages, face, query, row, until
-        self.silent: list[str] = []
-        """Stages that did not answer."""
-
-    async def explanation(self, rules: Sequence[str]) -> Explanation:
-        says, retrieved = await asyncio.gather(
-            self._ask("say", self._row), self._ask("retrieve")
-        )  # side by side: neither waits for what the other finds
-        ranked, supposed = await self._ranked(retrieved, says or ())
-        reordered = await self._reordered(retrieved, ranked)
-        return explanation(
-            self._row, rules=rules, says=says or (), retrieved=retrieved, ranked=ranked, supposed=supposed,
-            reordered=reordered, feature_names=self._face.feature_names,
-        )  # fmt: skip
-
-    async def _ranked(
-        self, retrieved: Candidates | None, says: Sequence[SourceSays]
-    ) -> tuple[Candidates | None, Candidates | None]:
-        """The ranked candidates, and where the item is none of them those with it."""
-        if self._until == "retrieve" or retrieved is None:
-            return None, None
-        ranked = await self._ask("rank", retrieved) if len(retrieved) else retrieved
-        if ranked is None or not says or rank_of(self._row, retrieved.item_index) is not None:
-            return ranked, None
-        return ranked, await self._ask("rank", among(retrieved, self._row, says))
-
-    async def _reordered(self, retrieved: Candidates | None, ranked: Candidates | None) -> Reordered | None:
-        best = retrieved if ranked is None else ranked
-        if best is None:
-            return None
-        if ranked is not None and self._until == "rerank":
-            found: Reordered | None = await self._ask("reorder", ranked, self._row)
-            if found is not None:
-                return found
-        shown = self._face.finish(self._query, best).item_index
-        return Reordered(None, (), rank_of(self._row, shown))
-
-    async def _ask(self, stage: str, *rest: Any) -> Any:
-        try:
-            call = getattr(self._stages, stage)
-            return await call((self._face.sha256, self._query, *rest), SECONDS)
-        except StageError:
-            self.silent.append(stage)
-            return None
-
-
-def _plain(found: Explanation) -> dict[str, Any]:
-    """The parts of an explanation as JSON."""
-    return {
-        "rules": list(found.rules),
-        "sources": [one._asdict() for one in found.sources],
-        "num_candidates": found.num_candidates,
-        "stages": {
-            "retrieve": {"rank": found.retrieved_rank, "score": found.retrieved_score},
-            "rank": {
-                "rank": found.ranked_rank,
-                "score": found.ranked_score,
-                "would_rank": found.would_rank,
-                "would_score": found.would_score,
-            },
-            "rerank": {"rank": found.reranked_rank, "moves": [move._asdict() for move in found.moves]},
-        },
-        "shown_rank": found.shown_rank,
-        "features": dict(found.features),
-    }

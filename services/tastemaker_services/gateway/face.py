@@ -14,6 +14,7 @@ import numpy as np
 from tastemaker.bundle.reader import Bundle
 from tastemaker.features.trending import TRENDING, Trending, TrendingRows
 from tastemaker.models.popularity import Popularity
+from tastemaker.models.rankers import dense_features_of
 from tastemaker.stages.bundle_items import heads_of, popularity_of, traits_of
 from tastemaker.stages.business_rules import Hard, HardRules, hard
 from tastemaker.stages.filtering import hard_filter
@@ -96,7 +97,7 @@ class BundleFace:
             heads=heads_of(bundle),
             rows=bundle.rows,
             rules=ItemRules.of_items(traits_of(bundle), bundle.table("items.parquet")),
-            feature_names=bundle.json("ranker.json")["dense_features"] if bundle.has("ranker.json") else (),
+            feature_names=dense_features_of(bundle.json("ranker.json")) if bundle.has("ranker.json") else (),
             trending=trending,
             content_fingerprint=fingerprint_of(bundle),
             hard_rules=hard(reranking.rules),
@@ -120,8 +121,9 @@ class BundleFace:
 
     def rows(self, item_ids: Iterable[str]) -> tuple[Int32, int]:
         """The rows of the ids that are known, in order, and how many are not."""
-        found = [self.row_of(item_id) for item_id in item_ids]
-        known = [row for row in found if row is not None]
+        row_of, limit = self._row_of, self.overlay.num_items
+        found = [row_of(item_id) for item_id in item_ids]
+        known = [row for row in found if row is not None and row < limit]
         return np.array(known, np.int32), len(found) - len(known)
 
     def allowed(self, filters: Filters, context: Mapping[str, str]) -> Bool | None:

@@ -1,64 +1,50 @@
-"""One request's way through the graph: user, variant, pinned bundle, stages under deadlines, fallbacks.
+"""One request's way through the graph: its question, stages under deadlines, fallbacks, its record.
 
-A list answered lately is answered again as long as nothing happened since, see `cache`; what stands in for a stage that
-fails or is late, `ladder` decides. HTTP is `api`'s matter, the graph's parts are `graph`'s.
+Who asks and which bundle answers, `questions` finds out; what is left of an answer, `records` writes. A list answered lately
+is answered again as long as nothing happened since, see `cache`; what stands in for a stage that fails or is late, `ladder`
+decides. HTTP is `api`'s matter, the graph's parts are `graph`'s.
 """
 
 import math
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any
 
 from tastemaker import telemetry
 from tastemaker.config import Settings
-from tastemaker.errors import StateError
 from tastemaker.experiments.assigned import Assigned
 from tastemaker.experiments.eligibility import Subject
-from tastemaker.features.user_state import UserState
 from tastemaker.logs import REQUEST_ID
-from tastemaker.registry.live import CHAMPION
-from tastemaker.stages.policy import beside, policy_of
+from tastemaker.stages.policy import policy_of
 from tastemaker.state.lists import StoredList
 from tastemaker.types import Candidates, Origin, Query
-from tastemaker.users.profile import Profile
-from tastemaker_services.gateway.answers import FITS, decision_of, items_of, keeps_features, unsourced
-from tastemaker_services.gateway.assigning import OUTSIDE, assigned_or_outside, count, subject_of, told
+from tastemaker_services.gateway.answers import FITS, items_of, unsourced
 from tastemaker_services.gateway.breakers import Breakers
 from tastemaker_services.gateway.cache import Lists
 from tastemaker_services.gateway.decisions import DecisionLog
-from tastemaker_services.gateway.details import add_details
-from tastemaker_services.gateway.face import BundleFace
-from tastemaker_services.gateway.interleaving import interleaved, sides_of
+from tastemaker_services.gateway.details import add_details, add_teams
+from tastemaker_services.gateway.interleaving import interleaved
 from tastemaker_services.gateway.ladder import NO_SHARD, Call, Ladder, Stages
 from tastemaker_services.gateway.lately import Found, Lately
 from tastemaker_services.gateway.loop_lag import LoopLag
-from tastemaker_services.gateway.pages import Pages, rules_of
+from tastemaker_services.gateway.pages import Pages
 from tastemaker_services.gateway.paging import Paging
 from tastemaker_services.gateway.pins import Pin
-from tastemaker_services.gateway.policies import policy_for
-from tastemaker_services.gateway.queries import Question, query_of
+from tastemaker_services.gateway.queries import Question
+from tastemaker_services.gateway.questions import Questions
+from tastemaker_services.gateway.records import Records, body_of
 from tastemaker_services.gateway.run import Run, shares, tell_budget
 from tastemaker_services.gateway.shadow import Answered
 from tastemaker_services.gateway.shedding import Admitted, Load
-from tastemaker_services.gateway.users import User, past_hash
+from tastemaker_services.gateway.users import User
 from tastemaker_services.replicas.calls import StageError
 from tastemaker_services.tracing import told_of
-from tastemaker_services.web.problems import Problem
 from tastemaker_services.web.schema import Priority, RecommendationRequest
 
 if TYPE_CHECKING:
     from tastemaker_services.tracing import Tracer
-
-T = TypeVar("T")
-NOT_PERSONALISED: Final = User([], UserState(), b"", profile=Profile(personalise=False))
-"""Of a request that asks for nothing personal: as one who opted out."""
-NOTHING_FITS: Final = "nothing-fits"
-"""Note on an empty list: filters, exclusions and hard rules together leave no item."""
-_SEED_DIGITS = 15
-"""Of the request's id: what luck decides can be told from the log."""
 
 
 class Gateway:
@@ -98,16 +84,19 @@ class Gateway:
         tracer: "Tracer | None" = None,
     ) -> None:
         self._settings, self._shares = settings, shares(settings.gateway.budget_ms)
+        self._catalogue = catalogue = settings.catalogue
         tell_budget(settings)
         lag = LoopLag(settings.gateway.deadline_ms / 1000)
-        self._forced, self._load = forced, Load(settings.gateway.shedding, settings.catalogue, lag)
-        self._breakers = Breakers(settings.gateway.breakers, settings.catalogue)
-        self._catalogue, self._standing = settings.catalogue, standing
-        self._read_user, self._assign, self._pin = read_user, assign, pin
-        self._answered, self._paging = answered, Paging(pages, settings.cache.page_items)
-        self._stages, self._decisions, self._tracer = stages, decisions, tracer
-        self._ladder = Ladder(stages, read_stored, settings.catalogue, self._breakers)
-        self._lately = Lately(lists, settings.catalogue, self._breakers)
+        self._forced, self._load = forced, Load(settings.gateway.shedding, catalogue, lag)
+        breakers = Breakers(settings.gateway.breakers, catalogue)
+        self.questions = Questions(
+            settings, breakers, read_user=read_user, assign=assign, pin=pin, standing=standing
+        )
+        self._records = Records(decisions, catalogue)
+        self._paging = Paging(pages, settings.cache.page_items, self.questions, self._records)
+        self._stages, self._answered, self._tracer = stages, answered, tracer
+        self._ladder = Ladder(stages, read_stored, catalogue, breakers)
+        self._lately = Lately(lists, catalogue, breakers)
 
     async def recommend(
         self, request: RecommendationRequest, origin: Origin, variants: Mapping[str, str] | None = None
@@ -147,7 +136,7 @@ class Gateway:
     async def _body(self, run: Run, request: RecommendationRequest, origin: Origin) -> dict[str, Any]:
         whole = self._paging.whole(request)
         if request.cursor is not None:
-            return await self._paging.next(self, run, request, origin)
+            return await self._paging.next(run, request, origin)
         return await self._recommend(run, whole, origin, request.k)
 
     async def _recommend(
@@ -156,7 +145,7 @@ class Gateway:
         """The body with the first `num_shown` items of the answer, and a cursor where more are kept."""
         now_ms = time.time_ns() // 1_000_000
         with run.stage("history"):
-            question = await self.question(run, request, origin, now_ms)
+            question = await self.questions.of(run, request, origin, now_ms)
             found = await self._lately.find(run, request, question, origin)
         slate = None if run.forced else found.again(run, question.pin.face, question.query)
         if slate is None:
@@ -170,13 +159,14 @@ class Gateway:
         if not len(slate):
             telemetry.EMPTY.labels(self._catalogue).inc()
         run.end()
-        self.log(run, question, request, slate, origin)
-        again = partial(self.query, run, request, user, now_ms=now_ms, origin=origin)
+        self._records.put(run, question, request, slate, origin)
+        again = partial(self.questions.query, run, request, user, now_ms=now_ms, origin=origin)
         self._answered(Answered(run.request_id, now_ms, origin, pin.face, query, slate, again))
         items = items_of(pin.face, slate, reason, request.explain, is_personal=found.is_personal)
         if request.explain:
             add_details(items, pin.face, slate, run.seen)
-        return self.body(run, pin, items, assigned) | {"next_cursor": cursor}
+            add_teams(items, slate, question)
+        return body_of(run, pin, items, assigned) | {"next_cursor": cursor}
 
     async def _made(self, run: Run, question: Question, found: Found) -> tuple[Question, Candidates]:
         """The slate by the stages, and the question that it answers: one side's, where it was to hold two variants' picks."""
@@ -189,31 +179,6 @@ class Gateway:
         if made.pin.face is face:
             self._lately.keep(run, query, found.asked, slate)
         return made, slate
-
-    async def question(
-        self, run: Run, request: RecommendationRequest, origin: Origin, now_ms: int
-    ) -> Question:
-        """A request in the terms of the bundle that answers it.
-
-        Of a request that is not to be personalised, nothing that is kept of its user is read but the experiment's draw.
-
-        Raises:
-            Problem: 503 before the first bundle is ready.
-        """
-        user = await self.reader(run, request.user_id, request.personalise)
-        subject = subject_of(request, user, run.variants, now_ms)
-        assign = partial(self._assign, subject, now_ms, origin)
-        assigned = await assigned_or_outside(run, self._read(run, "experiment", assign))
-
-        def ask(pin: Pin, policy: str) -> Query:
-            return self.query(run, request, user, pin.face, now_ms=now_ms, origin=origin, policy=policy)
-
-        if assigned.interleaved is not None:
-            if sides := sides_of(run, self._catalogue, assigned, self._pin, ask):
-                return Question(user, assigned, sides[0].pin, sides[0].plain, sides)
-            assigned = assigned.without_interleaving()
-        pin, assigned = self.pinned(run, assigned)
-        return Question(user, assigned, pin, ask(pin, policy_for(run, assigned)))
 
     async def nearest(
         self, run: Run, pin: Pin, query: Query, stage: str, rest: Sequence[Any], reason: str
@@ -248,108 +213,3 @@ class Gateway:
         run.start_at(run.forced)
         REQUEST_ID.set(run.request_id)
         return run
-
-    async def reader(self, run: Run, user_id: str, personalise: bool) -> User | None:
-        """For whom a list is made: the user as of now, or where it is not to be personal somebody of whom nothing is read."""
-        return await self.user(run, user_id) if personalise else NOT_PERSONALISED
-
-    async def user(self, run: Run, user_id: str) -> User | None:
-        """A user as of now; None where nothing can be read."""
-        try:
-            user = await self._read(run, "history", lambda: self._read_user(user_id))
-        except StateError:
-            run.fall_to("no-history")
-            return None
-        if user.state is None:
-            run.fall_to("no-record")
-        return user
-
-    async def _read(self, run: Run, part: str, read: Callable[[], Awaitable[T]]) -> T:
-        seconds, fair = run.left_seconds("history"), run.fair_seconds("history")
-        return await self._breakers.read(part, read, seconds, fair)
-
-    def pinned(self, run: Run, assigned: Assigned) -> tuple[Pin, Assigned]:
-        """The bundle to answer from. Where it is not a variant's, the answer is outside of that experiment."""
-        if assigned.alias is not None:
-            pin = self._pin(assigned.alias)
-            if pin is not None:
-                return pin, assigned
-            run.fall_to("champion")
-            assigned = assigned.without(assigned.alias)
-        champion = self._pin(CHAMPION)
-        if champion is None:
-            raise Problem(
-                503, "not-ready", "no bundle is ready yet: see /readyz", headers={"retry-after": "1"}
-            )
-        return champion, assigned
-
-    def query(
-        self,
-        run: Run,
-        request: RecommendationRequest,
-        user: User | None,
-        face: BundleFace,
-        *,
-        now_ms: int,
-        origin: Origin = "live",
-        policy: str = "",
-    ) -> Query:
-        """A request in the rows of a bundle, with luck of its own, under a variant's policy and the catalogue's rules."""
-        policy = beside(policy, self._standing())
-        length = self._settings.state.history_length
-        query = query_of(
-            request, user, face, self._catalogue, history_length=length, now_ms=now_ms, policy=policy
-        )
-        keep = keeps_features(run.request_id, self._settings.gateway.features_share)
-        seed = int(run.request_id[:_SEED_DIGITS], 16)
-        keep |= request.explain
-        traceparent = run.trace.parent if run.trace else ""
-        return replace(
-            query, keep_features=keep, seed=seed, explore=origin == "live", traceparent=traceparent
-        )
-
-    def log(
-        self,
-        run: Run,
-        question: Question,
-        request: RecommendationRequest,
-        slate: Candidates,
-        origin: Origin,
-        **more: Any,
-    ) -> None:
-        """Counts an answer for its variant and hands its record on; `more` are further fields of the record."""
-        user, assigned, pin, query, _ = question
-        count(self._catalogue, assigned)
-        decision = decision_of(
-            request_id=run.request_id,
-            timestamp_ms=query.now_ms,
-            catalogue=self._catalogue,
-            origin=origin,
-            face=pin.face,
-            query=query,
-            slate=slate,
-            assigned=assigned,
-            rungs=run.degraded,
-            cached_from=run.cached_from,
-            timings_ms=run.timings_ms,
-        )
-        known = {"request": rules_of(request), "past_hash": past_hash(user), "forced": run.forced}
-        self._decisions.put(replace(decision, **known | more))
-
-    def body(
-        self, run: Run, pin: Pin, items: list[dict[str, Any]], assigned: Assigned = OUTSIDE
-    ) -> dict[str, Any]:
-        """The body of an answer."""
-        return {
-            "request_id": run.request_id,
-            "items": items,
-            **told(assigned),
-            "bundle": pin.face.bundle_id,
-            "bundle_version": pin.version,
-            "degraded": run.degraded,
-            "notes": [] if items else [NOTHING_FITS],
-            "forced": run.forced,
-            "cached": run.cached_from is not None,
-            "cached_from": run.cached_from,
-            "timings_ms": run.timings_ms,
-        }

@@ -15,7 +15,7 @@ import numpy as np
 
 from tastemaker import telemetry
 from tastemaker.experiments.assigned import Assigned
-from tastemaker.experiments.interleaving import NOBODYS, team_draft
+from tastemaker.experiments.interleaving import NOBODYS, draft_salt, team_draft
 from tastemaker.registry.live import CHAMPION
 from tastemaker.stages.because import NOTHING
 from tastemaker.stages.overlay import FRESH, PINNED
@@ -88,9 +88,11 @@ async def interleaved(
         if found_both is not None:
             for own in runs:
                 run.take(own)
-            if found_both[0].pin.face is not question.sides[0].pin.face:
-                run.seen = {}  # in the rows of another bundle than the list
-            return found_both
+            sides = [
+                side._replace(slate=slate, seen=own.seen)
+                for side, slate, own in zip(question.sides, slates, runs, strict=True)
+            ]
+            return found_both[0]._replace(sides=tuple(sides)), found_both[1]
     whole = next((team for team, own in enumerate(runs) if not own.degraded), 0)
     run.take(runs[whole])
     _note_failed(run, catalogue)
@@ -109,15 +111,31 @@ def _drafted(
     """Both slates in one, and the question in the rows of a bundle that knows all of its items; None where neither does."""
     assignment = question.assigned.interleaved
     assert assignment is not None
-    for pin, _, plain in question.sides:
-        both = [
-            in_rows_of(pin.face, side.pin.face, slate)
-            for side, slate in zip(question.sides, slates, strict=True)
-        ]
-        if (first := both[0]) is not None and (second := both[1]) is not None:
-            salt = f"{assignment.experiment}:{assignment.generation}"
-            slate = drafted(pin.face, first, second, plain.k, salt, request_id)
-            return question._replace(pin=pin, query=plain), pin.face.finish(plain, slate)
+    lists = [(side.pin.face, slate) for side, slate in zip(question.sides, slates, strict=True)]
+    salt = draft_salt(assignment.experiment, assignment.generation)
+    found = drawn_into_one(lists, question.sides[0].plain.k, salt, request_id)
+    if found is None:
+        return None
+    place, slate = found
+    side = question.sides[place]
+    return question._replace(pin=side.pin, query=side.plain), side.pin.face.finish(side.plain, slate)
+
+
+def drawn_into_one(
+    lists: Sequence[tuple[BundleFace, Candidates]], k: int, salt: str, request_id: str
+) -> tuple[int, Candidates] | None:
+    """The draft of two variants' own lists, and the place of the one whose bundle's rows it is in; None where neither knows all items.
+
+    Args:
+        lists: Of each team its bundle and its slate.
+        k: Length of the draft.
+        salt: See `draft_salt`.
+        request_id: Decides the coins.
+    """
+    for place, (face, _) in enumerate(lists):
+        first, second = (in_rows_of(face, own, slate) for own, slate in lists)
+        if first is not None and second is not None:
+            return place, drafted(face, first, second, k, salt, request_id)
     return None
 
 

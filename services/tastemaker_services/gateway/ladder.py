@@ -26,6 +26,8 @@ from tastemaker_services.replicas.through import Through
 
 NO_SHARD: Final = "no-shard"
 """A part of the catalogue was not searched: its retriever did not answer."""
+WAIT: Final = "wait"
+"""Among a fused gateway's timings: until one of its threads took the request."""
 _ORDER: Final = ("retrieve", "rank", "rerank")
 
 
@@ -142,10 +144,12 @@ class Ladder:
         closed = all(self._breakers[part_of[name]].state is State.CLOSED for name in limits)
         if self._stages.through is None or not run.is_free or run.is_short("retrieve") or not closed:
             return
-        went, spent = await self._stages.through(face.sha256, query, limits), 0.0
+        way = await self._stages.through(face.sha256, query, limits)
+        spent = way.waited_seconds
+        run.took(WAIT, spent)
         for name, seconds in limits.items():
-            breaker, one = self._breakers[part_of[name]], went.get(name)
-            run.took(name, seconds - spent if one is None else one.seconds)
+            breaker, one = self._breakers[part_of[name]], way.went.get(name)
+            run.took(name, max(seconds - spent, 0.0) if one is None else one.seconds)
             if one is None or one.answer is None:
                 run.ahead[name] = None
                 if one is not None or _is_to_blame(run, name, seconds):

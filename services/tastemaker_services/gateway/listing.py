@@ -12,8 +12,9 @@ import numpy as np
 from tastemaker.types import Query
 from tastemaker_services.gateway.answers import FITS_TEXT, LIKE
 from tastemaker_services.gateway.assigning import OUTSIDE
-from tastemaker_services.gateway.gateway import NOT_PERSONALISED, Gateway
+from tastemaker_services.gateway.gateway import Gateway
 from tastemaker_services.gateway.pins import Pin
+from tastemaker_services.gateway.records import body_of
 from tastemaker_services.gateway.run import Run
 from tastemaker_services.web.problems import Problem
 from tastemaker_services.web.question_schema import SearchRequest, SimilarRequest
@@ -65,15 +66,16 @@ class Listing:
 
     async def _query(self, run: Run, asked: SimilarRequest | SearchRequest) -> tuple[Pin, Query]:
         """The pinned bundle, and the hard rules in its rows."""
-        pin, _ = self._gateway.pinned(run, OUTSIDE)
+        questions = self._gateway.questions
+        pin, _ = questions.pinned(run, OUTSIDE)
         request = RecommendationRequest(
             user_id=asked.user_id or "-", k=asked.k, context=asked.context, exclude=asked.exclude,
             filters=asked.filters,
         )  # fmt: skip
         with run.stage("history"):
-            user = NOT_PERSONALISED if asked.user_id is None else await self._gateway.user(run, asked.user_id)
-        return pin, self._gateway.query(run, request, user, pin.face, now_ms=time.time_ns() // 1_000_000)
+            user = await questions.reader(run, request.user_id, asked.user_id is not None)
+        return pin, questions.query(run, request, user, pin.face, now_ms=time.time_ns() // 1_000_000)
 
     def _ended(self, run: Run, pin: Pin, items: list[dict[str, Any]]) -> dict[str, Any]:
         run.end()
-        return self._gateway.body(run, pin, items)
+        return body_of(run, pin, items)

@@ -6,7 +6,7 @@ it begins and, as `cached_from`, which request the list was made for.
 
 import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 from tastemaker.errors import StateError
 from tastemaker.types import Candidates, Origin
@@ -14,12 +14,11 @@ from tastemaker_services.gateway.answers import items_of
 from tastemaker_services.gateway.assigning import OUTSIDE
 from tastemaker_services.gateway.pages import PagedList, Pages, Place, rules_of
 from tastemaker_services.gateway.queries import Question
+from tastemaker_services.gateway.questions import Questions
+from tastemaker_services.gateway.records import Records, body_of
 from tastemaker_services.gateway.run import Run
 from tastemaker_services.web.problems import Problem, invalid
 from tastemaker_services.web.schema import RecommendationRequest
-
-if TYPE_CHECKING:
-    from tastemaker_services.gateway.gateway import Gateway
 
 _WITH_A_CURSOR: Final = frozenset({"user_id", "k", "cursor", "deadline_ms", "priority"})
 ANEW: Final = "ask anew with paged and without cursor"
@@ -32,10 +31,14 @@ class Paging:
     Args:
         pages: Where lists are kept; None where paging is off.
         most_items: Of a list.
+        questions: Reads who asks for a page, and pins what answers.
+        records: Gets a record of every page.
     """
 
     pages: Pages | None
     most_items: int
+    questions: Questions
+    records: Records
 
     def whole(self, request: RecommendationRequest) -> RecommendationRequest:
         """The request for the whole list whose first page is asked for; any other as it is.
@@ -81,9 +84,7 @@ class Paging:
             return None
         return Place(name, num_shown).cursor()
 
-    async def next(
-        self, gateway: "Gateway", run: Run, request: RecommendationRequest, origin: Origin
-    ) -> dict[str, Any]:
+    async def next(self, run: Run, request: RecommendationRequest, origin: Origin) -> dict[str, Any]:
         """The body with the items from the request's cursor on.
 
         Raises:
@@ -91,18 +92,20 @@ class Paging:
         """
         now_ms = time.time_ns() // 1_000_000
         place, paged = await self._found(run, request, now_ms)
-        pin, _ = gateway.pinned(run, OUTSIDE)
-        user = await gateway.reader(run, request.user_id, paged.is_personal)
+        pin, _ = self.questions.pinned(run, OUTSIDE)
+        user = await self.questions.reader(run, request.user_id, paged.is_personal)
         asked = paged.asked(request.user_id, request.k)
-        query = gateway.query(run, asked, user, pin.face, now_ms=now_ms, origin=origin)
+        query = self.questions.query(run, asked, user, pin.face, now_ms=now_ms, origin=origin)
         question = Question(user, paged.assigned, pin, query)
         page = paged.page(pin.face, query, place.offset)
         run.cached_from = paged.request_id
         run.end()
         bundle_id, version = paged.bundle
-        gateway.log(run, question, asked, page.slate, origin, bundle=bundle_id, first_position=place.offset)
+        self.records.put(
+            run, question, asked, page.slate, origin, bundle=bundle_id, first_position=place.offset
+        )
         more = None if page.next_offset is None else place._replace(offset=page.next_offset).cursor()
-        body = gateway.body(run, pin, page.items, paged.assigned)
+        body = body_of(run, pin, page.items, paged.assigned)
         return body | {"bundle": bundle_id, "bundle_version": version, "next_cursor": more}
 
     async def _found(self, run: Run, request: RecommendationRequest, now_ms: int) -> tuple[Place, PagedList]:

@@ -3,15 +3,17 @@
 What a new user answered stands in for a past; of a user who opted out neither past nor answers are in the query.
 """
 
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import numpy as np
 
 from tastemaker import telemetry
 from tastemaker.experiments.assigned import Assigned
+from tastemaker.experiments.interleaving import LoggedSide
 from tastemaker.features.places import CONTEXT_LOCATION, Place
 from tastemaker.models.popularity import SEPARATOR
-from tastemaker.types import Float32, Query
+from tastemaker.types import Candidates, Float32, Query
 from tastemaker.users.profile import DEMOGRAPHIC, Onboarding, Profile, demographic_group
 from tastemaker_services.gateway.answers import newest_once
 from tastemaker_services.gateway.face import BundleFace, split_context
@@ -21,11 +23,20 @@ from tastemaker_services.web.schema import RecommendationRequest
 
 
 class Side(NamedTuple):
-    """One of two variants whose picks one list is to hold: its bundle and query, and the query without what the variant changes."""
+    """One of two variants whose picks one list is to hold: its bundle and query, and the query without what the variant changes.
+
+    Once the list is made also the variant's own slate, and what each stage answered for that.
+    """
 
     pin: Pin
     query: Query
     plain: Query
+    slate: Candidates | None = None
+    seen: Mapping[str, Candidates] | None = None
+
+    def logged(self) -> str:
+        """See `LoggedSide`."""
+        return LoggedSide(self.pin.face.bundle_id, self.query.policy).logged()
 
 
 class Question(NamedTuple):

@@ -152,8 +152,9 @@ class Shadow:
             rungs=() if took_ms is not None else (SHADOW_FAILED,),
             cached_from=None,
             timings_ms={} if took_ms is None else {"total": round(took_ms, 3)},
+            shadow_of=answered.request_id,
         )
-        self._keep(replace(decision, shadow_of=answered.request_id))
+        self._keep(decision)
 
     def _count(self, outcome: str) -> None:
         telemetry.SHADOW.labels(self._catalogue, outcome).inc()

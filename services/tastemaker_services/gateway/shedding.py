@@ -2,7 +2,8 @@
 
 Two bounds on requests under way in one gateway, of which lower priorities may fill a part. The hard one is on all of them;
 beyond it a request is refused. The other is on those that use stages, and finds its value: it shrinks where requests take up most
-of their deadline, and grows where it is used and they do not (additive increase, multiplicative decrease [Chiu & Jain 1989]). Nobody
+of their deadline, and grows where it is used and they do not (additive increase, multiplicative decrease [Chiu & Jain 1989]). A
+bound that is not used is no measurement: what an overload left of it goes back towards the first one with time. Nobody
 has to know how fast the graph is, and a queue that makes every request late is never built. Where the process itself cannot keep
 up, its event loop is late: then stages are left out, and what would be late before it is begun is refused.
 """
@@ -25,6 +26,9 @@ LATE: Final = 0.7
 SHRINK: Final = 0.8
 BETWEEN_SHRINKS_SECONDS: Final = 0.1
 """Requests that wait for the same thing are late together and count once."""
+CALM_SECONDS: Final = 5.0
+"""So long without a late answer, and a bound below the first one doubles: light load, which would never widen it, shows no more overload."""
+_MOST_DOUBLINGS: Final = 10
 RETRY_SECONDS: Final = 1
 
 
@@ -66,10 +70,10 @@ class Load:
             "batch": settings.batch_share,
             "background": settings.background_share,
         }
-        self.limit = float(min(settings.first_limit, settings.max_in_flight))
+        self._first = self.limit = float(min(settings.first_limit, settings.max_in_flight))
         """On requests that use stages, as of now."""
         self.in_flight = self.in_stages = 0
-        self._shrunk_at = float("-inf")
+        self._shrunk_at = self._calm_since = float("-inf")
         self._gauges = (
             telemetry.IN_FLIGHT.labels(catalogue, "recommendations"),
             telemetry.IN_FLIGHT.labels(catalogue, "stages"),
@@ -94,6 +98,7 @@ class Load:
             self._count(-1, uses_stages)
 
     def _rung(self, priority: Priority) -> str | None:
+        self._recover()
         share = self._shares[priority]
         most, lag = share * self._settings.max_in_flight, self._lag()
         if self.in_flight + 1 > most:
@@ -131,9 +136,16 @@ class Load:
 
     def _learn(self, used: float) -> None:
         if used > LATE:
-            now = self._clock()
+            now = self._calm_since = self._clock()
             if now - self._shrunk_at >= BETWEEN_SHRINKS_SECONDS:
                 self._shrunk_at = now
                 self.limit = max(float(self._settings.least_limit), SHRINK * self.limit)
         elif self.in_stages >= self.limit / 2:
             self.limit = min(float(self._settings.max_in_flight), self.limit + 1 / self.limit)
+
+    def _recover(self) -> None:
+        if self.limit >= self._first:
+            return
+        doublings = min(int((self._clock() - self._calm_since) // CALM_SECONDS), _MOST_DOUBLINGS)
+        self.limit = min(self._first, self.limit * 2**doublings)
+        self._calm_since += doublings * CALM_SECONDS

@@ -17,17 +17,28 @@ from tastemaker_services.replicas.calls import Failed
 
 @dataclass(frozen=True, slots=True)
 class Went:
-    """How a stage went: how long it took, the wait for it included, and its answer; None where it failed."""
+    """How a stage went: how long it took, and its answer; None where it failed."""
 
     seconds: float
     answer: Candidates | None
 
 
+@dataclass(frozen=True, slots=True)
+class Way:
+    """A request's way: how long it waited for its turn, and how those stages went that ended in time.
+
+    One that was never begun waited for as long as it was waited for.
+    """
+
+    waited_seconds: float
+    went: Mapping[str, Went]
+
+
 class Through(Protocol):
     """All stages of an answer, one after the other."""
 
-    async def __call__(self, sha256: str, query: Query, limits: Mapping[str, float]) -> Mapping[str, Went]:
-        """How those stages went that ended in time; behind one that failed or was late, none is begun.
+    async def __call__(self, sha256: str, query: Query, limits: Mapping[str, float]) -> Way:
+        """A request's way; behind a stage that failed or was late, none is begun.
 
         Args:
             sha256: Of the bundle's manifest.
@@ -52,7 +63,7 @@ class ThroughPool:
     def __init__(self, pool: Executor, steps: Mapping[str, Step]) -> None:
         self._pool, self._steps = pool, steps
 
-    async def __call__(self, sha256: str, query: Query, limits: Mapping[str, float]) -> Mapping[str, Went]:
+    async def __call__(self, sha256: str, query: Query, limits: Mapping[str, float]) -> Way:
         """See `Through`."""
         loop = asyncio.get_running_loop()
         began = loop.time()
@@ -68,7 +79,8 @@ class ThroughPool:
         finally:
             journey.goes_on = False
             under_way.cancel()  # one that no thread has taken is never begun
-        return dict(journey.went)
+        waited = loop.time() - began if journey.waited_seconds is None else journey.waited_seconds
+        return Way(waited, dict(journey.went))
 
 
 class _Journey:
@@ -77,19 +89,25 @@ class _Journey:
     def __init__(self, steps: Sequence[tuple[str, Step]], call: tuple[Any, ...]) -> None:
         self._steps, self._call = steps, call
         self._last = time.perf_counter()
+        self.waited_seconds: float | None = None
+        """Until a thread took it; None while none has."""
         self.went: dict[str, Went] = {}
         self.goes_on = True
 
     def go(self) -> None:
         candidates: tuple[Candidates, ...] = ()
+        self.waited_seconds = self._lap()
         for name, step in self._steps:
             if not self.goes_on:
                 return
             answer = step((*self._call, *candidates))
-            now = time.perf_counter()
-            seconds, self._last = now - self._last, now
+            seconds = self._lap()
             if isinstance(answer, Failed):
                 self.went[name] = Went(seconds, None)
                 return
             self.went[name] = Went(seconds, answer)
             candidates = (answer,)
+
+    def _lap(self) -> float:
+        before, self._last = self._last, time.perf_counter()
+        return self._last - before

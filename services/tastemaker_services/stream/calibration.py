@@ -1,8 +1,10 @@
 """Whether what was shown is clicked as often as its scores say: expected against observed clicks, by bucket of the score.
 
 A score is a probability of a click where the ranker gave it and `ranking.score_weights` names the click alone; answers of other
-rankings, interleaved ones, and rungs whose scores are something else, are left out, and so is traffic that is not live. The ranker learned on candidates, not on slots: what a slot's place
-does to clicks is in the observed rate and not in the expected one, so that the change of the error says more than its size.
+rankings, interleaved ones, and rungs whose scores are something else, are left out. Live and simulated traffic are told apart: people
+click after a while, simulated visitors at once, and by a world that no ranker has learned. The ranker learned on candidates, not on
+slots: what a slot's place does to clicks is in the observed rate and not in the expected one, so that the change of the error says
+more than its size.
 
 Shape letters: N slots, B buckets.
 """
@@ -25,12 +27,12 @@ from tastemaker.experiments.reporting.days import since
 from tastemaker.features.ranking_data import CLICK
 from tastemaker.home import Home
 from tastemaker.stages.policy import policy_of
-from tastemaker.types import Bool, Float64, Int64
+from tastemaker.types import Bool, Float64, Int64, Origin
 
 EDGES: Final = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5)
 """Between the buckets; a score on an edge belongs to the bucket above it."""
 BUCKETS: Final = tuple(f"{low:g}-{high:g}" for low, high in zip((0, *EDGES), (*EDGES, 1), strict=True))
-WINDOW_MS: Final = 3_600_000
+WINDOWS_MS: Final[Mapping[Origin, int]] = {"live": 3_600_000, "simulator": 60_000}
 """How long after an answer its clicks count."""
 MOST_LISTS: Final = 20_000
 LEAST_SLOTS: Final = 1000
@@ -52,7 +54,6 @@ _EVENTS: Final = pa.schema(
         for name in ("event_id", "request_id", "item_id", "kind", "timestamp_ms", "received_ms", "origin")
     ]
 )
-_LIVE: Final = pc.field("origin") == "live"
 _SEPARATOR: Final = "\x1f"
 
 
@@ -79,9 +80,14 @@ class Calibrated:
 
 
 def measure_calibration(
-    home: Home, catalogue: str, is_probability: Callable[[str], bool], since_ms: int, until_ms: int
+    home: Home,
+    catalogue: str,
+    is_probability: Callable[[str], bool],
+    since_ms: int,
+    until_ms: int,
+    origin: Origin = "live",
 ) -> Calibrated | None:
-    """Of the newest `MOST_LISTS` live answers of a time; None where fewer than `LEAST_SLOTS` slots were seen.
+    """Of the newest `MOST_LISTS` answers of a time; None where fewer than `LEAST_SLOTS` slots were seen.
 
     A slot is seen where an impression of it came, or the client sends none for the answer. Clicks are joined by request_id and item.
 
@@ -90,15 +96,16 @@ def measure_calibration(
         catalogue: Whose answers.
         is_probability: Whether scores of a bundle, by its id, are probabilities of a click.
         since_ms: Answers from then on.
-        until_ms: Answers before then; `WINDOW_MS` later all of their clicks are in.
+        until_ms: Answers before then; by `WINDOWS_MS` later all of their clicks are in.
+        origin: Of answers and clicks: one of `WINDOWS_MS`.
 
     Raises:
         DataError: A file cannot be read.
     """
-    answers = _answers(home, catalogue, is_probability, since_ms, until_ms)
+    answers = _answers(home, catalogue, is_probability, since_ms, until_ms, origin)
     if not len(answers):
         return None
-    events = _events(home, catalogue, answers["request_id"], since_ms, until_ms + WINDOW_MS)
+    events = _events(home, catalogue, answers["request_id"], since_ms, until_ms + WINDOWS_MS[origin], origin)
     item_ids: Any = answers["item_ids"].combine_chunks()
     request_N: Any = answers["request_id"].combine_chunks().take(pc.list_parent_indices(item_ids))
     slot_N = _keys(request_N, pc.list_flatten(item_ids))
@@ -158,11 +165,17 @@ class ScoreKinds:
 
 
 def _answers(
-    home: Home, catalogue: str, is_probability: Callable[[str], bool], since_ms: int, until_ms: int
+    home: Home,
+    catalogue: str,
+    is_probability: Callable[[str], bool],
+    since_ms: int,
+    until_ms: int,
+    origin: Origin,
 ) -> pa.Table:
     """Answers whose scores are probabilities of a click."""
     span = (pc.field("timestamp_ms") >= since_ms) & (pc.field("timestamp_ms") < until_ms)
-    table = _rows_since(since_ms, home / "decisions" / catalogue, _DECISIONS, "decision_id", span & _LIVE)
+    where = span & (pc.field("origin") == origin)
+    table = _rows_since(since_ms, home / "decisions" / catalogue, _DECISIONS, "decision_id", where)
     interleaved: Any = pc.greater(pc.fill_null(pc.list_value_length(table["slot_team"]), 0), pa.scalar(0))
     table = table.filter(pc.and_(pc.is_null(table["shadow_of"]), pc.invert(interleaved)))[-MOST_LISTS:]
     columns = [table[name].to_pylist() for name in ("bundle", "policy", "rungs", "item_ids", "scores")]
@@ -177,11 +190,13 @@ def _answers(
     return table.filter(pa.array(keep, pa.bool_()))
 
 
-def _events(home: Home, catalogue: str, requests: Any, since_ms: int, until_ms: int) -> pa.Table:
+def _events(
+    home: Home, catalogue: str, requests: Any, since_ms: int, until_ms: int, origin: Origin
+) -> pa.Table:
     """Impressions and clicks of some requests, each once."""
     span = (pc.field("received_ms") >= since_ms) & (pc.field("received_ms") < until_ms)
-    kinds = pc.field("kind").isin(["impression", CLICK])
-    table = _rows_since(since_ms, home / "events" / catalogue, _EVENTS, "event_id", span & kinds & _LIVE)
+    where = span & pc.field("kind").isin(["impression", CLICK]) & (pc.field("origin") == origin)
+    table = _rows_since(since_ms, home / "events" / catalogue, _EVENTS, "event_id", where)
     return table.filter(pc.is_in(table["request_id"], value_set=requests.combine_chunks()))
 
 

@@ -17,7 +17,14 @@ from tastemaker.config import Settings
 from tastemaker.errors import DataError
 from tastemaker.home import Home
 from tastemaker.state.connection import nodes_of, state_errors
-from tastemaker_services.stream.calibration import BUCKETS, WINDOW_MS, ScoreKinds, measure_calibration
+from tastemaker.types import Origin
+from tastemaker_services.stream.calibration import (
+    BUCKETS,
+    WINDOWS_MS,
+    Calibrated,
+    ScoreKinds,
+    measure_calibration,
+)
 from tastemaker_services.stream.exposure import measure_exposure
 
 OFTEN_SECONDS: Final = 15.0
@@ -77,25 +84,35 @@ class HomeGauges:
             telemetry.QUALITY.labels(self._catalogue, figure).set(value)
 
     def tell_calibration(self, now_ms: int) -> None:
-        """Expected and observed clicks of the hour before the last: the clicks of the last are still coming."""
-        until_ms = now_ms - WINDOW_MS
-        try:
-            found = measure_calibration(
-                self._home, self._catalogue, self._scores.is_probability, until_ms - _HOUR_MS, until_ms
-            )
-        except DataError as error:
-            log.info("calibration cannot be measured yet: %s", error)
-            return
-        telemetry.CALIBRATION_ERROR.labels(self._catalogue).set(found.error if found else math.nan)
+        """Expected and observed clicks of an hour of each origin, the newest whose clicks are all in."""
+        for origin, window_ms in WINDOWS_MS.items():
+            until_ms = now_ms - window_ms
+            try:
+                found = measure_calibration(
+                    self._home,
+                    self._catalogue,
+                    self._scores.is_probability,
+                    until_ms - _HOUR_MS,
+                    until_ms,
+                    origin,
+                )
+            except DataError as error:
+                log.info("calibration cannot be measured yet: %s", error)
+                return
+            self._set_calibration(origin, found)
+
+    def _set_calibration(self, origin: Origin, found: Calibrated | None) -> None:
+        told = (self._catalogue, origin)
+        telemetry.CALIBRATION_ERROR.labels(*told).set(found.error if found else math.nan)
         for b, bucket in enumerate(BUCKETS):
             rates = {
                 "expected": float(found.expected_B[b]) if found else math.nan,
                 "observed": float(found.observed_B[b]) if found else math.nan,
             }
             for figure, rate in rates.items():
-                telemetry.CALIBRATION.labels(self._catalogue, bucket, figure).set(rate)
+                telemetry.CALIBRATION.labels(*told, bucket, figure).set(rate)
             slots = int(found.slots_B[b]) if found else 0
-            telemetry.CALIBRATION_SLOTS.labels(self._catalogue, bucket).set(slots)
+            telemetry.CALIBRATION_SLOTS.labels(*told, bucket).set(slots)
 
     def tell_training(self) -> None:
         """The newest fit of each kind that the home keeps."""

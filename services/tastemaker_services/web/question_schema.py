@@ -56,6 +56,21 @@ class SourceSaid(BaseModel):
     weight: float = Field(description="of the source in the merged score")
 
 
+class ListSaid(BaseModel):
+    """What becomes of the item in one variant's own list, of two whose picks one list is to hold; fields as in the whole answer."""
+
+    variant: str
+    bundle: str
+    verdict: str = Field(description="as of the whole answer, or not-in-bundle")
+    why: str
+    rules: list[str]
+    sources: list[SourceSaid]
+    num_candidates: int
+    stages: dict[str, dict[str, Any]]
+    shown_rank: int | None = Field(description="in this list")
+    features: dict[str, float]
+
+
 class ExplainResponse(BaseModel):
     """What happens to one item. Ranks count from 1; empty where the item was not there."""
 
@@ -72,6 +87,13 @@ class ExplainResponse(BaseModel):
         description="rank and score after each stage; for an item that was no candidate, what the ranker would have said"
     )
     shown_rank: int | None = Field(description="in the list")
+    team: str | None = Field(
+        None,
+        description="of an interleaving: the variant whose pick it is; empty: nobody's, or not in the list",
+    )
+    lists: list[ListSaid] = Field(
+        [], description="of an interleaving: the same of both variants' own lists, the control's first"
+    )
     features: dict[str, float] = Field(description="what the ranker reads of the item")
     record_age_ms: int | None = Field(description="since the newest event that is known of the user")
     personalised: bool

@@ -109,6 +109,13 @@ class Recommended(BaseModel):
     ranks: dict[str, int] | None = Field(
         None, description="with `explain` only: the rank after each stage that answered"
     )
+    team: str | None = Field(
+        None,
+        description="with `explain` only, of an interleaving: the variant whose pick it is; empty: nobody's",
+    )
+    team_ranks: dict[str, int] | None = Field(
+        None, description="with `explain` only, of an interleaving: the rank in each variant's own list"
+    )
     features: dict[str, float] | None = Field(
         None,
         description="with `explain` only: of what the ranker read, the values furthest from the list's mean",

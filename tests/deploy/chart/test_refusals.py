@@ -33,6 +33,10 @@ BY_THE_SCHEMA: list[tuple[dict[str, Any], str]] = [
     ({"config": {"retention": {"bundles": 0}}}, "'/config/retention/bundles'"),
     ({"backup": {"schedule": "daily"}}, "'/backup/schedule': 'daily' does not match pattern"),
     ({"home": {"size": "many"}}, "'/home/size': 'many' does not match pattern"),
+    (
+        {"monitoring": {"runbookUrl": "docs/runbooks"}},
+        "'/monitoring/runbookUrl': 'docs/runbooks' does not match pattern",
+    ),
     ({"config": {"gateway": {"prot": 1}}}, "'/config/gateway': additional properties 'prot' not allowed"),
     ({"config": {"gateway": {"port": "eight"}}}, "'/config/gateway/port': got string, want integer"),
     (

@@ -3,6 +3,7 @@
 `UPDATE_GOLDEN=1 make chart-test` writes the inventories anew: read their difference before it is kept.
 """
 
+import json
 import os
 
 import pytest
@@ -63,6 +64,31 @@ def test_no_password_stands_in_an_object_that_is_no_secret() -> None:
         words = [v for s in secrets for k, v in s["stringData"].items() if k not in ("username", "keys.yaml")]
         others = yaml.safe_dump_all([o for o in objects if o["kind"] != "Secret"])
         assert [word for word in words if word in others] == []
+
+
+@pytest.mark.parametrize("url", ["", "https://wiki.example/runbooks", "https://wiki.example/runbooks/"])
+def test_alerts_and_their_table_lead_to_the_runbooks(url: str) -> None:
+    monitoring = {"prometheusRule": {"enabled": True}, "dashboards": {"enabled": True}, "runbookUrl": url}
+    objects = [o for o in yaml.safe_load_all(template({"monitoring": monitoring}).stdout) if o]
+    groups = [group for o in objects if o["kind"] == "PrometheusRule" for group in o["spec"]["groups"]]
+    alerts = [rule for group in groups for rule in group["rules"] if "alert" in rule]
+    base = url.rstrip("/")
+    for alert in alerts:
+        page = f"{alert['labels']['runbook']}.md"
+        told = {key: value for key, value in alert["annotations"].items() if key != "summary"}
+        assert told == ({"runbook_url": f"{base}/{page}"} if url else {"runbook": f"docs/runbooks/{page}"})
+    assert len(alerts) > 20
+    dashboards = {name: text for o in objects if o["kind"] == "ConfigMap" for name, text in o["data"].items()}
+    panels = json.loads(dashboards["serving.json"])["panels"]
+    [table] = [panel for panel in panels if panel["title"] == "Alerts"]
+    links = [
+        link
+        for override in table["fieldConfig"]["overrides"]
+        for one in override["properties"]
+        if one["id"] == "links"
+        for link in one["value"]
+    ]
+    assert [link["url"] for link in links] == ([f"{base}/${{__value.raw}}.md"] if url else [])
 
 
 def inventory(case: Case) -> str:

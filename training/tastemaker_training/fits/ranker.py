@@ -186,10 +186,11 @@ def ranker_data(
 def score_held_out(logit_N: Float32, data: RankingData) -> dict[str, float]:
     """How well clicks are ordered, and how far their calibrated probabilities are from what happened.
 
-    NDCG@10 among the candidates of the requests that have a click. The calibration error is that of each half of the
+    NDCG@10 among the candidates of the requests that have a click, those of one score by luck. The calibration error is that of each half of the
     requests under a calibration fitted on the other half; it is left out where a half lacks clicks, or all else.
     """
-    order_N = np.lexsort((-logit_N, data.request_index))
+    luck_N = np.random.default_rng(0).random(len(logit_N))
+    order_N = np.lexsort((luck_N, -logit_N, data.request_index))
     ranked = np.split(data.clicks[order_N].astype(np.float64), data.offsets_G1[1:-1])
     useful = [labels for labels in ranked if labels.any()]
     width = max(len(labels) for labels in ranked)

@@ -17,20 +17,19 @@ from pydantic import Field, field_validator, model_validator
 from tastemaker.config_sources import read_yaml
 from tastemaker.errors import ConfigError, UsageError
 from tastemaker.features.content import ContentConfig
-from tastemaker.features.context import ContextTable
-from tastemaker.features.ranking_data import CLICK, Target
 from tastemaker.features.vocabulary import VocabularyConfig
 from tastemaker.index.config import IndexConfig
 from tastemaker.models.als import AlsConfig
-from tastemaker.models.layers import ExpertsConfig
 from tastemaker.models.popular_groups import GroupsConfig
 from tastemaker.models.two_tower import TwoTowerConfig
 from tastemaker.models.zoo import ZooModel
 from tastemaker.stages.bundle_sources import SOURCES
+from tastemaker.stages.hydration import feature_names
 from tastemaker.stages.pipeline import PipelineConfig
 from tastemaker.strict import Strict
 from tastemaker_training.plan.data_gate import DataGateConfig
-from tastemaker_training.plan.fit_config import RankerFitConfig, TwoTowerFitConfig
+from tastemaker_training.plan.fit_config import TwoTowerFitConfig
+from tastemaker_training.plan.ranker_recipe import RankerRecipe
 from tastemaker_training.plan.search_space import Space, TuneConfig, split_spaces, with_values
 
 _PACKAGE = "tastemaker_training.recipes"
@@ -88,36 +87,6 @@ class TwoTowerRecipe(Strict):
     fit: TwoTowerFitConfig = Field(default_factory=TwoTowerFitConfig, description="how it is trained")
 
 
-class RankerModelConfig(Strict):
-    """Shape of the ranker; what depends on the data is taken from it."""
-
-    embedding_dim: int = Field(8, ge=1, description="dimension of its embeddings")
-    bottom_hidden: tuple[int, ...] = Field((32,), description="hidden widths of the bottom MLP")
-    top_hidden: tuple[int, ...] = Field((32,), description="hidden widths of the top MLP")
-    dropout: float = Field(0.1, ge=0, lt=1, description="share of hidden units dropped in training")
-    context: tuple[ContextTable, ...] = Field((), description="what of a request's time and device is read")
-    position: bool = Field(
-        False, description="training takes account of the slot where a candidate was shown"
-    )
-    targets: tuple[Target, ...] = Field((CLICK,), description="what is predicted, click at least")
-    experts: ExpertsConfig | None = Field(
-        None, description="experts that the targets share; empty: they share the top MLP"
-    )
-
-
-class RankerRecipe(Strict):
-    """The ranker and its fit."""
-
-    model: RankerModelConfig = Field(default_factory=RankerModelConfig, description="shape of the DLRM")
-    fit: RankerFitConfig = Field(default_factory=RankerFitConfig, description="how it is trained")
-
-    @model_validator(mode="after")
-    def _positions_count_once(self) -> Self:
-        if self.model.position and self.fit.click_weights.position != "none":
-            raise ValueError("model.position and fit.click_weights.position make up for the same: choose one")
-        return self
-
-
 class Recipe(Strict):
     """One whole training run."""
 
@@ -172,6 +141,17 @@ class Recipe(Strict):
             raise ValueError(f"without a ranker, sources among {', '.join(sorted(CONTENT_SOURCES))}")
         return self
 
+    @property
+    def ranker_features(self) -> tuple[str, ...]:
+        """Names of the dense features that the ranker reads."""
+        pipeline = self.pipeline
+        return feature_names(pipeline.retrieval.ranked_sources, pipeline.hydration.request_features)
+
+    @model_validator(mode="after")
+    def _ranker_has_its_fields(self) -> Self:
+        self.ranker.check_fields(self.ranker_features, by_id=self.pipeline.ranking.item_ids)
+        return self
+
 
 def packaged_recipes() -> list[str]:
     """Names of the recipes that ship with the package."""
@@ -204,11 +184,18 @@ def read_recipe(name: str, *, quick: bool = False) -> Recipe:
 def search_space(name: str, *, quick: bool = False) -> dict[str, Space]:
     """The search spaces of a recipe, by the dotted path of the value that each stands beside.
 
+    Those of a DLRM that it extends are none of a click model's.
+
     Raises:
         UsageError: There is no such recipe.
         ConfigError: See `read_recipe`; or a space is written wrongly or holds a value that its key refuses.
     """
-    return _read_forms(name)[quick][1]
+    recipe, spaces = _read_forms(name)[quick]
+    if not recipe.ranker.is_click_model:
+        return spaces
+    return {
+        path: space for path, space in spaces.items() if not path.startswith(("ranker.model.", "ranker.fit."))
+    }
 
 
 def _read_forms(name: str) -> dict[bool, tuple[Recipe, dict[str, Space]]]:

@@ -17,6 +17,7 @@ from tastemaker.bundle.store import BundleStore
 from tastemaker.bundle.writer import BundleWriter
 from tastemaker.config import Settings
 from tastemaker.data.schema import Column, Dataset
+from tastemaker.evaluation.comparison import log_of
 from tastemaker.features.columns import FeatureSchema
 from tastemaker.home import Home
 from tastemaker.models.popularity import Popularity, fit_popularity, newest_first
@@ -36,6 +37,7 @@ def content_artifact(home: Home, recipe: Recipe, dataset: Dataset) -> Path:
     """The folder of the catalogue's content vectors, made unless it is there.
 
     Raises:
+        DataError: The content is to be projected, and nobody took two items.
         MissingExtraError: The encoder is not installed.
     """
     key = {"version": __version__, "layout": _LAYOUT, "dataset": dataset.fingerprint}
@@ -43,7 +45,7 @@ def content_artifact(home: Home, recipe: Recipe, dataset: Dataset) -> Path:
     return Artifacts(home).get(
         artifact_name("content-only", key),
         key,
-        lambda folder: fit_content(dataset.items, recipe.content, home, folder),
+        lambda folder: fit_content(log_of(dataset), recipe.content, home, folder),
     )
 
 

@@ -12,11 +12,12 @@ from tastemaker.data.importers import num_refused_rows
 from tastemaker.data.log import read_frozen
 from tastemaker.data.schema import Dataset
 from tastemaker.data.splits import Histories
-from tastemaker.errors import TrainingError
+from tastemaker.errors import TrainingError, UsageError
 from tastemaker.evaluation.offline import Evaluation
 from tastemaker.home import Home
 from tastemaker.models.calibration import Calibration
 from tastemaker.models.dlrm import Dlrm
+from tastemaker.models.rankers import Ranker
 from tastemaker.promotion.compared import EXPOSURE, USER_METRICS, exposure_table, user_table
 from tastemaker.registry.client import Registry
 from tastemaker.stages.loading import write_pipeline
@@ -49,9 +50,15 @@ def publish_planted(settings: Settings, home: Home, run: Run) -> dict[str, Any]:
     """Publishes the run's bundle with a ranker in it that turns its sources' scores round, and says so in its manifest.
 
     One that was never trained is not always worse: by chance it likes what is popular.
+
+    Raises:
+        UsageError: The run's ranker is a click model.
     """
     steps = _steps(settings, home, run)
     trained, _ = steps.load_ranker()
+    if not isinstance(trained, Dlrm):
+        what, limit = f"ranker of run {run.id}", "the DLRM, whose weights are turned round"
+        raise UsageError(what, value=run.recipe.ranker.kind, limit=limit, mend="plant another recipe's")
     torch.manual_seed(run.recipe.seed)
     planted = Dlrm(trained.config)
     planted.mean_F.copy_(trained.mean_F)
@@ -85,7 +92,7 @@ def _dataset(settings: Settings, home: Home, run: Run) -> Dataset:
 def _release(
     steps: Steps,
     run: Run,
-    model: Dlrm,
+    model: Ranker,
     calibration: Calibration,
     evaluation: Evaluation,
     recipe: str,

@@ -16,8 +16,9 @@ from tastemaker.home import Home
 from tastemaker_training.distributed.workers import Workers, check_workers, remove_left_over
 from tastemaker_training.plan.recipe import Recipe
 from tastemaker_training.runs import content_only, evaluate, run_record
+from tastemaker_training.runs.ranker_task import ranker_module
 from tastemaker_training.runs.run_record import Run
-from tastemaker_training.runs.steps import RANKER_MODULE, TWO_TOWER_MODULE, Steps
+from tastemaker_training.runs.steps import TWO_TOWER_MODULE, Steps
 from tastemaker_training.runs.tracking import log_run
 
 _LOCK_SECONDS = 5.0
@@ -67,7 +68,8 @@ def train(
     check_workers(num_workers, settings)
     if any(recipe.is_content_only for recipe in recipes):
         return _train_content(settings, home, recipes, dataset)
-    workers = Workers(settings, home, num_workers, (TWO_TOWER_MODULE, RANKER_MODULE))
+    modules = (TWO_TOWER_MODULE, *sorted({ranker_module(recipe) for recipe in recipes}))
+    workers = Workers(settings, home, num_workers, modules)
     dataset = freeze_log(home, settings.catalogue) if dataset is None else dataset
     planned = [
         Steps.of(

@@ -12,12 +12,15 @@ from tastemaker.features.places import Place
 from tastemaker.index.config import IndexConfig
 from tastemaker.models.dlrm import DlrmConfig
 from tastemaker_training.artifacts import artifact_name, plain
+from tastemaker_training.plan.ranker_recipe import CLICK_FIT
 from tastemaker_training.plan.recipe import Recipe
 from tastemaker_training.plan.recipe_data import events_fingerprint, fingerprint
 from tastemaker_training.runs import evaluate
 
 Key = tuple[str, dict[str, Any]]
 """Kind of an artifact, and all that it depends on."""
+_CLICK_MODEL = ("dense_features", "num_tags", "num_years", "num_categories", "context")
+"""What of the DLRM's shape is a click model's too."""
 _LAYOUT = 3
 """Of all artifacts' files; another number makes them anew."""
 
@@ -76,7 +79,7 @@ def step_keys(
     if reads_content(recipe):
         read["items"] = artifact_name(*content)
     requests = ("requests", sources | read)
-    ranker = {"fit": plain(recipe.ranker.fit), "model": plain(dlrm)}
+    ranker = _ranker(recipe, dlrm)
     return {
         "memory": memory,
         "content": content,
@@ -89,6 +92,19 @@ def step_keys(
             {"sources": fitted + _named(recipe, models, proposing=False), "metrics": list(evaluate.SHOWN)},
         ),
     } | models
+
+
+def _ranker(recipe: Recipe, dlrm: DlrmConfig) -> dict[str, Any]:
+    """What the ranker is fitted by."""
+    fit, model = plain(recipe.ranker.fit), plain(dlrm)
+    if not recipe.ranker.is_click_model:
+        return {"fit": fit, "model": model}
+    return {
+        "kind": recipe.ranker.kind,
+        "config": dict(recipe.ranker.config),
+        "fit": {name: fit[name] for name in CLICK_FIT},
+        "model": {name: model[name] for name in _CLICK_MODEL},
+    }
 
 
 def model_step(name: str) -> str:

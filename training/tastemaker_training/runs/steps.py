@@ -23,11 +23,13 @@ from tastemaker.features.ranking_data import CLICK, require_targets
 from tastemaker.features.request_features import DISTANCE, chosen
 from tastemaker.home import Home
 from tastemaker.models.calibration import Calibration
-from tastemaker.models.dlrm import Dlrm, DlrmConfig, dlrm_specs
+from tastemaker.models.cold.attributes import demographics
+from tastemaker.models.dlrm import DlrmConfig, dlrm_specs
+from tastemaker.models.rankers import AnyRanker, Ranker
 from tastemaker.models.two_tower import two_tower_specs
-from tastemaker.stages.hydration import feature_names
+from tastemaker.models.zoo import model_class
 from tastemaker.stages.pipeline import Pipeline
-from tastemaker_training.artifacts import Artifacts, artifact_name, load_model, plain
+from tastemaker_training.artifacts import Artifacts, artifact_name, load_tensors, plain
 from tastemaker_training.distributed.workers import Workers
 from tastemaker_training.plan.recipe import Recipe
 from tastemaker_training.plan.recipe_data import (
@@ -40,6 +42,7 @@ from tastemaker_training.plan.recipe_data import (
 from tastemaker_training.rows.example_set import write_example_set
 from tastemaker_training.rows.ranking_file import save_ranking_data
 from tastemaker_training.runs import evaluate
+from tastemaker_training.runs.ranker_task import dlrm_config, ranker_task
 from tastemaker_training.runs.step_keys import Key, model_step, reads_content, step_keys
 from tastemaker_training.sources.click_weights import ClickWeights
 from tastemaker_training.sources.content import fit_content
@@ -47,9 +50,9 @@ from tastemaker_training.sources.fitted import Fitted
 from tastemaker_training.sources.memory import UnprunedEase, fit_memory, recommend_by
 from tastemaker_training.sources.ranker_requests import RankerRequests
 from tastemaker_training.sources.user_groups import demographic_groups, homes_of
-from tastemaker_training.sources.zoo_models import fit_zoo_model
+from tastemaker_training.sources.zoo_models import fit_zoo_model, log_of
 
-TWO_TOWER_MODULE, RANKER_MODULE = "tastemaker_training.fits.two_tower", "tastemaker_training.fits.ranker"
+TWO_TOWER_MODULE = "tastemaker_training.fits.two_tower"
 _REQUESTS = "requests.safetensors"
 
 
@@ -165,18 +168,28 @@ class Steps:
 
     def _model(self, name: str) -> Path:
         asked = self.recipe.models[name]
-        return self._get(
-            model_step(name), lambda folder: fit_zoo_model(self.dataset, self.split, asked, folder)
-        )
+
+        def make(folder: Path) -> None:
+            fit_zoo_model(self.dataset, self.split, asked, folder, self._attributes(asked.kind))
+
+        return self._get(model_step(name), make)
+
+    def _attributes(self, kind: str) -> pa.Table | None:
+        """What is known of the users beside their events, where a kind of model reads it."""
+        if not model_class(kind).reads_attributes:
+            return None
+        return demographics(demographic_groups(self.home, self.settings.catalogue, self.dataset.user_ids))
 
     @cached_property
     def content(self) -> Path | None:
-        """The items' content vectors; None where no source reads them."""
+        """The items' content vectors; None where no source reads them. Both fits share what a projection learned from train."""
         if not reads_content(self.recipe):
             return None
         return self._get(
             "content",
-            lambda folder: fit_content(self.dataset.items, self.recipe.content, self.home, folder),
+            lambda folder: fit_content(
+                log_of(self.dataset, self.split.train), self.recipe.content, self.home, folder
+            ),
         )
 
     @cached_property
@@ -242,14 +255,12 @@ class Steps:
     @cached_property
     def ranker(self) -> Path:
         """The ranker with its calibration; the retrievers are evaluated meanwhile."""
-        shown = ("training ranker", self.recipe.ranker.fit.epochs)
+        shown = ("training ranker", self.recipe.ranker.num_reports)
         return self._train("ranker", *self.ranker_loop(), shown, "solo")
 
     def ranker_loop(self) -> tuple[str, dict[str, Any]]:
         """The ranker's training loop as `Workers.submit` takes it, and its argument; makes the requests it reads."""
-        config = {"fit": plain(self.recipe.ranker.fit), "model": plain(self._dlrm_config())}
-        config |= {"seed": self.recipe.seed, "data": str(self.requests / _REQUESTS)}
-        return f"{RANKER_MODULE}:ranker_loop", config
+        return ranker_task(self.recipe, FeatureSchema.fit(self.dataset.items), self.requests / _REQUESTS)
 
     @cached_property
     def solo(self) -> Path:
@@ -275,17 +286,21 @@ class Steps:
         """The retrievers fitted on train with validation: those that serve."""
         return self._fitted("refit")
 
-    def load_ranker(self) -> tuple[Dlrm, Calibration]:
+    def load_ranker(self) -> tuple[Ranker, Calibration]:
         """The trained ranker and its calibration."""
         folder = self.ranker / "ranker"
-        calibration = json.loads((folder / "calibration.json").read_text(encoding="utf-8"))
-        return load_model(folder, "ranker", Dlrm), Calibration.from_state(calibration)
+        config, calibration = (
+            json.loads((folder / f"{name}.json").read_text(encoding="utf-8"))
+            for name in ("ranker", "calibration")
+        )
+        ranker = AnyRanker.from_state(config, load_tensors(folder / "ranker.safetensors"))
+        return ranker, Calibration.from_state(calibration)
 
     def pipeline(self) -> Pipeline:
         """The whole pipeline as it will serve."""
         return self.pipeline_of(*self.load_ranker())
 
-    def pipeline_of(self, model: Dlrm, calibration: Calibration) -> Pipeline:
+    def pipeline_of(self, model: Ranker, calibration: Calibration) -> Pipeline:
         """The same with another ranker."""
         return self.refit.pipeline(self.recipe.pipeline, model, calibration, self.request_features)
 
@@ -319,12 +334,4 @@ class Steps:
         return self._get(name, make)
 
     def _dlrm_config(self) -> DlrmConfig:
-        schema = FeatureSchema.fit(self.dataset.items)
-        sources = self.recipe.pipeline.retrieval.ranked_sources
-        return DlrmConfig(
-            dense_features=feature_names(sources, self.recipe.pipeline.hydration.request_features),
-            num_tags=schema.num_tags,
-            num_years=schema.num_years,
-            num_categories=schema.num_categories,
-            **dict(self.recipe.ranker.model),
-        )
+        return dlrm_config(self.recipe, FeatureSchema.fit(self.dataset.items))

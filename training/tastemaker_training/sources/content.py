@@ -6,8 +6,6 @@ Shape letters: I catalogue, D dimension.
 from dataclasses import dataclass
 from pathlib import Path
 
-import pyarrow as pa
-
 from tastemaker.bundle.writer import BundleWriter
 from tastemaker.data.schema import Dataset
 from tastemaker.features.content import ContentConfig, ContentSpace
@@ -15,6 +13,8 @@ from tastemaker.home import Home
 from tastemaker.index.building import build_index
 from tastemaker.index.config import IndexConfig
 from tastemaker.index.faiss_index import FaissIndex
+from tastemaker.models.cold.item_content import fit_space, items_of
+from tastemaker.models.log import Log
 from tastemaker.stages.content import CONTENT_INDEX, CONTENT_SPACE, ContentSource
 from tastemaker.stages.retrieval import ContentSourceConfig
 from tastemaker.stages.source import Source
@@ -51,12 +51,19 @@ class Content:
         writer.add_index(CONTENT_INDEX, self.index, CONTENT_TENSORS)
 
 
-def fit_content(items: pa.Table, config: ContentConfig, home: Home, folder: Path) -> None:
+def fit_content(log: Log, config: ContentConfig, home: Home, folder: Path) -> None:
     """Fits the space on the catalogue and encodes it, what was not encoded by an earlier training, into `folder`.
 
+    Args:
+        log: With the table of the catalogue's items; from what people took a projection learns, where the config has one.
+        config: What vectors are made of.
+        home: Where vectors of texts are kept.
+        folder: Of the artifact.
+
     Raises:
+        DataError: A projection is to be learned, and nobody took two items.
         MissingExtraError: The encoder is not installed.
     """
-    space = ContentSpace.fit(items, config)
+    space, vectors_ID = fit_space(items_of(log, "content space"), config, log, home / _CACHE)
     save_model(folder, CONTENT_SPACE, space)
-    save_tensors(folder / _VECTORS, {"vectors": space.encode(items, home / _CACHE)})
+    save_tensors(folder / _VECTORS, {"vectors": vectors_ID})

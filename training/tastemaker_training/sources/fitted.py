@@ -23,8 +23,8 @@ from tastemaker.index.faiss_index import FaissIndex
 from tastemaker.index.measuring import IndexQueries, measure
 from tastemaker.models.als import Als
 from tastemaker.models.calibration import Calibration
-from tastemaker.models.dlrm import Dlrm
 from tastemaker.models.item_item import ItemItem
+from tastemaker.models.rankers import Ranker
 from tastemaker.models.recommender import Recommender
 from tastemaker.models.two_tower import TwoTower
 from tastemaker.stages.business_rules import HardRules, hard
@@ -147,7 +147,7 @@ class Fitted:
     def pipeline(
         self,
         config: PipelineConfig,
-        model: Dlrm,
+        model: Ranker,
         calibration: Calibration,
         request_features: RequestFeatures | None,
     ) -> Pipeline:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 
 from tastemaker.bundle.writer import BundleWriter
 from tastemaker.data.schema import Dataset
@@ -30,8 +31,17 @@ FITS = ("train", "refit")
 _CONFIG, _TENSORS, _CURVE = "model.json", "model.safetensors", "losses.json"
 
 
-def fit_zoo_model(dataset: Dataset, split: Split, asked: ZooModel, folder: Path) -> None:
+def fit_zoo_model(
+    dataset: Dataset, split: Split, asked: ZooModel, folder: Path, users: pa.Table | None = None
+) -> None:
     """Fits a model twice and writes both into `folder`; fits that were broken off go on where their kind can.
+
+    Args:
+        dataset: What it learns from.
+        split: Of it.
+        asked: Which model.
+        folder: Of the artifact.
+        users: What is known of each user; unset, nothing.
 
     Raises:
         DataError: The data has nothing that it could learn from.
@@ -40,7 +50,7 @@ def fit_zoo_model(dataset: Dataset, split: Split, asked: ZooModel, folder: Path)
     config: Any = cls.Config.parse(asked.config, f"model {asked.kind}")
     losses = {}
     for fit, histories in zip(FITS, (split.train, split.train_validation), strict=True):
-        model = cls.resume_fit(log_of(dataset, histories), config, folder / CHECKPOINTS / fit)
+        model = cls.resume_fit(log_of(dataset, histories, users), config, folder / CHECKPOINTS / fit)
         _save(folder / fit, Packed(model))
         losses[fit], config = list(model.losses), model.refit_config()
     write_json(folder / _CURVE, losses)
@@ -58,7 +68,7 @@ def _save(folder: Path, packed: Packed) -> None:
     save_tensors(folder / _TENSORS, packed.tensors())
 
 
-def log_of(dataset: Dataset, histories: Histories) -> Log:
+def log_of(dataset: Dataset, histories: Histories, users: pa.Table | None = None) -> Log:
     """Some of a dataset's rows as models learn from them; a row's value is that of the user's first of the item."""
     key_N = dataset.user_index.astype(np.int64) * dataset.num_items + dataset.item_index
     key, first = np.unique(key_N, return_index=True)
@@ -67,6 +77,7 @@ def log_of(dataset: Dataset, histories: Histories) -> Log:
     return Log.of(
         user_N, histories.item_index, num_users=dataset.num_users, num_items=dataset.num_items,
         value_N=dataset.value[first[at_N]], timestamp_ms_N=histories.timestamp_ms, items=dataset.items,
+        users=users,
     )  # fmt: skip
 
 

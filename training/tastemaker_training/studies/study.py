@@ -81,7 +81,7 @@ class Study:
     @property
     def max_epochs(self) -> int:
         """Of a whole trial."""
-        return int(getattr(self.recipe, self.part).fit.epochs)
+        return self.recipe.ranker.num_reports if self.part == "ranker" else self.recipe.two_tower.fit.epochs
 
     @cached_property
     def defaults(self) -> dict[str, Any]:

@@ -16,13 +16,13 @@ from tastemaker.data.log import read_frozen
 from tastemaker.home import Home
 from tastemaker_training.distributed.workers import Task, Workers
 from tastemaker_training.plan.recipe import Recipe
-from tastemaker_training.runs.steps import RANKER_MODULE, TWO_TOWER_MODULE, Steps
+from tastemaker_training.runs.ranker_task import ranker_module
+from tastemaker_training.runs.steps import TWO_TOWER_MODULE, Steps
 from tastemaker_training.studies.study import Study, decode, scores
 
 SCORE, NUMBERS = "score", "numbers"
 TRIALS = "trials"
 """Folder, in a study's, of what trials write; it goes with them."""
-_MODULES = {"two_tower": TWO_TOWER_MODULE, "ranker": RANKER_MODULE}
 _ARTIFACTS_SECONDS = 600.0
 _POLL_SECONDS = 0.2
 
@@ -38,7 +38,8 @@ def run_trial(config: dict[str, Any]) -> None:
     folder = study.folder / TRIALS / tune.get_context().get_trial_id()
     folder.mkdir(parents=True)
     recipe = study.recipe_of(decode(study, config))
-    workers = Workers(settings, home, config["workers"], (_MODULES[study.part],))
+    module = TWO_TOWER_MODULE if study.part == "two_tower" else ranker_module(recipe)
+    workers = Workers(settings, home, config["workers"], (module,))
     workers.start()  # meanwhile the data is read; they are not stopped here: Tune ends this process, and Ray with it them
     loop, argument = _loop(study, settings, home, recipe, config["workers"])
     curve: list[Any] = []

@@ -111,7 +111,8 @@ def _wanted(name: str, asked: str | None, num_trials: int | None, quick: bool) -
             f"recipe {recipe.name}: tune.metric", value=config.metric,
             limit=f"one of {', '.join(REPORTED[part])}, which the {part} reports", mend="correct it",
         )  # fmt: skip
-    epochs = config.max_epochs or getattr(recipe, part).fit.epochs
+    is_click_model = part == "ranker" and recipe.ranker.is_click_model
+    epochs = 1 if is_click_model else config.max_epochs or getattr(recipe, part).fit.epochs
     if config.grace_epochs > epochs:
         limit = f"at most the {epochs} epochs of a trial"
         raise ConfigError(
@@ -120,7 +121,9 @@ def _wanted(name: str, asked: str | None, num_trials: int | None, quick: bool) -
             limit=limit,
             mend="lower it",
         )
-    changes = {f"{part}.fit.epochs": epochs, "tune.num_trials": num_trials or config.num_trials}
+    changes = {"tune.num_trials": num_trials or config.num_trials}
+    if not is_click_model:
+        changes[f"{part}.fit.epochs"] = epochs
     recipe = Recipe.parse(with_values(plain(recipe), changes), f"recipe {recipe.name}")
     return Study(Path(), part, recipe, spaces, config.metric or REPORTED[part][0], "", "")
 

@@ -3,7 +3,7 @@
 Shape letters: U units, V variants.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, Protocol, Self, TypeVar
 
 import numpy as np
@@ -76,24 +76,23 @@ class MetricReport(Strict):
 
 def compare(seen: Observations, metric: Metric, weighing: Weighing) -> MetricReport:
     """The metric's values and comparisons, so far as they are defined."""
-    member_UV: Bool | None = None
     measured: Measured | None = None
-    looks: list[tuple[int, Influence]] = []
+    watched: dict[int, Lift] = {}
+    others = range(1, weighing.num_variants)
     try:
         if metric.kind == "variant":
             decisions, influence = len(seen), coverage(seen, weighing.num_variants, weighing.num_items)
         else:
-            found = measured = weighing.measured(seen, metric)
-            decisions, influence = len(found.row_K), weighing.influence(seen, found)
-            looks = influences(seen, found, weighing)
-            member_UV = _members(seen, found, weighing.num_variants)
+            measured = weighing.measured(seen, metric)
+            decisions, influence = len(measured.row_K), weighing.influence(seen, measured)
+            watched = _watched(influences(seen, measured, weighing), others, weighing.boundary(metric))
     except ExperimentError as error:
         return _nothing(metric, weighing.experiment, str(error))
-    others = range(1, weighing.num_variants)
-    comparisons = [_comparison(influence, looks, v, metric, weighing) for v in others]
+    comparisons = [_comparison(influence, watched.get(v), v, metric, weighing) for v in others]
     if measured is not None and weighing.learns:
         comparisons = _weighted(comparisons, seen, measured, weighing.level)
-    if member_UV is not None and not weighing.learns:
+    if measured is not None and not weighing.learns:
+        member_UV = _members(seen, measured, weighing.num_variants)
         comparisons = _adjusted(comparisons, influence, _covariate(seen, metric), member_UV, weighing.level)
     best = None
     if np.isfinite(influence.value_V).all() and (influence.influence_UV != 0).any(axis=0).all():
@@ -179,11 +178,7 @@ def _value(influence: Influence, variant: int, metric: Metric, level: float) -> 
 
 
 def _comparison(
-    influence: Influence,
-    looks: Sequence[tuple[int, Influence]],
-    variant: int,
-    metric: Metric,
-    weighing: Weighing,
+    influence: Influence, watched: Lift | None, variant: int, metric: Metric, weighing: Weighing
 ) -> Comparison:
     name = weighing.experiment.variants[variant].name
     try:
@@ -193,8 +188,7 @@ def _comparison(
     apart = Interval(value=absolute.value, low=absolute.low, high=absolute.high)
     try:
         fixed = lift(influence, 0, variant, weighing.level)
-        boundary = weighing.boundary(metric)
-        valid = _watched(looks, variant, boundary) or always_valid_lift(influence, 0, variant, boundary)
+        valid = watched or always_valid_lift(influence, 0, variant, weighing.boundary(metric))
     except ExperimentError as error:
         return Comparison(variant=name, difference=apart, reason=str(error))
     return Comparison(
@@ -207,15 +201,20 @@ def _comparison(
     )
 
 
-def _watched(looks: Sequence[tuple[int, Influence]], variant: int, boundary: Boundary) -> Lift | None:
-    """The lift with an interval that holds whenever it is looked at, also of units that return; None without looks."""
-    watching, found = Looks(boundary, 0, variant), None
+def _watched(
+    looks: Iterable[tuple[int, Influence]], variants: Iterable[int], boundary: Boundary
+) -> dict[int, Lift]:
+    """Lifts with intervals that hold whenever they are looked at, also of units that return; without variants that have no value at any look."""
+    watching = {variant: Looks(boundary, 0, variant) for variant in variants}
+    found: dict[int, Lift] = {}
     for _, influence in looks:
-        try:
-            found = watching.look(influence)
-        except ExperimentError:
-            continue  # a variant has no value yet
-    assert found is None or isinstance(found, Lift)
+        for variant, one in watching.items():
+            try:
+                seen = one.look(influence)
+            except ExperimentError:
+                continue  # a variant has no value yet
+            assert isinstance(seen, Lift)
+            found[variant] = seen
     return found
 
 

@@ -1,6 +1,6 @@
 """Which share of the catalogue a variant shows, made comparable between variants that showed lists unequally often.
 
-Shape letters: S places of slates, I items, V variants, G groups of units.
+Shape letters: R decisions, S places of their lists, I items, V variants, G groups of units.
 """
 
 from typing import Final
@@ -9,6 +9,7 @@ import numpy as np
 from scipy import special
 
 from tastemaker.errors import ExperimentError
+from tastemaker.experiments.reporting.narrow import wide
 from tastemaker.experiments.reporting.observations import Observations
 from tastemaker.experiments.statistics.influence import Influence
 from tastemaker.types import Bool, Float64, Int64
@@ -53,11 +54,13 @@ def coverage(seen: Observations, num_variants: int, num_items: int) -> Influence
             mend="wait for traffic",
         )
     group_U = np.arange(len(seen.units)) % _NUM_GROUPS
-    group_S = group_U[seen.unit_R[seen.slates.row_S]]
-    every_VI = _shown(seen, np.ones(len(group_S), np.bool_), num_variants)
+    group_R = seen.rows.unit_R % _NUM_GROUPS
+    every_VI = np.zeros((num_variants, len(seen.lists.items)), np.int64)
+    for g in range(_NUM_GROUPS):
+        every_VI += _shown(seen, group_R == g, num_variants)
     whole_V = _shares(every_VI, num_items)
     left_GV = np.array(
-        [_shares(every_VI - _shown(seen, group_S == g, num_variants), num_items) for g in range(_NUM_GROUPS)]
+        [_shares(every_VI - _shown(seen, group_R == g, num_variants), num_items) for g in range(_NUM_GROUPS)]
     )
     influence_GV = -(left_GV - left_GV.mean(axis=0)) * np.sqrt((_NUM_GROUPS - 1) / _NUM_GROUPS)
     size_G = np.bincount(group_U, minlength=_NUM_GROUPS)
@@ -66,13 +69,12 @@ def coverage(seen: Observations, num_variants: int, num_items: int) -> Influence
     )
 
 
-def _shown(seen: Observations, place_S: Bool, num_variants: int) -> Int64:
-    """How often each variant showed each item in some places. Shape (V, I)."""
-    num_items = len(seen.slates.items)
-    variant_S = seen.variant_R[seen.slates.row_S[place_S]]
-    counts = np.bincount(
-        variant_S * num_items + seen.slates.item_S[place_S], minlength=num_variants * num_items
-    )
+def _shown(seen: Observations, mine_R: Bool, num_variants: int) -> Int64:
+    """How often each variant showed each item in some decisions. Shape (V, I)."""
+    num_items = len(seen.lists.items)
+    item_S, lengths = seen.lists.items_of(seen.rows.list_R[mine_R])
+    variant_S = np.repeat(wide(seen.rows.variant_R[mine_R]), lengths)
+    counts = np.bincount(variant_S * num_items + item_S, minlength=num_variants * num_items)
     return counts.reshape(num_variants, num_items)
 
 
@@ -84,5 +86,5 @@ def _shares(shown_VI: Int64, num_items: int) -> Float64:
 
 
 def _units(seen: Observations, num_variants: int) -> Int64:
-    pairs = np.unique(seen.unit_R * num_variants + seen.variant_R)
+    pairs = np.unique(seen.unit_R * num_variants + seen.rows.variant_R)
     return np.bincount(pairs % num_variants, minlength=num_variants)

@@ -5,7 +5,8 @@ estimated is the distance r - f * r_control, whose interval holds at every look,
 experiment share its level: the chance that any harmless one is stopped, at any time, is at most 5% [Bonferroni].
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from typing import Final, Literal
 
@@ -16,8 +17,8 @@ from tastemaker.experiments.definition import Guardrail
 from tastemaker.experiments.metrics import Better, metric_of
 from tastemaker.experiments.reporting.comparisons import Interval
 from tastemaker.experiments.reporting.observations import Observations
-from tastemaker.experiments.reporting.weighing import EFFECT, Weighing, influences
-from tastemaker.experiments.statistics.influence import Influence
+from tastemaker.experiments.reporting.weighing import EFFECT, Weighing, influences, newest
+from tastemaker.experiments.statistics.influence import Difference, Influence, Lift
 from tastemaker.experiments.statistics.sequential import Boundary, Looks
 from tastemaker.strict import Strict
 
@@ -72,24 +73,29 @@ def _check(
         )
     better = guardrail.direction or metric.better
     factor = 1 - guardrail.margin if better == "higher" else 1 + guardrail.margin
-    looks = influences(seen, weighing.measured(seen, metric), weighing)
+    found, others = weighing.measured(seen, metric), range(1, weighing.num_variants)
+    last = newest(seen, found, weighing)
+    if last is None:
+        slacks = [Interval() for _ in others]
+    else:
+        slacks = _slacks(influences(seen, found, weighing), last, better, factor, level)
     return [
-        _judge(looks, guardrail, better, factor, v, weighing, level) for v in range(1, weighing.num_variants)
+        _judge(last, slack, guardrail, better, factor, v, weighing)
+        for v, slack in zip(others, slacks, strict=True)
     ]
 
 
 def _judge(
-    looks: Sequence[tuple[int, Influence]],
+    last: Influence | None,
+    slack: Interval,
     guardrail: Guardrail,
     better: Better,
     factor: float,
     variant: int,
     weighing: Weighing,
-    level: float,
 ) -> GuardrailReport:
     name = weighing.experiment.variants[variant].name
-    value, control, units = _last(looks, variant)
-    slack = _slack(looks, better, factor, variant, level)
+    value, control, units = _values(last, variant)
     state: State = "open"
     if units >= MIN_UNITS:
         if slack.high is not None and slack.high < 0:
@@ -109,30 +115,35 @@ def _judge(
     )
 
 
-def _last(looks: Sequence[tuple[int, Influence]], variant: int) -> tuple[float | None, float | None, int]:
-    if not looks:
+def _values(last: Influence | None, variant: int) -> tuple[float | None, float | None, int]:
+    """A variant's value and the control's, and how many units the one with fewer has."""
+    if last is None:
         return None, None, 0
-    influence = looks[-1][1]
-    pair = [float(influence.value_V[v]) for v in (variant, 0)]
+    pair = [float(last.value_V[v]) for v in (variant, 0)]
     value, control = (one if np.isfinite(one) else None for one in pair)
-    return value, control, int(influence.units_V[[0, variant]].min())
+    return value, control, int(last.units_V[[0, variant]].min())
 
 
-def _slack(
-    looks: Sequence[tuple[int, Influence]], better: Better, factor: float, variant: int, level: float
-) -> Interval:
-    scale = max(
-        (abs(float(np.nan_to_num(one.value_V[[0, variant]]).max())) for _, one in looks[-1:]), default=0.0
-    )
-    if scale == 0:
-        return Interval()
-    watching = Looks(Boundary.for_effect(EFFECT * scale, level=level), 0, variant, relative=False)
-    found = None
+def _slacks(
+    looks: Iterable[tuple[int, Influence]], last: Influence, better: Better, factor: float, level: float
+) -> list[Interval]:
+    """Of each variant but the control, with an interval that holds at all looks."""
+    watching: dict[int, Looks] = {}
+    for variant in range(1, len(last.value_V)):
+        scale = abs(float(np.nan_to_num(last.value_V[[0, variant]]).max()))
+        if scale > 0:
+            boundary = Boundary.for_effect(EFFECT * scale, level=level)
+            watching[variant] = Looks(boundary, 0, variant, relative=False)
+    found: dict[int, Lift | Difference] = {}
     for _, influence in looks:
-        try:
-            found = watching.look(_against_limit(influence, factor))
-        except ExperimentError:
-            continue  # too few units so far
+        limited = _against_limit(influence, factor)
+        for variant, one in watching.items():
+            with suppress(ExperimentError):  # too few units so far
+                found[variant] = one.look(limited)
+    return [_slack(found.get(variant), better) for variant in range(1, len(last.value_V))]
+
+
+def _slack(found: Lift | Difference | None, better: Better) -> Interval:
     if found is None:
         return Interval()
     if found.standard_error == 0:  # all units of each variant are alike: no luck is left to bound

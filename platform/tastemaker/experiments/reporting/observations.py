@@ -1,10 +1,13 @@
 """An experiment's decisions with what came of them, read from the Parquet days. Not the live posteriors.
 
-Nothing is kept between two readings: what came late is in the next one. Texts are joined part by part (`parts`); what stays of a
-decision is some 60 bytes, 8 for each place of its list and 46 for each event of its user.
+Nothing is kept between two readings: what came late is in the next one. Texts are joined part by part (`parts`), and of events only what they add
+up to is kept (`earned`, `visits`). What stays of a decision is some 50 bytes, 1 to 4 for each place of its list and 10 to 16 for each visit.
 """
 
+# ruff: noqa: N802 (shape letters)
+
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
@@ -12,57 +15,108 @@ from tastemaker.errors import ExperimentError
 from tastemaker.experiments.definition import Experiment
 from tastemaker.experiments.reporting.assembling import assembled
 from tastemaker.experiments.reporting.days import Wanted, of_experiment
-from tastemaker.experiments.reporting.joining import Slates, Touches
+from tastemaker.experiments.reporting.earned import Clicks, Tally
+from tastemaker.experiments.reporting.lists import Lists
+from tastemaker.experiments.reporting.narrow import wide
 from tastemaker.experiments.reporting.parts import LogParts
 from tastemaker.experiments.reporting.past import Past
+from tastemaker.experiments.reporting.rows import Rows
+from tastemaker.experiments.reporting.visits import Visits
 from tastemaker.home import Home
 from tastemaker.types import Bool, Float64, Int64, Strings
 
 
 @dataclass(frozen=True, slots=True)
 class Observations:
-    """One row per decision whose attribution window has closed, by time. R decisions, V variants, U units, E events.
+    """One row per decision whose attribution window has closed, by time. R decisions, V variants, U units.
 
     `unit_R` are rows of `units`. `num_open` decisions were left out, because silence is no answer yet; windows that are
-    longer than the experiment's may still be open of others. `activity_unit_A` and `activity_ms_A` are the moments at which units gave a sign of life,
-    by the log's clock: the decisions' in their order, and behind them those of events. `unknown_events` named a request that is none of these decisions', or an item that its list did not show.
+    longer than the experiment's may still be open of others. `visits` are when units gave a sign of life: decisions and events,
+    by the log's clock. `unknown_events` named a request that is none of these decisions', or an item that its list did not show.
+
+    Columns are held in `rows`; what is asked for here is widened to calculate with, anew each time.
     """
 
-    units: Strings
-    unit_R: Int64
-    variant_R: Int64
-    epoch_R: Int64
-    timestamp_ms_R: Int64
-    shown_ms_R: Int64
-    propensity_RV: Float64
-    degraded_R: Bool
-    latency_ms_R: Float64
-    device_R: Strings
-    country_R: Strings
-    slates: Slates
-    touches: Touches
-    activity_unit_A: Int64
-    activity_ms_A: Int64
+    units: Any
+    rows: Rows
+    lists: Lists
+    clicks: Clicks
+    visits: Visits
     past: Past
     num_open: int
     unknown_events: int
     now_ms: int
+    attribution_window_ms: int
 
     def __len__(self) -> int:
-        return len(self.unit_R)
+        return len(self.rows)
+
+    @property
+    def unit_R(self) -> Int64:
+        """Which unit each decision is for."""
+        return wide(self.rows.unit_R)
+
+    @property
+    def variant_R(self) -> Int64:
+        """Which variant each decision has."""
+        return wide(self.rows.variant_R)
+
+    @property
+    def epoch_R(self) -> Int64:
+        """In which epoch each decision was drawn."""
+        return wide(self.rows.epoch_R)
+
+    @property
+    def shown_ms_R(self) -> Int64:
+        """When the log took each decision."""
+        return self.rows.shown_ms_R
+
+    @property
+    def timestamp_ms_R(self) -> Int64:
+        """When each decision was made, by its gateway's clock."""
+        return self.rows.shown_ms_R - self.rows.lag_ms_R
+
+    @property
+    def propensity_RV(self) -> Float64:
+        """The probability of each variant at each decision's draw."""
+        return self.rows.shares_PV[self.rows.share_R]
+
+    @property
+    def degraded_R(self) -> Bool:
+        """Which decisions were made by a fallback."""
+        return self.rows.degraded_R > 0
+
+    @property
+    def latency_ms_R(self) -> Float64:
+        """How long each answer took; NaN where that was not logged."""
+        return self.rows.latency_ms_R.astype(np.float64)
+
+    @property
+    def device_R(self) -> Strings:
+        """From which device each request came; empty where it did not say."""
+        return self.rows.devices[self.rows.device_R]
+
+    @property
+    def country_R(self) -> Strings:
+        """From which country each request came; empty where it did not say."""
+        return self.rows.countries[self.rows.country_R]
 
     def own_propensities(self) -> Float64:
         """The probability with which each decision's own variant was drawn. Shape (R,)."""
-        return self.propensity_RV[np.arange(len(self)), self.variant_R]
+        return self.rows.shares_PV[self.rows.share_R, self.rows.variant_R]
+
+    def earned(self, tally: Tally) -> Float64:
+        """A tally of each decision, see `earned`. Shape (R,)."""
+        return self.rows.earned[tally].astype(np.float64)
 
     def num_units(self) -> int:
         """How many units there are here; `units` may hold more."""
-        return int(np.count_nonzero(np.bincount(self.unit_R)))
+        return int(np.count_nonzero(np.bincount(self.rows.unit_R)))
 
     def draws(self) -> Int64:
         """A number for each decision's draw, from 0: those of one unit and epoch have one. Shape (R,)."""
-        pair_R = self.unit_R * (int(self.epoch_R.max()) + 1) + self.epoch_R
-        draw_R: Int64 = np.unique(pair_R, return_inverse=True)[1].astype(np.int64)
+        pair_R = self.unit_R * (int(self.rows.epoch_R.max()) + 1) + self.rows.epoch_R
+        draw_R: Int64 = np.unique(pair_R, return_inverse=True)[1].astype(np.int64, copy=False)
         return draw_R
 
     def first_exposures(self) -> Int64:
@@ -73,32 +127,15 @@ class Observations:
 
 def where(seen: Observations, keep_R: Bool) -> Observations:
     """The observations of some units; `keep_R` holds for all of a unit's decisions or for none. Numbers of units stay."""
-    kept_R, keep_U = np.cumsum(keep_R) - 1, np.zeros(len(seen.units), np.bool_)
-    keep_U[seen.unit_R[keep_R]] = True
-    slates, touches = seen.slates, seen.touches.take(keep_R[seen.touches.row_E])
-    keep_S, keep_A = keep_R[slates.row_S], keep_U[seen.activity_unit_A]
-    of_rows = (
-        "unit_R",
-        "variant_R",
-        "epoch_R",
-        "timestamp_ms_R",
-        "shown_ms_R",
-        "propensity_RV",
-        "degraded_R",
-        "latency_ms_R",
-        "device_R",
-        "country_R",
-    )
-    return replace(
-        seen,
-        **{name: getattr(seen, name)[keep_R] for name in of_rows},
-        slates=replace(
-            slates, row_S=kept_R[slates.row_S[keep_S]].astype(np.int32), item_S=slates.item_S[keep_S]
-        ),
-        touches=replace(touches, row_E=kept_R[touches.row_E].astype(np.int32)),
-        activity_unit_A=seen.activity_unit_A[keep_A],
-        activity_ms_A=seen.activity_ms_A[keep_A],
-    )
+    if keep_R.all():
+        return seen
+    rows, keep_U = seen.rows.take(keep_R), np.zeros(len(seen.units), np.bool_)
+    keep_U[rows.unit_R] = True
+    keep_E = keep_R[seen.clicks.row_E]
+    place_R = np.cumsum(keep_R, dtype=np.int32) - 1
+    clicks = Clicks(place_R[seen.clicks.row_E[keep_E]], seen.clicks.item_E[keep_E])
+    visits = seen.visits.take(keep_U[seen.visits.unit_N])
+    return replace(seen, rows=rows, clicks=clicks, visits=visits)
 
 
 def read_observations(
@@ -135,7 +172,9 @@ def read_observations(
     )
     found: Observations = parts.read(
         lambda first_ms, read: Observations(
-            **assembled(read, experiment, first_ms, with_past=with_past), now_ms=now_ms
+            **assembled(read, experiment, first_ms, with_past=with_past),
+            now_ms=now_ms,
+            attribution_window_ms=experiment.attribution_window_ms,
         )
     )
     return found

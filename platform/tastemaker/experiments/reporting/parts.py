@@ -24,8 +24,8 @@ from tastemaker.experiments.reporting.spill import Spill
 from tastemaker.home import Home
 from tastemaker.types import Bool, Int64
 
-BUCKET_BYTES = 16 * 2**20
-"""Of the days' files, compressed, that a part is made of; about 100,000 answers."""
+BUCKET_BYTES = 8 * 2**20
+"""Of the days' files, compressed, that a part is made of; about 50,000 answers."""
 _MOST_BUCKETS: Final = 256
 """Of each a file is open; a process may commonly have 1024."""
 _IMPORTED: Final = pa.schema(
@@ -129,7 +129,7 @@ class LogParts:
             return use(known.first_ms, parts)
 
     def _put_answers(self, paths: list[Path], spill: Spill) -> _Known:
-        users: set[int] = set()
+        users: list[Int64] = []
         requests: list[Int64] = []
         buckets: list[npt.NDArray[np.uint8]] = []
         first_ms = None
@@ -141,7 +141,7 @@ class LogParts:
             closed_R = self._is_closed(rows)
             if closed_R.any():
                 closed = rows.filter(pa.array(closed_R))
-                users.update(np.unique(_of_each(closed["user_id"], hash)).tolist())
+                users.append(np.unique(_of_each(closed["user_id"], hash)))
                 requests.append(_of_each(closed["request_id"], hash))
                 buckets.append(bucket_R[closed_R].astype(np.uint8))
                 earliest = int(pc.min(closed["received_ms"]).as_py())
@@ -153,7 +153,7 @@ class LogParts:
             )
         request_R, bucket_R8 = np.concatenate(requests), np.concatenate(buckets)
         order = np.argsort(request_R, kind="stable")
-        return _Known(np.sort(np.array([*users], np.int64)), request_R[order], bucket_R8[order], first_ms)
+        return _Known(np.unique(np.concatenate(users)), request_R[order], bucket_R8[order], first_ms)
 
     def _put_events(self, paths: list[Path], spill: Spill, known: _Known) -> None:
         since_ms = 0 if self._with_past else known.first_ms

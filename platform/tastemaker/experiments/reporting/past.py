@@ -3,7 +3,7 @@
 Shape letters: U units, I items of the experiment's slates, E events.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -12,12 +12,20 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from tastemaker.data.schema import POSITIVE_KINDS
-from tastemaker.experiments.metrics import DAY_MS
+from tastemaker.experiments.metrics import DAY_MS, METRICS
 from tastemaker.experiments.reporting.joining import kind_numbers
-from tastemaker.types import EVENT_KINDS, Float64, Int8, Int64
+from tastemaker.experiments.reporting.narrow import Narrow, narrow
+from tastemaker.types import EVENT_KINDS, Float64, Int64
 
 PERIOD_MS: Final = 14 * DAY_MS
 """How long before the experiment's first decision a unit's events tell how active it is anyway."""
+
+
+_NUM_KINDS: Final = len(EVENT_KINDS)
+_VALUED: Final = sorted(
+    {kind for metric in METRICS.values() if metric.measure == "value" for kind in metric.events}
+)
+"""Kinds of whose events the values are added up."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,33 +33,35 @@ class Past:
     """Per unit, all before the experiment's first decision.
 
     `interactions_U` counts all that the unit took up ever (a view, click, like, purchase, rating or watch). Of the
-    last 14 days, by their clients' clocks, there are the events themselves, `unit_E` being the unit's row and `kind_E` the place in `EVENT_KINDS`. `interactions_I` is how often the units took an item up.
+    last 14 days, by their clients' clocks, `num_UK` counts its events by kind (its place in `EVENT_KINDS`) and `value_U` adds up their values, of the
+    kinds of which a metric does. `interactions_I` is how often the units took an item up.
     """
 
     interactions_U: Int64
     interactions_I: Int64
-    unit_E: Int64
-    kind_E: Int8
-    value_E: Float64
+    num_UK: Narrow
+    value_U: Mapping[str, Narrow]
 
     def per_unit(self, kinds: tuple[str, ...], *, values: bool) -> Float64:
         """The number of a unit's events of some kinds in the last 14 days before, or the sum of their values. Shape (U,)."""
-        mine_E = np.isin(self.kind_E, kind_numbers(kinds))
-        weight_E = self.value_E[mine_E] if values else None
-        counts = np.bincount(self.unit_E[mine_E], weights=weight_E, minlength=len(self.interactions_U))
-        return counts.astype(np.float64)
+        if values:
+            sums_U: Float64 = np.zeros(len(self.interactions_U))
+            for kind in kinds:
+                sums_U += self.value_U[kind]
+            return sums_U
+        total_U: Float64 = self.num_UK[:, kind_numbers(kinds)].sum(axis=1, dtype=np.float64)
+        return total_U
 
 
 @dataclass(frozen=True, slots=True)
 class PartPast:
-    """The past of a part's users. `unit_E` are numbers of the part's units; `item_ids` are those that were taken up, each with how often."""
+    """The past of a part's units, see `Past`; `item_ids` are those that were taken up, each with how often."""
 
     interactions_U: Int64
     item_ids: Any
     item_counts: Int64
-    unit_E: Int64
-    kind_E: Int8
-    value_E: Float64
+    num_UK: Narrow
+    value_U: Mapping[str, Narrow]
 
 
 def past_of_part(answers: pa.Table, tables: Iterable[pa.Table], units: Any, first_ms: int) -> PartPast:
@@ -80,17 +90,24 @@ def past_of_part(answers: pa.Table, tables: Iterable[pa.Table], units: Any, firs
         values_E = pc.fill_null(mine["value"], 0.0).to_numpy()
         kind_E = pc.fill_null(pc.index_in(mine["kind"], value_set=pa.array(EVENT_KINDS)), -1).to_numpy()
         recent.append((unit_E[new_E], kind_E[new_E].astype(np.int8), values_E[new_E]))
-    unit, kind, value = (np.concatenate(column) for column in zip(*recent, strict=True))
+    unit_E, kind_E, value_E = (np.concatenate(column) for column in zip(*recent, strict=True))
+    cell_E = unit_E[kind_E >= 0] * _NUM_KINDS + kind_E[kind_E >= 0]
+    num_UK = np.bincount(cell_E, minlength=len(units) * _NUM_KINDS).reshape(len(units), _NUM_KINDS)
+    value_U: dict[str, Narrow] = {}
+    for name, number in zip(_VALUED, kind_numbers(_VALUED), strict=True):
+        mine_E = kind_E == number
+        sums = np.bincount(unit_E[mine_E], weights=value_E[mine_E], minlength=len(units))
+        value_U[name] = narrow(sums)
     counted: Any = pc.value_counts(pa.chunked_array(taken))
-    return PartPast(num_U, counted.field("values"), counted.field("counts").to_numpy(), unit, kind, value)
+    return PartPast(
+        num_U, counted.field("values"), counted.field("counts").to_numpy(), _narrow_table(num_UK), value_U
+    )
 
 
 def no_past(num_units: int, num_items: int) -> Past:
     """The past of units of which nothing is known."""
-    none = np.zeros(0, np.int64)
-    return Past(
-        np.zeros(num_units, np.int64), np.zeros(num_items, np.int64), none, none.astype(np.int8), np.zeros(0)
-    )
+    num_UK = np.zeros((num_units, _NUM_KINDS), np.uint8)
+    return Past(np.zeros(num_units, np.int64), np.zeros(num_items, np.int64), num_UK, _no_values(num_units))
 
 
 def past_of(parts: Sequence[PartPast], units: Sequence[Int64], num_units: int, items: Any) -> Past:
@@ -103,14 +120,21 @@ def past_of(parts: Sequence[PartPast], units: Sequence[Int64], num_units: int, i
         items: Ids of the items that were shown, in order.
     """
     num_U, num_I = np.zeros(num_units, np.int64), np.zeros(len(items), np.int64)
+    num_UK, value_U = np.zeros((num_units, _NUM_KINDS), np.int32), _no_values(num_units)
     for part, unit_of in zip(parts, units, strict=True):
         np.add.at(num_U, unit_of, part.interactions_U)
+        np.add.at(num_UK, unit_of, part.num_UK)
+        for name, sums in value_U.items():
+            np.add.at(sums, unit_of, part.value_U[name])
         item = pc.fill_null(pc.index_in(part.item_ids, value_set=items), -1).to_numpy()
         np.add.at(num_I, item[item >= 0], part.item_counts[item >= 0])
-    return Past(
-        num_U,
-        num_I,
-        np.concatenate([unit_of[part.unit_E] for part, unit_of in zip(parts, units, strict=True)]),
-        np.concatenate([part.kind_E for part in parts]),
-        np.concatenate([part.value_E for part in parts]),
-    )
+    values = {name: narrow(sums) for name, sums in value_U.items()}
+    return Past(num_U, num_I, _narrow_table(num_UK), values)
+
+
+def _no_values(num_units: int) -> dict[str, Float64]:
+    return {name: np.zeros(num_units) for name in _VALUED}
+
+
+def _narrow_table(num_UK: Narrow) -> Narrow:
+    return narrow(num_UK.ravel()).reshape(num_UK.shape)

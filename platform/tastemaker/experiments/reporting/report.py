@@ -12,6 +12,7 @@ from tastemaker.experiments.metrics import METRICS, Metric, metric_of
 from tastemaker.experiments.reporting.advice import Advice, advise
 from tastemaker.experiments.reporting.comparisons import MetricReport, compare, corrected, p_values_of
 from tastemaker.experiments.reporting.days import Wanted
+from tastemaker.experiments.reporting.earned import CLICKED, LOOKED_AT
 from tastemaker.experiments.reporting.guardrails import GuardrailReport, check_guardrails
 from tastemaker.experiments.reporting.head import ReportHead, head_of
 from tastemaker.experiments.reporting.measures import count
@@ -159,9 +160,9 @@ def build_report(
 def _num_items(home: Home, catalogue: str, seen: Observations) -> int:
     """Of the catalogue; of what was shown, where nothing was imported."""
     try:
-        return max(current_items(home, catalogue).num_rows, len(seen.slates.items), 1)
+        return max(current_items(home, catalogue).num_rows, len(seen.lists.items), 1)
     except DataError:
-        return max(len(seen.slates.items), 1)
+        return max(len(seen.lists.items), 1)
 
 
 def _metrics(seen: Observations, primary: Metric, weighing: Weighing) -> tuple[MetricReport, ...]:
@@ -179,17 +180,16 @@ def _others(primary: Metric) -> list[Metric]:
 
 
 def _variants(seen: Observations, weighing: Weighing, primary: MetricReport) -> tuple[VariantReport, ...]:
-    window_ms = weighing.experiment.attribution_window_ms
-    clicks_R, impressions_R = (count(seen, kind, window_ms) for kind in ("click", "impression"))
+    clicks_R, impressions_R = count(seen, CLICKED), count(seen, LOOKED_AT)
     found = []
     for v, variant in enumerate(weighing.experiment.variants):
-        rows_R, value = seen.variant_R == v, primary.values[v]
+        rows_R, value = seen.rows.variant_R == v, primary.values[v]
         clicks, impressions = int(clicks_R[rows_R].sum()), int(impressions_R[rows_R].sum())
         found.append(
             VariantReport(
                 name=variant.name,
                 alias=variant.alias,
-                units=int(np.count_nonzero(np.bincount(seen.unit_R[rows_R]))),
+                units=int(np.count_nonzero(np.bincount(seen.rows.unit_R[rows_R]))),
                 requests=int(rows_R.sum()),
                 impressions=impressions,
                 clicks=clicks,
@@ -216,7 +216,7 @@ def _lift(primary: MetricReport, v: int) -> LiftReport:
 
 def _srm(seen: Observations) -> Srm:
     first = seen.first_exposures()
-    return srm_draws(seen.variant_R[first], seen.propensity_RV[first])
+    return srm_draws(seen.variant_R[first], seen.rows.shares_PV[seen.rows.share_R[first]])
 
 
 def _looks(seen: Observations, primary: Metric, weighing: Weighing) -> tuple[Look, ...]:
@@ -231,8 +231,8 @@ def _trends(seen: Observations, primary: Metric, weighing: Weighing) -> tuple[Tr
         return ()
     found = weighing.measured(seen, primary)
     first_ms_U = np.full(len(seen.units), np.iinfo(np.int64).max)
-    np.minimum.at(first_ms_U, seen.unit_R, seen.shown_ms_R)
-    day_R = (seen.shown_ms_R - first_ms_U[seen.unit_R]) // _DAY_MS
+    np.minimum.at(first_ms_U, seen.rows.unit_R, seen.shown_ms_R)
+    day_R = (seen.shown_ms_R - first_ms_U[seen.rows.unit_R]) // _DAY_MS
     day_K = day_R[found.row_K]
     if day_K.max(initial=0) < 2:
         return ()

@@ -11,6 +11,7 @@ import numpy as np
 
 from tastemaker.experiments.metrics import Metric
 from tastemaker.experiments.reporting.comparisons import Comparison, Interval, compare, corrected, p_values_of
+from tastemaker.experiments.reporting.narrow import Narrow, narrow
 from tastemaker.experiments.reporting.observations import Observations, where
 from tastemaker.experiments.reporting.weighing import Weighing
 from tastemaker.experiments.statistics.multiplicity import benjamini_hochberg
@@ -53,10 +54,11 @@ def by_segment(
         weighing, experiment=smaller
     )  # what is worth finding among all is out of reach in a part
     found: dict[str, list[SegmentReport]] = {metric.name: [] for metric in (primary, *others)}
-    for kind, name_R in _names(seen):
-        for name in _in_order(kind, name_R):
-            if kind == BUCKET or (name_R != name).any():
-                part = where(seen, name_R == name)  # one at a time: it is a copy
+    for kind, names, name_R in _names(seen):
+        for place in _in_order(kind, name_R):
+            mine_R, name = name_R == place, names[place]
+            if kind == BUCKET or not mine_R.all():
+                part = where(seen, mine_R)  # one at a time: it is a copy
                 for metric in (primary, *(others if kind == BUCKET else ())):
                     found[metric.name].append(_report(part, kind, name or "unknown", metric, weighing))
     return (
@@ -93,15 +95,25 @@ def buckets_of(interactions_U: Int64) -> Strings:
     return np.array(BUCKETS, object)[np.searchsorted([1, 10, 50], interactions_U, side="right")]
 
 
-def _names(seen: Observations) -> Iterator[tuple[str, Strings]]:
+def _names(seen: Observations) -> Iterator[tuple[str, list[str], Narrow]]:
+    """Kinds of segments, the names of each, and the place among them of each decision's."""
+    unit_R, rows = seen.rows.unit_R, seen.rows
     first_U = np.full(len(seen.units), len(seen))
-    np.minimum.at(first_U, seen.unit_R, np.arange(len(seen)))
+    np.minimum.at(first_U, unit_R, np.arange(len(seen)))
     first_U = np.minimum(first_U, len(seen) - 1)  # of units that these observations have none of
-    device_U = [name.lower() for name in seen.device_R[first_U]]
-    yield "device", _merged(np.array(device_U, object))[seen.unit_R]
-    country_U = [name.upper() for name in seen.country_R[first_U]]
-    yield "country", _merged(np.array(country_U, object))[seen.unit_R]
-    yield BUCKET, buckets_of(seen.past.interactions_U)[seen.unit_R]
+    devices = np.array([name.lower() for name in rows.devices], object)
+    countries = np.array([name.upper() for name in rows.countries], object)
+    for kind, name_U in (
+        ("device", devices[rows.device_R[first_U]]),
+        ("country", countries[rows.country_R[first_U]]),
+    ):
+        yield _numbered(kind, _merged(name_U), unit_R)
+    yield _numbered(BUCKET, buckets_of(seen.past.interactions_U), unit_R)
+
+
+def _numbered(kind: str, name_U: Strings, unit_R: Narrow) -> tuple[str, list[str], Narrow]:
+    names, place_U = np.unique(name_U.astype(str), return_inverse=True)
+    return kind, names.tolist(), narrow(place_U)[unit_R]
 
 
 def _merged(name_U: Strings) -> Strings:
@@ -111,9 +123,9 @@ def _merged(name_U: Strings) -> Strings:
     return np.where(small_U, "other", name_U)
 
 
-def _in_order(kind: str, name_R: Strings) -> list[str]:
-    """Names, that of the most decisions first; the buckets in their own order."""
-    names, counts = np.unique(name_R.astype(str), return_counts=True)
-    if kind == BUCKET:
-        return [name for name in BUCKETS if name in names]
-    return [str(name) for name in names[np.argsort(-counts, kind="stable")]]
+def _in_order(kind: str, name_R: Narrow) -> list[int]:
+    """Places of the names that occur, that of the most decisions first; the buckets' in their own order."""
+    places, counts = np.unique(name_R, return_counts=True)
+    if kind != BUCKET:
+        places = places[np.argsort(-counts, kind="stable")]
+    return [int(place) for place in places]

@@ -3,7 +3,7 @@
 Shape letters: R decisions, V variants.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 from typing import Final
 
 import numpy as np
@@ -46,7 +46,7 @@ class Look(Strict):
     always_valid_p_values: tuple[float | None, ...]
 
 
-def over_time(looks: Sequence[tuple[int, Influence]], metric: Metric, weighing: Weighing) -> tuple[Look, ...]:
+def over_time(looks: Iterable[tuple[int, Influence]], metric: Metric, weighing: Weighing) -> tuple[Look, ...]:
     """The lifts at each look."""
     others = range(1, weighing.num_variants)
     watching = [Looks(weighing.boundary(metric), 0, v) for v in others]
@@ -67,9 +67,10 @@ def over_time(looks: Sequence[tuple[int, Influence]], metric: Metric, weighing: 
 
 def traffic(seen: Observations) -> tuple[int, tuple[TrafficBin, ...]]:
     """Length of a bin in ms, and the bins from the first decision to the last."""
-    start_ms = int(seen.timestamp_ms_R.min())
-    bin_ms = max(1, -(-(int(seen.timestamp_ms_R.max()) + 1 - start_ms) // _NUM_BINS))
-    bin_R = (seen.timestamp_ms_R - start_ms) // bin_ms
+    made_ms_R = seen.timestamp_ms_R
+    start_ms = int(made_ms_R.min())
+    bin_ms = max(1, -(-(int(made_ms_R.max()) + 1 - start_ms) // _NUM_BINS))
+    bin_R = (made_ms_R - start_ms) // bin_ms
     new_R = np.zeros(len(seen), np.bool_)
     new_R[seen.first_exposures()] = True
     return bin_ms, tuple(
@@ -78,13 +79,13 @@ def traffic(seen: Observations) -> tuple[int, tuple[TrafficBin, ...]]:
 
 
 def _bin(seen: Observations, start_ms: int, in_bin_R: Bool, new_R: Bool) -> TrafficBin:
-    num_variants = seen.propensity_RV.shape[1]
-    new = in_bin_R & new_R
-    means: Float64 | None = seen.propensity_RV[new].mean(axis=0) if new.any() else None
+    rows, new = seen.rows, in_bin_R & new_R
+    num_variants = rows.shares_PV.shape[1]
+    means: Float64 | None = rows.shares_PV[rows.share_R[new]].mean(axis=0) if new.any() else None
     return TrafficBin(
         start_ms=start_ms,
-        requests=tuple(np.bincount(seen.variant_R[in_bin_R], minlength=num_variants).tolist()),
-        new_units=tuple(np.bincount(seen.variant_R[new], minlength=num_variants).tolist()),
+        requests=tuple(np.bincount(rows.variant_R[in_bin_R], minlength=num_variants).tolist()),
+        new_units=tuple(np.bincount(rows.variant_R[new], minlength=num_variants).tolist()),
         propensities=None if means is None else tuple(means.tolist()),
     )
 

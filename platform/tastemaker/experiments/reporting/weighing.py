@@ -3,6 +3,7 @@
 Shape letters: R decisions, K decisions that have a number already, V variants.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final
 
@@ -15,6 +16,7 @@ from tastemaker.experiments.reporting.observations import Observations
 from tastemaker.experiments.statistics.influence import Influence
 from tastemaker.experiments.statistics.ratios import ratio_influence
 from tastemaker.experiments.statistics.sequential import Boundary, cumulative_totals
+from tastemaker.types import Int64
 
 NUM_LOOKS: Final = 20
 EFFECT: Final = 0.2
@@ -55,7 +57,7 @@ class Weighing:
 
     def measured(self, seen: Observations, metric: Metric) -> Measured:
         """The metric's numbers by decision."""
-        return measure(seen, metric, self.experiment.attribution_window_ms)
+        return measure(seen, metric)
 
     def influence(self, seen: Observations, found: Measured) -> Influence:
         """Values by variant of a metric's numbers."""
@@ -64,17 +66,33 @@ class Weighing:
 
 def influences(
     seen: Observations, found: Measured, weighing: Weighing, num_looks: int = NUM_LOOKS
-) -> list[tuple[int, Influence]]:
-    """The metric after equal parts of its decisions: the end of each part, in ms of the log's clock, and all up to it."""
+) -> Iterator[tuple[int, Influence]]:
+    """The metric after equal parts of its decisions: the end of each part, in ms of the log's clock, and all up to it.
+
+    One at a time: each is as large as all units.
+    """
     row_K = found.row_K
     if len(row_K) == 0:
-        return []
-    ends = np.unique(
-        np.quantile(seen.shown_ms_R[row_K], np.linspace(0, 1, num_looks + 1)[1:]).astype(np.int64) + 1
-    )
+        return
+    shown_ms_K = seen.shown_ms_R[row_K]
+    ends = np.unique(np.quantile(shown_ms_K, np.linspace(0, 1, num_looks + 1)[1:]).astype(np.int64) + 1)
+    yield from _up_to(seen, found, weighing, shown_ms_K, ends.tolist())
+
+
+def newest(seen: Observations, found: Measured, weighing: Weighing) -> Influence | None:
+    """The last of `influences`; None where there is none."""
+    shown_ms_K = seen.shown_ms_R[found.row_K]
+    ends = [int(shown_ms_K.max()) + 1] if len(shown_ms_K) else []
+    return next((one for _, one in _up_to(seen, found, weighing, shown_ms_K, ends)), None)
+
+
+def _up_to(
+    seen: Observations, found: Measured, weighing: Weighing, shown_ms_K: Int64, ends: list[int]
+) -> Iterator[tuple[int, Influence]]:
+    row_K = found.row_K
     totals = cumulative_totals(
-        seen.unit_R[row_K], seen.variant_R[row_K], found.numerator_K, found.denominator_K, weighing.num_variants,
-        seen.shown_ms_R[row_K], ends.tolist(),
-        propensity_R=seen.own_propensities()[row_K],
+        seen.rows.unit_R[row_K], seen.rows.variant_R[row_K], found.numerator_K, found.denominator_K, weighing.num_variants,
+        shown_ms_K, ends, propensity_R=seen.own_propensities()[row_K],
     )  # fmt: skip
-    return [(int(end), ratio_influence(one)) for end, one in zip(ends, totals, strict=True)]
+    for end, one in zip(ends, totals, strict=True):
+        yield end, ratio_influence(one)

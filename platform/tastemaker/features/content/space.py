@@ -2,8 +2,9 @@
 
 A vector is the parts side by side, each of length 1 times the root of its weight, and the whole of length 1 again: the
 product of two items is the weighted mean of their parts' cosines. What an item lacks is zeros and counts for nothing.
+A head may project that vector further, by what people took together.
 
-Shape letters: N items, D dimension.
+Shape letters: N items, R dimension of the parts together, D dimension.
 """
 
 import hashlib
@@ -21,6 +22,7 @@ from tastemaker.data.schema import Column
 from tastemaker.errors import CompatibilityError, ConfigError
 from tastemaker.features.content.cache import VectorCache
 from tastemaker.features.content.config import MINILM_DIM, ContentConfig, NamedVector
+from tastemaker.features.content.head import HEAD, ProjectionHead
 from tastemaker.features.content.minilm import VERSION as MINILM_VERSION
 from tastemaker.features.content.minilm import encode as encode_by_minilm
 from tastemaker.features.content.words import VERSION as WORDS_VERSION
@@ -48,7 +50,8 @@ class ContentSpace:
 
     Args:
         config: What vectors are made of.
-        tensors: What the fit learned: idf weights of metadata and of texts, or a projection of the texts' vectors.
+        tensors: What the fit learned: idf weights of metadata and of texts, or a projection of the texts' vectors; and the
+            head, where the config has one.
     """
 
     def __init__(self, config: ContentConfig, tensors: Mapping[str, np.ndarray]) -> None:
@@ -61,20 +64,25 @@ class ContentSpace:
             )  # fmt: skip
         self._metadata = HashedWords(config.metadata_dim, tensors["metadata_idf"])
         self._words = HashedWords(config.dim, tensors["text_idf"]) if config.encoder == "hashing" else None
-        self.dim = config.dim + config.metadata_dim + sum(vector.dim for vector in config.vectors)
+        self.raw_dim = self.dim = sum(config.part_dims)
+        self._head: ProjectionHead | None = None
+        if config.projection == "contrastive":
+            self.dim = config.contrastive.dim
+            self._head = ProjectionHead(tensors, self.raw_dim, self.dim)
         self.fingerprint = self._fingerprint()
 
     @classmethod
     def fit(cls, items: pa.Table, config: ContentConfig) -> Self:
-        """The space of a catalogue.
+        """The space of a catalogue, without a head: `with_head` adds one.
 
         Args:
             items: Of the catalogue, with the schema of imported items.
-            config: What vectors are made of.
+            config: What vectors are made of; its projection is left out.
 
         Raises:
             ConfigError: The encoder gives shorter vectors than the config asks for.
         """
+        config = config.unprojected()
         tensors = {"metadata_idf": HashedWords.fit(_metadata_of(items), config.metadata_dim).idf_V}
         if config.encoder == "hashing":
             tensors["text_idf"] = HashedWords.fit(map(words_of, texts_of(items)), config.dim).idf_V
@@ -86,6 +94,19 @@ class ContentSpace:
             gaussian = np.random.default_rng(_PROJECTION_SEED).normal(size=(MINILM_DIM, config.dim))
             tensors["projection"] = np.linalg.qr(gaussian)[0].astype(np.float32)
         return cls(config, tensors)
+
+    def with_head(self, config: ContentConfig, head: Mapping[str, np.ndarray]) -> "ContentSpace":
+        """The same space, projected by a head that was learned from its vectors.
+
+        Args:
+            config: That of the fit.
+            head: Tensors, see `features.content.head`.
+        """
+        return ContentSpace(config, {**self._tensors, **head})
+
+    def project(self, raw_NR: Float32) -> Float32:
+        """Vectors (N, D) of what the parts give; the same where there is no head."""
+        return raw_NR if self._head is None else self._head(raw_NR)
 
     def encode(self, items: pa.Table, cache: Path | None = None) -> Float32:
         """Unit vectors (N, D) of items; zeros for one of which nothing is known.
@@ -103,7 +124,9 @@ class ContentSpace:
             (self.config.metadata_weight, metadata_ND),
             *((vector.weight, _named(items, vector)) for vector in self.config.vectors),
         ]
-        return unit(np.concatenate([np.sqrt(weight) * part_ND for weight, part_ND in parts], axis=1))
+        return self.project(
+            unit(np.concatenate([np.sqrt(weight) * part_ND for weight, part_ND in parts], axis=1))
+        )
 
     def encode_texts(self, texts: Sequence[str]) -> Float32:
         """Unit vectors (N, D) of free texts, such as a user's interests: they meet items by their texts.
@@ -111,8 +134,8 @@ class ContentSpace:
         Raises:
             MissingExtraError: The encoder is not installed.
         """
-        rest_ND = np.zeros((len(texts), self.dim - self.config.dim), np.float32)
-        return np.concatenate([self._texts(texts, None), rest_ND], axis=1)
+        rest_ND = np.zeros((len(texts), self.raw_dim - self.config.dim), np.float32)
+        return self.project(np.concatenate([self._texts(texts, None), rest_ND], axis=1))
 
     def _texts(self, texts: Sequence[str], cache: Path | None) -> Float32:
         if self._words is not None:
@@ -129,7 +152,7 @@ class ContentSpace:
 
     def _fingerprint(self) -> str:
         digest = hashlib.sha256()
-        parts = [self.config.model_dump(mode="json"), self._version]
+        parts = [self.config.identity(), self._version]
         digest.update(json.dumps(parts, sort_keys=True).encode())
         for name in sorted(self._tensors):
             digest.update(name.encode() + np.ascontiguousarray(self._tensors[name], "<f4").tobytes())
@@ -205,6 +228,7 @@ def _named(items: pa.Table, vector: NamedVector) -> Float32:
 
 
 def _names(config: ContentConfig) -> set[str]:
+    names = {"metadata_idf"} | (set(HEAD) if config.projection == "contrastive" else set())
     if config.encoder == "hashing":
-        return {"metadata_idf", "text_idf"}
-    return {"metadata_idf"} | ({"projection"} if config.dim < MINILM_DIM else set())
+        return names | {"text_idf"}
+    return names | ({"projection"} if config.dim < MINILM_DIM else set())

@@ -64,10 +64,11 @@ class Fields(Strict):
 
 @dataclass(frozen=True, slots=True)
 class Values:
-    """Row n's values are `value_V[offsets[n] : offsets[n + 1]]`."""
+    """Row n's values are `value_V[offsets[n] : offsets[n + 1]]`, with `weight_V` in means; unset, all of a row weigh the same."""
 
     value_V: Int32
     offsets: Int64
+    weight_V: Float32 | None = None
 
     @classmethod
     def of(cls, rows: Sequence[Any]) -> "Values":
@@ -90,7 +91,8 @@ class Values:
         length_B = self.offsets[row_B + 1] - begin_B
         end_B = np.cumsum(length_B)
         at_V = np.arange(end_B[-1] if len(end_B) else 0) + np.repeat(begin_B - end_B + length_B, length_B)
-        return Values(self.value_V[at_V], np.concatenate([[0], end_B]).astype(np.int64))
+        weight_V = None if self.weight_V is None else self.weight_V[at_V]
+        return Values(self.value_V[at_V], np.concatenate([[0], end_B]).astype(np.int64), weight_V)
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,7 +124,8 @@ class Rows:
         for field in fields.multi:
             given = columns[field.name]
             values = given if isinstance(given, Values) else Values.of(given)
-            many[field.name] = Values(_known(values.value_V, field.num_values), values.offsets)
+            known_V = _known(values.value_V, field.num_values)
+            many[field.name] = Values(known_V, values.offsets, values.weight_V)
         numbers = [np.asarray(columns[name], np.float32) for name in fields.dense]
         lengths = {*map(len, one), *map(len, many.values()), *map(len, numbers)}
         if group_N is not None:

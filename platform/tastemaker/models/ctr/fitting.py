@@ -11,6 +11,7 @@ from torch.nn import functional
 
 from tastemaker.errors import DataError, TrainingError
 from tastemaker.models.ctr.fields import Rows
+from tastemaker.models.ctr.losses import ClickLoss, PropensityConfig, worth
 from tastemaker.models.ctr.model import Labelled
 from tastemaker.models.ctr.vectors import Network
 from tastemaker.models.seeding import seeded
@@ -33,6 +34,9 @@ class ClickFitConfig(Strict):
         ge=0,
         description="weight of half the squared norm of what a row looked up for its fields of one value, in the loss",
     )
+    propensity: PropensityConfig = Field(
+        PropensityConfig(), description="what propensities correct, where rows have them"
+    )
     lazy_above_rows: int = Field(
         500_000, ge=0, description="larger tables move only the rows that a step looked up"
     )
@@ -41,7 +45,7 @@ class ClickFitConfig(Strict):
 def fit_network(
     network: Network, learned: Labelled, validation: Labelled | None, config: ClickFitConfig, seed: int
 ) -> list[float]:
-    """Fits in place; each epoch's mean loss. With validation rows the best epoch's weights stay, by AUC.
+    """Fits in place; each epoch's mean loss. With validation rows the best epoch's weights stay, see `losses.worth`.
 
     Raises:
         DataError: There are no rows.
@@ -50,16 +54,16 @@ def fit_network(
     if not len(learned):
         raise DataError("a click model has no rows to learn from", mend="import events")
     optimizers = _optimizers(network, config)
-    losses: list[float] = []
-    best, best_auc, stale = None, -1.0, 0
+    loss, losses = ClickLoss.of(learned, config.propensity), list[float]()
+    best, best_worth, stale = None, -np.inf, 0
     for epoch in range(config.epochs):
-        losses.append(_epoch(network, learned, optimizers, config, (seed, epoch)))
+        losses.append(_epoch(network, learned, optimizers, config, loss, (seed, epoch)))
         if validation is None:
             continue
-        reached = _auc(network, validation)
-        log.info("epoch %d: loss %.4f, validation AUC %.4f", epoch + 1, losses[-1], reached)
-        if reached > best_auc:
-            best, best_auc, stale = copy.deepcopy(network.state_dict()), reached, 0
+        reached = _worth(network, validation, config.propensity)
+        log.info("epoch %d: loss %.4f, validation %.4f", epoch + 1, losses[-1], reached)
+        if reached > best_worth:
+            best, best_worth, stale = copy.deepcopy(network.state_dict()), reached, 0
         else:
             stale += 1
         if stale >= config.patience:
@@ -86,13 +90,14 @@ def _epoch(
     learned: Labelled,
     optimizers: list[torch.optim.Optimizer],
     config: ClickFitConfig,
+    loss_of: ClickLoss,
     seed: tuple[int, int],
 ) -> float:
     network.train()
     order, total = np.random.default_rng(seed).permutation(len(learned)), 0.0
     with seeded(*seed):
         for some in _batches(order, config.batch_size):
-            loss = _loss(network, learned.take(some), config)
+            loss = _loss(network, learned.take(some), config, loss_of)
             for optimizer in optimizers:
                 optimizer.zero_grad(set_to_none=True)
             loss.backward()  # type: ignore[no-untyped-call]
@@ -112,9 +117,9 @@ def _batches(order: np.ndarray, size: int) -> list[np.ndarray]:
     return np.split(order, cuts)
 
 
-def _loss(network: Network, batch: Labelled, config: ClickFitConfig) -> Tensor:
+def _loss(network: Network, batch: Labelled, config: ClickFitConfig, loss_of: ClickLoss) -> Tensor:
     made = network.vectors.batch(batch.rows)
-    loss = functional.binary_cross_entropy_with_logits(network(made), torch.from_numpy(batch.label_N))
+    loss = loss_of(network(made), batch)
     if config.embedding_l2:
         looked_up = functional.embedding(made.row_BC, network.vectors.table, sparse=network.vectors.sparse)
         loss = loss + config.embedding_l2 * looked_up.square().sum() / (2 * len(batch))
@@ -122,21 +127,24 @@ def _loss(network: Network, batch: Labelled, config: ClickFitConfig) -> Tensor:
     return loss if penalty is None else loss + penalty
 
 
-def _auc(network: Network, validation: Labelled) -> float:
+def _worth(network: Network, validation: Labelled, config: PropensityConfig) -> float:
     """Of the validation rows, which must have both labels."""
-    from sklearn.metrics import roc_auc_score
-
     if len(np.unique(validation.label_N)) < 2:
         raise DataError("validation rows of a click model", value="one label", limit="both labels")
     network.eval()
-    return float(roc_auc_score(validation.label_N, predicted(network, validation.rows)))
+    return worth(log_odds(network, validation.rows), validation, config)
 
 
 def predicted(network: Network, rows: Rows) -> Float32:
     """(N,) probabilities of a network in evaluation."""
+    return torch.sigmoid(torch.from_numpy(log_odds(network, rows))).numpy()
+
+
+def log_odds(network: Network, rows: Rows) -> Float32:
+    """(N,) log-odds of a network in evaluation."""
     parts = [np.empty(0, np.float32)]
     with torch.inference_mode():
         for begin in range(0, len(rows), _PREDICTED_ROWS):
             some = rows.take(np.arange(begin, min(begin + _PREDICTED_ROWS, len(rows))))
-            parts.append(torch.sigmoid(network(network.vectors.batch(some))).numpy())
+            parts.append(network(network.vectors.batch(some)).numpy())
     return np.concatenate(parts)

@@ -3,8 +3,9 @@
 Shape letters: N rows, X columns that trees read.
 """
 
+import math
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, ClassVar, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Final, Self
 
 import numpy as np
 import scipy.sparse as sp
@@ -12,13 +13,17 @@ from pydantic import Field
 
 from tastemaker.errors import CompatibilityError, DataError, MissingExtraError
 from tastemaker.models.calibration import Calibration
-from tastemaker.models.ctr.fields import Fields, Rows
+from tastemaker.models.ctr.fields import Fields, Rows, Values
 from tastemaker.models.ctr.model import ClickModel, Labelled
+from tastemaker.models.propensity_losses import LEAST
 from tastemaker.strict import Strict
-from tastemaker.types import Float32
+from tastemaker.types import Float32, Float64, Int64
 
 if TYPE_CHECKING:
     from lightgbm import Booster, Dataset
+
+_STEP: Final = 1.02
+"""Between worths of clicks."""
 
 
 class LambdaMartConfig(Strict):
@@ -32,6 +37,9 @@ class LambdaMartConfig(Strict):
     patience: int = Field(
         30, ge=1, description="trees that do not raise the validation rows' NDCG@10 and end the fit"
     )
+    least_propensity: float = Field(
+        LEAST, gt=0, le=1, description="propensities below this count as this, where rows have them"
+    )
     num_threads: int = Field(0, ge=0, description="threads of the fit; 0: one a core")
     seed: int = Field(0, ge=0, description="of all that is drawn")
 
@@ -41,6 +49,10 @@ class LambdaMart(ClickModel):
 
     Rows need `group_N`: rows of different requests are never compared. Values are scaled on the validation rows, where there are
     none on those learned, and are then too sure.
+
+    Propensities are those of clicks: a click is worth 1 / propensity in the DCG whose changes weigh pairs, which is then not divided by
+    that of the best list, so that on average it is the relevant rows' DCG [Agarwal et al. 2019]. Order is then that of relevance, while
+    probabilities stay those of clicks. Departure: worths are rounded to steps of 2%.
     """
 
     kind = "lambdamart"
@@ -48,6 +60,10 @@ class LambdaMart(ClickModel):
 
     def __init__(self, fields: Fields, config: Strict, booster: "Booster", calibration: Calibration) -> None:
         self.fields, self.config, self.calibration, self._booster = fields, config, calibration, booster
+
+    @classmethod
+    def check_fields(cls, fields: Fields, config: Any) -> None:
+        """See `ClickModel.check_fields`: it takes any."""
 
     @classmethod
     def fit(cls, learned: Labelled, config: LambdaMartConfig, validation: Labelled | None = None) -> Self:
@@ -59,12 +75,13 @@ class LambdaMart(ClickModel):
         """
         lightgbm = _lightgbm()
         held_out, callbacks = [], []
-        train = _dataset(learned)
+        train = _dataset(learned, config)
         if validation is not None:
             validation.rows.require(learned.rows.fields)
-            held_out = [_dataset(validation, train)]
+            held_out = [_dataset(validation, config, train)]
             callbacks = [lightgbm.early_stopping(config.patience, verbose=False)]
-        booster = lightgbm.train(_parameters(config), train, config.num_trees, held_out, callbacks=callbacks)
+        parameters = _parameters(config, has_propensities=learned.propensity_N is not None)
+        booster = lightgbm.train(parameters, train, config.num_trees, held_out, callbacks=callbacks)
         seen = learned if validation is None else validation
         score_N = booster.predict(_columns(seen.rows), num_threads=1).astype(np.float32)
         text = booster.model_to_string(num_iteration=booster.best_iteration)
@@ -72,11 +89,7 @@ class LambdaMart(ClickModel):
         return cls(learned.rows.fields, config, lightgbm.Booster(model_str=text), calibration)
 
     def scores(self, rows: Rows) -> Float32:
-        """(N,) scores that order the rows of a request.
-
-        Raises:
-            CompatibilityError: The rows are of other fields.
-        """
+        """See `ClickModel.scores`: sums of leaves."""
         rows.require(self.fields)
         if not len(rows):
             return np.empty(0, np.float32)
@@ -123,38 +136,74 @@ def _lightgbm() -> Any:
         import lightgbm
     except ImportError as error:
         raise MissingExtraError(
-            "lambdamart needs lightgbm", mend="pip install 'tastemaker[train]'"
+            "lambdamart needs lightgbm", mend="pip install 'tastemaker[serve]'"
         ) from error
     return lightgbm
 
 
-def _parameters(config: LambdaMartConfig) -> dict[str, Any]:
+def _parameters(config: LambdaMartConfig, *, has_propensities: bool) -> dict[str, Any]:
+    worths = {"label_gain": [0.0, *_worths(config)], "lambdarank_norm": False} if has_propensities else {}
     return {
         "objective": "lambdarank", "metric": "ndcg", "eval_at": [10], "num_leaves": config.num_leaves,
         "learning_rate": config.learning_rate, "min_data_in_leaf": config.min_rows,
         "lambdarank_truncation_level": config.truncation, "num_threads": config.num_threads,
         "seed": config.seed, "deterministic": True, "force_row_wise": True, "verbosity": -1,
+        **worths,
     }  # fmt: skip
 
 
-def _dataset(labelled: Labelled, reference: "Dataset | None" = None) -> "Dataset":
-    """The rows of each group one after the other."""
+def _worths(config: LambdaMartConfig) -> list[float]:
+    """What grades from 1 are worth: from 1 to what the least propensity makes of a click, in equal steps of its logarithm."""
+    num_steps = math.ceil(-math.log(config.least_propensity) / math.log(_STEP))
+    return [_STEP**step for step in range(num_steps + 1)]
+
+
+def _graded(label_N: Float32, propensity_N: Float32, config: LambdaMartConfig) -> Float32:
+    """Labels (N,) whose worth is near 1 / propensity."""
+    worth_N = 1.0 / np.maximum(propensity_N, config.least_propensity)
+    return np.asarray(label_N * (1 + np.round(np.log(worth_N) / math.log(_STEP))), np.float32)
+
+
+def best_dcg(worth_N: Float64, size_G: Int64, truncation: int) -> Float64:
+    """(G,) DCG of each group's rows, best first, down to a place: what LightGBM divides by, and is multiplied with again here.
+
+    >>> best_dcg(np.array([0.0, 2.0, 4.0]), np.array([1, 2]), 30).round(4).tolist()  # 4 + 2 / log2(3)
+    [0.0, 5.2619]
+    """
+    group_N = np.repeat(np.arange(len(size_G)), size_G)
+    order_N = np.lexsort((-worth_N, group_N))
+    place_N = np.arange(len(worth_N)) - np.repeat(np.cumsum(size_G) - size_G, size_G)
+    gain_N = np.where(place_N < truncation, worth_N[order_N] / np.log2(place_N + 2), 0.0)
+    found: Float64 = np.bincount(group_N, gain_N, len(size_G)).astype(np.float64)
+    return found
+
+
+def _dataset(labelled: Labelled, config: LambdaMartConfig, reference: "Dataset | None" = None) -> "Dataset":
+    """The rows of each group one after the other, those of a group by luck.
+
+    Rows that score alike keep the order in which they stand here, and the order of what was given may know the answer.
+    """
     group_N = labelled.rows.group_N
     if group_N is None or not len(labelled):
         value = "no rows" if group_N is not None else "no groups"
         raise DataError(
             "rows of a lambdamart", value=value, mend="give rows with group_N: those of one request"
         )
-    order_N = np.argsort(group_N, kind="stable")
+    order_N = np.lexsort((np.random.default_rng(config.seed).random(len(group_N)), group_N))
     _, place_N, size = np.unique(group_N, return_inverse=True, return_counts=True)
     yes = np.bincount(place_N, labelled.label_N)
     if not ((yes > 0) & (yes < size)).any():
         raise DataError(
             "no request of a lambdamart has both a yes and a no", mend="give rows that were passed over"
         )
-    fields = labelled.rows.fields
+    fields, label_N, weight_N = labelled.rows.fields, labelled.label_N[order_N], None
+    if labelled.propensity_N is not None:
+        label_N = _graded(label_N, labelled.propensity_N[order_N], config)
+        worth_N = np.array([0.0, *_worths(config)])[label_N.astype(np.int64)]
+        weight_N = np.repeat(best_dcg(worth_N, size, config.truncation), size)
+        weight_N /= weight_N.mean()
     found: Dataset = _lightgbm().Dataset(
-        _columns(labelled.rows.take(order_N)), labelled.label_N[order_N], reference=reference, group=size,
+        _columns(labelled.rows.take(order_N)), label_N, reference=reference, group=size, weight=weight_N,
         categorical_feature=list(range(len(fields.categorical))), params={"verbosity": -1},
     )  # fmt: skip
     return found
@@ -165,7 +214,7 @@ def _width(fields: Fields) -> int:
 
 
 def _columns(rows: Rows) -> sp.csr_matrix:
-    """(N, X): fields of one value, numbers, and of a field of many how often a row has each value."""
+    """(N, X): fields of one value, numbers, and of a field of many how often a row has each value, or what it weighs there."""
     parts = [
         sp.csr_matrix(rows.categorical_NC.astype(np.float64)),
         sp.csr_matrix(rows.dense_NF.astype(np.float64)),
@@ -173,9 +222,15 @@ def _columns(rows: Rows) -> sp.csr_matrix:
     for many in rows.fields.multi:
         values = rows.multi[many.name]
         counted = sp.csr_matrix(
-            (np.ones(len(values.value_V)), values.value_V.copy(), values.offsets.copy()),
+            (_shares(values), values.value_V.copy(), values.offsets.copy()),
             (len(rows), many.num_values + 1),
         )
         counted.sum_duplicates()
         parts.append(counted)
     return sp.csr_matrix(sp.hstack([part for part in parts if part.shape[1]], format="csr"))
+
+
+def _shares(values: Values) -> Float64:
+    if values.weight_V is None:
+        return np.ones(len(values.value_V))
+    return values.weight_V.astype(np.float64)

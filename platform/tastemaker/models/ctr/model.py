@@ -18,31 +18,43 @@ from tastemaker.types import Float32
 
 @dataclass(frozen=True, slots=True)
 class Labelled:
-    """Rows and what happened: 1 or 0."""
+    """Rows and what happened: 1 or 0.
+
+    `propensity_N`, where given, is the chance of each row to be looked at; what that corrects is the config's to say.
+    """
 
     rows: Rows
     label_N: Float32
+    propensity_N: Float32 | None = None
 
     @classmethod
-    def of(cls, rows: Rows, label_N: Any) -> "Labelled":
-        """Rows with labels.
+    def of(cls, rows: Rows, label_N: Any, propensity_N: Any = None) -> "Labelled":
+        """Rows with labels and, in (0, 1], their propensities.
 
         Raises:
-            DataError: Not one label a row, or a label other than 0 and 1.
+            DataError: Not one label or propensity a row, a label other than 0 and 1, or a propensity that is none.
         """
         label_N = np.asarray(label_N, np.float32)
         if label_N.shape != (len(rows),):
             raise DataError("labels of a click model", value=label_N.shape, limit=(len(rows),))
         if not np.isin(label_N, (0, 1)).all():
             raise DataError("a label of a click model", limit="0 or 1", mend="turn ratings into labels first")
-        return cls(rows, label_N)
+        if propensity_N is None:
+            return cls(rows, label_N)
+        propensity_N = np.asarray(propensity_N, np.float32)
+        if propensity_N.shape != label_N.shape:
+            raise DataError("propensities of a click model", value=propensity_N.shape, limit=label_N.shape)
+        if not ((propensity_N > 0) & (propensity_N <= 1)).all():
+            raise DataError("a propensity of a click model", limit="above 0, at most 1", mend="correct it")
+        return cls(rows, label_N, propensity_N)
 
     def __len__(self) -> int:
         return len(self.label_N)
 
     def take(self, row_B: Any) -> "Labelled":
         """Some rows with their labels."""
-        return Labelled(self.rows.take(row_B), self.label_N[row_B])
+        propensity_B = None if self.propensity_N is None else self.propensity_N[row_B]
+        return Labelled(self.rows.take(row_B), self.label_N[row_B], propensity_B)
 
 
 class ClickModel(ABC):
@@ -75,9 +87,26 @@ class ClickModel(ABC):
             DataError: There is nothing that this model could learn from.
         """
 
+    @classmethod
+    @abstractmethod
+    def check_fields(cls, fields: Fields, config: Any) -> None:
+        """Passes when a model of such a config can be made for such fields, however many values they have.
+
+        Raises:
+            ConfigError: The config names what is no field.
+        """
+
     @abstractmethod
     def predict(self, rows: Rows) -> Float32:
         """(N,) probabilities.
+
+        Raises:
+            CompatibilityError: The rows are of other fields.
+        """
+
+    @abstractmethod
+    def scores(self, rows: Rows) -> Float32:
+        """(N,) numbers without bounds that order rows as `predict` does: log-odds, where the model has them.
 
         Raises:
             CompatibilityError: The rows are of other fields.

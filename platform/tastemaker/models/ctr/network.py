@@ -10,7 +10,7 @@ from pydantic import Field
 
 from tastemaker.errors import CompatibilityError
 from tastemaker.models.ctr.fields import Fields, Rows
-from tastemaker.models.ctr.fitting import ClickFitConfig, fit_network, predicted
+from tastemaker.models.ctr.fitting import ClickFitConfig, fit_network, log_odds, predicted
 from tastemaker.models.ctr.model import ClickModel, Labelled
 from tastemaker.models.ctr.vectors import FieldVectors, Network
 from tastemaker.models.seeding import seeded
@@ -53,6 +53,12 @@ class NetworkModel(ClickModel):
         return cls.network(vectors, config)
 
     @classmethod
+    def check_fields(cls, fields: Fields, config: Any) -> None:
+        """See `ClickModel.check_fields`."""
+        with seeded(0):
+            cls._made(fields, config)
+
+    @classmethod
     def fit(cls, learned: Labelled, config: Any, validation: Labelled | None = None) -> Self:
         """See `ClickModel.fit`."""
         if validation is not None:
@@ -69,6 +75,11 @@ class NetworkModel(ClickModel):
         """See `ClickModel.predict`. Thread-safe."""
         rows.require(self.fields)
         return predicted(self._network, rows)
+
+    def scores(self, rows: Rows) -> Float32:
+        """See `ClickModel.scores`. Thread-safe."""
+        rows.require(self.fields)
+        return log_odds(self._network, rows)
 
     def tensors(self) -> dict[str, np.ndarray]:
         """See `ClickModel.tensors`."""

@@ -96,7 +96,9 @@ class FieldVectors(nn.Module):
         for many in self.fields.multi:
             values = rows.multi[many.name]
             length_B = np.diff(values.offsets)
-            weight_V = np.repeat(1.0 / np.maximum(length_B, 1), length_B).astype(np.float32)
+            weight_V = values.weight_V
+            if weight_V is None:
+                weight_V = np.repeat(1.0 / np.maximum(length_B, 1), length_B).astype(np.float32)
             row_V = values.value_V.astype(np.int64) + self._starts[many.name]
             bags[many.name] = Bags(*map(torch.from_numpy, (row_V, values.offsets[:-1], weight_V, length_B)))
         dense_BF = (torch.from_numpy(rows.dense_NF) - self.mean_F) / self.scale_F

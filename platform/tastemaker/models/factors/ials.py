@@ -13,6 +13,7 @@ import scipy.sparse as sp
 from pydantic import Field
 
 from tastemaker.errors import CompatibilityError, DataError
+from tastemaker.models.item_propensities import ItemPropensity
 from tastemaker.models.log import Askers, Log
 from tastemaker.models.memory.strangers import ByHistory, popularity_of
 from tastemaker.strict import Strict
@@ -36,6 +37,9 @@ class IalsConfig(Strict):
         le=1,
         description="how much more those with many interactions are penalised: 0 not, 1 by their number",
     )
+    propensity: ItemPropensity | None = Field(
+        None, description="how likely items were to be seen; empty: each alike"
+    )
     block: int = Field(32, ge=1, description="factors solved for at once; as many as there are is plain ALS")
     iterations: int = Field(16, ge=1, description="sweeps over users and items")
     scale: float = Field(0.1, gt=0, description="standard deviation of a start vector's length")
@@ -47,19 +51,26 @@ class Ials(ByHistory):
 
     A row with n interactions among C others is penalised by regularization * (n + a C)^power, and factors are solved for
     in blocks by Newton's step [Rendle et al. 2021, iALS++]. Whoever asks is folded in from the history; no user is kept.
+
+    With propensities the first sum's terms count 1 / p of their item: on average that is the sum over all pairs that would have been taken, had
+    all been seen, and since the second sum is over all pairs anyway, the whole is unbiased. (Not so the weights of `als`, which also take
+    pairs out of the zeros.)
     """
 
     kind = "ials"
+    scores_are_products = True
     Config: ClassVar[type[Strict]] = IalsConfig
 
-    def __init__(self, config: IalsConfig, item_ID: Float32, popular_I: Float32) -> None:
+    def __init__(
+        self, config: IalsConfig, item_ID: Float32, popular_I: Float32, weight_I: Float32 | None = None
+    ) -> None:
         if item_ID.ndim != 2 or item_ID.shape[1] != config.dim:
             raise CompatibilityError(
                 "item factors of an iALS", value=item_ID.shape, limit=f"(items, {config.dim})"
             )
         self.config: IalsConfig = config
         self.num_items = len(item_ID)
-        self._item_ID, self.popular_I = item_ID, popular_I
+        self._item_ID, self.popular_I, self._weight_I = item_ID, popular_I, weight_I
         self._gram_DD = config.unobserved_weight * (item_ID.T @ item_ID)
 
     @classmethod
@@ -71,7 +82,11 @@ class Ials(ByHistory):
         """
         if not len(log):
             raise DataError("the log of an iALS is empty", mend="import events")
-        taken_UI = log.matrix()
+        taken_UI, weight_I = log.matrix(), None
+        popular_I = popularity_of(taken_UI)
+        if config.propensity is not None:
+            weight_I = config.propensity.weights(log)
+            taken_UI.data = weight_I[taken_UI.indices]
         taken_IU = sp.csr_matrix(taken_UI.T)
         draws = np.random.default_rng(config.seed)
         deviation = config.scale / np.sqrt(config.dim)
@@ -83,7 +98,7 @@ class Ials(ByHistory):
             _sweep(taken_UI, user_UD, item_ID, config)
             _sweep(taken_IU, item_ID, user_UD, config)
             losses.append(_loss(taken_UI, user_UD, item_ID, config))
-        model = cls(config, item_ID, popularity_of(taken_UI))
+        model = cls(config, item_ID, popular_I, weight_I)
         model.losses = tuple(losses)
         return model
 
@@ -99,10 +114,12 @@ class Ials(ByHistory):
         for row, (begin, end) in enumerate(pairwise(taken_BI.indptr)):
             if begin == end:
                 continue
-            taken_LD = self._item_ID[taken_BI.indices[begin:end]]
-            curve_DD = self._gram_DD + taken_LD.T @ taken_LD
+            item_L = taken_BI.indices[begin:end]
+            taken_LD = self._item_ID[item_L]
+            weighed_LD = taken_LD if self._weight_I is None else taken_LD * self._weight_I[item_L, None]
+            curve_DD = self._gram_DD + weighed_LD.T @ taken_LD
             np.fill_diagonal(curve_DD, curve_DD.diagonal() + penalty_B[row])
-            user_BD[row] = np.linalg.solve(curve_DD, taken_LD.sum(axis=0))
+            user_BD[row] = np.linalg.solve(curve_DD, weighed_LD.sum(axis=0))
         return user_BD
 
     def personal_scores(self, askers: Askers) -> Float32:
@@ -112,12 +129,14 @@ class Ials(ByHistory):
 
     def tensors(self) -> dict[str, np.ndarray]:
         """See `Recommender.tensors`."""
-        return {"items": self._item_ID, "popular": self.popular_I}
+        weights = {} if self._weight_I is None else {"weights": self._weight_I}
+        return {"items": self._item_ID, "popular": self.popular_I, **weights}
 
     @classmethod
     def from_state(cls, config: Mapping[str, Any], tensors: Mapping[str, np.ndarray]) -> Self:
         """See `Recommender.from_state`."""
-        return cls(IalsConfig.parse(config, "model ials"), tensors["items"], tensors["popular"])
+        parsed = IalsConfig.parse(config, "model ials")
+        return cls(parsed, tensors["items"], tensors["popular"], tensors.get("weights"))
 
 
 def _penalty(taken_RC: sp.csr_matrix, config: IalsConfig) -> Float32:
@@ -154,7 +173,7 @@ def _solve_block(
     """Newton's step in one block of factors, which is exact: the loss is quadratic in them."""
     column_CP = column_CD[:, block]
     width = column_CP.shape[1]
-    error_N = _guessed(taken_RC, row_RD, column_CD) - 1
+    error_N = taken_RC.data * (_guessed(taken_RC, row_RD, column_CD) - 1)
     error_RC = sp.csr_matrix((error_N, taken_RC.indices, taken_RC.indptr), taken_RC.shape)
     slope_RP = error_RC @ column_CP + row_RD @ gram_DD[:, block] + penalty_R[:, None] * row_RD[:, block]
     curve_RPP = (taken_RC @ outer_CQ).reshape(-1, width, width) + gram_DD[block, block]
@@ -175,7 +194,7 @@ def _guessed(taken_RC: sp.csr_matrix, row_RD: Float32, column_CD: Float32) -> Fl
 
 def _loss(taken_UI: sp.csr_matrix, user_UD: Float32, item_ID: Float32, config: IalsConfig) -> float:
     """What is minimised, by interaction."""
-    observed = float(((_guessed(taken_UI, user_UD, item_ID) - 1) ** 2).sum())
+    observed = float((taken_UI.data * (_guessed(taken_UI, user_UD, item_ID) - 1) ** 2).sum())
     everywhere = float(((user_UD.T @ user_UD) * (item_ID.T @ item_ID)).sum())
     of_users = float((_penalty(taken_UI, config) * (user_UD**2).sum(axis=1)).sum())
     of_items = float((_penalty(sp.csr_matrix(taken_UI.T), config) * (item_ID**2).sum(axis=1)).sum())

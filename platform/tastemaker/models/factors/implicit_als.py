@@ -41,6 +41,7 @@ class ImplicitAls(ByHistory):
     """
 
     kind = "als"
+    scores_are_products = True
     Config: ClassVar[type[Strict]] = ImplicitAlsConfig
 
     def __init__(

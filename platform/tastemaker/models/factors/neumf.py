@@ -3,7 +3,7 @@
 Shape letters: U users, I items, B askers or pairs of a batch, D dimension of the product, E of the network's embeddings, H hidden.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy as np
@@ -71,13 +71,24 @@ class NeuMf(UserRows):
         Raises:
             DataError: The log is empty.
         """
+        *_, model = cls.after_each_epoch(log, config)
+        return model
+
+    @classmethod
+    def after_each_epoch(cls, log: Log, config: NeuMfConfig) -> Iterator[Self]:
+        """The model as it is after each epoch of a fit, for whoever knows when to stop.
+
+        Raises:
+            DataError: The log is empty.
+        """
         if not len(log):
             raise DataError("the log of a NeuMF is empty", mend="import events")
-        learned, losses = _learn(log, config)
-        users, items = learned.pop("users"), learned.pop("items")
-        model = cls.learned(config, log, users, items, layers=learned)
-        model.losses = tuple(losses)
-        return model
+        losses: tuple[float, ...] = ()
+        for learned, loss in _learn(log, config):
+            users, items = learned.pop("users"), learned.pop("items")
+            model = cls.learned(config, log, users, items, layers=learned)
+            model.losses = losses = (*losses, loss)
+            yield model
 
     def scores(self, askers: Askers) -> Float32:
         """See `Recommender.scores`."""
@@ -127,8 +138,8 @@ def _all_pairs(
     return product_BI + hidden @ out[split:] + weights["out.bias"]
 
 
-def _learn(log: Log, config: NeuMfConfig) -> tuple[dict[str, np.ndarray], list[float]]:
-    """All weights by name, and each epoch's mean cross-entropy."""
+def _learn(log: Log, config: NeuMfConfig) -> Iterator[tuple[dict[str, np.ndarray], float]]:
+    """All weights by name, copied, and the mean cross-entropy, of each epoch."""
     import torch
 
     draws = np.random.default_rng(config.seed)
@@ -136,10 +147,10 @@ def _learn(log: Log, config: NeuMfConfig) -> tuple[dict[str, np.ndarray], list[f
         name: torch.from_numpy(value).requires_grad_() for name, value in _start(log, config, draws).items()
     }
     optimizer = torch.optim.Adam(
-        list(weights.values()), config.learning_rate, weight_decay=config.weight_decay
+        list(weights.values()), config.learning_rate, weight_decay=config.weight_decay, fused=True
     )
     generator = torch.Generator().manual_seed(config.seed)
-    untaken, losses = Untaken(log), []
+    untaken = Untaken(log)
     for _ in range(config.epochs):
         order, total = draws.permutation(len(log)), 0.0
         for at in range(0, len(log), config.batch_size):
@@ -155,8 +166,7 @@ def _learn(log: Log, config: NeuMfConfig) -> tuple[dict[str, np.ndarray], list[f
             loss.backward()  # type: ignore[no-untyped-call]
             optimizer.step()
             total += float(loss.detach()) * len(rows)
-        losses.append(total / len(log))
-    return {name: value.detach().numpy() for name, value in weights.items()}, losses
+        yield {name: value.detach().numpy().copy() for name, value in weights.items()}, total / len(log)
 
 
 def _pairs(
@@ -169,7 +179,8 @@ def _pairs(
     """(B,) log-odds of pairs, with dropout."""
     import torch
 
-    user_BE, item_BE = weights["users"][user_B], weights["items"][item_B]
+    user_BE = torch.nn.functional.embedding(user_B, weights["users"])
+    item_BE = torch.nn.functional.embedding(item_B, weights["items"])
     split = config.product_dim
     hidden = torch.cat([user_BE[:, split:], item_BE[:, split:]], 1)
     for layer in range(len(config.hidden)):

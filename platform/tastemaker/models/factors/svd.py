@@ -1,25 +1,22 @@
-"""SVD with biases and SVD++: factors of ratings, learned by gradients over blocks of users.
+"""SVD with biases and SVD++: factors of ratings. How they are learned: see `descent`.
 
-Shape letters: U users, I items, D dimension, B users of a block or askers, N ratings.
+Shape letters: U users, I items, D dimension, B askers.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any, ClassVar, Self
+from typing import Any, ClassVar, Self
 
 import numpy as np
-import scipy.sparse as sp
 from pydantic import Field
 
 from tastemaker.errors import CompatibilityError, DataError
 from tastemaker.models.biases import mean_ratings, ratings_of
+from tastemaker.models.factors.descent import Penalties, learn, of_taken
 from tastemaker.models.log import Askers, Log
 from tastemaker.models.recommender import Recommender
 from tastemaker.strict import Strict
-from tastemaker.types import Float32, Int64
-
-if TYPE_CHECKING:
-    import torch
+from tastemaker.types import Float32
 
 
 class SvdConfig(Strict):
@@ -34,6 +31,11 @@ class SvdConfig(Strict):
     bias_regularization: float = Field(0.01, ge=0, description="penalty on biases, by rating")
     batch_ratings: int = Field(4096, ge=1, description="ratings of a step; all of a user are in one")
     seed: int = Field(0, ge=0, description="start of the factors, and the order of users")
+
+    @property
+    def penalties(self) -> Penalties:
+        """What is added to the squared errors."""
+        return Penalties(self.regularization, self.bias_regularization)
 
 
 class Svd(Recommender):
@@ -68,7 +70,10 @@ class Svd(Recommender):
         if not len(log):
             raise DataError(f"the log of model {cls.kind} is empty", mend="import ratings")
         rating_UI = mean_ratings(log.user_N, log.item_N, log.value_N, (log.num_users, log.num_items))
-        tensors, losses = _learn(rating_UI, config, heeds_taken=cls.heeds_taken)
+        tensors, losses = learn(
+            rating_UI, config.penalties, dim=config.dim, heeds_taken=cls.heeds_taken, epochs=config.epochs,
+            learning_rate=config.learning_rate, batch_ratings=config.batch_ratings, seed=config.seed,
+        )  # fmt: skip
         model = cls(config, tensors)
         model.losses = tuple(losses)
         return model
@@ -113,7 +118,7 @@ class Svd(Recommender):
         """(B, D) what it says of somebody that they rated these items at all."""
         if not self.heeds_taken:
             return np.zeros((len(askers), self.config.dim), np.float32)
-        return _of_taken(askers.matrix(self.num_items), self._tensors["taken"])
+        return of_taken(askers.matrix(self.num_items), self._tensors["taken"])
 
     def tensors(self) -> dict[str, np.ndarray]:
         """See `Recommender.tensors`."""
@@ -134,6 +139,11 @@ class SvdPlusPlusConfig(SvdConfig):
         1.0, ge=0, description="penalty on what is learned of items taken, by user who took them"
     )
 
+    @property
+    def penalties(self) -> Penalties:
+        """See `SvdConfig.penalties`."""
+        return Penalties(self.regularization, self.bias_regularization, self.taken_regularization)
+
 
 class SvdPlusPlus(Svd):
     """SVD whose users' factors are p + the sum of y over the items that they rated / sqrt(their number) [Koren 2008, Eq. 15]."""
@@ -141,94 +151,3 @@ class SvdPlusPlus(Svd):
     kind = "svdpp"
     Config: ClassVar[type[Strict]] = SvdPlusPlusConfig
     heeds_taken = True
-
-
-def _of_taken(taken_BI: sp.csr_matrix, taken_ID: Float32) -> Float32:
-    size_B1 = np.sqrt(np.maximum(np.diff(taken_BI.indptr), 1)).astype(np.float32)[:, None]
-    sum_BD: Float32 = np.asarray(taken_BI @ taken_ID, np.float32)
-    sum_BD /= size_B1
-    return sum_BD
-
-
-def _learn(
-    rating_UI: sp.csr_matrix, config: SvdConfig, *, heeds_taken: bool
-) -> tuple[dict[str, np.ndarray], list[float]]:
-    """What was learned, users' factors with what they took; and each epoch's mean squared error while learning."""
-    import torch
-
-    num_users, num_items = rating_UI.shape
-    mean = float(rating_UI.data.mean())
-    draws = np.random.default_rng(config.seed)
-    shapes = {"users": num_users, "items": num_items} | ({"taken": num_items} if heeds_taken else {})
-    tables = {
-        name: torch.from_numpy(draws.normal(0, 0.1, (size, config.dim)).astype(np.float32)).requires_grad_()
-        for name, size in shapes.items()
-    }
-    tables |= {
-        name: torch.zeros(size, requires_grad=True)
-        for name, size in {"user_bias": num_users, "item_bias": num_items}.items()
-    }
-    optimizer = torch.optim.Adam(list(tables.values()), config.learning_rate)
-    schedule = torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, 0.02, config.epochs)
-    losses = []
-    for _ in range(config.epochs):
-        total = 0.0
-        for user_B in _blocks(rating_UI, config.batch_ratings, draws):
-            optimizer.zero_grad()
-            squares, penalty, num = _loss(tables, rating_UI[user_B], user_B, mean, config)
-            ((squares + penalty) / num).backward()  # type: ignore[no-untyped-call]
-            optimizer.step()
-            total += float(squares.detach())
-        schedule.step()
-        losses.append(total / rating_UI.nnz)
-    found = {name: table.detach().numpy() for name, table in tables.items()}
-    if heeds_taken:
-        taken_UI = sp.csr_matrix(
-            (np.ones(rating_UI.nnz, np.float32), rating_UI.indices, rating_UI.indptr), rating_UI.shape
-        )
-        found["users"] = found["users"] + _of_taken(taken_UI, found["taken"])
-    has_U, has_I = np.diff(rating_UI.indptr) > 0, np.bincount(rating_UI.indices, minlength=num_items) > 0
-    found["users"][~has_U] = 0
-    found["items"][~has_I] = 0
-    return found | {"mean": np.array([mean])}, losses
-
-
-def _blocks(rating_UI: sp.csr_matrix, batch_ratings: int, draws: np.random.Generator) -> Iterator[Int64]:
-    """Users with ratings in an order of chance, cut where enough ratings are together."""
-    count_U = np.diff(rating_UI.indptr)
-    order = draws.permutation(np.flatnonzero(count_U))
-    block_U = np.cumsum(count_U[order]) // batch_ratings
-    yield from np.split(order, np.flatnonzero(np.diff(block_U)) + 1)
-
-
-def _loss(
-    tables: "Mapping[str, torch.Tensor]",
-    rating_BI: sp.csr_matrix,
-    user_B: Int64,
-    mean: float,
-    config: SvdConfig,
-) -> "tuple[torch.Tensor, torch.Tensor, int]":
-    """Sum of squared errors, penalties, and the number of ratings."""
-    import torch
-
-    size_B = torch.from_numpy(np.diff(rating_BI.indptr).astype(np.int64))
-    item_N = torch.from_numpy(rating_BI.indices.astype(np.int64))
-    user_BD = tables["users"][torch.from_numpy(user_B)]
-    weight_B = size_B.float()
-    penalty = config.regularization * (weight_B @ user_BD.square().sum(1))
-    if "taken" in tables:
-        starts = torch.from_numpy(rating_BI.indptr[:-1].astype(np.int64))
-        sum_BD = torch.nn.functional.embedding_bag(item_N, tables["taken"], starts, mode="sum")
-        user_BD = user_BD + sum_BD / weight_B.sqrt()[:, None]
-        taken_ID = tables["taken"]
-        count_I = torch.bincount(item_N, minlength=len(taken_ID)).float()
-        assert isinstance(config, SvdPlusPlusConfig)
-        penalty = penalty + config.taken_regularization * (count_I @ taken_ID.square().sum(1))
-    user_bias_B = tables["user_bias"][torch.from_numpy(user_B)]
-    item_ND, item_bias_N = tables["items"][item_N], tables["item_bias"][item_N]
-    row_N = torch.repeat_interleave(torch.arange(len(user_B)), size_B)
-    guess_N = mean + user_bias_B[row_N] + item_bias_N + (user_BD[row_N] * item_ND).sum(1)
-    squares = (torch.from_numpy(rating_BI.data) - guess_N).square().sum()
-    penalty = penalty + config.regularization * item_ND.square().sum()
-    biases = weight_B @ user_bias_B.square() + item_bias_N.square().sum()
-    return squares, penalty + config.bias_regularization * biases, len(item_N)

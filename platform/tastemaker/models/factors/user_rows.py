@@ -70,6 +70,8 @@ class FactorsConfig(Strict):
 class InnerProducts(UserRows):
     """Scores are inner products of users and items."""
 
+    scores_are_products = True
+
     def __init__(
         self, config: FactorsConfig, user_UE: Float32, item_ID: Float32, strangers: HistoryMap
     ) -> None:

@@ -11,6 +11,7 @@ import scipy.sparse as sp
 from pydantic import Field
 
 from tastemaker.models.item_item import ItemItem, fit_ease, fit_item_knn
+from tastemaker.models.item_propensities import ItemPropensity
 from tastemaker.models.log import Askers, Log, known_rows
 from tastemaker.models.memory.strangers import ByHistory, popularity_of
 from tastemaker.strict import Strict
@@ -22,6 +23,9 @@ class EaseConfig(Strict):
 
     l2: float = Field(250.0, gt=0, description="ridge penalty")
     keep: int | None = Field(None, ge=1, description="strongest weights kept per item; empty keeps all")
+    propensity: ItemPropensity | None = Field(
+        None, description="how likely items were to be seen; empty: each alike"
+    )
     half_life: float | None = Field(
         None, gt=0, description="items back in a history where weight is half; empty: none"
     )
@@ -68,7 +72,11 @@ class _ItemWeights(ByHistory):
 
 
 class Ease(_ItemWeights):
-    """EASE [Steck 2019]: the weights that best give histories back, none from an item to itself."""
+    """EASE [Steck 2019]: the weights that best give histories back, none from an item to itself.
+
+    With propensities they give back what would have been taken, had all been seen: a seen pair stands for 1 / p of its target [Saito et al.
+    2020, with squares for cross-entropy], which for propensities of items is exactly each item's score over its p.
+    """
 
     kind = "ease"
     Config: ClassVar[type[Strict]] = EaseConfig
@@ -78,6 +86,9 @@ class Ease(_ItemWeights):
         """See `Recommender.fit`."""
         taken_UI = log.matrix()
         model = fit_ease(taken_UI, config.l2, keep=config.keep, half_life=config.half_life)
+        if config.propensity is not None:
+            scaled_II = model.weights() @ sp.diags_array(config.propensity.weights(log))
+            model = ItemItem(model.config, sp.csr_matrix(scaled_II))
         return cls(config, model, popularity_of(taken_UI))
 
 

@@ -3,7 +3,7 @@
 Departure from SASRec and BERT4Rec: dropout falls on what attention gives and not on its weights, which the fused kernel
 does not hold.
 
-Shape letters: V tokens, B sequences, P places, G sequences of a group, L its length, H heads, C width of a head, D = H C.
+Shape letters: V tokens, B sequences, G sequences of a group, L their length, H heads, C width of a head, D = H C.
 """
 
 from typing import Literal
@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from tastemaker.models.sequence.dropping import ByteDropout
-from tastemaker.models.sequence.token_batch import Group, TokenBatch
+from tastemaker.models.sequence.token_batch import TokenBatch
 
 
 class SelfAttention(nn.Module):
@@ -33,16 +33,15 @@ class SelfAttention(nn.Module):
 
     def forward(self, value_VD: Tensor, batch: TokenBatch) -> Tensor:
         """What all tokens (V, D) gather."""
-        found = []
-        grouped = batch.grouped(batch.side_by_side(self.read(value_VD)))
-        for group, read_GLX in zip(batch.groups, grouped, strict=True):
-            query, key, value = self._heads(read_GLX).unbind(0)
-            mask = _tokens(group, batch) if self._looks_ahead else None
-            gathered_GHLC = functional.scaled_dot_product_attention(
-                query, key, value, attn_mask=mask, is_causal=not self._looks_ahead
-            )
-            found.append(gathered_GHLC.transpose(1, 2).reshape(-1, self._dim))
-        gathered_VD: Tensor = self.out(batch.end_to_end(torch.cat(found)))
+        found, read_VX = [], _widened(self.read(value_VD))
+        with torch.autocast("cpu", enabled=False):
+            for read_GLX in batch.grouped(read_VX):
+                query, key, value = self._heads(read_GLX).unbind(0)
+                gathered_GHLC = functional.scaled_dot_product_attention(
+                    query, key, value, is_causal=not self._looks_ahead
+                )
+                found.append(gathered_GHLC.transpose(1, 2).reshape(-1, self._dim))
+        gathered_VD: Tensor = self.out(torch.cat(found))
         return gathered_VD
 
     def last(self, value_VD: Tensor, batch: TokenBatch) -> Tensor:
@@ -51,15 +50,12 @@ class SelfAttention(nn.Module):
         asks_BD = functional.linear(value_VD[batch.last_B], self.read.weight[:dim], self.read.bias[:dim])
         answers_VX = functional.linear(value_VD, self.read.weight[dim:], self.read.bias[dim:])
         found = []
-        grouped = batch.grouped(batch.side_by_side(answers_VX))
-        for group, answers_GLX in zip(batch.groups, grouped, strict=True):
+        asks = torch.split(asks_BD, [group.num for group in batch.groups])
+        for asks_GD, answers_GLX in zip(asks, batch.grouped(answers_VX), strict=True):
             key, value = self._heads(answers_GLX).unbind(0)
-            asks_G1D = asks_BD[group.first : group.first + group.num, None]
-            (query,) = self._heads(asks_G1D).unbind(0)
-            gathered_GH1C = functional.scaled_dot_product_attention(
-                query, key, value, attn_mask=_tokens(group, batch)
-            )
-            found.append(gathered_GH1C.reshape(group.num, dim))
+            (query,) = self._heads(asks_GD[:, None]).unbind(0)
+            gathered_GH1C = functional.scaled_dot_product_attention(query, key, value)
+            found.append(gathered_GH1C.reshape(-1, dim))
         gathered_BD: Tensor = self.out(torch.cat(found))
         return gathered_BD
 
@@ -70,13 +66,9 @@ class SelfAttention(nn.Module):
         return read_GLX.view(num, length, parts, self._num_heads, -1).permute(2, 0, 3, 1, 4)
 
 
-def _tokens(group: Group, batch: TokenBatch) -> Tensor | None:
-    """Which places of a group hold tokens, as a mask (G, 1, 1, L); None where all do."""
-    length_G = batch.length_B[group.first : group.first + group.num]
-    if int(length_G[-1]) == group.length:  # sorted: the last is the shortest
-        return None
-    is_token_GL = torch.arange(group.length, device=length_G.device) < length_G[:, None]
-    return is_token_GL[:, None, None, :]
+def _widened(value: Tensor) -> Tensor:
+    """In float32 where a CPU would attend in bfloat16, which takes it half as long again."""
+    return value.float() if value.dtype == torch.bfloat16 and value.device.type == "cpu" else value
 
 
 class Block(nn.Module):

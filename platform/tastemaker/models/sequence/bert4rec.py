@@ -49,7 +49,7 @@ class Bert4RecConfig(AttentionConfig):
 
 
 class Bert4RecEncoder(SequenceEncoder):
-    """Items, some of them hidden, and how many are newer, through blocks that look both ways.
+    """Items, some of them hidden, and their places, through blocks that look both ways.
 
     States end in a one and items in an offset of their own, so that a product of the two has that offset.
 
@@ -66,6 +66,7 @@ class Bert4RecEncoder(SequenceEncoder):
             nn.Parameter(torch.empty(num_items, 1)),
         )
         self.ages = nn.Embedding(config.max_length + 1, dim)
+        self._from_newest = config.places == "from_newest"
         self.blocks = nn.ModuleList(
             Block(
                 dim,
@@ -121,7 +122,7 @@ class Bert4RecEncoder(SequenceEncoder):
         is_hidden_V = item_V == self.items.num_embeddings
         known_VD = self.items(item_V.masked_fill(is_hidden_V, 0))
         value_VD = torch.where(is_hidden_V[:, None], self.hidden_item, known_VD)
-        return self.drop(value_VD + self.ages(batch.age_V))  # type: ignore[no-any-return]
+        return self.drop(value_VD + self.ages(batch.age_V if self._from_newest else batch.steps()))  # type: ignore[no-any-return]
 
 
 class Bert4Rec(SequenceModel):

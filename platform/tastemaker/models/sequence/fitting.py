@@ -45,6 +45,9 @@ class SequenceFitConfig(Strict):
     batch_size: int = Field(128, ge=1, description="histories of a step")
     learning_rate: float = Field(0.001, gt=0, description="step size")
     warmup_steps: int = Field(0, ge=0, description="steps over which the step size rises linearly")
+    decay: Literal["none", "linear"] = Field(
+        "none", description="whether the step size falls, evenly to nothing at the end of all epochs"
+    )
     weight_decay: float = Field(0.0, ge=0, description="decoupled weight decay of all parameters")
     clip_norm: float | None = Field(None, gt=0, description="largest norm of the gradient; empty: any")
     precision: Literal["fp32", "bf16"] = Field("fp32", description="arithmetic of products; sums are fp32")
@@ -152,7 +155,7 @@ def _epoch(
         for place, rows_B in enumerate(batches):
             step = (number - 1) * len(batches) + place
             for group in optimizer.param_groups:
-                group["lr"] = config.learning_rate * min(1.0, (step + 1) / max(1, config.warmup_steps))
+                group["lr"] = step_size(config, step, config.epochs * len(batches))
             optimizer.zero_grad(set_to_none=True)
             with torch.autocast(config.device, torch.bfloat16, enabled=config.precision == "bf16"):
                 loss = loss_of(rows_B, generator)
@@ -169,6 +172,18 @@ def _epoch(
     return mean
 
 
+def step_size(config: SequenceFitConfig, step: int, num_steps: int) -> float:
+    """Of a step, counted from 0, of a fit of so many steps if none stops it.
+
+    >>> config = SequenceFitConfig(learning_rate=0.1, warmup_steps=2, decay="linear")
+    >>> [round(step_size(config, step, 10), 3) for step in (0, 1, 2, 5, 9)]
+    [0.05, 0.09, 0.08, 0.05, 0.01]
+    """
+    rising = min(1.0, (step + 1) / max(1, config.warmup_steps))
+    left = 1.0 if config.decay == "none" else 1.0 - step / num_steps
+    return config.learning_rate * rising * left
+
+
 def _copied(encoder: nn.Module) -> dict[str, Tensor]:
     return {name: value.detach().clone() for name, value in encoder.state_dict().items()}
 
@@ -181,8 +196,9 @@ class _Kept:
     ) -> None:
         self._path = path
         digest = hashlib.sha256()
-        # More epochs or patience may go on from fewer.
-        fixed = config.model_dump(mode="json", exclude={"epochs", "patience", "device"})
+        # More epochs or patience may go on from fewer, where steps do not depend on how many there are.
+        free = {"patience", "device"} | ({"epochs"} if config.decay == "none" else set())
+        fixed = config.model_dump(mode="json", exclude=free)
         digest.update(json.dumps([fixed, seed, dict(key)], sort_keys=True, default=str).encode())
         for array in (windows.item_N, windows.begin_W, windows.length_W):
             digest.update(np.ascontiguousarray(array).data)

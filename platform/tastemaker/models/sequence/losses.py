@@ -1,6 +1,6 @@
 """Losses of models of sequences: what comes next against all items, or against a few that are drawn.
 
-Shape letters: V tokens, N negatives, B sequences, G sequences of a group, L its length, I items, D dimension.
+Shape letters: V tokens, N negatives, B sequences, G sequences of a group, L their length, I items, D dimension.
 """
 
 import math
@@ -14,7 +14,9 @@ from torch.nn import functional
 from tastemaker.models.sequence.token_batch import TokenBatch
 from tastemaker.strict import Strict
 
-_LOGITS_AT_ONCE = 2**20
+_LOGITS_AT_ONCE = 2**18
+"""So many float32 lie in the second cache of a core."""
+_LEAST_SHARE = 1e-30
 
 
 class LossConfig(Strict):
@@ -61,10 +63,13 @@ class LossConfig(Strict):
 def own_negatives_bce(hidden_VD: Tensor, next_VD: Tensor, negative_VND: Tensor, beta: float) -> Tensor:
     """Binary cross-entropy of each token's next item, and of negatives of its own [Kang & McAuley 2018, Eq. 8].
 
-    -beta log s(<h, next>) - sum over negatives of log(1 - s(<h, negative>)) with s the logistic function, mean over tokens.
+    -beta log s(<h, next> - log N) - sum over N negatives of log(1 - s(<h, negative> - log N)) with s the logistic function, mean
+    over tokens. The offset, none where N is 1, is a departure from gBCE that moves no rank: without it all products must first
+    become small alike, to which items get a direction in common that hides what they differ in.
     """
-    positive_V = (hidden_VD * next_VD).sum(dim=1)
-    negative_VN = torch.einsum("vd,vnd->vn", hidden_VD, negative_VND)
+    offset = math.log(negative_VND.shape[1])
+    positive_V = (hidden_VD * next_VD).sum(dim=1) - offset
+    negative_VN = torch.einsum("vd,vnd->vn", hidden_VD, negative_VND) - offset
     return _bce(positive_V, functional.softplus(negative_VN).sum(), beta)
 
 
@@ -75,15 +80,12 @@ def shared_negatives_bce(
 
     Its mean over draws is that of `own_negatives_bce`.
     """
-    positive_V = (hidden_VD * next_VD).sum(dim=1)
+    offset = math.log(negative_BND.shape[1])
+    positive_V = (hidden_VD * next_VD).sum(dim=1) - offset
     total = hidden_VD.new_zeros(())
-    hidden = batch.grouped(batch.side_by_side(hidden_VD))
     negatives = torch.split(negative_BND, [group.num for group in batch.groups])
-    for group, hidden_GLD, negative_GND in zip(batch.groups, hidden, negatives, strict=True):
-        logit_GLN = hidden_GLD @ negative_GND.transpose(1, 2)
-        length_G = batch.length_B[group.first : group.first + group.num]
-        is_token_GL = torch.arange(group.length, device=length_G.device) < length_G[:, None]
-        total = total + (functional.softplus(logit_GLN).sum(dim=2) * is_token_GL).sum()
+    for hidden_GLD, negative_GND in zip(batch.grouped(hidden_VD), negatives, strict=True):
+        total = total + functional.softplus(hidden_GLD @ negative_GND.transpose(1, 2) - offset).sum()
     return _bce(positive_V, total, beta)
 
 
@@ -117,7 +119,7 @@ def linear_cross_entropy(hidden_VD: Tensor, table_ID: Tensor, next_V: Tensor) ->
 
     The gradient is worked out with the value, some tokens at a time while their logits are in the processor's cache: the
     same arithmetic as logits and torch's cross-entropy, in less than half the time. Where the hidden states are bfloat16
-    products are, and sums and exponents are float32.
+    products and shares are, and sums are float32.
     """
     loss: Tensor = _LinearCrossEntropy.apply(hidden_VD, table_ID, next_V)  # type: ignore[no-untyped-call]
     return loss
@@ -134,16 +136,12 @@ class _LinearCrossEntropy(torch.autograd.Function):
         for begin in range(0, len(hidden_VD), rows):
             some = slice(begin, begin + rows)
             hidden, following = hidden_VD[some], next_V[some, None]
-            logit = (hidden @ table.T).float()
-            largest = logit.amax(dim=1, keepdim=True)
-            target = logit.gather(1, following)
-            share = logit.sub_(largest).exp_()
-            norm = share.sum(dim=1, keepdim=True)
-            total += (norm.log() + largest - target).sum(dtype=torch.float64)
-            share.div_(norm).scatter_add_(1, following, torch.full_like(target, -1.0))
-            narrow = share.to(hidden.dtype)
-            torch.mm(narrow, table, out=grad_hidden_VD[some])
-            grad_table_ID += narrow.T @ hidden
+            logit = hidden @ table.T
+            share = torch.softmax(logit, dim=1).to(hidden.dtype)
+            total += _surprise(share, logit, following)
+            share.scatter_add_(1, following, share.new_full(following.shape, -1.0))
+            torch.mm(share, table, out=grad_hidden_VD[some])
+            grad_table_ID += share.T @ hidden
         ctx.save_for_backward(grad_hidden_VD, grad_table_ID)
         ctx.num_tokens = len(hidden_VD)
         return (total / len(hidden_VD)).float()
@@ -153,3 +151,13 @@ class _LinearCrossEntropy(torch.autograd.Function):
         grad_hidden_VD, grad_table_ID = ctx.saved_tensors
         scale = float(grad[0]) / ctx.num_tokens
         return grad_hidden_VD * scale, grad_table_ID * scale, None
+
+
+def _surprise(share: Tensor, logit: Tensor, following: Tensor) -> Tensor:
+    """Sum of -log of the next items' shares."""
+    found = share.gather(1, following).float()
+    surprise = -found.log()
+    if bool((found < _LEAST_SHARE).any()):  # nothing is left of them in float32
+        wide = logit.float()
+        surprise = wide.logsumexp(dim=1, keepdim=True) - wide.gather(1, following)
+    return surprise.sum(dtype=torch.float64)

@@ -61,6 +61,8 @@ class SequenceModel(Recommender):
         best_epoch: How many epochs were best.
     """
 
+    scores_are_products = True
+
     config: SequenceConfig
     fitted: Fit | None = None
     """How the fit went; not saved."""

@@ -8,16 +8,19 @@ Shape letters: V tokens, D dimension, H width of the recurrent state.
 
 from typing import ClassVar, Literal
 
+import numpy as np
 import torch
 from pydantic import Field
 from torch import Tensor, nn
-from torch.nn.utils.rnn import PackedSequence
 
 from tastemaker.models.sequence.dropping import ByteDropout
 from tastemaker.models.sequence.encoder import SequenceEncoder
 from tastemaker.models.sequence.model import NextItemModel, SequenceConfig
 from tastemaker.models.sequence.token_batch import TokenBatch
 from tastemaker.strict import Strict
+from tastemaker.types import Int64
+
+_LEAST_TOGETHER = 16
 
 
 class RecurrentConfig(SequenceConfig):
@@ -48,13 +51,37 @@ class RecurrentEncoder(SequenceEncoder):
 
     def forward(self, item_V: Tensor, batch: TokenBatch) -> Tensor:
         """See `SequenceEncoder`."""
-        step_V = torch.repeat_interleave(batch.length_B, batch.length_B) - 1 - batch.age_V
-        turn_V = torch.argsort(step_V, stable=True)  # all first tokens, then all second ones
-        widths = torch.bincount(step_V).cpu()
-        value_VD = self.drop(self.items(item_V))
-        found, _ = self.recurrent(PackedSequence(value_VD[turn_V], widths))
-        state_VH = torch.empty_like(found.data).index_copy(0, turn_V, found.data)
-        return self.out(state_VH)  # type: ignore[no-any-return]
+        length_B = batch.length_B.cpu().numpy()
+        sequence_V = torch.repeat_interleave(batch.length_B)
+        nums = _alike(length_B)
+        tokens = np.add.reduceat(length_B, np.cumsum(nums) - nums).tolist()
+        value_VD, first, found = self.drop(self.items(item_V)), 0, []
+        for num, value, step, sequence in zip(
+            nums.tolist(),
+            *(torch.split(part, tokens) for part in (value_VD, batch.steps(), sequence_V)),
+            strict=True,
+        ):
+            longest = int(length_B[first])
+            place = step * num + sequence - first
+            beside = value.new_zeros(longest * num, value.shape[1]).index_copy(0, place, value)
+            state, _ = self.recurrent(beside.view(longest, num, -1))
+            found.append(state.flatten(0, 1).index_select(0, place))
+            first += num
+        return self.out(torch.cat(found))  # type: ignore[no-any-return]
+
+
+def _alike(length_B: Int64) -> Int64:
+    """How many sequences, longest first, go through the layers together: those of over half the length of the longest.
+
+    At least some do, as products of a few rows take as long. Torch's own packed sequences take time that grows with the
+    square of the length in the way back.
+    """
+    nums, first = [], 0
+    while first < len(length_B):
+        alike = int(np.searchsorted(-length_B[first:], -length_B[first] / 2))
+        nums.append(min(max(alike, _LEAST_TOGETHER), len(length_B) - first))
+        first += nums[-1]
+    return np.array(nums, np.int64)
 
 
 class Gru4Rec(NextItemModel):

@@ -6,7 +6,7 @@ cross-entropy (`softmax` [Klenitskiy & Vasilev 2023]).
 Shape letters: V tokens, B sequences, L longest history, D dimension.
 """
 
-from typing import ClassVar, Self
+from typing import ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 from torch import Tensor, nn
@@ -25,6 +25,9 @@ class AttentionConfig(SequenceConfig):
     num_blocks: int = Field(2, ge=1, description="blocks of attention and feed-forward layer")
     num_heads: int = Field(1, ge=1, description="heads of the attention")
     hidden: int | None = Field(None, ge=1, description="width of the feed-forward layer; empty: dim")
+    places: Literal["from_newest", "from_oldest"] = Field(
+        "from_newest", description="end of what is read from which items' places are counted"
+    )
 
     @model_validator(mode="after")
     def _heads_divide(self) -> Self:
@@ -34,7 +37,7 @@ class AttentionConfig(SequenceConfig):
 
 
 class SasRecEncoder(SequenceEncoder):
-    """Items and how many are newer, through blocks that look back.
+    """Items and their places, through blocks that look back.
 
     Args:
         num_items: Of the catalogue.
@@ -50,7 +53,7 @@ class SasRecEncoder(SequenceEncoder):
         )
         self.norm = nn.LayerNorm(config.dim)
         self.drop = ByteDropout(config.dropout)
-        self._scale = config.dim**0.5
+        self._scale, self._from_newest = config.dim**0.5, config.places == "from_newest"
         self.apply(draw_weights)
         if not self.ages.weight.is_meta:
             nn.init.normal_(self.ages.weight, std=INIT_STD)
@@ -72,7 +75,8 @@ class SasRecEncoder(SequenceEncoder):
         return self.norm(final.last(value_VD, batch))  # type: ignore[no-any-return]
 
     def _read(self, item_V: Tensor, batch: TokenBatch) -> Tensor:
-        return self.drop(self.items(item_V) * self._scale + self.ages(batch.age_V))  # type: ignore[no-any-return]
+        place_V = batch.age_V if self._from_newest else batch.steps()
+        return self.drop(self.items(item_V) * self._scale + self.ages(place_V))  # type: ignore[no-any-return]
 
 
 class SasRec(NextItemModel):

@@ -37,7 +37,5 @@ def freshness(traits: ItemTraits, rows_K: Int32, now_ms: int, config: FreshnessC
 
 def long_tail(traits: ItemTraits, rows_K: Int32, config: LongTailConfig) -> Float64:
     """What each item (K,) gains: strength times the share of the catalogue that was taken at least as often."""
-    sorted_I = traits.sorted_interactions
-    less_K = np.searchsorted(sorted_I, traits.interactions_I[rows_K], side="left")
-    gain_K: Float64 = config.strength * (1.0 - less_K / len(sorted_I))
+    gain_K: Float64 = config.strength * (1.0 - traits.num_less[rows_K] / len(traits))
     return gain_K

@@ -1,6 +1,6 @@
 """Lists whose mix of categories or tags is that of the user's history, where relevance alone would show the main one only.
 
-Shape letters: N candidates, M head that is reordered, G categories or tags, L history.
+Shape letters: N candidates, M head that is reordered, G categories or tags, V those of all items of the head, L history.
 """
 
 from typing import Literal
@@ -91,22 +91,51 @@ def calibrated_order(
     [0, 2, 1]
     """
     wanted = target_G > 0
-    p_G, share_MG = target_G[wanted], share_MG[:, wanted]
-    has_M: Bool = share_MG.sum(axis=1) > 0
+    mix = _Mix(target_G[wanted], share_MG[:, wanted], smoothing, weight)
     num, last = len(relevance_M), min(places, len(relevance_M))
     gain_M = (1.0 - weight) * relevance_M.astype(np.float64)
     chosen: list[int] = []
-    sum_G, num_has = np.zeros(len(p_G)), 0
     for place in range(last):
-        best = place
-        if place >= keep_top:
-            mean_MG = (sum_G + share_MG) / np.maximum(num_has + has_M, 1)[:, None]
-            near_MG = (1.0 - smoothing) * mean_MG + smoothing * p_G
-            best = int((gain_M + weight * (np.log(near_MG) @ p_G)).argmax())  # p log p is the same for all
+        best = place if place < keep_top else int((gain_M + mix.worth_of_each()).argmax())
         chosen.append(best)
         gain_M[best] = -np.inf
-        sum_G, num_has = sum_G + share_MG[best], num_has + int(has_M[best])
+        mix.take(best)
     return behind(chosen, num)
+
+
+class _Mix:
+    """The mix of the items chosen so far, and how near each of the others would bring it to the target.
+
+    An item changes the shares of its own few groups alone, so only those (V) are looked at.
+    """
+
+    def __init__(self, p_G: Float64, share_MG: Float64, smoothing: float, weight: float) -> None:
+        self._p_G, self._share_MG, self._rest = weight * p_G, share_MG, 1.0 - smoothing
+        self._least_G = smoothing * p_G
+        self._item_V, self._group_V = np.nonzero(share_MG)
+        self._share_V, self._p_V = share_MG[self._item_V, self._group_V], self._p_G[self._group_V]
+        has_M: Bool = np.bincount(self._item_V, minlength=len(share_MG)) > 0
+        self._lacks, self._has_M = np.flatnonzero(~has_M), has_M.tolist()
+        self._is_one_each = len(self._item_V) == len(has_M) and not len(self._lacks)
+        self._sum_G, self._num = np.zeros(len(p_G)), 0
+
+    def worth_of_each(self) -> Float64:
+        """Of each item (M,) the weighted sum of p_g * log q~_g with it, less what is the same for all."""
+        part = self._rest / (self._num + 1)
+        near_G = part * self._sum_G + self._least_G
+        worth_V: Float64 = self._p_V * np.log1p(part * self._share_V / near_G[self._group_V])
+        if self._is_one_each:
+            return worth_V
+        worth_M = np.bincount(self._item_V, worth_V, len(self._has_M)).astype(np.float64, copy=False)
+        if len(self._lacks):  # the mix stays what it is
+            as_is_G = self._rest / max(self._num, 1) * self._sum_G + self._least_G
+            worth_M[self._lacks] = self._p_G @ np.log(as_is_G / near_G)
+        return worth_M
+
+    def take(self, item: int) -> None:
+        """Adds an item to the chosen."""
+        self._sum_G += self._share_MG[item]
+        self._num += self._has_M[item]
 
 
 def divergence(target_G: Float64, share_G: Float64, smoothing: float = 0.01) -> float:

@@ -8,7 +8,7 @@ from pydantic import Field
 
 from tastemaker.stages.rerankers.seen import RerankingItems, Seen, with_rest
 from tastemaker.strict import Strict
-from tastemaker.types import Bool, Int32, Int64, Query
+from tastemaker.types import Int32, Int64, Query
 
 
 class CategoryCapConfig(Strict):
@@ -52,15 +52,29 @@ def franchise_cap(query: Query, seen: Seen, items: RerankingItems, config: Franc
 
 def capped(group_N: Int32, seen: Seen, page: int, most: int) -> Int64:
     """Fills the pages that the first k span, each with the best that its cap lets in, then others; the rest follows."""
-    pages, left = [], np.arange(len(seen))
+    groups, left = group_N.tolist(), list(range(len(seen)))
+    pages: list[int] = []
     for number in range(-(-min(seen.k, len(seen)) // page)):
-        group = group_N[left]
-        within: Bool = (occurrence(group) < most) | (group < 0)
-        within[: max(seen.keep_top - number * page, 0)] = True
-        taken = np.argsort(~within, kind="stable")[:page]
-        pages.append(left[taken])
-        left = np.delete(left, taken)
-    return np.concatenate([*pages, left])
+        taken, left = _page(groups, left, page, most, max(seen.keep_top - number * page, 0))
+        pages += taken
+    return np.array(pages + left, np.int64)
+
+
+def _page(
+    groups: list[int], left: list[int], page: int, most: int, num_free: int
+) -> tuple[list[int], list[int]]:
+    """The places of one page, and what is left behind it; the first `num_free` are taken whatever their group."""
+    counts: dict[int, int] = {}
+    taken, over = list[int](), list[int]()
+    at = 0
+    while at < len(left) and len(taken) < page:
+        group = groups[left[at]]
+        counts[group] = count = counts.get(group, 0) + 1
+        within = at < num_free or group < 0 or count <= most
+        (taken if within else over).append(left[at])
+        at += 1
+    missing = page - len(taken)
+    return taken + over[:missing], over[missing:] + left[at:]
 
 
 def spread(query: Query, seen: Seen, items: RerankingItems, config: SpreadConfig) -> Int64:
@@ -78,18 +92,3 @@ def spread(query: Query, seen: Seen, items: RerankingItems, config: SpreadConfig
         chosen.append(places.pop(at))
         lately = [*lately, left[chosen[-1]]][-config.apart :]
     return with_rest(np.array(chosen, np.int64), len(seen))
-
-
-def occurrence(group_N: Int32) -> Int64:
-    """How many items before each have its group (N,).
-
-    >>> occurrence(np.array([7, 3, 7, 7], np.int32)).tolist()
-    [0, 0, 1, 2]
-    """
-    order_N = np.argsort(group_N, kind="stable")
-    sorted_N = group_N[order_N]
-    starts_N = np.r_[True, sorted_N[1:] != sorted_N[:-1]] if len(sorted_N) else np.empty(0, bool)
-    begin_N = np.maximum.accumulate(np.where(starts_N, np.arange(len(sorted_N)), 0))
-    count_N = np.empty(len(group_N), np.int64)
-    count_N[order_N] = np.arange(len(group_N)) - begin_N
-    return count_N

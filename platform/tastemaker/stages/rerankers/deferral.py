@@ -74,5 +74,5 @@ def over_cap(query: Query, rows_K: Int32, row_of: RowOf, config: FrequencyCapCon
     full -= set(query.history_L.tolist())
     if not full:
         return None
-    over_K: Bool = np.isin(rows_K, list(full))
+    over_K: Bool = np.fromiter((row in full for row in rows_K.tolist()), bool, len(rows_K))
     return over_K if over_K.any() else None

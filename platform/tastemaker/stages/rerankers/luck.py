@@ -12,6 +12,7 @@ import numpy as np
 from pydantic import Field
 
 from tastemaker.stages.rerankers.relevance import log_odds
+from tastemaker.stages.rerankers.seen import with_rest
 from tastemaker.strict import Strict
 from tastemaker.types import Bool, Float32, Float64, Int32, Int64, Query
 
@@ -95,8 +96,9 @@ def logits(score_N: Float32) -> Float64:
 
 def _shuffled(num: int, keep_top: int, config: ShuffleConfig, seed: int) -> Int64:
     luck = np.random.default_rng([seed, _SHUFFLE])
-    window_N = windows(num, keep_top, config)
-    return np.lexsort((luck.random(num), window_N)).astype(np.int64)
+    head = min(num, max(config.head, keep_top))  # what lies behind stays
+    window_M = windows(num, keep_top, config)[:head]
+    return with_rest(np.lexsort((luck.random(head), window_M)), num)
 
 
 def windows(num: int, keep_top: int, config: ShuffleConfig | None) -> Int64:

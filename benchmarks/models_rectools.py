@@ -1,8 +1,9 @@
-"""RecTools' SASRec, run by the Python of an environment that holds it: `python models_sequences_peers.py FILE EPOCHS`.
+"""RecTools' SASRec, run by the Python of an environment that holds it: `python models_rectools.py FILE EPOCHS`.
 
 FILE is an npz of `user`, `item` and `order`. Prints the processor seconds of a fit, its preparation of the data included.
 """
 
+import json
 import logging
 import sys
 import time
@@ -41,7 +42,7 @@ def main(file: str, epochs: int) -> None:
     )  # fmt: skip
     began = time.process_time()
     model.fit(dataset)
-    print(time.process_time() - began)
+    print(json.dumps(time.process_time() - began))
 
 
 if __name__ == "__main__":

@@ -1,0 +1,84 @@
+"""Benchmarks whose parts are measured one by one, on different days: each is kept when it is done, and the page is made of all that are kept.
+
+Those that are measured in one go: see `report`.
+"""
+
+import argparse
+import json
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
+from importlib import import_module
+from typing import Any
+
+from report import ROOT, circumstances, save, table, target_table
+from turns import Effort, Part
+
+OUT = ROOT / "benchmarks" / "out"
+
+
+def main(
+    name: str,
+    title: str,
+    intro: str,
+    about: str,
+    parts: Mapping[str, str],
+    asked: Sequence[str],
+    effort: Effort | None = None,
+) -> None:
+    """Measures the parts that the command line names, and writes the page anew.
+
+    Args:
+        name: Of the page, and of the files benchmarks/out/NAME-PART.json.
+        title: Of the page.
+        intro: What stands above its parts.
+        about: The benchmark's own docstring.
+        parts: By name, in the page's order: module and function (of an Effort, gives a Part).
+        asked: Parts that are measured where none is named.
+        effort: Where it is not a quick run.
+    """
+    parser = argparse.ArgumentParser(description=about, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--only", help=f"parts, by comma: {','.join(parts)}")
+    parser.add_argument(
+        "--quick", action="store_true", help="little data, one turn or seed: whether it runs at all"
+    )
+    found = parser.parse_args()
+    chosen = found.only.split(",") if found.only else list(asked)
+    if unknown := set(chosen) - parts.keys():
+        parser.error(f"--only: {', '.join(sorted(unknown))} is none of {', '.join(parts)}")
+    for part in chosen:
+        print(part, flush=True)
+        result = _run(name, part, parts[part], Effort(divide=20) if found.quick else effort or Effort())
+        print("\n".join(target_table(result["targets"])), flush=True)
+    files = {part: OUT / f"{name}-{part}.json" for part in parts}
+    kept = {part: json.loads(file.read_text()) for part, file in files.items() if file.exists()}
+    if whole := {part: result for part, result in kept.items() if not result["quick"]}:
+        save(name, {"date": circumstances()["date"], "parts": whole}, _page(title, intro, whole))
+
+
+def _run(name: str, part: str, path: str, effort: Effort) -> dict[str, Any]:
+    """Measures a part and keeps what it found."""
+    module, function = path.split(":")
+    measure: Callable[[Effort], Part] = getattr(import_module(module), function)
+    began = time.monotonic()
+    found = asdict(measure(effort))
+    result: dict[str, Any] = circumstances() | {
+        "minutes": (time.monotonic() - began) / 60,
+        "quick": effort.divide > 1,
+    }
+    result |= {key: found[key] for key in ("title", "header", "rows", "targets", "notes", "figures")}
+    save(f"{name}-{part}", result, None)
+    return result
+
+
+def _page(title: str, intro: str, found: Mapping[str, Mapping[str, Any]]) -> str:
+    """All parts that were measured, each with when and where."""
+    lines = [f"# {title}", "", intro]
+    for part, result in found.items():
+        lines += ["", f"## {result['title']}", "", *table(result["header"], result["rows"])]
+        lines += [line for note in result["notes"] for line in ("", note)]
+        where = f"{result['date']}, commit {result['commit']}, {result['machine']}"
+        lines += ["", f"Part `{part}`, {where}, {result['minutes']:.0f} minutes."]
+        if result["targets"]:
+            lines += ["", *target_table(result["targets"])]
+    return "\n".join(lines) + "\n"

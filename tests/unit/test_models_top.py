@@ -1,0 +1,82 @@
+"""The best of scores that are seen range by range, and models that are asked so."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tastemaker.models import recommender, zoo
+from tastemaker.models.log import NOBODY, Askers, Filters, Log, each_once
+from tastemaker.models.top import PADDING, TopItems, best
+from tastemaker.testing.worlds import Tastes
+
+NUM_ITEMS = 60
+
+
+@given(
+    st.integers(1, 40).flatmap(
+        lambda width: st.lists(
+            st.lists(st.sampled_from([-np.inf, 0.0, 1.0, 2.0, 3.0]), min_size=width, max_size=width),
+            min_size=1,
+            max_size=4,
+        )
+    ),
+    st.integers(1, 45),
+    st.integers(1, 12),
+)
+@settings(max_examples=300, deadline=None)
+def test_ranges_give_what_the_whole_gives(table, k, at_once):
+    score_BI = np.array(table, np.float32)
+    num_items = score_BI.shape[1]
+    top = TopItems(len(score_BI), k)
+    for first in range(0, num_items, at_once):
+        top.add(score_BI[:, first : first + at_once].copy(), first)
+    item_BK, value_BK = best(score_BI, min(k, num_items))
+    assert top.item_BK[:, :num_items].tolist() == item_BK.tolist()
+    assert top.score_BK[:, :num_items].tolist() == value_BK.tolist()
+    assert (top.item_BK[:, num_items:] == PADDING).all()
+
+
+def test_scores_that_rise_all_along_are_sorted_range_by_range():
+    """Every item is better than all before it: no range is passed over."""
+    score_BI = np.arange(200, dtype=np.float32)[None]
+    top = TopItems(1, 3)
+    for first in range(0, 200, 50):
+        top.add(score_BI[:, first : first + 50].copy(), first)
+    assert top.item_BK.tolist() == [[199, 198, 197]]
+
+
+@pytest.fixture(scope="module")
+def log() -> Log:
+    return Tastes.of(3, num_users=80).log
+
+
+@pytest.mark.parametrize(
+    ("kind", "config"),
+    [
+        ("als", {"dim": 4, "iterations": 3}),
+        ("ials", {"dim": 4, "iterations": 3}),
+        ("bpr", {"dim": 4, "epochs": 2}),
+    ],
+)
+def test_lists_do_not_depend_on_how_many_items_are_scored_at_once(kind, config, log, monkeypatch):
+    model = zoo.fit(kind, log, config)
+    known = Askers.known(log, np.arange(9, dtype=np.int32))
+    histories = [*known.histories, np.array([], np.int32), np.array([70, -1], np.int32)]
+    askers = Askers(np.append(known.row_B, [NOBODY, NOBODY]).astype(np.int32), histories)
+    exclude = [np.array([5, 12, 41], np.int32)] * len(askers)
+    filters = Filters(exclude=exclude, allowed_I=np.arange(log.num_items) % 4 != 1)
+    item_BK, score_BK = model.recommend(askers, 15, filters)
+    monkeypatch.setattr(recommender, "_ITEMS_AT_ONCE", 7)
+    monkeypatch.setattr(recommender, "_BLOCK_SCORES", 28)  # four askers at once
+    part_BK, part_score_BK = model.recommend(askers, 15, filters)
+    assert item_BK.tolist() == part_BK.tolist()
+    np.testing.assert_allclose(score_BK, part_score_BK, rtol=1e-5, atol=1e-6)  # another order of sums
+
+
+def test_what_a_history_has_twice_is_kept_at_its_newest_place():
+    history = np.array([3, 1, 3, 2, 1], np.int32)
+    assert each_once(history).tolist() == [3, 2, 1]
+    single = history[:2]
+    assert each_once(single) is single
+    assert each_once(np.array([], np.int32)).tolist() == []

@@ -1,0 +1,192 @@
+"""A click model is fitted on the ranker's requests, in one rank and without Ray."""
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from tastemaker.errors import ConfigError, DataError
+from tastemaker.features.ranking_batch import Bag
+from tastemaker.features.ranking_data import RankingData
+from tastemaker.models.calibration import Calibration
+from tastemaker.models.ctr.ranker import ClickRanker, ranking_fields
+from tastemaker.models.dlrm import DlrmConfig
+from tastemaker.models.rankers import AnyRanker
+from tastemaker.types import Candidates
+from tastemaker_training.artifacts import load_tensors
+from tastemaker_training.plan.recipe import Recipe, packaged_recipes, read_recipe, search_space
+from tastemaker_training.runs.step_keys import step_keys
+
+# fbgemm warns of kernels that its CPU build lacks, and torch of interfaces that TorchRec still uses.
+pytestmark = [
+    pytest.mark.filterwarnings("ignore::DeprecationWarning"),
+    pytest.mark.filterwarnings("ignore::FutureWarning"),
+]
+SIZE = 8
+FIELDS = ranking_fields(("told", "noise"), num_tags=4, num_years=3, num_categories=3, context=("hours",))
+NETWORK = {"dim": 4, "hidden": [8], "fit": {"epochs": 12, "batch_size": 256, "learning_rate": 0.02}}
+TREES = {"num_trees": 30, "min_rows": 5, "num_threads": 1}
+
+
+def requests(num: int = 240, *, told_hours: bool = True) -> RankingData:
+    """Users take the item that `told` says most of, in half of the requests; it has tag 1."""
+    random = np.random.default_rng(0)
+    candidates, bags, taken = [], [], []
+    for request in range(num):
+        dense_KF = random.normal(size=(SIZE, 2)).astype(np.float32)
+        best, zeros = int(dense_KF[:, 0].argmax()), np.zeros(SIZE, np.float32)
+        candidates.append(
+            Candidates(
+                np.arange(SIZE, dtype=np.int32), zeros, zeros.astype(np.uint32), zeros[:, None], dense_KF
+            )
+        )
+        tag_K = np.where(np.arange(SIZE) == best, 1, 2)
+        ones = Bag.singles(np.ones(SIZE, np.int64))
+        bags.append(
+            dict.fromkeys(
+                ("item_years", "item_categories", "recent_tags", "recent_years", "recent_categories"), ones
+            )
+            | {
+                "item_tags": Bag.singles(tag_K),
+                "query_hours": Bag.singles(np.full(SIZE, 9 * told_hours)),
+                "position": Bag.singles(np.arange(SIZE)),
+            }
+        )
+        taken.append(np.array([best if request % 2 else 99], np.int32))
+    return RankingData.build(candidates, bags, taken)
+
+
+def fitted(folder, data: RankingData, kind: str, config: dict, fit: dict | None = None) -> dict[str, float]:
+    from tastemaker_training.fits.click_ranker import fit_click_ranker
+    from tastemaker_training.rows.ranking_file import save_ranking_data
+
+    save_ranking_data(folder / "data", data)
+    asked = {"kind": kind, "config": config, "fit": {"held_out_share": 0.2} | (fit or {}), "seed": 1}
+    return fit_click_ranker(
+        asked | {"data": str(folder / "data"), "folder": str(folder), "fields": FIELDS.model_dump(mode="json")}
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(("kind", "config"), [("deepfm", NETWORK), ("lambdamart", TREES)])
+def test_it_learns_from_the_requests_and_is_calibrated_on_those_held_out(tmp_path, kind, config):
+    told = fitted(tmp_path, requests(), kind, config)
+    assert told["held_out_ndcg@10"] > 0.95
+    assert told["held_out_ece"] < 0.15  # half of the requests have no click at all: 48 requests tell
+    ranker = AnyRanker.from_state(
+        json.loads((tmp_path / "ranker" / "ranker.json").read_text()),
+        load_tensors(tmp_path / "ranker" / "ranker.safetensors"),
+    )
+    assert isinstance(ranker, ClickRanker)
+    calibration = Calibration.from_state(json.loads((tmp_path / "ranker" / "calibration.json").read_text()))
+    batch = requests().batch()
+    chance_N = calibration(ranker.logits(batch.dense_BF, batch.bags)[:, 0])
+    assert chance_N.mean() == pytest.approx(requests().clicks.mean(), abs=0.03)
+
+
+def test_a_share_of_what_was_not_clicked_is_enough(tmp_path):
+    told = fitted(tmp_path, requests(), "deepfm", NETWORK, {"negative_share": 0.3})
+    assert told["held_out_ndcg@10"] > 0.9
+    # Calibration is made on whole requests, whatever share the fit saw.
+    assert told["held_out_ece"] < 0.15
+
+
+def test_requests_that_hide_something_are_as_many_as_the_fit_says():
+    from tastemaker_training.fits.click_ranker import Requests
+    from tastemaker_training.plan.fit_config import RankerFitConfig
+
+    data, hours = requests(), [field.name for field in FIELDS.categorical].index("query_hours")
+    learned = Requests(FIELDS, RankerFitConfig(hidden_share=0.25), 0).learned(data)
+    assert (learned.rows.categorical_NC[:, hours] == 0).mean() == pytest.approx(0.25, abs=0.1)  # 240 draws
+    asked = Requests(FIELDS, RankerFitConfig(hidden_share=0.25), 0).asked(data)
+    assert (asked.rows.categorical_NC[:, hours] == 9).all()
+    assert asked.rows.group_N.tolist() == np.repeat(np.arange(240), SIZE).tolist()
+
+
+def test_how_much_clicks_count_becomes_propensities():
+    from tastemaker_training.fits.click_ranker import Requests
+    from tastemaker_training.plan.fit_config import RankerFitConfig
+
+    data = requests(10)
+    weighed = replace(data, weight_N=np.linspace(1, 4, len(data.clicks)).astype(np.float32))
+    learned = Requests(FIELDS, RankerFitConfig(), 0).asked(weighed)
+    assert learned.propensity_N[[0, -1]].tolist() == [1.0, 0.25]
+    assert Requests(FIELDS, RankerFitConfig(), 0).asked(data).propensity_N is None
+
+
+def test_context_that_the_data_lacks_is_refused(tmp_path):
+    with pytest.raises(DataError, match="feature query_hours of the recipe"):
+        fitted(tmp_path, requests(told_hours=False), "deepfm", NETWORK)
+
+
+def parsed(**ranker) -> Recipe:
+    pipeline = {"retrieval": {"sources": [{"name": "popular"}]}}
+    if ranker.pop("by_id", False):
+        pipeline["ranking"] = {"item_ids": True}
+    return Recipe.parse({"name": "mine", "pipeline": pipeline, "ranker": ranker}, "a test")
+
+
+@pytest.mark.parametrize(
+    ("ranker", "match"),
+    [
+        ({"kind": "deepfmm"}, "kind among dlrm, lr.*'deepfmm' is none"),
+        ({"kind": "deepfm", "config": {"dims": 3}}, "unknown key dims"),
+        ({"config": {"dim": 3}}, "config is of click models"),
+        ({"kind": "lr", "model": {"targets": ["click", "like"]}}, "predicts the click alone"),
+        ({"kind": "lr", "model": {"position": True}}, "reads no position"),
+        ({"by_id": True}, "the DLRM knows no items by id"),
+        ({"kind": "din"}, "history of a DIN"),
+        ({"kind": "dssm", "config": {"query_fields": ["user"], "item_fields": ["item_tags"]}}, "tower"),
+    ],
+)
+def test_a_ranker_that_cannot_be_fitted_is_refused_with_the_recipe(ranker, match):
+    with pytest.raises(ConfigError, match=match):
+        parsed(**ranker)
+
+
+def test_din_reads_the_history_by_id():
+    assert parsed(kind="din", by_id=True).ranker.kind == "din"
+
+
+def test_what_of_the_dlrm_is_not_read_makes_no_click_model_anew():
+    shape = DlrmConfig(dense_features=("popular_z",), num_tags=1, num_years=1, num_categories=1)
+
+    def key(recipe: Recipe, dlrm: DlrmConfig = shape):
+        nothing = dict.fromkeys(("rejections", "slots", "events", "warm_start", "click_weights"))
+        return step_keys(recipe, "f" * 64, dlrm, homes={}, **nothing)["ranker"]
+
+    deepfm = parsed(kind="deepfm")
+    assert key(deepfm) != key(parsed())
+    assert key(deepfm) == key(parsed(kind="deepfm", fit={"epochs": 9}, model={"dropout": 0.3}))
+    assert key(deepfm) == key(deepfm, shape.model_copy(update={"embedding_dim": 2}))
+    for other in (
+        parsed(kind="deepfm", config={"dim": 4}),
+        parsed(kind="fm"),
+        parsed(kind="deepfm", fit={"negative_share": 0.5}),
+    ):
+        assert key(deepfm) != key(other)
+    assert key(deepfm) != key(deepfm, shape.model_copy(update={"num_tags": 2}))
+
+
+def test_the_recipe_of_trees_searches_its_own_settings_and_none_of_the_dlrms():
+    assert "movielens-lambdamart" in packaged_recipes()
+    champion, trees = read_recipe("movielens"), read_recipe("movielens-lambdamart")
+    assert trees.pipeline == champion.pipeline
+    assert trees.two_tower == champion.two_tower
+    paths = [path for path in search_space("movielens-lambdamart") if path.startswith("ranker.")]
+    assert paths
+    assert all(path.startswith("ranker.config.") for path in paths)
+
+
+def test_a_study_of_a_click_model_has_trials_of_one_report(tmp_path):
+    from tastemaker.config import Settings
+    from tastemaker_training.studies.tuning import wanted_study
+
+    study = wanted_study(Settings(home=tmp_path), "movielens-lambdamart", 1, part="ranker", num_trials=3)
+    assert (study.part, study.max_epochs, study.recipe.tune.num_trials) == ("ranker", 1, 3)
+    assert study.spaces.keys() == {
+        f"ranker.config.{name}" for name in ("num_leaves", "learning_rate", "min_rows")
+    }
+    trial = study.recipe_of({"ranker.config.num_leaves": 31, "ranker.config.learning_rate": 0.1})
+    assert (trial.ranker.config["num_leaves"], trial.ranker.config["learning_rate"]) == (31, 0.1)
+    assert trial.ranker.fit == study.recipe.ranker.fit

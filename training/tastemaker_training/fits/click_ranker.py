@@ -1,0 +1,123 @@
+"""A click model of the zoo as the ranker: fitted by one rank on the requests that the DLRM would learn from.
+
+What an epoch of the DLRM draws anew is drawn once: candidates without a click, requests that hide context or record. How much each
+click counts becomes the propensity of its row. Not for the models (`tastemaker.models.ctr`).
+
+Shape letters: N candidates of all requests, G requests, F dense features.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.distributed as dist
+
+from tastemaker.features.ranking_batch import QUERY_PREFIX, without_context
+from tastemaker.features.ranking_data import CLICK, RankingData
+from tastemaker.features.request_features import of_nobody
+from tastemaker.home import write_json
+from tastemaker.models.calibration import Calibration
+from tastemaker.models.ctr.fields import Fields, Rows
+from tastemaker.models.ctr.kinds import fit
+from tastemaker.models.ctr.model import Labelled
+from tastemaker.models.ctr.ranker import ClickRanker, ranking_rows
+from tastemaker.types import Float32
+from tastemaker_training.artifacts import save_model
+from tastemaker_training.distributed.reporting import report_progress
+from tastemaker_training.fits.ranker import RESULT, score_held_out
+from tastemaker_training.plan.fit_config import RankerFitConfig
+from tastemaker_training.rows.ranking_file import load_ranking_data
+
+
+def click_ranker_loop(config: dict[str, Any]) -> None:
+    """Fits on the requests in `data`; the model and its calibration lie in `folder` then. Ranks but the first only wait.
+
+    Args:
+        config: `data` (path), `fit` (RankerFitConfig), `kind`, `config` (the kind's), `fields` (Fields), `seed`, `folder`.
+    """
+    torch.set_num_threads(1)
+    report_progress({"epoch": 1} | (fit_click_ranker(config) if dist.get_rank() == 0 else {}))
+
+
+def fit_click_ranker(config: dict[str, Any]) -> dict[str, float]:
+    """What `click_ranker_loop` does, and its figures on requests that it held out.
+
+    Raises:
+        DataError: The data lacks a feature that the model is to have, or there are too few requests.
+        MissingExtraError: The kind needs a package that is not installed.
+    """
+    fit_config = RankerFitConfig.parse(config["fit"], "ranker.fit")
+    fields, seed = Fields.parse(config["fields"], "ranker's fields"), int(config["seed"])
+    requests = Requests(fields, fit_config, seed)
+    data = load_ranking_data(Path(config["data"])).for_targets((CLICK,))
+    data.require([name for name in fields.names if name.startswith(QUERY_PREFIX)])
+    rest, held_out = data.split(fit_config.held_out_share, seed)
+    training, validation = rest.split(fit_config.held_out_share, seed)
+    model = fit(
+        config["kind"],
+        requests.learned(training),
+        {"seed": seed} | config["config"],
+        requests.asked(validation),
+    )
+    ranker = ClickRanker(model)
+    strangers = held_out.without_records(requests.nobody_F, 1.0, seed)
+    told = score_held_out(model.scores(requests.rows(held_out)), held_out)
+    if not np.isnan(requests.nobody_F).all():
+        unknown = score_held_out(model.scores(requests.rows(strangers)), held_out)
+        told["held_out_ndcg@10_without_records"] = unknown["held_out_ndcg@10"]
+    mixed = held_out.without_records(requests.nobody_F, fit_config.hidden_records, seed)
+    calibration = Calibration.fit(model.scores(requests.rows(mixed)), held_out.clicks)
+    result = Path(config["folder"]) / RESULT
+    save_model(result, "ranker", ranker)
+    write_json(result / "calibration.json", calibration.config_dict())
+    return told | ({"loss": model.losses[-1]} if model.losses else {})
+
+
+@dataclass(frozen=True)
+class Requests:
+    """Requests as rows of a click model."""
+
+    fields: Fields
+    fit: RankerFitConfig
+    seed: int
+
+    @property
+    def nobody_F(self) -> Float32:  # noqa: N802 (shape letters)
+        """See `features.request_features.of_nobody`."""
+        return of_nobody(self.fields.dense)
+
+    def learned(self, data: RankingData) -> Labelled:
+        """Rows to fit on: as many candidates without a click, and as many requests that hide something, as the fit says."""
+        draws = np.random.default_rng([self.seed, 5])
+        data = data.without_records(self.nobody_F, self.fit.hidden_records, self.seed)
+        keep_N = (data.clicks > 0) | (draws.random(len(data.clicks)) < self.fit.negative_share)
+        hidden_G = draws.random(len(data)) < self.fit.hidden_share
+        return self._labelled(data.take(np.arange(len(data)), keep_N), hidden_G)
+
+    def asked(self, data: RankingData) -> Labelled:
+        """Rows to validate by: as serving sees them."""
+        return self._labelled(data, np.zeros(len(data), np.bool_))
+
+    def rows(self, data: RankingData) -> Rows:
+        """The same without labels."""
+        return self.asked(data).rows
+
+    def _labelled(self, data: RankingData, hidden_G: np.ndarray) -> Labelled:
+        batch = without_context(data.batch(), hidden_G)
+        rows = ranking_rows(self.fields, batch.dense_BF, batch.bags, data.request_index)
+        propensity_N = None if data.weight_N is None else propensities(data.weight_N)
+        return Labelled.of(rows, data.clicks, propensity_N)
+
+
+def propensities(weight_N: Float32) -> Float32:
+    """(N,) in (0, 1]: one over how much each row counts, should it be a click; largest 1 where weights are below that.
+
+    Only how propensities compare matters to order.
+
+    >>> propensities(np.array([1.0, 4.0], np.float32)).tolist(), propensities(np.array([0.5, 0.25], np.float32)).tolist()
+    ([1.0, 0.25], [0.5, 1.0])
+    """
+    found_N: Float32 = 1.0 / weight_N
+    return np.minimum(found_N / max(1.0, float(found_N.max())), 1.0).astype(np.float32)
