@@ -46,7 +46,7 @@ layer: bundle
 }
 SHOWN: Final = {"experiment": "which-bundle"}
 """Values of variables that its pictures show."""
-_LIKING: Final = {"no-ranker": 0.3, "planted": 0.05}
+_LIKING: Final = {"no-ranker": 0.1, "planted": 0.05}
 """Variants of these whose lists are clicked less than their scores say: those are no probabilities, or of a ranker that promises all."""
 _EACH_SECOND: Final = 4.0
 """Requests: what two cores answer in time with everything else that a scene has on them."""
@@ -203,7 +203,8 @@ def _odd_client(gateway: str, turn: int) -> None:
         listed = client.post(
             "/v1/recommendations", json=plain | {"session": ["318", "no-such"], "context": {"odd": "x"}}
         )
-        for odd in ({"filters": {"tags": ["None such"]}}, {"deadline_ms": 5}, {"k": -1}):
+        nothing_fits = {"filters": {"tags": ["None such"]}}
+        for odd in (*([nothing_fits] if turn % 5 == 0 else []), {"deadline_ms": 5}, {"k": -1}):
             client.post("/v1/recommendations", json=plain | odd)
         items = listed.json().get("items", [])
         kinds = ("impression", "impression", "impression", "click", "purchase", "like", "skip", "dislike")
