@@ -5,6 +5,7 @@ Those that are measured in one go: see `report`.
 
 import argparse
 import json
+import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
@@ -48,37 +49,53 @@ def main(
         parser.error(f"--only: {', '.join(sorted(unknown))} is none of {', '.join(parts)}")
     for part in chosen:
         print(part, flush=True)
-        result = _run(name, part, parts[part], Effort(divide=20) if found.quick else effort or Effort())
+        result = _run(name, part, parts[part], Effort(divide=20, turns=1) if found.quick else effort)
         print("\n".join(target_table(result["targets"])), flush=True)
     files = {part: OUT / f"{name}-{part}.json" for part in parts}
     kept = {part: json.loads(file.read_text()) for part, file in files.items() if file.exists()}
     if whole := {part: result for part, result in kept.items() if not result["quick"]}:
-        save(name, {"date": circumstances()["date"], "parts": whole}, _page(title, intro, whole))
+        missing = [
+            f"`{part}`{' (as a quick run alone)' if part in kept else ''}"
+            for part in parts
+            if part not in whole
+        ]
+        page = _page(title, intro, whole, missing)
+        save(name, {"date": circumstances()["date"], "parts": whole}, page)
 
 
-def _run(name: str, part: str, path: str, effort: Effort) -> dict[str, Any]:
+def _run(name: str, part: str, path: str, effort: Effort | None) -> dict[str, Any]:
     """Measures a part and keeps what it found."""
     module, function = path.split(":")
     measure: Callable[[Effort], Part] = getattr(import_module(module), function)
-    began = time.monotonic()
-    found = asdict(measure(effort))
-    result: dict[str, Any] = circumstances() | {
+    began, load, asked = time.monotonic(), os.getloadavg()[1], effort or Effort()
+    about = circumstances()
+    found = asdict(measure(asked))
+    result: dict[str, Any] = about | {
         "minutes": (time.monotonic() - began) / 60,
-        "quick": effort.divide > 1,
+        "load": load,
+        "turns": effort.turns if effort else None,
+        "quick": asked.divide > 1,
     }
     result |= {key: found[key] for key in ("title", "header", "rows", "targets", "notes", "figures")}
     save(f"{name}-{part}", result, None)
     return result
 
 
-def _page(title: str, intro: str, found: Mapping[str, Mapping[str, Any]]) -> str:
-    """All parts that were measured, each with when and where."""
+def _page(title: str, intro: str, found: Mapping[str, Mapping[str, Any]], missing: Sequence[str]) -> str:
+    """All parts that were measured, each with when and where; and those that were not."""
     lines = [f"# {title}", "", intro]
     for part, result in found.items():
         lines += ["", f"## {result['title']}", "", *table(result["header"], result["rows"])]
         lines += [line for note in result["notes"] for line in ("", note)]
-        where = f"{result['date']}, commit {result['commit']}, {result['machine']}"
-        lines += ["", f"Part `{part}`, {where}, {result['minutes']:.0f} minutes."]
+        words = [result["date"], f"commit {result['commit']}", result["machine"]]
+        if "load" in result:
+            words.append(f"load {result['load']:.1f} when it began")
+        if result.get("turns"):
+            words.append(f"{result['turns']} turns asked for")
+        words.append(f"{result['minutes']:.0f} minutes")
+        lines += ["", f"Part `{part}`, {', '.join(words)}."]
         if result["targets"]:
             lines += ["", *target_table(result["targets"])]
+    if missing:
+        lines += ["", "## Not measured", "", f"{', '.join(missing)}."]
     return "\n".join(lines) + "\n"

@@ -25,7 +25,7 @@ PARTS: Final = {
 """Part by part, in the page's order: module and function that measure it."""
 _INTRO: Final = (
     "`make bench-models`, part by part. Median over turns [least, most] of processor seconds of one thread; contenders take turns, and "
-    "ratios are those of one turn, so that other work on the machine counts for both."
+    "ratios are those of one turn, so that a loaded machine counts for both."
 )
 
 if __name__ == "__main__":

@@ -5,9 +5,11 @@ the model costs nothing and lists are alike. Times are processor seconds of one 
 the data. `models_evaluation_peers` has the others' side.
 """
 
+import hashlib
 import json
 import sys
 import time
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +22,9 @@ OVER_RECBOLE = 20.0
 OVER_RECTOOLS = 1.0
 KS = (10, 50)
 SCRIPT = Path(__file__).with_name("models_evaluation_peers.py")
-WORK = OUT / "evaluation"
+_CODE = (Path(__file__), *sorted((Path(__file__).parents[1] / "platform/tastemaker/evaluation").glob("*.py")))
+WORK = OUT / "evaluation" / hashlib.sha256(b"".join(file.read_bytes() for file in _CODE)).hexdigest()[:12]
+"""What the others read; made anew where the code that makes it is another."""
 RECBOLE = ("recbole==1.2.1", "numpy==1.26.4", "setuptools<81")
 RECTOOLS = ("rectools==0.17.0", "numpy==1.26.4")
 DEFAULT_BATCH = 4096
@@ -70,7 +74,7 @@ def evaluation(effort: Effort) -> Part:
         "share raise an AttributeError in it, as `int` has no `cpu`); ours measures all of these but entropy, and coverage, Gini, mean popularity and its lift, novelty, "
         "diversity by tags, serendipity, miscalibration and exposure by tag.",
         "Farthest apart of what both measure by one definition: "
-        f"{max((abs(mine[a] - theirs[b]), a) for a, b in ALIKE.items() if b in theirs)}.",
+        + _gap((abs(mine[a] - theirs[b]), a) for a, b in ALIKE.items() if b in theirs),
     ]
     return part
 
@@ -96,11 +100,11 @@ def lists(effort: Effort) -> Part:
     part.target("RecTools' metrics over ours, median", sorted(over)[len(over) // 2], OVER_RECTOOLS, "higher")
     mine, theirs = found["tastemaker"][0]["metrics"], found["RecTools"][0]["metrics"]
     names = ("recall@10", "precision@10", "hit_rate@10", "recall@50", "mrr", "coverage")
-    apart = max((abs(mine[name] - theirs["mrr@50" if name == "mrr" else name]), name) for name in names)
+    apart = _gap((abs(mine[name] - theirs["mrr@50" if name == "mrr" else name]), name) for name in names)
     part.notes.append(
         "RecTools: precision, recall, NDCG, MAP, MRR and hit rate at 10 and 50, novelty, serendipity, diversity by Hamming distance of tags, "
         "mean popularity, coverage. Ours: all of these (diversity by Jaccard), and lift, miscalibration, Gini and exposure. "
-        f"Farthest apart of what both measure by one definition: {apart}."
+        f"Farthest apart of what both measure by one definition: {apart}"
     )
     return part
 
@@ -119,6 +123,12 @@ def memory(effort: Effort) -> Part:
         part.figures[kind] = found
     part.notes.append("The seconds of `ease` are mostly its own scores, (users, items) by (items, items).")
     return part
+
+
+def _gap(found: Iterable[tuple[float, str]]) -> str:
+    """The largest difference and whose it is."""
+    difference, name = max(found)
+    return f"{name}, by {difference:.1g}."
 
 
 def _apart(*arguments: str) -> Any:

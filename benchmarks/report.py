@@ -58,15 +58,25 @@ def main(
 
 
 def circumstances() -> dict[str, Any]:
-    """Date, commit and machine of what is measured."""
-    commit = subprocess.run(
-        ["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=False
-    )
+    """Date, commit (`-dirty` with changes on top of it, docs apart) and machine of what is measured."""
     return {
         "date": datetime.now(UTC).date().isoformat(),
-        "commit": commit.stdout.strip() or "unknown",
+        "commit": _commit(),
         "machine": f"{os.cpu_count()} cores, {platform.machine()}, Python {platform.python_version()}, no GPU",
     }
+
+
+def _commit() -> str:
+    commit = _git("rev-parse", "--short", "HEAD")
+    changes = _git("status", "--porcelain", "--", ".", ":!docs")
+    return f"{commit or 'unknown'}{'-dirty' if changes else ''}"
+
+
+def _git(*words: str) -> str:
+    found = subprocess.run(
+        ["git", "--no-optional-locks", *words], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    return found.stdout.strip()
 
 
 def save(name: str, result: Mapping[str, Any], page: str | None) -> None:

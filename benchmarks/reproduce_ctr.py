@@ -3,11 +3,12 @@
 Ratings of 3 are dropped, those above are a yes; rows are split 8:1:1 at random; AUC decides when a fit ends. Published: RecBole's
 tables, whose split is not known. Settings start from those that it found best; what differs was chosen on validation rows.
 
-A fit that is done is kept in benchmarks/out/reproduce-ctr and not done again while its settings stay: seeds can be added later (SEEDS=1 does
+A fit that is done is kept in benchmarks/out/reproduce-ctr and not done again while its settings, rows and code stay: seeds can be added later (SEEDS=1 does
 the first alone), and a run that was broken off goes on.
 """
 
 import argparse
+import hashlib
 import json
 import os
 from dataclasses import dataclass
@@ -126,8 +127,10 @@ def measured(part: Reproduction, kind: str, seed: int, effort: Effort) -> dict[s
 
 
 def kept(part: Reproduction, kind: str, seed: int, effort: Effort) -> dict[str, float]:
-    """What `measured` found, now or in an earlier run with the same settings."""
-    asked = settings(kind, seed, effort)
+    """What `measured` found, now or in an earlier run with the same settings, rows and code; a quick run keeps nothing."""
+    if effort.divide > 1:
+        return measured(part, kind, seed, effort)
+    asked = settings(kind, seed, effort) | {"rows": NUM_ROWS, "code": _code()}
     path = KEPT / f"{kind}-{seed}.json"
     if path.exists() and (found := json.loads(path.read_text()))["settings"] == asked:
         part.seconds.setdefault(kind, []).append(found["seconds"])
@@ -138,6 +141,13 @@ def kept(part: Reproduction, kind: str, seed: int, effort: Effort) -> dict[str, 
     path.write_text(json.dumps(found, indent=1))
     print(f"  {kind}, seed {seed}: {figures}", flush=True)
     return figures
+
+
+@cache
+def _code() -> str:
+    """A digest of what fits depend on: this file and the click models."""
+    files = [Path(__file__), *sorted((ROOT / "platform" / "tastemaker" / "models" / "ctr").glob("*.py"))]
+    return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()[:12]
 
 
 def ctr(effort: Effort, kinds: tuple[str, ...] = tuple(SETTINGS)) -> Reproduction:

@@ -8,10 +8,12 @@ histories not masked.
 Settings are those of Klenitskiy & Vasilev but for smaller batches and a step size that is larger and falls to nothing, which take fewer
 hours of one core; gSASRec too has their shape. Departures of the models themselves: see `tastemaker.models.sequence`.
 
-A fit keeps its newest epoch in benchmarks/out/reproduce-sequence, so that one that was broken off goes on from there; its log
-goes to docs/results.
+A fit keeps its newest epoch in benchmarks/out/reproduce-sequence, in a folder of its settings, so that one that was broken off goes on from
+there; its log goes to docs/results.
 """
 
+import hashlib
+import json
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -137,7 +139,8 @@ def measure(name: str, effort: Effort) -> Reproduction:
     found, cls = data(recboles=system.is_recboles), model_class(system.kind)
     assert issubclass(cls, SequenceModel)
     config = cls.Config.parse(settings, name)
-    model = cls.fit(found.log, config, None if effort.divide > 1 else CHECKPOINTS / name)
+    digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:12]
+    model = cls.fit(found.log, config, None if effort.divide > 1 else CHECKPOINTS / f"{name}-{digest}")
     assert model.fitted is not None
     curve = model.fitted.curve
     part.seconds[system.title] = [sum(epoch.seconds for epoch in curve)]

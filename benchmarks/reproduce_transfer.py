@@ -25,6 +25,8 @@ from tastemaker.models.transfer.model import TransferModel
 
 TARGET_GENRES: Final = ("Comedy", "Drama", "Romance", "Musical", "Documentary")
 SEEDS: Final = (0, 1, 2)
+TUNED_ON: Final = 99
+"""The draw on which settings were chosen: whom it asks, no other draw does."""
 FEW: Final = 3
 _LEAST: Final = 10
 _K: Final = 20
@@ -36,7 +38,7 @@ _EVERYBODY: Final = {"decided": {"kept": ["cold", "few", "many"]}}
 class Size:
     """A data set, how many users are asked in each group, of how many others a scarce target is known, and settings.
 
-    Settings were chosen on a draw of users of its own (seed 99), in both amounts of the target.
+    Settings were chosen on a draw of users of its own (`TUNED_ON`), in both amounts of the target.
     """
 
     name: str
@@ -129,7 +131,7 @@ def world(size: Size, seed: int, *, scarce: bool, shuffled: bool = False, few_le
     draws = np.random.default_rng(seed)
     own_N = found.item_N < num_target
     own_U, other_U = (np.bincount(found.user_N[rows], minlength=found.num_users) for rows in (own_N, ~own_N))
-    able = draws.permutation(np.flatnonzero(np.minimum(own_U, other_U) >= _LEAST))
+    able = asked_order(np.flatnonzero(np.minimum(own_U, other_U) >= _LEAST), 2 * size.num_asked, seed, draws)
     cold, few = able[: size.num_asked], able[size.num_asked : 2 * size.num_asked]
     order = np.lexsort((found.timestamp_s_N, found.user_N))
     place_N = np.empty(len(found), np.int64)
@@ -153,6 +155,13 @@ def world(size: Size, seed: int, *, scarce: bool, shuffled: bool = False, few_le
             "few-shot": (np.sort(few).astype(np.int32), [hidden[user] for user in np.sort(few)]),
         },
     )
+
+
+def asked_order(able: np.ndarray, num: int, seed: int, draws: np.random.Generator) -> np.ndarray:
+    """Users in the order in which they are asked, without the `num` that the draw for tuning asks first."""
+    if seed != TUNED_ON:
+        able = np.setdiff1d(able, np.random.default_rng(TUNED_ON).permutation(able)[:num])
+    return draws.permutation(able)
 
 
 def _places(user_N: np.ndarray, own_N: np.ndarray) -> np.ndarray:
@@ -204,7 +213,7 @@ def _compared(size: Size, effort: Effort, *, scarce: bool) -> Reproduction:
         f"from {int(is_target[log.item_N].sum()):,} are of the target (first draw). {size.num_asked} users are asked in each group."
     )
     part.notes.append(
-        f"Settings, chosen on a draw of users of its own (seed 99): towers {dict(size.tower)}, L2-SP {size.l2_sp}, factors {dict(size.factors)}, "
+        f"Settings, chosen on a draw of users whom no other draw asks (seed {TUNED_ON}): towers {dict(size.tower)}, L2-SP {size.l2_sp}, factors {dict(size.factors)}, "
         f"of the target alone {dict(size.alone)}. EASE of all films (l2 {size.ease:.0f}) knows of no domains."
     )
     return part

@@ -40,7 +40,7 @@ from tastemaker.registry.client import Registry
 from tastemaker.stages.bundle_sources import ALS_INDEX
 from tastemaker.stages.hydration import feature_names
 from tastemaker.stages.loading import write_pipeline
-from tastemaker.stages.pipeline import PipelineConfig
+from tastemaker.stages.pipeline_config import PipelineConfig
 from tastemaker.state.connection import open_keys, open_state
 
 DIM: Final = 64

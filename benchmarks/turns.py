@@ -39,7 +39,10 @@ def spread(values: Sequence[float]) -> dict[str, float]:
 
 
 def shown(values: Sequence[float], digits: int = 1, scale: float = 1.0) -> str:
+    """The median and, of more values than one, [least, most]."""
     found = [f"{scale * value:,.{digits}f}" for value in spread(values).values()]
+    if len(values) == 1:
+        return found[0]
     return f"{found[0]} [{found[1]}, {found[2]}]"
 
 

@@ -36,7 +36,7 @@ from tastemaker.home import Home
 from tastemaker.models.dlrm import Dlrm
 from tastemaker.models.tables import jagged
 from tastemaker.stages.loading import BundleParts
-from tastemaker.stages.pipeline import ALL_PARTS
+from tastemaker.stages.pipeline_config import ALL_PARTS
 from tastemaker.stages.ranking import candidate_bags
 from tastemaker.types import Candidates, Float32, Int32, Query
 

@@ -126,7 +126,7 @@ _ROWS = (
                     for figure in ("expected", "observed")
                 ]
                 + [Query(f"{largest('origin, bucket', 'tastemaker_quality_calibrated_slots')} > 0")],
-                "Of slots whose score lies in a bucket: the mean score, and how many of them were clicked within an hour.",
+                "Of slots whose score lies in a bucket: the mean score, and how many of them were clicked within an hour (of simulated traffic within a minute).",
                 kind="table",
                 width=16,
                 empty="Fewer than 1000 slots were seen, or scores are no click rates",

@@ -17,6 +17,14 @@ def _recorded(record: str) -> str:
     return f'max by (catalogue) ({record}:ratio_rate5m{{namespace=~"$namespace",catalogue=~"$catalogue"}})'
 
 
+def _of_stage(name: str) -> str:
+    return f'stage="{name}"'
+
+
+def _p99(stage: str) -> str:
+    return quantile(0.99, "stage", _LATENCY, _of_stage(stage))
+
+
 def _by_stage(share: float, name: str) -> Panel:
     return Panel(
         f"{name} by stage",
@@ -125,9 +133,15 @@ _TIME = (
             Query(
                 f"{quantile(0.99, 'stage', _LATENCY)} / on (stage) {largest('stage', 'tastemaker_stage_budget_seconds')}",
                 "{{stage}}",
-            )
+            ),
+            Query(
+                f"({_p99('wait')} + ignoring (stage) {_p99('retrieve')})"
+                f" / ignoring (stage) {largest('stage', 'tastemaker_stage_budget_seconds', _of_stage('retrieve'))}",
+                "wait + retrieve",
+            ),
         ],
-        "Above the line a stage takes more than it may (of `total`: than the deadline), and answers fall to a lower rung.",
+        "Above the line a stage takes more than it may (of `total`: than the deadline), and answers fall to a lower rung. A fused graph's `wait`"
+        " for a thread uses up what retrieval may take: the sum of both p99s bounds what they take together.",
         unit="percentunit",
         lowest=0,
         width=12,

@@ -2,13 +2,17 @@
 
 import json
 from collections.abc import Mapping
-from typing import Any, Self, get_args
+from typing import Any, ClassVar, Self, get_args
 
 from pydantic import (
     BaseModel,
     ConfigDict,
+    GetCoreSchemaHandler,
+    SerializerFunctionWrapHandler,
     ValidationError,
 )
+from pydantic_core import CoreSchema
+from pydantic_core.core_schema import wrap_serializer_function_ser_schema
 
 from tastemaker.errors import ConfigError
 
@@ -17,6 +21,16 @@ class Strict(BaseModel):
     """Base of all configs."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, validate_default=True)
+    LATER: ClassVar[frozenset[str]] = frozenset()
+    """Keys that the release before does not know. While they hold their defaults, which is how it behaves, they are not written, so that it reads
+    what this one leaves after a rollback; with another value it refuses what it could not follow."""
+
+    @classmethod
+    def __get_pydantic_core_schema__(cls, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        schema = handler(source)
+        if not cls.LATER:
+            return schema
+        return {**schema, "serialization": wrap_serializer_function_ser_schema(_without_later)}
 
     @classmethod
     def parse(cls, data: Mapping[str, Any], origin: str) -> Self:
@@ -38,6 +52,14 @@ class Kept(Strict):
     """
 
     model_config = ConfigDict(extra="ignore")
+
+
+def _without_later(model: Strict, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
+    found: dict[str, Any] = write(model)
+    for name in model.LATER & found.keys():
+        if getattr(model, name) == type(model).model_fields[name].get_default(call_default_factory=True):
+            del found[name]
+    return found
 
 
 def _config_error(cls: type[BaseModel], error: ValidationError, origin: str) -> ConfigError:

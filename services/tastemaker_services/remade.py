@@ -62,6 +62,17 @@ class Answer(NamedTuple):
     lists: tuple[OwnList, ...] = ()
 
 
+def events_before(settings: Settings, home: Home, made: Decision) -> pa.Table:
+    """What the log of events knew at the moment of a decision.
+
+    Raises:
+        DataError: A day cannot be read.
+    """
+    before = pc.field("received_ms") < made.timestamp_ms
+    archived = read_days(home / "events" / made.catalogue, EVENT_SCHEMA, "event_id", before)
+    return state_events(home, made.catalogue, archived, settings.state.late_days, before)
+
+
 class Remade:
     """One decision's query and stages."""
 
@@ -71,14 +82,17 @@ class Remade:
         self._published = BundleFace.of(bundle, self._trends)
         self.face = self._published
 
-    def know(self, home: Home, profile: Profile, changes: ItemChanges, category: Category) -> None:
-        """Makes user, items and stages of what was known at the moment of the decision."""
-        made, state = self._made, self._settings.state
-        catalogue, moment = made.catalogue, made.timestamp_ms
+    def know(self, events: pa.Table, profile: Profile, changes: ItemChanges, category: Category) -> None:
+        """Makes user, items and stages of what was known at the moment of the decision.
+
+        Args:
+            events: `events_before` it.
+            profile: The user's.
+            changes: Items that were put.
+            category: Of items.
+        """
+        moment = self._made.timestamp_ms
         facts = ItemFacts.from_items(self._bundle.table("items.parquet"))
-        before = pc.field("received_ms") < moment
-        archived = read_days(home / "events" / catalogue, EVENT_SCHEMA, "event_id", before)
-        events = state_events(home, catalogue, archived, state.late_days, before)
         known = KnownRecords(events, events["received_ms"].to_numpy(), facts, category=category)
         self._live = LiveStages(
             self._bundle, store_of=lambda own: _store_at(known, own, moment), trending=self._trends
@@ -92,7 +106,7 @@ class Remade:
             face.take(changes)
         self.face = face.face
         self._user = self._user_of(known, profile)
-        self._query = self._query_under(made.policy)
+        self._query = self._query_under(self._made.policy)
 
     @property
     def reads_trends(self) -> bool:

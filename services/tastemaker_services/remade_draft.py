@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
+import pyarrow as pa
 
 from tastemaker.bundle.reader import Bundle
 from tastemaker.config import Settings
@@ -14,7 +15,6 @@ from tastemaker.errors import DataError
 from tastemaker.experiments.decision_log import Decision, logged_assignments
 from tastemaker.experiments.interleaving import LoggedSide, draft_salt
 from tastemaker.features.user_state import Category
-from tastemaker.home import Home
 from tastemaker.state.items import ItemChanges
 from tastemaker.types import Candidates
 from tastemaker.users.profile import Profile
@@ -45,10 +45,10 @@ class RemadeDraft:
             for bundle, side in zip(bundles, sides, strict=True)
         ]
 
-    def know(self, home: Home, profile: Profile, changes: ItemChanges, category: Category) -> None:
+    def know(self, events: pa.Table, profile: Profile, changes: ItemChanges, category: Category) -> None:
         """See `Remade.know`."""
         for one in self._lists:
-            one.know(home, profile, changes, category)
+            one.know(events, profile, changes, category)
 
     @property
     def reads_trends(self) -> bool:

@@ -29,7 +29,7 @@ from tastemaker.types import Candidates
 from tastemaker.users.profile import Profile
 from tastemaker.users.profiles import read_parts
 from tastemaker_services.gateway.face import BundleFace
-from tastemaker_services.remade import Answer, OwnList, Remade
+from tastemaker_services.remade import Answer, OwnList, Remade, events_before
 from tastemaker_services.remade_draft import RemadeDraft
 
 SCORE_TOLERANCE: Final = 1e-4
@@ -108,10 +108,16 @@ class Replayer:
         while made.cached_from is not None:
             notes = [f"the list was made for request {made.cached_from}, which is what is replayed"]
             made = self._decision(made.cached_from)
-        if not made.request or (made.slot_team and not made.sides):
+        if not made.request:
             raise DataError(f"what request {made.request_id} asked was not logged", mend="replay a newer one")
+        if made.slot_team and not made.sides:
+            raise DataError(
+                f"the log does not say what made the two variants' lists of request {made.request_id}",
+                mend="replay one of this release or a newer one",
+            )
         again = self._remade(made, notes)
-        again.know(self._home, self._profile(made), self._put_items(made, notes), self._categories())
+        events = events_before(self._settings, self._home, made)
+        again.know(events, self._profile(made), self._put_items(made, notes), self._categories())
         answer = again.answer()
         slots = _slots(answer, shown, made)
         if again.reads_trends and not _are_same(slots):

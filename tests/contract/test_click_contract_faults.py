@@ -103,46 +103,81 @@ def raises_on_nothing(rows, chance_N):
     return chance_N / (len(rows) > 0) if len(rows) else chance_N[[0]]  # an IndexError
 
 
-FAULTS: dict[str, tuple[Plant, str]] = {
-    "draws without its seed": (draws_without_seed, "the_same_seed_gives_the_same_model"),
+FAULTS: dict[str, tuple[Plant, set[str]]] = {
+    "draws without its seed": (
+        draws_without_seed,
+        {"the_same_seed_gives_the_same_model", "what_was_saved_answers_the_same"},
+    ),
     "predicts by what is not saved": (
         predicts(lambda _, chance_N: 0.9 * chance_N),
-        "what_was_saved_answers_the_same",
+        {"what_was_saved_answers_the_same"},
     ),
     "gives no probability where a number is missing": (
         predicts(lambda rows, chance_N: np.where(np.isnan(rows.dense_NF[:, 0]), 2.0, chance_N)),
-        "no_value_is_refused",
+        {"no_value_is_refused"},
     ),
-    "raises where nothing is asked": (predicts(raises_on_nothing), "one_row_and_none"),
+    "raises where nothing is asked": (
+        predicts(raises_on_nothing),
+        {"one_row_and_none"},
+    ),
     "compares the rows of a call": (
         predicts(lambda _, chance_N: chance_N / (1 + chance_N.sum())),
-        "one_row_and_none",
+        {"what_was_saved_answers_the_same", "one_row_and_none", "it_learns_who_meets_what"},
     ),
     "goes by places": (
         predicts(lambda rows, chance_N: chance_N / (1 + np.arange(len(rows)))),
-        "the_order_of_rows_does_not_matter",
+        {
+            "what_was_saved_answers_the_same",
+            "no_value_is_refused",
+            "one_row_and_none",
+            "the_order_of_rows_does_not_matter",
+            "scores_order_as_probabilities",
+            "it_learns_who_meets_what",
+        },
     ),
-    "looks up what it has not": (passes_other_fields_over, "rows_of_other_fields_are_refused"),
-    "changes rows": (changes_rows, "nothing_that_was_given_is_changed"),
+    "looks up what it has not": (
+        passes_other_fields_over,
+        {"rows_of_other_fields_are_refused"},
+    ),
+    "changes rows": (
+        changes_rows,
+        {"nothing_that_was_given_is_changed", "it_learns_who_meets_what"},
+    ),
     "learned nothing": (
         predicts(lambda rows, _: np.full(len(rows), 0.5)),
-        "it_learns_who_meets_what",
+        {"what_was_saved_answers_the_same", "it_learns_who_meets_what"},
     ),
     "is right in order and far too low": (
         predicts(lambda _, chance_N: chance_N**20),
-        "it_learns_who_meets_what",
+        {"what_was_saved_answers_the_same", "it_learns_who_meets_what"},
     ),
-    "scores backwards": (scores_backwards, "scores_order_as_probabilities"),
-    "gets worse": (gets_worse, "its_loss_falls"),
+    "scores backwards": (
+        scores_backwards,
+        {"scores_order_as_probabilities"},
+    ),
+    "gets worse": (
+        gets_worse,
+        {"its_loss_falls"},
+    ),
 }
-"""By fault: how it is planted, and the check that sees it."""
+"""By fault: how it is planted, and the checks that see it. Whoever was saved has no fault when it is read back."""
+
+
+def seen_by(case: ClickCase) -> set[str]:
+    """The checks that a case does not pass."""
+    found = set()
+    for name, check in CHECKS.items():
+        try:
+            check(case)
+        except (AssertionError, IndexError):
+            found.add(name)
+    return found
 
 
 @pytest.mark.parametrize("fault", FAULTS)
-def test_a_fault_is_seen(fault):
-    plant, check = FAULTS[fault]
-    with pytest.raises((AssertionError, IndexError)):
-        CHECKS[check](PlantedCase("fm", SETTINGS, plant=plant))
+def test_a_fault_is_seen_by_these_checks_and_no_others(fault):
+    plant, checks = FAULTS[fault]
+    assert seen_by(PlantedCase("fm", SETTINGS, plant=plant)) == checks
 
 
 def test_learning_from_nothing_is_seen():
@@ -169,10 +204,8 @@ def test_each_check_sees_a_fault():
         "weights_of_another_are_refused",
         "what_propensities_correct_changes_the_fit",
     }
-    assert {check for _, check in FAULTS.values()} | alone == CHECKS.keys()
+    assert set().union(*(checks for _, checks in FAULTS.values())) | alone == CHECKS.keys()
 
 
 def test_the_model_that_faults_are_planted_in_keeps_the_contract():
-    case = PlantedCase("fm", SETTINGS, plant=no_fault)
-    for check in CHECKS.values():
-        check(case)
+    assert not seen_by(PlantedCase("fm", SETTINGS, plant=no_fault))

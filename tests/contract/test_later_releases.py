@@ -1,4 +1,7 @@
-"""What the release after this one may have left when a rollback brings this one back: added keys do not stop whoever reads it."""
+"""What the release after this one may have left when a rollback brings this one back: added keys do not stop whoever reads it.
+
+And what this one leaves for the release before it, which refuses keys that it does not know in a bundle.
+"""
 
 import json
 from collections.abc import Callable
@@ -14,13 +17,18 @@ from tastemaker.bundle.manifest import Manifest as BundleManifest
 from tastemaker.errors import CompatibilityError, DataError
 from tastemaker.events.manifest import Manifest, MergedFile, read_manifest, write_manifest
 from tastemaker.events.schema import Event, GivenEvent
+from tastemaker.experiments.allocation import LinThompson, LinUcb
 from tastemaker.experiments.decision_log import decode_decision, encode_decision
 from tastemaker.experiments.history import Change
+from tastemaker.features.content.config import ContentConfig
 from tastemaker.features.user_state import UserState
+from tastemaker.models import zoo
 from tastemaker.promotion.gate import GateResult
 from tastemaker.promotion.record import Promotion
 from tastemaker.registry.live import LiveAliases, LiveVersion
 from tastemaker.registry.reports import Report
+from tastemaker.stages.pipeline_config import PipelineConfig
+from tastemaker.strict import Strict
 
 
 class Format(NamedTuple):
@@ -125,3 +133,72 @@ def test_a_later_schema_is_refused_where_added_keys_would_not_do(tmp_path: Path)
 def test_what_releases_a_bundle_is_read_too() -> None:
     info = BundleInfo(dataset=DatasetInfo(fingerprint="f"), recipe="r", training_id="t")
     assert BundleInfo.model_validate_json(json.dumps(enlarged(json.loads(info.model_dump_json())))) == info
+
+
+FIT = (
+    "fit.batch_size fit.clip_norm fit.device fit.epochs fit.learning_rate fit.patience fit.precision fit.validate_every "
+    "fit.validation_users fit.warmup_steps fit.weight_decay loss.calibration loss.kind loss.num_negatives loss.shared"
+)
+SEQUENCE = f"{FIT} dim dropout hidden max_length seed stretches"
+KNOWN_BEFORE = {
+    "ease": "half_life keep l2",
+    "ials": "block dim frequency_power iterations regularization scale seed unobserved_weight",
+    "bpr": "batch_size dim epochs learning_rate regularization seed",
+    "sasrec": f"{SEQUENCE} num_blocks num_heads",
+    "gru4rec": f"{SEQUENCE} num_layers",
+    "bert4rec": f"{SEQUENCE} num_blocks num_heads hidden_share newest_share",
+    "content.json": "dim encoder metadata_dim metadata_weight text_weight vectors",
+    "pipeline.json": "hydration.half_life hydration.max_history hydration.recent hydration.request_features "
+    "ranking.half_life ranking.recent ranking.score_weights.click",
+}
+"""Keys, of the sections that have grown, that the release before this one reads."""
+PIPELINE: dict[str, Any] = {"retrieval": {"sources": [{"name": "popular", "quota": 5}]}}
+CHANGED: dict[str, dict[str, Any]] = {
+    "ease": {"propensity": {"power": 0.5}},
+    "ials": {"propensity": {"power": 0.5}},
+    "bpr": {"propensity": {"power": 0.5}},
+    "sasrec": {"places": "from_oldest"},
+    "bert4rec": {"places": "from_oldest"},
+    "gru4rec": {"fit": {"decay": "linear"}},
+    "content.json": {"projection": "contrastive", "contrastive": {"dim": 32}},
+    "pipeline.json": PIPELINE | {"ranking": {"item_ids": True}},
+}
+
+
+def config_of(name: str) -> type[Strict]:
+    files: dict[str, type[Strict]] = {"content.json": ContentConfig, "pipeline.json": PipelineConfig}
+    return files[name] if name in files else zoo.model_class(name).Config
+
+
+def keys_of(value: Any, at: str = "") -> set[str]:
+    """Paths of a JSON value's leaves."""
+    if not isinstance(value, dict):
+        return {at[1:]}
+    return {key for name, one in value.items() for key in keys_of(one, f"{at}.{name}")}
+
+
+@pytest.mark.parametrize("name", KNOWN_BEFORE)
+def test_what_is_as_before_is_written_as_before(name: str) -> None:
+    known = set(KNOWN_BEFORE[name].split())
+    config = config_of(name).parse(PIPELINE if name == "pipeline.json" else {}, name)
+    for written in (config.model_dump(mode="json"), json.loads(config.model_dump_json())):
+        sections = {key.partition(".")[0] for key in known}
+        assert (
+            keys_of({key: one for key, one in written.items() if key in sections or name != "pipeline.json"})
+            == known
+        )
+        assert type(config).parse(written, name) == config
+
+
+@pytest.mark.parametrize("name", CHANGED)
+def test_what_the_release_before_cannot_do_is_written(name: str) -> None:
+    config = config_of(name).parse(CHANGED[name], name)
+    written = config.model_dump(mode="json")
+    assert keys_of(CHANGED[name]) & keys_of(written) - set(KNOWN_BEFORE[name].split())
+    assert type(config).parse(written, name) == config
+
+
+@pytest.mark.parametrize("kind", [LinUcb, LinThompson])
+def test_places_of_a_context_are_written(kind: type[LinUcb | LinThompson]) -> None:
+    """The release before hashes them all: it has to refuse an experiment whose weights mean other places (docs/operations.md)."""
+    assert json.loads(kind.parse({}, kind.__name__).model_dump_json())["encoding"] == 2

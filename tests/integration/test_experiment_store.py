@@ -15,6 +15,7 @@ from tastemaker.errors import ConfigError, ExperimentError, UnknownExperimentErr
 from tastemaker.experiments.definition import Experiment, Fixed, RampStep, Thompson, Variant
 from tastemaker.experiments.holdout import Holdout, HoldoutStore
 from tastemaker.experiments.layers import overlap, size
+from tastemaker.experiments.posterior import posterior_name
 from tastemaker.experiments.store import ExperimentStore
 from tastemaker.registry.live import LiveAliases, LiveVersion
 
@@ -243,6 +244,33 @@ def test_an_experiment_of_an_earlier_release_is_read_and_stopped(state: Any, sto
         store.create(experiment("new", traffic=0.1, state="running"))
     assert store.stop("old").state == "stopped"
     assert store.start("old").state == "running"
+
+
+def test_a_bandit_of_an_earlier_release_goes_on_with_what_it_learned_whatever_is_done_to_it(
+    state: Any, store: ExperimentStore
+) -> None:
+    """Its own file does not say how context is encoded, nor does what that release wrote."""
+    make_live(state, champion=1, challenger=2)
+    file: dict[str, Any] = {
+        "name": "old", "hypothesis": "h", "salt": "s", "variants": [one.model_dump(mode="json") for one in VARIANTS],
+        "allocation": {"kind": "lin-ucb"}, "state": "draft",
+    }  # fmt: skip
+    state.client.hset(state.keys.experiments, "old", json.dumps(file))
+    learned = posterior_name(store.start("old"))
+    for change in ({}, {"hypothesis": "another"}, {"allocation": {"kind": "lin-ucb", "ridge": 2.0}}):
+        assert posterior_name(store.edit(Experiment.parse(file | change, "file"))) == learned
+        kept = json.loads(state.client.hget(state.keys.experiments, "old"))
+        assert "encoding" not in kept["allocation"]  # the release before does not know it
+    assert posterior_name(store.ramp("old", traffic=1.0)) == learned
+    other = Experiment.parse(file | {"allocation": {"kind": "lin-ucb", "encoding": 2}}, "file")
+    with pytest.raises(ExperimentError, match="encoding becomes 2, was 1"):
+        store.edit(other)
+    assert posterior_name(store.edit(other, reassign=True)) != learned
+    assert json.loads(state.client.hget(state.keys.experiments, "old"))["allocation"]["encoding"] == 2
+    store.stop("old")  # and brought to what that release reads, as before a rollback
+    back = file | {"allocation": {"kind": "lin-ucb", "encoding": 1}}
+    assert posterior_name(store.edit(Experiment.parse(back, "file"), reassign=True)) != learned
+    assert "encoding" not in json.loads(state.client.hget(state.keys.experiments, "old"))["allocation"]
 
 
 def test_the_holdout_is_not_changed_under_what_runs(state: Any, store: ExperimentStore) -> None:

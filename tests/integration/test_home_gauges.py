@@ -7,6 +7,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from experiment_log import START_MS, decision, event, experiment, raw
 
@@ -15,7 +16,7 @@ from tastemaker.bundle.manifest import BundleInfo, DatasetInfo
 from tastemaker.bundle.store import BundleStore
 from tastemaker.bundle.writer import BundleWriter
 from tastemaker.data.importers import ColumnMapping, import_events, save_import
-from tastemaker.errors import RegistryError
+from tastemaker.errors import DataError, RegistryError
 from tastemaker.events.archive import event_table, write_days
 from tastemaker.experiments.decision_log import decision_table
 from tastemaker.experiments.store import ExperimentStore
@@ -24,6 +25,7 @@ from tastemaker.promotion.gate import GateResult
 from tastemaker.promotion.record import GATE_TAG
 from tastemaker.registry.live import LiveAliases, LiveVersion
 from tastemaker_services.admin.gate_gauges import GatesTold
+from tastemaker_services.stream.calibration import BUCKETS, Calibrated
 from tastemaker_services.stream.exposure import measure_exposure
 from tastemaker_services.stream.guarding import Guard
 from tastemaker_services.stream.home_gauges import HomeGauges
@@ -119,6 +121,31 @@ def test_calibration_is_told_of_the_hour_whose_clicks_are_in(
     assert value(telemetry.CALIBRATION_SLOTS, catalogue, "live", "0.2-0.5") == 1000
     assert math.isnan(value(telemetry.CALIBRATION, catalogue, "live", "0.5-1", "observed"))
     assert math.isnan(value(telemetry.CALIBRATION_ERROR, catalogue, "simulator"))
+
+
+def test_calibration_that_cannot_be_measured_is_told_as_unknown_and_hides_no_other(
+    state: Any, gauges: HomeGauges, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bad: list[str] = []
+
+    def measured(*asked: Any) -> Calibrated:
+        if asked[-1] in bad:
+            raise DataError("a day cannot be read", mend="mend it")
+        rate_B = np.full(len(BUCKETS), 0.5)
+        return Calibrated(np.ones(len(BUCKETS), np.int64), rate_B, rate_B - 0.1)
+
+    monkeypatch.setattr("tastemaker_services.stream.home_gauges.measure_calibration", measured)
+
+    def error_of(origin: str) -> float:
+        return value(telemetry.CALIBRATION_ERROR, state.settings.catalogue, origin)
+
+    gauges.tell_calibration(START_MS)
+    assert error_of("live") == error_of("simulator") == pytest.approx(0.1)
+    for origin, other in (("live", "simulator"), ("simulator", "live")):
+        bad[:] = [origin]
+        gauges.tell_calibration(START_MS)
+        assert math.isnan(error_of(origin))
+        assert error_of(other) == pytest.approx(0.1)
 
 
 def test_a_training_shows_while_it_runs(state: Any, home: Home, gauges: HomeGauges) -> None:

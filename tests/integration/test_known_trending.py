@@ -71,7 +71,7 @@ class TrendingWorld(ReplayedWorld):
         self.settings = self.settings.model_copy(update={"trending": trending})
         self.trends = LiveTrending(state.client, state.keys, trending)
         self.live = LiveStages(bundle, store_of=self._store, trending=self.trends.current)
-        object.__setattr__(self.version, "live", self.live)
+        self.add("champion", bundle, self.live)
         self.pins = {"champion": Pin(1, BundleFace.of(bundle, self.trends.current))}
 
     def answer(self, user_id: str = "ann", **fields: Any) -> dict[str, Any]:

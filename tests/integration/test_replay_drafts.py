@@ -13,6 +13,7 @@ from tastemaker.bundle.reader import Bundle
 from tastemaker.bundle.store import BundleStore
 from tastemaker.data.schema import imported_folder
 from tastemaker.errors import BundleError, DataError
+from tastemaker.events.archive import read_days
 from tastemaker.experiments.allocation import Interleaving
 from tastemaker.experiments.assigned import Assigned
 from tastemaker.experiments.assignment import assign_interleaved
@@ -127,11 +128,30 @@ def test_a_bundle_of_either_side_that_is_gone_is_said(world: ReplayedWorld) -> N
         world.replay(answer["request_id"])
 
 
+def test_both_lists_are_made_of_one_reading_of_the_events(
+    world: ReplayedWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world.assigned = TWO_BUNDLES
+    answer = world.answer()
+    read: list[Any] = []
+
+    def reading(*asked: Any) -> Any:
+        read.append(asked[0])
+        return read_days(*asked)
+
+    monkeypatch.setattr("tastemaker_services.remade.read_days", reading)
+    assert world.replay(answer["request_id"]).differing == []
+    assert len(read) == 1
+
+
 def test_a_draft_of_a_release_that_did_not_log_both_sides_is_refused(world: ReplayedWorld) -> None:
     world.assigned = TWO_BUNDLES
     answer = world.answer()
     folder = world.state.home / "decisions" / world.state.keys.catalogue
     for part in folder.glob("day=*/part-*.parquet"):
         pq.write_table(pq.read_table(part).drop_columns(["sides"]), part)
-    with pytest.raises(DataError, match="was not logged: replay a newer one"):
+    with pytest.raises(
+        DataError,
+        match=r"the log does not say what made the two variants' lists of request .*: replay one of this release or a newer",
+    ):
         world.replay(answer["request_id"])

@@ -7,9 +7,11 @@ a line of process ids, then with a line of exit codes. It ends with whoever star
 import json
 import os
 import runpy
+import signal
 import sys
 import traceback
 from collections.abc import Sequence
+from contextlib import suppress
 from importlib import import_module
 
 MODULES = (
@@ -28,8 +30,12 @@ def serve() -> None:
         import_module(name)
     for line in sys.stdin:
         pids = [fork(words, output) for words, output in json.loads(line)]
-        _tell(pids)
-        codes = [os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) for pid in pids]
+        try:
+            _tell(pids)
+            codes = [os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) for pid in pids]
+        except BaseException:
+            _kill(pids)
+            raise
         _tell(codes)
 
 
@@ -53,6 +59,12 @@ def fork(words: Sequence[str], output: str) -> int:
             traceback.print_exc()
         sys.stdout.flush()
         os._exit(code)
+
+
+def _kill(pids: Sequence[int]) -> None:
+    for pid in pids:
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
 
 
 def _tell(numbers: Sequence[int]) -> None:

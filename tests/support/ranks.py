@@ -31,23 +31,39 @@ def run_ranks(file: str, num_ranks: int, task: str, **arguments: Any) -> None:
 
 def _run(ranks: list[tuple[list[str], str]]) -> list[int]:
     """Their exit codes; those that take longer than `SECONDS` are killed."""
-    parent = _parent()
-    assert parent.stdin is not None
-    assert parent.stdout is not None
-    parent.stdin.write(f"{json.dumps(ranks)}\n")
-    parent.stdin.flush()
-    pids: list[int] = json.loads(parent.stdout.readline())
-    late = threading.Timer(SECONDS, _kill, [pids])
-    late.start()
+    if _parent().poll() is not None:
+        _parent.cache_clear()
+    parent, pids = _parent(), list[int]()
     try:
-        codes: list[int] = json.loads(parent.stdout.readline())
+        _ask(parent, ranks)
+        pids += _answer(parent)
+        late = threading.Timer(SECONDS, _kill, [pids])
+        late.start()
+        try:
+            return _answer(parent)
+        finally:
+            late.cancel()
     except BaseException:
         _kill(pids)
-        _parent.cache_clear()  # its answer is still to come
+        _parent.cache_clear()  # it has ended, or its answer is still to come
+        parent.kill()
+        parent.wait()
         raise
-    finally:
-        late.cancel()
-    return codes
+
+
+def _ask(parent: "subprocess.Popen[str]", ranks: list[tuple[list[str], str]]) -> None:
+    assert parent.stdin is not None
+    parent.stdin.write(f"{json.dumps(ranks)}\n")
+    parent.stdin.flush()
+
+
+def _answer(parent: "subprocess.Popen[str]") -> list[int]:
+    assert parent.stdout is not None
+    line = parent.stdout.readline()
+    if not line:
+        raise RuntimeError(f"the process that forks ranks ended with {parent.wait()}")
+    found: list[int] = json.loads(line)
+    return found
 
 
 def _kill(pids: list[int]) -> None:
@@ -69,7 +85,8 @@ def _parent() -> "subprocess.Popen[str]":
 
 
 def _end(parent: "subprocess.Popen[str]") -> None:
-    parent.communicate()
+    if parent.poll() is None:
+        parent.communicate()
 
 
 def main(tasks: dict[str, Callable[..., None]]) -> None:

@@ -33,7 +33,8 @@ from tastemaker.registry.client import Registry
 from tastemaker.stages.content import CONTENT_INDEX
 from tastemaker.stages.hydration import feature_names
 from tastemaker.stages.loading import write_pipeline
-from tastemaker.stages.pipeline import Pipeline, PipelineConfig
+from tastemaker.stages.pipeline import Pipeline
+from tastemaker.stages.pipeline_config import PipelineConfig
 from tastemaker.state.connection import connect, url_of
 from tastemaker.state.keys import Keys
 from tastemaker.types import Query

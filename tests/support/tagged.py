@@ -27,7 +27,7 @@ from tastemaker.models.two_tower import TwoTower, TwoTowerConfig, two_tower_spec
 from tastemaker.stages.content import CONTENT_INDEX
 from tastemaker.stages.hydration import feature_names
 from tastemaker.stages.loading import write_pipeline
-from tastemaker.stages.pipeline import PipelineConfig
+from tastemaker.stages.pipeline_config import PipelineConfig
 
 NUM_ITEMS, NUM_TAGS, DIM = 24, 4, 8
 SOURCES = ("two_tower", "ease", "als", "popular")

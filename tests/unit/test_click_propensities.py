@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from tastemaker.errors import DataError
 from tastemaker.models.ctr.fields import Categorical, Fields, Rows
 from tastemaker.models.ctr.kinds import fit
-from tastemaker.models.ctr.lambdamart import best_dcg
+from tastemaker.models.ctr.lambdamart import LambdaMartConfig, _dataset, best_dcg
 from tastemaker.models.ctr.losses import ClickLoss, PropensityConfig
 from tastemaker.models.ctr.model import Labelled
 
@@ -142,6 +142,28 @@ def test_the_mean_over_looks_of_the_corrected_loss_is_the_loss_of_relevance() ->
     yes, no = float(torch.nn.functional.softplus(-logit)), float(torch.nn.functional.softplus(logit))
     assert clicked == pytest.approx(2 * yes - no, rel=1e-5)
     assert 0.5 * clicked + 0.5 * passed == pytest.approx(yes, rel=1e-5)
+
+
+@pytest.mark.parametrize("kind", ["lr", "lambdamart"])
+def test_propensities_of_learned_or_validation_rows_alone_are_refused(kind: str) -> None:
+    told, untold = lists(20, 0, corrected=True)[0], lists(20, 0, corrected=False)[0]
+    for learned, validation in ((told, untold), (untold, told)):
+        with pytest.raises(DataError, match="propensities of a click model's validation rows"):
+            fit(kind, learned, {}, validation)
+
+
+def test_lists_that_validate_trees_weigh_as_their_ndcg_at_10_is_divided() -> None:
+    """Twelve clicks of worth 1 in one request and one in the other: NDCG@10 was divided by ten places' and by one's."""
+    label_N = np.array([1.0] * 12 + [0.0] + [1.0] + [0.0] * 12)
+    columns = {"right": np.arange(26.0), "shown_first": np.zeros(26)}
+    rows = Rows.of(NUMBERS, columns, np.repeat([0, 1], 13))
+    labelled, config = Labelled.of(rows, label_N, np.ones(26)), LambdaMartConfig(num_threads=1, truncation=30)
+    train = _dataset(labelled, config).construct()
+    judged = _dataset(labelled, config, train).construct()
+    for made, places in ((train, 12), (judged, 10)):
+        weight_N = made.get_weight()
+        dcg = (1 / np.log2(np.arange(places) + 2)).sum()
+        assert weight_N[0] / weight_N[13] == pytest.approx(dcg, rel=1e-5)
 
 
 def test_what_is_no_propensity_is_refused() -> None:

@@ -154,6 +154,22 @@ def test_no_candidates_and_no_history_are_no_exception() -> None:
     assert [len(one) for one in ranked] == [0, NUM_ITEMS]
 
 
+def test_the_order_in_which_a_recipe_names_the_context_changes_no_field() -> None:
+    tables = ("devices", "hours", "weekdays")
+    there, back = (ranking_fields(("one", "two"), **SIZES, context=named) for named in (tables, tables[::-1]))
+    assert there == back
+    rows = labelled(6).rows
+    bags = {
+        name: Bag.singles(np.ones(len(rows), np.int64)) for name in there.names if name not in there.dense
+    }
+    model = fit(
+        "lr",
+        Labelled.of(ranking_rows(back, rows.dense_NF, bags, rows.group_N), labelled(6).label_N),
+        {"fit": SMALL_FIT},
+    )
+    ClickRanker(model).require(SCHEMA)
+
+
 def test_other_features_and_vocabularies_are_refused() -> None:
     ranker = fitted("lr")
     with pytest.raises(CompatibilityError, match="features of the ranker"):

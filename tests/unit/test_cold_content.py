@@ -16,6 +16,7 @@ from tastemaker.index.config import IndexConfig
 from tastemaker.models.cold.attributes import LEAST, Attributes, demographics
 from tastemaker.models.cold.contrastive import Pairs, fit_head
 from tastemaker.models.cold.item_content import ItemContent, fit_space, items_of
+from tastemaker.models.cold.standard import Standard
 from tastemaker.models.log import Askers, Log
 from tastemaker.testing.worlds import Tastes, told_items
 from tastemaker_training.sources.content import Content, fit_content
@@ -42,6 +43,15 @@ def test_words_of_several_people_count_and_those_of_few_are_not_kept():
     # Ages 20, 40, 40, 40, 40: mean 36, standard deviation 8; (20 - 36) / (3 * 8).
     assert found.tolist() == [[1, 1, 1, 1, pytest.approx(-2 / 3)]]
     assert not attributes.encode(people().slice(LEAST), LEAST - 1).any()
+
+
+def test_numbers_that_are_all_alike_but_for_rounding_count_for_nothing():
+    same_NM = np.log1p(np.full((1000, 1), 9.99))
+    standard = Standard.fit(same_NM)
+    assert not standard(np.concatenate([same_NM[:1], [[2.0], [3.0]]])).any()
+    # Mean 1e6, standard deviation 10: told apart to more digits than single precision has.
+    far = Standard.fit(np.array([[1e6 - 10.0], [1e6 + 10.0]]))
+    assert far(np.array([[1e6 + 3.0]]))[0, 0] == pytest.approx(0.1, rel=1e-6)
 
 
 def test_whatever_is_not_known_of_people_is_zeros():
@@ -201,9 +211,9 @@ def test_a_projected_space_is_kept_and_encodes_new_items_and_texts(synonyms):
 
 def test_spaces_without_a_projection_are_those_of_earlier_releases():
     names = ("encoder", "dim", "text_weight", "metadata_dim", "metadata_weight", "vectors")
-    assert tuple(ContentConfig().identity()) == names
-    assert "projection" in CONFIG.identity()
-    kept = {name: value for name, value in ContentConfig().model_dump(mode="json").items() if name in names}
+    kept = ContentConfig().model_dump(mode="json")
+    assert tuple(kept) == names
+    assert "projection" in CONFIG.model_dump()
     table = told_items(np.zeros(3, np.int32), 1, seed=0)
     space = ContentSpace.fit(table, ContentConfig())
     earlier = space.config_dict() | {"config": kept}

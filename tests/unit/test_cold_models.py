@@ -6,6 +6,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from tastemaker.errors import ConfigError, DataError
 from tastemaker.models import zoo
@@ -175,6 +176,33 @@ def test_all_people_together_adapt_as_each_alone_step_by_step(network, first_ord
         outer, torch.autograd.grad(expected, list(net.decision.parameters())), strict=True
     ):
         torch.testing.assert_close(mine, theirs)
+
+
+class Largest(TorchDispatchMode):
+    """How many numbers the largest tensor has that is made meanwhile."""
+
+    numbers = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        made = func(*args, **(kwargs or {}))
+        if isinstance(made, torch.Tensor):
+            self.numbers = max(self.numbers, made.untyped_storage().nbytes() // made.element_size())
+        return made
+
+
+def test_items_are_scored_in_steps_by_each_persons_own_layers(network, monkeypatch):
+    net, person_BE, taken, is_taken, others = network
+    monkeypatch.setattr("tastemaker.models.cold.melu_network._HIDDEN_AT_ONCE", 3 * 7 * 50)
+    items = Items(torch.randn(1021, 5), torch.randn(1021))  # 20 steps and a rest
+    with torch.no_grad():
+        weights = net.adapted(person_BE, taken, is_taken, others, Adapting(2, 0.3))
+        with Largest() as largest:
+            found_BQ = net.scores_of_each(weights, person_BE, items)
+        for b, person_E in enumerate(person_BE):
+            own = {name: weight[b] for name, weight in weights.items()}
+            torch.testing.assert_close(found_BQ[b], net.scores(own, person_E, items))
+    # The answer and the items given: no tensor of people by items by units.
+    assert largest.numbers <= 1021 * 5
 
 
 def test_the_loss_of_a_person_by_hand(network):

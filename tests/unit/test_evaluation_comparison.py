@@ -159,6 +159,41 @@ def test_segments_of_targets_heed_grades(graded, expected):
     assert found.values["recall@2"] == 1
 
 
+def test_models_that_read_attributes_have_those_of_the_plans_users_or_it_says_that_they_have_none(
+    tmp_path, dataset, monkeypatch
+):
+    (tmp_path / "plan.yaml").write_text(
+        "models: {mine: {kind: melu}}\nusers: users.csv\nsegments: []\nks: [10]\n"
+    )
+    (tmp_path / "users.csv").write_text("user_id,age_band\nu1,18-24\nu0,35-44\n")
+    seen = []
+
+    def fitted(kind, log, config):
+        del kind, config
+        seen.append(log.users)
+        return zoo.model_class("popular").fit(log, zoo.model_class("popular").Config())
+
+    monkeypatch.setattr("tastemaker.evaluation.comparison.zoo.fit", fitted)
+    plan = read_plan(tmp_path / "plan.yaml")
+    assert not compare(plan, dataset, no_bundle)["notes"]  # type: ignore[arg-type]
+    told = dict(zip(dataset.user_ids, seen[0]["age_band"].to_pylist(), strict=True))
+    assert (told["u0"], told["u1"], told["u2"]) == ("35-44", "18-24", None)
+    assert seen[0].column_names == ["age_band"]
+    untold = plan.model_copy(update={"users": None})
+    (note,) = compare(untold, dataset, no_bundle)["notes"]  # type: ignore[arg-type]
+    assert note.startswith("mine: nothing was known of the users")
+    assert seen[1] is None
+
+
+def test_what_is_obvious_within_a_part_of_the_catalogue_is_of_that_part(tmp_path, dataset):
+    (tmp_path / "plan.yaml").write_text(
+        "models: {popular: {kind: popular}}\nks: [10]\nwithin: {by: tags, target: [group2]}\nsegments: []\n"
+    )
+    found = compare(read_plan(tmp_path / "plan.yaml"), dataset, no_bundle)  # type: ignore[arg-type]
+    assert found["systems"][0]["hit_rate@10"] > 0
+    assert found["systems"][0]["serendipity"] == 0  # its lists are the obvious ones of the part
+
+
 def test_segments_that_nobody_knows_are_refused(tmp_path, dataset):
     (tmp_path / "plan.yaml").write_text("models: {popular: {kind: popular}}\nsegments: [country]\n")
     with pytest.raises(DataError, match="segments country, must be columns of `users`"):

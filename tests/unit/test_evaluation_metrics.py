@@ -237,6 +237,17 @@ def test_lists_are_as_unlike_as_their_tags_are() -> None:
     assert np.isnan(found[2])
 
 
+def test_a_tag_that_an_item_names_twice_counts_once_and_leaves_the_traits_as_they_are() -> None:
+    tags = [["a", "a", "b"], ["b", "c", "c"], ["a"]]
+    traits = ItemTraits.from_items(pa.table({"title": ["x"] * 3, "category": [""] * 3, "tags": tags}))
+    before = (traits.tags.code_V.tolist(), traits.tags.offsets_I1.tolist())
+    one, other = np.array([0, 0, 1], np.int32), np.array([1, 2, 2], np.int32)
+    for _ in range(2):
+        # a b against b c: 1 of 3; a b against a: 1 of 2; b c against a: none.
+        assert metrics.tag_similarity(traits)(one, other).tolist() == pytest.approx([1 / 3, 1 / 2, 0])
+        assert (traits.tags.code_V.tolist(), traits.tags.offsets_I1.tolist()) == before
+
+
 @settings(deadline=None)
 @given(st.lists(st.lists(st.sampled_from("abcd"), max_size=4, unique=True), min_size=2, max_size=8))
 def test_similarity_by_tags_is_symmetric_and_in_range(tags: list[list[str]]) -> None:

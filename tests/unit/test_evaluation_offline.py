@@ -9,7 +9,8 @@ import pytest
 
 from tastemaker.data.splits import Histories
 from tastemaker.errors import DataError
-from tastemaker.evaluation.offline import BLOCK, bootstrap, evaluate, paired_bootstrap
+from tastemaker.evaluation.offline import BLOCK, evaluate, paired_bootstrap
+from tastemaker.resampling import bootstrap
 from tastemaker.types import Int32, Query
 
 HISTORIES = Histories.from_lists([[0, 1], [2], [3, 4, 5], [6]])

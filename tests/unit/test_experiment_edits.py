@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tastemaker.experiments.allocation import EpsilonGreedy
+from tastemaker.experiments.allocation import EpsilonGreedy, LinUcb
 from tastemaker.experiments.assignment import assign_fixed
 from tastemaker.experiments.definition import (
     Course,
@@ -136,3 +136,11 @@ def test_more_traffic_lets_units_in_and_flips_none() -> None:
     before, after = ([got(one, subject) for subject in SUBJECTS] for one in (few, many))
     assert all(b in (None, a) for b, a in zip(before, after, strict=True))
     assert 0 < sum(b is not None for b in before) < sum(a is not None for a in after) == len(UNITS)
+
+
+def test_another_encoding_of_context_has_to_be_asked_for() -> None:
+    old, new = (experiment(allocation=LinUcb(encoding=encoding)) for encoding in (1, 2))
+    assert reassigned(old, old, NOW_MS) == ()
+    assert reassigned(old, new, NOW_MS) == (
+        "encoding becomes 2, was 1: nothing that was learned would count",
+    )

@@ -7,7 +7,8 @@ from hypothesis import strategies as st
 
 from tastemaker.experiments.reporting.lists import Lists
 from tastemaker.experiments.reporting.narrow import narrow
-from tastemaker.experiments.reporting.visits import SESSION_GAP_MS, Visits
+from tastemaker.experiments.reporting.visits import Visits
+from tastemaker.features.user_state import SESSION_GAP_MS
 
 numbers = st.one_of(
     st.lists(st.integers(-(2**40), 2**40), max_size=20).map(lambda values: np.array(values, np.int64)),

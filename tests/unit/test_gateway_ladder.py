@@ -206,6 +206,27 @@ def test_an_answer_whose_stages_took_their_time_is_whole() -> None:
     )
 
 
+async def never_begun(sha256: str, query: Query, limits: Mapping[str, float]) -> Way:
+    """As a graph none of whose threads was free in time."""
+    await asyncio.sleep(limits["retrieve"])
+    return Way(limits["retrieve"], {}, is_begun=False)
+
+
+class Crowded(Ladder):
+    """No request of it is begun."""
+
+    def stages(self) -> Stages:
+        return replace(super().stages(), through=never_begun)
+
+
+def test_stages_that_were_never_begun_took_no_time_of_any_length() -> None:
+    with virtual_time(*CLOCKS):
+        (answer,) = Crowded().ask({})
+    assert "popular" in answer["degraded"]
+    assert answer["timings_ms"].keys() == {"history", "wait", "total"}
+    assert answer["timings_ms"]["wait"] > 0
+
+
 def test_a_request_with_little_time_does_without_the_session() -> None:
     with virtual_time(*CLOCKS):
         (answer,) = Ladder().ask({"session": ("i2",), "deadline_ms": 20.0})

@@ -71,6 +71,47 @@ def test_a_run_that_was_killed_is_told_once_by_the_next(home: Home) -> None:
     assert receipts(home) == [told]
 
 
+def test_what_is_announced_waits_for_the_disk_once(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    journal, synced = begun(home, Gone("manifest", "m", "", 0)), []
+    monkeypatch.setattr("os.fsync", synced.append)
+    for some in (BLOBS[:2], BLOBS[2:]):
+        journal.announces(some)
+        for one in some:
+            journal.removes(one)
+    assert len(synced) == 2
+    journal.removes(Gone("run", "r", "", 0))
+    assert len(synced) == 3
+    monkeypatch.undo()
+    journal.end(None)
+
+
+def test_what_was_announced_and_not_begun_is_told_apart(home: Home) -> None:
+    """Of two batches, cut off behind each line."""
+    journal, path = begun(home), home / "logs" / JOURNAL
+    told = []
+
+    def keep() -> None:
+        found = killed_run(home)
+        assert found is not None
+        names = [[one["num_bytes"] for one in found[kind]] for kind in ("removed", "announced")]
+        told.append((names[0], found["cut_off"] and found["cut_off"]["num_bytes"], names[1]))
+
+    for some in (BLOBS[:2], BLOBS[2:]):
+        journal.announces(some)
+        keep()
+        for one in some:
+            journal.removes(one)
+            keep()
+    journal.stays(BLOBS[3])
+    keep()
+    assert told == [
+        ([], None, [0, 1]), ([], 0, [1]), ([0], 1, []), ([0, 1], None, [2, 3]), ([0, 1], 2, [3]), ([0, 1, 2], 3, []),
+        ([0, 1, 2], None, []),
+    ]  # fmt: skip
+    journal.end(None)
+    assert not path.exists()
+
+
 def test_a_run_that_ends_leaves_its_receipt_alone(home: Home) -> None:
     journal = begun(home, *BLOBS[:2])
     journal.end({"removed": [one.as_dict() for one in BLOBS[:2]]})

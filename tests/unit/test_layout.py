@@ -24,6 +24,7 @@ LAYERS = [
         "home",
         "logs",
         "redaction",
+        "resampling",
         "telemetry",
         "terminal",
     },

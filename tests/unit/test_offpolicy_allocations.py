@@ -147,6 +147,19 @@ def test_what_the_log_does_not_have_is_refused(home: Home) -> None:
         learned_shares(seen, three, Thompson(floor=0.5), draws, [()] * len(seen))
 
 
+def test_a_file_that_does_not_say_how_context_is_encoded_is_judged_as_the_log_encoded_it(home: Home) -> None:
+    """A request does not say who was new, so that this can be judged by what was logged alone."""
+    drawn = Assignment("exp", "a", "champion", 0.5, (0.5, 0.5), "lin-ucb-1", "h", arm_context=(0, 5))
+    seen = logged(home, assignments=[drawn.logged()])
+    judged = LinUcb(features=("device", "user"), epoch_seconds=60)
+    ran = experiment(allocation=judged.model_copy(update={"encoding": 1}))
+    found = judge_allocation(home, "shop", seen, ran, CLICKS, judged)
+    assert found.estimates
+    said = LinUcb(features=("device", "user"), epoch_seconds=60, encoding=2)
+    with pytest.raises(ExperimentError, match="the same features, dimension, encoding and epoch"):
+        judge_allocation(home, "shop", seen, ran, CLICKS, said)
+
+
 def test_a_log_without_what_was_asked_is_refused(home: Home) -> None:
     write(home, [one(n, "ab"[n % 2], "tv") if n else decision(0, experiment="exp", variant="a", epoch=0,
           propensity=0.5, propensities=[0.5, 0.5], request="") for n in range(40)], [])  # fmt: skip

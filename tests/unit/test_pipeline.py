@@ -15,7 +15,8 @@ from tastemaker.models.popularity import fit_popularity
 from tastemaker.stages.filtering import permitted
 from tastemaker.stages.hydration import Hydration
 from tastemaker.stages.neighbours import ItemItemSource
-from tastemaker.stages.pipeline import Pipeline, PipelineConfig
+from tastemaker.stages.pipeline import Pipeline
+from tastemaker.stages.pipeline_config import PipelineConfig
 from tastemaker.stages.popular import PopularSource
 from tastemaker.stages.ranking import Ranking
 from tastemaker.stages.rerankers.seen import RerankingItems

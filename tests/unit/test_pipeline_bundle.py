@@ -28,7 +28,8 @@ from tastemaker.stages.hydration import Hydration
 from tastemaker.stages.loading import reranking_items, write_pipeline
 from tastemaker.stages.nearest import AlsSource, VectorSource
 from tastemaker.stages.neighbours import ItemItemSource
-from tastemaker.stages.pipeline import Pipeline, PipelineConfig
+from tastemaker.stages.pipeline import Pipeline
+from tastemaker.stages.pipeline_config import PipelineConfig
 from tastemaker.stages.popular import PopularSource
 from tastemaker.stages.ranking import Ranking
 from tastemaker.stages.reranking import Reranking

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from tastemaker.events.attribution import Outcome
 from tastemaker.experiments.allocation import Adaptive, Fixed, LinUcb, Thompson
 from tastemaker.experiments.forgetting import ERA_HALF_LIVES, HalfLife, Window
+from tastemaker.experiments.kept import decode_experiment
 from tastemaker.experiments.policies.arms import Arm
 from tastemaker.experiments.policies.linear import LinearArm, LinearPosterior
 from tastemaker.experiments.policies.thompson import beta_weights
@@ -24,7 +25,6 @@ from tastemaker.experiments.posterior import (
     posterior_name,
     total_of,
 )
-from tastemaker.experiments.store import decode_experiment
 
 HOUR_MS = 3_600_000
 START_MS = 1_790_000_000_000

@@ -96,6 +96,22 @@ def test_what_is_blocked_is_padding_behind_the_others():
     assert np.isneginf(score_BK[0, 1:]).all()
 
 
+def test_lists_out_of_ranges_fetch_vectors_once_and_are_those_of_all_scores(monkeypatch):
+    draws = np.random.default_rng(0)
+    log = Log.of(draws.integers(0, 20, 200), draws.integers(0, 30, 200), num_users=20, num_items=30)
+    model, askers, filters = zoo.fit("ials", log, {"dim": 4}), Askers.known(log), Filters()
+    score_BI = model.scores(askers)
+    filters.block(score_BI, askers)
+    item_ID, fetched = model.item_vectors(), []
+    monkeypatch.setattr(model, "item_vectors", lambda: fetched.append(1) or item_ID)
+    monkeypatch.setattr("tastemaker.models.recommender._ITEMS_AT_ONCE", 7)
+    monkeypatch.setattr("tastemaker.models.recommender._BLOCK_SCORES", 7 * 3)
+    item_BK, _ = model.recommend(askers, 5, filters)
+    assert item_BK.tolist() == best(score_BI, 5)[0].tolist()
+    # Once for the lists; users are folded in from vectors that the model has.
+    assert len(fetched) == 1
+
+
 def test_no_list_is_shorter_than_an_item():
     model = zoo.fit("popular", Log.of(rows(0), rows(0), num_users=1, num_items=1))
     with pytest.raises(UsageError, match="k, is 0, must be 1 or more"):

@@ -13,7 +13,7 @@ from tastemaker.bundle.reader import Bundle
 from tastemaker.bundle.store import BundleStore
 from tastemaker.data.item_rows import Item
 from tastemaker.stages.live import LiveStages
-from tastemaker.stages.pipeline import Part
+from tastemaker.stages.pipeline_config import Part
 from tastemaker.stages.standing_rules import policy_in
 from tastemaker.state.items import ItemChanges
 from tastemaker.types import Query

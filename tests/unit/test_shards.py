@@ -19,7 +19,7 @@ from tastemaker.index.sharded import ShardOf, merge_top
 from tastemaker.stages.explain import joined
 from tastemaker.stages.live import LiveStages
 from tastemaker.stages.merging import Merging, SourceConfig
-from tastemaker.stages.pipeline import Part
+from tastemaker.stages.pipeline_config import Part
 from tastemaker.stages.retrieval import Retrieval, RetrievalConfig
 from tastemaker.stages.shards import OwnRows
 from tastemaker.stages.source import Asked, Source, best_allowed, filled

@@ -10,12 +10,13 @@ from tastemaker.errors import ConfigError, DataError
 from tastemaker.features.ranking_batch import Bag
 from tastemaker.features.ranking_data import RankingData
 from tastemaker.models.calibration import Calibration
+from tastemaker.models.ctr.kinds import fit
 from tastemaker.models.ctr.ranker import ClickRanker, ranking_fields
 from tastemaker.models.dlrm import DlrmConfig
 from tastemaker.models.rankers import AnyRanker
 from tastemaker.types import Candidates
 from tastemaker_training.artifacts import load_tensors
-from tastemaker_training.plan.recipe import Recipe, packaged_recipes, read_recipe, search_space
+from tastemaker_training.plan.recipe import Recipe, packaged_recipes, read_recipe, recipe_text, search_space
 from tastemaker_training.runs.step_keys import step_keys
 
 # fbgemm warns of kernels that its CPU build lacks, and torch of interfaces that TorchRec still uses.
@@ -114,6 +115,39 @@ def test_how_much_clicks_count_becomes_propensities():
     assert Requests(FIELDS, RankerFitConfig(), 0).asked(data).propensity_N is None
 
 
+def test_weights_below_one_are_on_one_scale_for_what_is_learned_and_what_validates():
+    from tastemaker_training.fits.click_ranker import Requests, least_weight
+    from tastemaker_training.plan.fit_config import RankerFitConfig
+
+    data = requests(10)
+    training, validation = (
+        replace(data, weight_N=np.full(len(data.clicks), weight, np.float32)) for weight in (0.25, 0.5)
+    )
+    found = Requests(FIELDS, RankerFitConfig(), 0, least_weight(training))
+    assert set(found.asked(training).propensity_N.tolist()) == {1.0}
+    assert set(found.asked(validation).propensity_N.tolist()) == {0.5}
+
+
+def test_a_network_learned_from_weighted_clicks_stays_the_weighted_chance(tmp_path):
+    """Half of the requests have a click, which counts 4 times: its odds are told by `told`, and bounded by what was not clicked."""
+    data = requests()
+    weight_N = np.where(np.arange(len(data.clicks)) % SIZE == 0, 1.0, 4.0).astype(np.float32)
+    from tastemaker_training.fits.click_ranker import Requests, settings
+    from tastemaker_training.plan.fit_config import RankerFitConfig
+
+    learned = Requests(FIELDS, RankerFitConfig(hidden_share=0), 0).asked(replace(data, weight_N=weight_N))
+    config = settings("lr", {"fit": {"epochs": 60, "learning_rate": 0.1}}, weighs=True)
+    model = fit("lr", learned, config)
+    assert model.losses[-1] >= 0
+    # Logistic regression with an intercept: weighted clicks are as many as its chances, weighed alike, say.
+    weight_N = np.where(data.clicks > 0, weight_N, 1.0)
+    chance_N = model.predict(learned.rows)
+    assert (weight_N * chance_N).sum() == pytest.approx((weight_N * data.clicks).sum(), rel=0.05)
+    assert settings("lambdamart", {}, weighs=True) == {}
+    kept = settings("lr", {"fit": {"propensity": {"of": "rows"}}}, weighs=True)
+    assert kept["fit"]["propensity"]["of"] == "rows"
+
+
 def test_context_that_the_data_lacks_is_refused(tmp_path):
     with pytest.raises(DataError, match="feature query_hours of the recipe"):
         fitted(tmp_path, requests(told_hours=False), "deepfm", NETWORK)
@@ -134,6 +168,7 @@ def parsed(**ranker) -> Recipe:
         ({"config": {"dim": 3}}, "config is of click models"),
         ({"kind": "lr", "model": {"targets": ["click", "like"]}}, "predicts the click alone"),
         ({"kind": "lr", "model": {"position": True}}, "reads no position"),
+        ({"kind": "lr", "model": {"context": ["hours", "hours"]}}, "named once each"),
         ({"by_id": True}, "the DLRM knows no items by id"),
         ({"kind": "din"}, "history of a DIN"),
         ({"kind": "dssm", "config": {"query_fields": ["user"], "item_fields": ["item_tags"]}}, "tower"),
@@ -152,7 +187,9 @@ def test_what_of_the_dlrm_is_not_read_makes_no_click_model_anew():
     shape = DlrmConfig(dense_features=("popular_z",), num_tags=1, num_years=1, num_categories=1)
 
     def key(recipe: Recipe, dlrm: DlrmConfig = shape):
-        nothing = dict.fromkeys(("rejections", "slots", "events", "warm_start", "click_weights"))
+        nothing = dict.fromkeys(
+            ("rejections", "slots", "events", "attributes", "warm_start", "click_weights")
+        )
         return step_keys(recipe, "f" * 64, dlrm, homes={}, **nothing)["ranker"]
 
     deepfm = parsed(kind="deepfm")
@@ -178,6 +215,27 @@ def test_the_recipe_of_trees_searches_its_own_settings_and_none_of_the_dlrms():
     assert all(path.startswith("ranker.config.") for path in paths)
 
 
+def test_a_recipe_searches_what_it_writes_itself_and_may_write_only_what_is_read(tmp_path):
+    def written(ranker: str) -> str:
+        path = tmp_path / "mine.yaml"
+        path.write_text(f"extends: movielens\nranker: {ranker}\n")
+        return str(path)
+
+    space = "{default: 0.1, search: [0.1, 0.3]}"
+    own = search_space(written(f"{{kind: lr, fit: {{hidden_share: {space}}}}}"))
+    assert [path for path in own if path.startswith("ranker.")] == ["ranker.fit.hidden_share"]
+    for ranker, key in (
+        ("{kind: lr, fit: {epochs: 3}}", "fit.epochs"),
+        (f"{{kind: lr, model: {{dropout: {space}}}}}", "model.dropout"),
+    ):
+        with pytest.raises(ConfigError, match=f"ranker.{key}.*a lr does not read it"):
+            read_recipe(written(ranker))
+    # What a resolved recipe holds is all of it.
+    whole = tmp_path / "whole.yaml"
+    whole.write_text(recipe_text(read_recipe("movielens-lambdamart")))
+    assert read_recipe(str(whole)) == read_recipe("movielens-lambdamart")
+
+
 def test_a_study_of_a_click_model_has_trials_of_one_report(tmp_path):
     from tastemaker.config import Settings
     from tastemaker_training.studies.tuning import wanted_study
@@ -190,3 +248,13 @@ def test_a_study_of_a_click_model_has_trials_of_one_report(tmp_path):
     trial = study.recipe_of({"ranker.config.num_leaves": 31, "ranker.config.learning_rate": 0.1})
     assert (trial.ranker.config["num_leaves"], trial.ranker.config["learning_rate"]) == (31, 0.1)
     assert trial.ranker.fit == study.recipe.ranker.fit
+
+
+def test_trees_are_not_compared_by_a_loss_that_they_have_not(tmp_path):
+    from tastemaker.config import Settings
+    from tastemaker_training.studies.tuning import wanted_study
+
+    written = tmp_path / "mine.yaml"
+    written.write_text("extends: movielens-lambdamart\ntune: {metric: loss, mode: min}\n")
+    with pytest.raises(ConfigError, match=r"tune.metric, is 'loss', must be one of held_out_ndcg@10"):
+        wanted_study(Settings(home=tmp_path), str(written), 1, part="ranker")

@@ -8,12 +8,16 @@ import pytest
 
 FOLDER = Path(__file__).resolve().parents[2] / "training" / "tastemaker_training"
 # Collecting the folder would import Ray into the process of all tests; the tuner does at once.
-MODULES = sorted(p.stem for p in FOLDER.glob("*.py") if ">>>" in p.read_text() and p.stem != "tuner")
+MODULES = sorted(
+    ".".join(p.relative_to(FOLDER.parent).with_suffix("").parts)
+    for p in FOLDER.rglob("*.py")
+    if ">>>" in p.read_text() and p.stem != "tuner"
+)
 
 
 @pytest.mark.filterwarnings("ignore")  # what TorchRec and fbgemm say when they are imported
 @pytest.mark.parametrize("name", MODULES)
 def test_the_examples_give_what_they_say(name):
-    failed, tried = doctest.testmod(importlib.import_module(f"tastemaker_training.{name}"))
+    failed, tried = doctest.testmod(importlib.import_module(name))
     assert tried
     assert not failed

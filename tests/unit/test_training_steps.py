@@ -239,7 +239,7 @@ def test_request_features_are_of_the_moment_of_the_first_held_out_event(home: Ho
     hours = [half + 1 / 3600 for half in (0.5, 1.5, 2.5, 3.5)]  # ago, when ad was shown
     expected = np.log1p(sum(np.exp(-ago / 168) for ago in hours))
     assert named["times_shown"] == pytest.approx([0, 0, expected], rel=1e-5)
-    assert found._dlrm_config().dense_features[-len(REQUEST_FEATURES) :] == REQUEST_FEATURES
+    assert found._dlrm.dense_features[-len(REQUEST_FEATURES) :] == REQUEST_FEATURES
 
 
 def test_slots_make_the_ranker_and_its_requests_anew(home: Home, tmp_path: Path) -> None:

@@ -1,18 +1,19 @@
 """Models that learn from another domain: that they help where it tells something, and are dropped where not; their parts."""
 
 import numpy as np
+import pyarrow as pa
 import pytest
 import scipy.sparse as sp
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tastemaker.errors import CompatibilityError, DataError
+from tastemaker.errors import CompatibilityError, ConfigError, DataError
 from tastemaker.models import zoo
 from tastemaker.models.factors.ials import Ials, IalsConfig
 from tastemaker.models.log import NOBODY, Askers, Filters, Log
 from tastemaker.models.transfer.domains import Domains
-from tastemaker.models.transfer.emcdr import folded
+from tastemaker.models.transfer.emcdr import EmcdrConfig, folded
 from tastemaker.models.transfer.fine_tuned import FineTuned, FineTunedConfig, l2_sp, target_tables, unfreezing
 from tastemaker.models.transfer.mapping import LinearMapConfig, NetworkMapConfig, fit_map, mapped
 from tastemaker.models.transfer.shared_tower import SharedTowerConfig, alone
@@ -120,6 +121,31 @@ def test_users_with_nothing_in_common_give_no_map():
     settings = {"domains": {"by": "rows", "sizes": {"source": 2, "target": 2}}, "decided": KEPT, "least": 1}
     with pytest.raises(DataError, match="users that an EMCDR learns its map from, is 0"):
         zoo.fit("emcdr", log, settings)
+
+
+@pytest.mark.parametrize("kind", SETTINGS)
+def test_whoever_has_only_items_of_no_domain_gets_what_is_popular_in_the_target(kind):
+    ids = ["film/0", "film/1", "film/2", "book/0", "book/1", "game/0"]
+    items = pa.table({"item_id": ids})
+    pairs = [(user, item) for user in range(6) for item in (2, 3, 4)] + [(0, 1), (1, 1), (2, 0), (3, 5)]
+    user_N, item_N = np.array(pairs).T
+    log = Log.of(user_N, item_N, num_users=6, num_items=6, items=items)
+    laid = {"by": "item_id", "target": ["film/"], "sources": {"books": ["book/"]}}
+    small = {"emcdr": {"source": {"dim": 2}, "target": {"dim": 2}, "least": 1}}.get(
+        kind, {"dim": 2, "epochs": 1}
+    )
+    model = zoo.fit(kind, log, {"domains": laid, "decided": KEPT} | small)
+    askers = Askers.strangers([rows(5), rows()])
+    assert model.recommend(askers, 3)[0].tolist() == [[2, 1, 0], [2, 1, 0]]
+    by_vectors_I = model.item_vectors() @ model.user_vectors(askers)[0]
+    assert np.argsort(-by_vectors_I)[:3].tolist() == [2, 1, 0]
+
+
+@pytest.mark.parametrize("side", ["source", "target"])
+def test_propensities_of_one_side_of_an_emcdr_are_refused(side):
+    settings = {"domains": {"by": "rows", "sizes": {"source": 2, "target": 2}}}
+    with pytest.raises(ConfigError, match=f"{side}.propensity is ials's"):
+        EmcdrConfig.parse(settings | {side: {"propensity": {"power": 0.5}}}, "a test")
 
 
 class TestFoldedIn:

@@ -19,8 +19,8 @@ from tastemaker.models.transfer.monitor import (
     hold_out,
     judge,
     ndcg_of,
-    paired_interval,
 )
+from tastemaker.resampling import bootstrap
 from tastemaker.strict import Strict
 from tastemaker.testing.domain_worlds import TwoDomains
 from tastemaker.types import Float32
@@ -119,9 +119,8 @@ def test_intervals_hold_the_truth_as_often_as_they_say(level):
     draws = np.random.default_rng(0)
     # NDCG of one item is 0 for most; the difference of two such has the mean .2 here.
     samples = draws.choice([0.0, 0.0, 1.0, -0.5, 0.5], size=(300, 80))
-    held = [
-        low <= 0.2 <= high for low, high in (paired_interval(sample, level, rounds=500) for sample in samples)
-    ]
+    low_M, high_M = bootstrap(samples.T, rounds=500, level=level)
+    held = (low_M <= 0.2) & (high_M >= 0.2)
     spread = np.sqrt(level * (1 - level) / len(held))
     assert np.mean(held) == pytest.approx(level, abs=4 * spread)
 

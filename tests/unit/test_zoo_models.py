@@ -15,6 +15,7 @@ from tastemaker.data.splits import leave_last
 from tastemaker.features.columns import FeatureSchema
 from tastemaker.features.vocabulary import Vocabulary, VocabularyConfig
 from tastemaker.index.config import IndexConfig
+from tastemaker.models.cold.attributes import demographics
 from tastemaker.models.dlrm import DlrmConfig
 from tastemaker.models.log import Askers
 from tastemaker.models.sequence import fitting
@@ -24,7 +25,7 @@ from tastemaker.models.zoo import ZooModel
 from tastemaker.stages.bundle_sources import index_of
 from tastemaker.stages.live import LiveStages
 from tastemaker.stages.loading import BundleParts
-from tastemaker.stages.pipeline import PipelineConfig
+from tastemaker.stages.pipeline_config import PipelineConfig
 from tastemaker.types import Query
 from tastemaker_training.artifacts import CHECKPOINTS, save_model
 from tastemaker_training.plan.recipe import MemoryConfig, Recipe
@@ -199,6 +200,7 @@ def test_a_recipes_models_name_what_its_requests_and_comparison_are_made_of():
             "rejections": None,
             "slots": None,
             "events": None,
+            "attributes": None,
             "warm_start": None,
             "click_weights": None,
         }
@@ -213,3 +215,17 @@ def test_a_recipes_models_name_what_its_requests_and_comparison_are_made_of():
     assert plain["solo"] != compared["solo"] == proposing["solo"]
     changed = keys({"models": {"other": {"kind": "item-knn", "config": {"num_neighbours": 7}}}})
     assert changed["model other"] != compared["model other"] == proposing["model other"]
+
+
+def test_a_model_that_reads_attributes_is_made_anew_when_they_change():
+    def keys(*groups):
+        models = {"models": {"new": {"kind": "melu"}, "old": {"kind": "item-knn"}}}
+        pipeline = {"pipeline": {"retrieval": {"sources": [{"name": "popular"}]}}}
+        recipe = Recipe.parse({"name": "mine"} | pipeline | models, "a test")
+        dlrm = DlrmConfig(dense_features=("popular_z",), num_tags=1, num_years=1, num_categories=1)
+        nothing = dict.fromkeys(("rejections", "slots", "events", "warm_start", "click_weights"))
+        return step_keys(recipe, "f" * 64, dlrm, homes={}, attributes=demographics(groups), **nothing)
+
+    before, same, after = keys("18-24/f", None), keys("18-24/f", None), keys("25-34/f", None)
+    assert before["model new"] == same["model new"] != after["model new"]
+    assert before["model old"] == after["model old"]

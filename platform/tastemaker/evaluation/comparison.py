@@ -46,7 +46,7 @@ def compare(plan: EvaluationPlan, dataset: Dataset, open_bundle: OpenBundle) -> 
     items = Items.of(ItemTraits.from_items(dataset.items), tags)
     labels, asked = _labels(plan, dataset.user_ids), []
     trials: dict[str, list[_Trial]] = {name: [] for name in plan.models}
-    log = log_of(dataset)
+    log = log_of(dataset, _attributes(plan, dataset.user_ids))
     allowed_I = None if plan.within is None else plan.within.among(log)
     for whole in folds(log, plan.split):
         fold = whole if allowed_I is None else within(whole, allowed_I)
@@ -54,7 +54,8 @@ def compare(plan: EvaluationPlan, dataset: Dataset, open_bundle: OpenBundle) -> 
         for name, model in plan.models.items():
             began = time.monotonic()
             system = _system(plan, model, fold, dataset, open_bundle, allowed_I)
-            trials[name].append(_tried(plan, name, system, fold, items, labels, time.monotonic() - began))
+            took = time.monotonic() - began
+            trials[name].append(_tried(plan, name, system, fold, items, labels, took, allowed_I))
     together = {name: _together([one.measured.evaluation for one in each]) for name, each in trials.items()}
     per_user = {name: evaluation.per_user for name, evaluation in together.items()}
     tested = differences(per_user, plan.against, plan.compared, plan.correction, plan.seed)
@@ -94,6 +95,7 @@ def _tried(
     items: Items,
     labels: Mapping[str, Strings],
     fit_seconds: float,
+    allowed_I: Bool | None,
 ) -> _Trial:
     began = time.monotonic()
     measured = measure(
@@ -103,6 +105,7 @@ def _tried(
         items=items,
         graded=plan.graded,
         popularity_power=plan.popularity_power,
+        allowed_I=allowed_I,
         threads=plan.threads,
         description=f"{name}, {fold.name}",
     )
@@ -122,11 +125,12 @@ def _row(name: str, trials: Sequence[_Trial], evaluation: Evaluation, seed: int)
     }
 
 
-def log_of(dataset: Dataset) -> Log:
-    """A dataset as what models learn from."""
+def log_of(dataset: Dataset, users: pa.Table | None = None) -> Log:
+    """A dataset as what models learn from, with what is known of its users where that is given."""
     return Log.of(
         dataset.user_index, dataset.item_index, num_users=dataset.num_users, num_items=dataset.num_items,
         value_N=dataset.value, timestamp_ms_N=dataset.timestamp_ms, items=dataset.items,
+        users=users,
     )  # fmt: skip
 
 
@@ -170,6 +174,10 @@ def _notes(plan: EvaluationPlan) -> list[str]:
         if bundles
         else []
     )
+    if plan.users is None and (reading := _reading_attributes(plan)):
+        notes.append(
+            f"{', '.join(reading)}: nothing was known of the users; give `users` a table with their attributes, such as age_band"
+        )
     if plan.sampled is not None:
         notes.append("sampled metrics order systems otherwise than full ones may (Krichene and Rendle 2020)")
     return notes
@@ -212,9 +220,7 @@ def _labels(plan: EvaluationPlan, user_ids: Sequence[str]) -> Mapping[str, Strin
             limit="columns of `users`",
             mend="give `users`, or leave them out",
         )
-    table = _read_table(Path(plan.users))
-    if missing := [name for name in ("user_id", *wanted) if name not in table.column_names]:
-        raise DataError(f"{plan.users} lacks {', '.join(missing)}", value=", ".join(table.column_names))
+    table = _table_of_users(plan.users, wanted)
     ids = [str(value) for value in table.column("user_id").to_pylist()]
     found = {}
     for name in wanted:
@@ -222,6 +228,31 @@ def _labels(plan: EvaluationPlan, user_ids: Sequence[str]) -> Mapping[str, Strin
         each = ["" if words.get(user_id) is None else str(words[user_id]) for user_id in user_ids]
         found[name] = np.array(each, dtype=object)
     return found
+
+
+def _attributes(plan: EvaluationPlan, user_ids: Sequence[str]) -> pa.Table | None:
+    """The table of users in the order of the log's, where a model reads it; null where it has none of them."""
+    if plan.users is None or not _reading_attributes(plan):
+        return None
+    table = _table_of_users(plan.users)
+    row = {str(user_id): at for at, user_id in enumerate(table.column("user_id").to_pylist())}
+    return table.drop_columns("user_id").take(pa.array([row.get(one) for one in user_ids], pa.int64()))
+
+
+def _reading_attributes(plan: EvaluationPlan) -> list[str]:
+    """Names of the models to which it says something what is known of users beside their events."""
+    return [
+        name
+        for name, model in plan.models.items()
+        if isinstance(model, ZooModel) and zoo.model_class(model.kind).reads_attributes
+    ]
+
+
+def _table_of_users(file: str, wanted: Sequence[str] = ()) -> pa.Table:
+    table = _read_table(Path(file))
+    if missing := [name for name in ("user_id", *wanted) if name not in table.column_names]:
+        raise DataError(f"{file} lacks {', '.join(missing)}", value=", ".join(table.column_names))
+    return table
 
 
 def _read_table(path: Path) -> pa.Table:

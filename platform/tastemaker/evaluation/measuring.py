@@ -18,7 +18,7 @@ from tastemaker.evaluation.windows import Fold
 from tastemaker.features.traits import ItemTraits
 from tastemaker.models.item_propensities import popularity_propensity
 from tastemaker.terminal import progress
-from tastemaker.types import Float64, Int32, Int64
+from tastemaker.types import Bool, Float64, Int32, Int64
 
 _BLOCK_SCORES = 2**21
 
@@ -55,6 +55,7 @@ def measure(
     items: Items | None = None,
     graded: bool = False,
     popularity_power: float | None = None,
+    allowed_I: Bool | None = None,
     threads: int | None = None,
     description: str = "evaluating",
 ) -> Measured:
@@ -72,6 +73,7 @@ def measure(
         graded: Whether NDCG takes the values of targets as grades.
         popularity_power: Adds `unbiased_recall@k` and `unbiased_dcg@k`: `counterfactual.snips_recall` and `snips_dcg` under
             `popularity_propensity`, not clipped; unset, they are not measured.
+        allowed_I: Items that alone stand in lists, those of serendipity's obvious ones too; unset, all do.
         threads: Blocks at once; unset, as many as there are cores.
         description: Of the progress bar.
     """
@@ -84,7 +86,9 @@ def measure(
         traits=None if items is None else items.traits,
         grades=[value_M.astype(np.float64) for value_M in fold.values] if graded else None,
     )  # fmt: skip
-    per_user = found.per_user | _beyond(answers.ranked_BK, fold, history_UI, num_users_I, ks, items)
+    per_user = found.per_user | _beyond(
+        answers.ranked_BK, fold, history_UI, num_users_I, ks, items, allowed_I
+    )
     if popularity_power is not None:
         per_user |= _unbiased(answers.ranked_BK, fold, num_users_I, ks, popularity_power)
     overall = found.overall | _of_scores(system, fold, answers)
@@ -117,6 +121,7 @@ def _beyond(
     num_users_I: Int64,
     ks: Sequence[int],
     items: Items | None,
+    allowed_I: Bool | None,
 ) -> dict[str, Float64]:
     """Per user, what `score_lists` does not give."""
     hit_UK = metrics.relevance(ranked_UK, fold.targets)
@@ -124,8 +129,10 @@ def _beyond(
     found = {f"precision@{k}": metrics.precision(hit_UK, size_U, k) for k in ks}
     top_UK = ranked_UK[:, : ks[0]]
     share_I = num_users_I / max(fold.train.num_users, 1)
-    order_I = np.argsort(-num_users_I, kind="stable").astype(np.int32)
+    shown_I = np.ones(len(num_users_I), np.bool_) if allowed_I is None else allowed_I
+    order_I = np.lexsort((-num_users_I, ~shown_I)).astype(np.int32)
     obvious_UK = beyond.most_popular_unseen(order_I, history_UI, ks[0])
+    obvious_UK[~shown_I[obvious_UK]] = metrics.PADDING
     found["serendipity"] = beyond.serendipity(hit_UK[:, : ks[0]], top_UK, obvious_UK)
     found["popularity"] = np.nan_to_num(beyond.mean_popularity(top_UK, share_I))
     found["popularity_lift"] = beyond.popularity_lift(top_UK, history_UI, share_I)

@@ -189,8 +189,9 @@ def intra_list_diversity(ranked_BK: Int32, similarity: Callable[[Int32, Int32], 
 def tag_similarity(traits: ItemTraits) -> Callable[[Int32, Int32], Float64]:
     """Similarities (P,) of pairs of items by their tags: shared ones over all that either has [Jaccard 1901], 0 where none has any."""
     tags = traits.tags
-    has_IG = sp.csr_matrix(
-        (np.ones(len(tags.code_V)), tags.code_V, tags.offsets_I1), (len(tags), max(1, len(tags.codes)))
+    has_IG = sp.csr_matrix(  # of copies: `sum_duplicates` works in place
+        (np.ones(len(tags.code_V)), tags.code_V.copy(), tags.offsets_I1.copy()),
+        (len(tags), max(1, len(tags.codes))),
     )
     has_IG.sum_duplicates()
     has_IG.data[:] = 1.0

@@ -1,6 +1,6 @@
 """Evaluating a recommender offline: full catalogue, seen items masked, one list per user, and intervals.
 
-Shape letters: U evaluated users, K slots (best first), R bootstrap rounds.
+Shape letters: U evaluated users, K slots (best first).
 """
 
 from collections.abc import Callable, Sequence
@@ -13,6 +13,7 @@ from tastemaker.errors import DataError
 from tastemaker.evaluation import metrics
 from tastemaker.features.context import device_context
 from tastemaker.features.traits import ItemTraits
+from tastemaker.resampling import bootstrap
 from tastemaker.terminal import progress
 from tastemaker.types import Float64, Int32, Int64, Query
 
@@ -20,8 +21,6 @@ Recommend = Callable[[Sequence[Query], int], Sequence[Int32]]
 """Gives for each query at most k rows of the catalogue, best first, none of them in the query's history."""
 
 BLOCK = 128
-ROUNDS = 1000
-_ROUNDS_AT_ONCE = 50
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,26 +174,6 @@ def score_lists(
     overall = {"coverage": metrics.coverage(top_UK, num_items), "gini": metrics.gini(top_UK, num_items)}
     listed_I = np.bincount(top_UK[top_UK != metrics.PADDING], minlength=num_items)
     return Evaluation(users, per_user, overall, listed_I)
-
-
-def bootstrap(values_UM: Float64, seed: int = 0, rounds: int = ROUNDS) -> tuple[Float64, Float64]:
-    """Bounds, (M,) each, of the 95% percentile interval of the columns' means, users drawn with replacement.
-
-    [Efron 1979]. One column's values must be of the users in one order: the same draws serve all columns. A user whose value is
-    NaN does not count in that column.
-    """
-    num_users = len(values_UM)
-    draws = np.random.default_rng(seed)
-    share = np.full(num_users, 1 / num_users)
-    there_UM = ~np.isnan(values_UM)
-    filled_UM = np.where(there_UM, values_UM, 0.0)
-    means = []
-    for start in range(0, rounds, _ROUNDS_AT_ONCE):
-        drawn_RU = draws.multinomial(num_users, share, size=min(_ROUNDS_AT_ONCE, rounds - start))
-        count_RM = num_users if there_UM.all() else np.maximum(drawn_RU @ there_UM, 1)
-        means.append(drawn_RU @ filled_UM / count_RM)
-    low_M, high_M = np.quantile(np.concatenate(means), [0.025, 0.975], axis=0)
-    return low_M, high_M
 
 
 def paired_bootstrap(a_U: Float64, b_U: Float64, seed: int = 0) -> tuple[float, float, float]:

@@ -35,7 +35,8 @@ class EvaluationPlan(Strict):
         description="a MovieLens folder or zip, a CSV or Parquet table of events; empty: the catalogue's log",
     )
     users: str | None = Field(
-        None, description="CSV or Parquet with user_id and columns that segments name, such as country"
+        None,
+        description="CSV or Parquet with user_id and columns that segments name, such as country, or that models read of users, such as age_band",
     )
     split: Annotated[LastOut | Cutoff | Rolling, Field(discriminator="kind")] = Field(
         default_factory=LastOut, description="what is held out"

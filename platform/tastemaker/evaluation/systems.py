@@ -99,7 +99,7 @@ class BundleSystem:
 def aucs(score_BI: Float32, targets: Sequence[Int32]) -> Float64:
     """(B,) the chance that a target scores above another item that may be shown, equals counting half; NaN without both.
 
-    What may not be shown has -inf.
+    What may not be shown has -inf; such a target is above none.
 
     >>> scores = np.array([[3.0, 1.0, 2.0, -np.inf]], np.float32)
     >>> aucs(scores, [np.array([2], np.int32)]).tolist()  # above item 1, below item 0
@@ -124,7 +124,7 @@ def _of_few(score_BI: Float32, targets: Sequence[Int32], size_B: Int64) -> Float
     blocked_B = _count(np.isneginf(score_BI))
     target_BM = np.full((len(score_BI), int(size_B.max())), np.nan, np.float32)
     for row_M, row_I, items in zip(target_BM, score_BI, targets, strict=True):
-        row_M[: len(items)] = row_I[items]
+        row_M[: len(items)] = np.where(np.isfinite(row_I[items]), row_I[items], np.nan)
     beaten_B = np.zeros(len(score_BI))
     for target_B1 in np.split(target_BM, target_BM.shape[1], axis=1):
         for beats in (np.greater, np.greater_equal):

@@ -6,7 +6,7 @@ policies themselves are in `experiments.policies`, where they know nothing of ex
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Literal, Protocol
+from typing import Annotated, Literal, Protocol, TypeVar
 
 from pydantic import Field
 
@@ -141,6 +141,7 @@ Allocation = Annotated[
 ]
 """How units are spread: any of the policies, told apart by `kind`."""
 AnyAllocation = Fixed | Interleaving | Adaptive
+AnySpread = TypeVar("AnySpread", bound=AnyAllocation)
 
 
 class Statistics(Protocol):
@@ -203,6 +204,20 @@ def reward_problem(allocation: AnyAllocation, reward: Literal["binary", "real"])
 def needs_context(allocation: AnyAllocation) -> bool:
     """Whether shares depend on the request's context."""
     return isinstance(allocation, Contextual)
+
+
+def encoded_as(allocation: AnySpread, other: AnyAllocation) -> AnySpread:
+    """An allocation that encodes context as another does, unless it says itself how.
+
+    >>> old = LinUcb(encoding=1)
+    >>> encoded_as(LinUcb(), old) == old, encoded_as(LinUcb(encoding=2), old) == old
+    (True, False)
+    """
+    if not isinstance(allocation, Contextual) or not isinstance(other, Contextual):
+        return allocation
+    if "encoding" in allocation.model_fields_set:
+        return allocation
+    return allocation.model_copy(update={"encoding": other.encoding})
 
 
 def arm_context(allocation: AnyAllocation, features: Mapping[str, str]) -> tuple[int, ...]:

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from typing import Final
 
-from tastemaker.experiments.allocation import Adaptive, AnyAllocation, Fixed
+from tastemaker.experiments.allocation import Adaptive, AnyAllocation, Contextual, Fixed
 from tastemaker.experiments.definition import Experiment
 
 _WHO: Final = ("layer", "origin", "unit", "salt", "eligibility", "starts")
@@ -54,6 +54,8 @@ def _what(old: Experiment, new: Experiment) -> Iterator[str]:
             yield f"weights become {_listed(after)}, were {_listed(before)}: units would change variant"
     elif _epoch_seconds(before) != _epoch_seconds(after):
         yield "epoch_seconds numbers the epochs: every unit would draw anew"
+    if isinstance(before, Contextual) and isinstance(after, Contextual) and before.encoding != after.encoding:
+        yield f"encoding becomes {after.encoding}, was {before.encoding}: nothing that was learned would count"
 
 
 def _epoch_seconds(allocation: AnyAllocation) -> int | None:

@@ -31,9 +31,10 @@ from tastemaker.experiments.definition import Experiment
 from tastemaker.experiments.eligibility import Subject
 from tastemaker.experiments.hashing import bucket, pick
 from tastemaker.experiments.holdout import Holdout, decode_holdout
+from tastemaker.experiments.kept import decode_experiment
 from tastemaker.experiments.layers import has, num_slots, slot_of
 from tastemaker.experiments.posterior import Posterior, posterior_name
-from tastemaker.experiments.store import TIME_SCRIPT, decode_experiment, ms_of
+from tastemaker.experiments.store import TIME_SCRIPT, ms_of
 from tastemaker.state.connection import state_errors
 from tastemaker.state.keys import Keys
 from tastemaker.types import Origin

@@ -1,19 +1,18 @@
 """Where a catalogue's experiments are kept, and the only way to change them: checked, versioned, each change in the history."""
 
 import builtins
-import json
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar, cast
 
 import redis
-from pydantic import ValidationError
 
 from tastemaker.errors import ExperimentError, UnknownExperimentError
 from tastemaker.experiments import starting
-from tastemaker.experiments.allocation import Fixed
+from tastemaker.experiments.allocation import Fixed, encoded_as
 from tastemaker.experiments.definition import Course, Experiment
 from tastemaker.experiments.edits import reassigned
 from tastemaker.experiments.history import Change, change_between
+from tastemaker.experiments.kept import decode_experiments, encode_experiment
 from tastemaker.registry.live import LiveAliases, read_live
 from tastemaker.state.connection import state_errors
 from tastemaker.state.keys import Keys
@@ -126,7 +125,7 @@ class ExperimentStore:
     def edit(
         self, experiment: Experiment, *, actor: str = LOCAL, reason: str = "", reassign: bool = False
     ) -> Experiment:
-        """Replaces the definition of that name; its state and course stay.
+        """Replaces the definition of that name; its state and course stay, and how context is encoded unless it says that.
 
         Args:
             experiment: The whole new definition. Where it says a version, that must be the one that is kept.
@@ -157,8 +156,10 @@ class ExperimentStore:
         live = self._live()
 
         def step(old: Experiment, others: Sequence[Experiment], now_ms: int) -> Experiment:
+            asked = wanted(old)
             kept = {"state": old.state, "version": old.version, "course": old.course}
-            new = wanted(old).model_copy(update=kept)
+            allocation = encoded_as(asked.allocation, old.allocation)
+            new = asked.model_copy(update={**kept, "allocation": allocation})
             as_of = now_ms if old.state == "running" else old.course.stopped_ms
             why = reassigned(old, new, as_of)
             if why and not reassign:
@@ -240,7 +241,7 @@ class ExperimentStore:
 
     def _put(self, pipe: Any, experiment: Experiment, change: Change) -> None:
         pipe.multi()
-        pipe.hset(self._keys.experiments, experiment.name, experiment.model_dump_json())
+        pipe.hset(self._keys.experiments, experiment.name, encode_experiment(experiment))
         pipe.rpush(self._keys.experiment_history(experiment.name), change.model_dump_json())
 
     def _now_ms(self, pipe: Any) -> int:
@@ -258,43 +259,6 @@ class ExperimentStore:
         raise UnknownExperimentError(
             f"no experiment {name}", limit=f"one of: {known}", mend="correct the name"
         )
-
-
-def decode_experiments(fields: Any) -> tuple[Experiment, ...]:
-    """The experiments in the reply to HGETALL, by name.
-
-    Raises:
-        ExperimentError: One was written by a newer release, or is damaged.
-    """
-    return tuple(decode_experiment(name, text) for name, text in sorted(fields.items()))
-
-
-def decode_experiment(name: str, text: str) -> Experiment:
-    """An experiment as it is kept under its name.
-
-    Raises:
-        ExperimentError: A newer release wrote it, or it is damaged.
-    """
-    try:
-        return Experiment.model_validate_json(_completed(text))
-    except ValidationError as error:
-        raise ExperimentError(
-            f"experiment {name} cannot be read",
-            value=str(error.errors()[0]["loc"]),
-            mend="a newer release wrote it: stop it there, or bring this one up to it",
-        ) from error
-
-
-def _completed(text: str) -> str:
-    """With what an earlier release did not write down: policies on context encoded it by 1, and go on so."""
-    try:
-        tree = json.loads(text)
-        allocation = tree["allocation"]
-        if not allocation["kind"].startswith("lin-") or "encoding" in allocation:
-            return text
-    except (ValueError, TypeError, KeyError):
-        return text  # whoever parses it says what is wrong
-    return json.dumps(tree | {"allocation": allocation | {"encoding": 1}})
 
 
 def ms_of(reply: builtins.list[Any]) -> int:

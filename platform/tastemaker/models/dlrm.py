@@ -161,7 +161,8 @@ class Dlrm(nn.Module):
         return self.config.targets
 
     def require(self, schema: FeatureSchema) -> None:
-        """See `rankers.Ranker.require`."""
+        """See `rankers.Ranker.require`; from here on it is in evaluation."""
+        self.eval()
         have = (schema.num_tags, schema.num_years, schema.num_categories)
         want = (self.config.num_tags, self.config.num_years, self.config.num_categories)
         if have != want:
@@ -172,8 +173,7 @@ class Dlrm(nn.Module):
 
     def logits(self, dense_KF: Float32, bags: Mapping[str, Bag]) -> Float32:
         """See `rankers.Ranker.logits`; what is one bag for all candidates is looked up once."""
-        if self.training:
-            self.eval()
+        assert not self.training, "`require` hands it over to inference: dropout is of training"
         read = {feature: bags[feature] for feature in self.features}
         with torch.inference_mode():
             logit_KT: Float32 = self(torch.from_numpy(dense_KF), jagged(read)).numpy()

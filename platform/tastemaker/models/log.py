@@ -3,7 +3,7 @@
 Shape letters: N rows of a log, U users, I items, J some of them, B askers, L history.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
@@ -17,6 +17,7 @@ from tastemaker.types import Bool, Float32, Int32, Int64
 
 NOBODY = -1
 """In place of a user's row: somebody who was not in the log."""
+_MOST_ITEMS = np.iinfo(np.int32).max
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,16 +200,24 @@ class Filters:
 
         Scores are of the items from `first` on, or of some of these.
         """
-        end = first + score_BJ.shape[1]
-        if self.allowed_I is not None:
-            score_BJ[:, ~self.allowed_I[first:end]] = -np.inf
+        self.blocking(askers, begin)(score_BJ, first)
+
+    def blocking(self, askers: Askers, begin: int = 0) -> Callable[[Float32, int], None]:
+        """`block` of such askers, for scores and the item that they are of first: ranges share what is found of the askers."""
         gone = [askers] if self.exclude_seen else []
         if self.exclude is not None:
             gone.append(Askers(askers.row_B, self.exclude[begin : begin + len(askers)]))
-        for one in gone:
-            place_N, item_N, _ = one.taken(end)
-            inside_N = item_N >= first
-            score_BJ[place_N[inside_N], item_N[inside_N] - first] = -np.inf
+        pairs = [one.taken(_MOST_ITEMS)[:2] for one in gone]
+
+        def block(score_BJ: Float32, first: int) -> None:
+            end = first + score_BJ.shape[1]
+            if self.allowed_I is not None:
+                score_BJ[:, ~self.allowed_I[first:end]] = -np.inf
+            for place_N, item_N in pairs:
+                inside_N = (item_N >= first) & (item_N < end)
+                score_BJ[place_N[inside_N], item_N[inside_N] - first] = -np.inf
+
+        return block
 
 
 def known_rows(history_L: Int32, num_items: int) -> Int32:

@@ -98,20 +98,27 @@ class Recommender(ABC):
         best_BK = np.full((len(askers), k), -np.inf, np.float32)
         num_items = self.num_items
         at_once = min(num_items, _ITEMS_AT_ONCE) if self.scores_are_products else num_items
+        vector_ID = self.item_vectors() if self.scores_are_products else None
         for begin, some in self._parts(askers, at_once):
-            top, scores_of = TopItems(len(some), k), self.scores_of(some)
+            top, block = TopItems(len(some), k), filters.blocking(some, begin)
+            scores_of = self.scores_of(some, vector_ID)
             for first in range(0, num_items, max(1, at_once)):
                 score_BJ = scores_of(slice(first, first + at_once))
-                filters.block(score_BJ, some, begin, first)
+                block(score_BJ, first)
                 top.add(score_BJ, first)
             rows = slice(begin, begin + len(some))
             item_BK[rows], best_BK[rows] = top.item_BK, top.score_BK
         return item_BK, best_BK
 
-    def scores_of(self, askers: Askers) -> Callable[[slice], Float32]:
-        """Gives the scores (B, J) of a range of items, the caller's to change; what all ranges need is worked out once."""
+    def scores_of(self, askers: Askers, vector_ID: Float32 | None) -> Callable[[slice], Float32]:
+        """Gives the scores (B, J) of a range of items, the caller's to change; what all ranges need is worked out once.
+
+        Args:
+            askers: Whose.
+            vector_ID: `item_vectors`, where scores are their products.
+        """
         if self.scores_are_products:
-            vector_ID, vector_BD = self.item_vectors(), self.user_vectors(askers)
+            vector_BD = self.user_vectors(askers)
             assert vector_ID is not None, "products are of vectors"
             assert vector_BD is not None, "products are of vectors"
             return lambda items: np.asarray(vector_BD @ vector_ID[items].T, np.float32)

@@ -16,7 +16,7 @@ import numpy as np
 
 from tastemaker.errors import ExperimentError
 from tastemaker.events.attribution import Outcome
-from tastemaker.experiments.allocation import Adaptive, reward_problem
+from tastemaker.experiments.allocation import Adaptive, encoded_as, reward_problem
 from tastemaker.experiments.definition import Experiment
 from tastemaker.experiments.metrics import Metric, metric_of
 from tastemaker.experiments.posterior import NEWEST, Posterior, increments
@@ -61,7 +61,7 @@ def judge_allocation(
         seen: The experiment's decisions.
         experiment: Theirs; its `reward` is what the allocation learns from.
         metric: Of requests: shares change with time, and with them what a unit as a whole was given.
-        allocation: That is judged.
+        allocation: That is judged. Where it does not say how it encodes context, it does as the log's policy did.
         name: Of the allocation, in the judgement.
         level: Of intervals.
         least_effective: See `support.require_support`.
@@ -76,6 +76,7 @@ def judge_allocation(
             f"metric {metric.name} of an allocation", value=f"per {metric.per}", limit="per request, impression or event",
             mend="take clicks_per_request, or judge fixed `weights`",
         )  # fmt: skip
+    allocation = encoded_as(allocation, experiment.allocation)
     draws = draws_of(seen, allocation)
     places_D = read_places(home, catalogue, seen, experiment, allocation, draws.first_D)
     shares = learned_shares(seen, experiment, allocation, draws, places_D)

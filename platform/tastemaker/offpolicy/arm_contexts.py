@@ -58,7 +58,7 @@ def read_places(
     if not logged and _UNTOLD in allocation.features:
         raise ExperimentError(
             "feature of the allocation", value=_UNTOLD, limit="device, country or hour: the log does not say who was new",
-            mend="leave it out of `features`; only a log of an allocation with the same features, dimension and epoch has it",
+            mend="leave it out of `features`; only a log of an allocation with the same features, dimension, encoding and epoch has it",
         )  # fmt: skip
     units = seen.units.take(pa.array(seen.unit_R[row_D])).to_pylist()
     keys = [*zip(units, seen.shown_ms_R[row_D].tolist(), strict=True)]

@@ -17,7 +17,7 @@ from tastemaker.errors import ExperimentError
 from tastemaker.offpolicy.logged_lists import LoggedLists
 from tastemaker.offpolicy.marginals import conditional, marginal, possible
 from tastemaker.stages.exploring import ExplorationConfig, explores, unexplored_chance
-from tastemaker.stages.pipeline import PipelineConfig
+from tastemaker.stages.pipeline_config import PipelineConfig
 from tastemaker.stages.rerankers.luck import Draw
 from tastemaker.types import Bool, Float64, Int32, Query
 

@@ -14,7 +14,7 @@ from tastemaker.offpolicy.judging import Span, bundle_of_log
 from tastemaker.offpolicy.logged_lists import LoggedLists, read_lists
 from tastemaker.offpolicy.position_bias import examination_by_luck, without_usual
 from tastemaker.stages.exploring import ExplorationConfig, explores, unexplored_chance
-from tastemaker.stages.pipeline import PipelineConfig
+from tastemaker.stages.pipeline_config import PipelineConfig
 from tastemaker.stages.policy import policy_of
 from tastemaker.stages.rerankers.luck import is_sampled
 from tastemaker.types import Bool, Float64, Query

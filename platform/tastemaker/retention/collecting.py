@@ -7,7 +7,8 @@ left is whole, and the next run finds the rest, and tells what went. Nothing is 
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from itertools import islice
+from typing import Any, Final
 
 import redis
 
@@ -25,6 +26,9 @@ from tastemaker.retention.gone import Gone, Limits
 from tastemaker.retention.receipts import Journal, killed_run, settle
 from tastemaker.retention.versions import doomed_versions, kept_versions, read_uses, use_of
 from tastemaker.state.keys import Keys
+
+AT_ONCE: Final = 100
+"""So many files of the bundle store are announced at once."""
 
 
 @dataclass
@@ -132,6 +136,13 @@ class _Collection:
                 self._journal.stays(one)
             self.done.going = None
 
+    def _announced(self, doomed: Iterator[Gone]) -> Iterator[Gone]:
+        """The same, `AT_ONCE` of them looked at and announced before the first of these goes."""
+        while some := [*islice(doomed, AT_ONCE)]:
+            if not self.done.dry_run:
+                self._journal.announces(some)
+            yield from some
+
     def _versions(self) -> list[Version]:
         """Gives the versions that stay."""
         uses = read_uses(self._registry, self._client, self._keys)
@@ -159,9 +170,8 @@ class _Collection:
             self._take(doomed, lambda one: self._sweeping.remove(one.name))
         without = frozenset(one.name for one in self.done.of("manifest"))
         try:
-            self._take(
-                bundles.doomed_blobs(self._sweeping, without), lambda one: self._sweeping.remove(one.name)
-            )
+            blobs = self._announced(bundles.doomed_blobs(self._sweeping, without))
+            self._take(blobs, lambda one: self._sweeping.remove(one.name))
         except IntegrityError as error:
             self.done.skipped.append(f"blobs: {error}")
 

@@ -7,7 +7,7 @@ the journal's place. A run that was killed leaves its journal, and the next one 
 import json
 import os
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
@@ -21,7 +21,8 @@ from tastemaker.retention.gone import Gone
 RECEIPTS: Final = "gc.jsonl"
 """Below the home's `logs/`: a line for each run that removed something, or failed."""
 JOURNAL: Final = "gc.under-way.jsonl"
-"""Beside it: who runs, then what is removed, thing by thing; a line `stays` follows on one that then was not."""
+"""Beside it: who runs, then what is removed, thing by thing; a line `stays` follows on one that then was not. Of many small things a line
+`announces` some at once before they go, so that the disk is waited for once: theirs may be lost with the power, but not with the process."""
 
 
 class Journal:
@@ -36,28 +37,20 @@ class Journal:
         self._head = {"run": uuid4().hex, "at": datetime.now(UTC).isoformat(), "catalogue": catalogue}
         self._started = time.monotonic()
         self._file: BinaryIO | None = None
+        self._announced: frozenset[str] = frozenset()
+
+    def announces(self, some: Sequence[Gone]) -> None:
+        """Says what is about to go, one after the other; it is on disk then."""
+        self._write({"announces": [one.as_dict() for one in some]}, is_synced=True)
+        self._announced = frozenset(one.name for one in some)
 
     def removes(self, one: Gone) -> None:
-        """Says what is about to go; it is on disk then."""
-        try:
-            if self._file is None:
-                self._file = self._path.open("wb")
-                self._file.write(_encode(self._head))
-                _sync_folder(self._path.parent)
-            self._file.write(_encode({"removes": one.as_dict()}))
-            self._file.flush()
-            os.fsync(self._file.fileno())
-        except OSError as error:
-            raise _unwritable(self._path, error) from error
+        """Says what goes now; it is on disk then, unless that it would go was announced."""
+        self._write({"removes": one.as_dict()}, is_synced=one.name not in self._announced)
 
     def stays(self, one: Gone) -> None:
         """What was said last did not go: it came into use, or somebody else was first."""
-        assert self._file is not None
-        try:
-            self._file.write(_encode({"stays": one.name}))
-            self._file.flush()
-        except OSError as error:
-            raise _unwritable(self._path, error) from error
+        self._write({"stays": one.name}, is_synced=False)
 
     def end(self, receipt: dict[str, Any] | None) -> None:
         """Lets the receipt take the journal's place; without one nothing was to be told."""
@@ -70,11 +63,25 @@ class Journal:
         if self._file is not None:
             self._path.unlink(missing_ok=True)
 
+    def _write(self, line: dict[str, Any], *, is_synced: bool) -> None:
+        try:
+            if self._file is None:
+                self._file = self._path.open("wb")
+                self._file.write(_encode(self._head))
+                _sync_folder(self._path.parent)
+            self._file.write(_encode(line))
+            self._file.flush()
+            if is_synced:
+                os.fsync(self._file.fileno())
+        except OSError as error:
+            raise _unwritable(self._path, error) from error
+
 
 def killed_run(home: Home) -> dict[str, Any] | None:
     """The receipt of a run that was killed, of which none is written yet; None where there is no such run.
 
-    `removed` is what went. `cut_off` is what was being removed: it may be gone or not.
+    `removed` is what went. `cut_off` is what was being removed: it may be gone or not. `announced` would have followed: some of it may be gone
+    if the machine lost its power, none if the process was killed.
 
     Raises:
         DataError: Journal or receipts cannot be read.
@@ -83,13 +90,24 @@ def killed_run(home: Home) -> dict[str, Any] | None:
     if not lines or _is_told(_path(home, RECEIPTS), lines[0]):
         return None
     removed: list[dict[str, Any]] = []
+    announced: list[dict[str, Any]] = []
     cut_off: dict[str, Any] | None = None
     for line in lines[1:]:
-        if cut_off is not None and "removes" in line:
+        if cut_off is not None and "stays" not in line:
             removed.append(cut_off)
         cut_off = line.get("removes")
+        announced = line.get("announces", announced)
+        if announced[:1] == [cut_off]:
+            announced = announced[1:]
     told = {"dry_run": False, "removed": removed, "kept_versions": {}, "skipped": []}
-    return {**lines[0], **told, "cut_off": cut_off, "failed": "killed", "seconds": None}
+    return {
+        **lines[0],
+        **told,
+        "cut_off": cut_off,
+        "announced": announced,
+        "failed": "killed",
+        "seconds": None,
+    }
 
 
 def settle(home: Home) -> dict[str, Any] | None:

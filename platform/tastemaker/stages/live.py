@@ -19,7 +19,8 @@ from tastemaker.stages.editorial import EditorialList
 from tastemaker.stages.live_items import LiveItems, LiveVectors
 from tastemaker.stages.loading import BundleParts, ContentOf
 from tastemaker.stages.overlay import Overlay, OverlayRows
-from tastemaker.stages.pipeline import ALL_PARTS, Part, Pipeline
+from tastemaker.stages.pipeline import Pipeline
+from tastemaker.stages.pipeline_config import ALL_PARTS, Part
 from tastemaker.stages.shards import OwnRows
 from tastemaker.stages.source import forbidden
 from tastemaker.stages.text_search import TextSearch

@@ -43,8 +43,6 @@ from tastemaker.types import Candidates, Query
 if TYPE_CHECKING:
     from tastemaker.bundle.reader import Bundle
 
-__all__ = ["ALL_PARTS", "Part", "Pipeline", "PipelineConfig"]
-
 T = TypeVar("T")
 
 

@@ -4,7 +4,7 @@ Shape letters: K candidates of one request, F features, T targets, L history.
 """
 
 from collections.abc import Sequence
-from typing import Final
+from typing import ClassVar, Final
 
 import numpy as np
 from pydantic import Field, field_validator
@@ -26,6 +26,8 @@ _NOWHERE: Final = Bag.singles(np.zeros(1, np.int64))
 
 class RankingConfig(Strict):
     """What of the history the ranker's tables see, on which training and serving must agree; and what counts how much."""
+
+    LATER: ClassVar = frozenset({"item_ids"})
 
     half_life: float = Field(5.0, gt=0, description="items back in the history where weight is half")
     recent: int = Field(10, ge=1, description="newest items whose tags, years and categories are read")

@@ -1,7 +1,8 @@
 """What every model of the zoo keeps to, as checks that a test runs for each of them.
 
-    @pytest.mark.parametrize("check", CHECKS.values(), ids=CHECKS)
-    def test_models(check): check(Case("ease", {"l2": 10.0}))
+    MINE = Case("ease", {"l2": 10.0})
+    @pytest.mark.parametrize("check", checks_of(MINE))
+    def test_models(check): CHECKS[check](MINE)
 
 A model of your own is tried by its class: `Case("mine", {"dim": 8}, model=Mine)`. A check asserts; it says what was broken.
 """
@@ -198,9 +199,7 @@ def lists_are_the_best_of_the_scores(case: Case) -> None:
 
 
 def what_is_repeated_counts_once(case: Case) -> None:
-    """A history that has an item again is that which has it at its newest place alone, where order is not what is learned."""
-    if case.is_ordered:
-        return
+    """A history that has an item again is that which has it at its newest place alone; not for models of order, see `checks_of`."""
     for again, once in ((_rows(1, 4, 1), _rows(4, 1)), (_rows(2, 2, 2), _rows(2))):
         first_BI, second_BI = (case.fitted.scores(Askers.strangers([one])) for one in (again, once))
         scale = np.abs(second_BI).max() + 1e-6
@@ -285,6 +284,7 @@ def its_loss_falls(case: Case) -> None:
     )  # fmt: skip
     losses = np.array(case.fit(small).losses)
     if not len(losses):
+        assert not case.fitted.losses, "a small log's losses are not told"
         return
     assert len(losses) >= 3, "too few passes to see it fall"
     thirds = [part.mean() for part in np.array_split(losses, 3)]
@@ -304,6 +304,12 @@ CHECKS: Final[Mapping[str, Callable[[Case], None]]] = {
         it_learns_the_world, its_loss_falls,
     )
 }  # fmt: skip
+
+
+def checks_of(case: Case) -> dict[str, Callable[[Case], None]]:
+    """Those that a case is to pass, by name."""
+    left_out = {what_is_repeated_counts_once.__name__} if case.is_ordered else set()
+    return {name: check for name, check in CHECKS.items() if name not in left_out}
 
 
 def _rows(*rows: int) -> Int32:

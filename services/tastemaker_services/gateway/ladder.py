@@ -149,7 +149,8 @@ class Ladder:
         run.took(WAIT, spent)
         for name, seconds in limits.items():
             breaker, one = self._breakers[part_of[name]], way.went.get(name)
-            run.took(name, max(seconds - spent, 0.0) if one is None else one.seconds)
+            if one is not None or way.is_begun:  # else no stage took any time
+                run.took(name, max(seconds - spent, 0.0) if one is None else one.seconds)
             if one is None or one.answer is None:
                 run.ahead[name] = None
                 if one is not None or _is_to_blame(run, name, seconds):

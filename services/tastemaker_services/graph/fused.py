@@ -11,7 +11,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Final, get_args
 
 from tastemaker.config import Settings
-from tastemaker.stages.pipeline import Part
+from tastemaker.stages.pipeline_config import Part
 from tastemaker.types import Candidates
 from tastemaker_services.gateway.ladder import Stages
 from tastemaker_services.replicas.calls import Failed, Send, StageError

@@ -40,7 +40,8 @@ from tastemaker_services.versions.rehearsal import made_queries, rehearse
 
 if TYPE_CHECKING:
     from tastemaker.stages.live import LiveStages
-    from tastemaker.stages.pipeline import Part, Pipeline
+    from tastemaker.stages.pipeline import Pipeline
+    from tastemaker.stages.pipeline_config import Part
 
 log = logging.getLogger(__name__)
 

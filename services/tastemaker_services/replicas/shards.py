@@ -14,7 +14,7 @@ from tastemaker_services.replicas.stages import Searching
 if TYPE_CHECKING:
     from tastemaker.stages.explain import SaysHere
     from tastemaker.stages.merging import ShardAnswer
-    from tastemaker.stages.pipeline import Part
+    from tastemaker.stages.pipeline_config import Part
 
 
 def shard_name(number: int) -> str:

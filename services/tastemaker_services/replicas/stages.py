@@ -24,7 +24,7 @@ from tastemaker_services.replicas.process import Loaded, StageReplica, one_threa
 if TYPE_CHECKING:
     from tastemaker.stages.explain import Reordered, SourceSays
     from tastemaker.stages.live import LiveStages
-    from tastemaker.stages.pipeline import Part
+    from tastemaker.stages.pipeline_config import Part
 
 WELL_KNOWN_SECONDS = 5.0
 """Between looks at how often put items were shown."""

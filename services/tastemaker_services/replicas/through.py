@@ -32,6 +32,7 @@ class Way:
 
     waited_seconds: float
     went: Mapping[str, Went]
+    is_begun: bool = True
 
 
 class Through(Protocol):
@@ -79,8 +80,9 @@ class ThroughPool:
         finally:
             journey.goes_on = False
             under_way.cancel()  # one that no thread has taken is never begun
-        waited = loop.time() - began if journey.waited_seconds is None else journey.waited_seconds
-        return Way(waited, dict(journey.went))
+        if journey.waited_seconds is None:
+            return Way(loop.time() - began, {}, is_begun=False)
+        return Way(journey.waited_seconds, dict(journey.went))
 
 
 class _Journey:

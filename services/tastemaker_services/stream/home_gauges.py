@@ -87,6 +87,7 @@ class HomeGauges:
         """Expected and observed clicks of an hour of each origin, the newest whose clicks are all in."""
         for origin, window_ms in WINDOWS_MS.items():
             until_ms = now_ms - window_ms
+            found: Calibrated | None = None
             try:
                 found = measure_calibration(
                     self._home,
@@ -97,8 +98,7 @@ class HomeGauges:
                     origin,
                 )
             except DataError as error:
-                log.info("calibration cannot be measured yet: %s", error)
-                return
+                log.info("calibration of %s cannot be measured yet: %s", origin, error)
             self._set_calibration(origin, found)
 
     def _set_calibration(self, origin: Origin, found: Calibrated | None) -> None:

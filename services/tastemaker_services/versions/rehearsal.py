@@ -15,7 +15,8 @@ from tastemaker.pacing import step
 from tastemaker.types import Candidates, Query
 
 if TYPE_CHECKING:
-    from tastemaker.stages.pipeline import Part, Pipeline
+    from tastemaker.stages.pipeline import Pipeline
+    from tastemaker.stages.pipeline_config import Part
 
 NUM_CANDIDATES: Final = 200
 _HISTORIES: Final = (0, 1, 5, 20)

@@ -1,11 +1,13 @@
 """A click model of the zoo as the ranker: fitted by one rank on the requests that the DLRM would learn from.
 
 What an epoch of the DLRM draws anew is drawn once: candidates without a click, requests that hide context or record. How much each
-click counts becomes the propensity of its row. Not for the models (`tastemaker.models.ctr`).
+click counts becomes the propensity of its row, and a network's loss is then the weighted cross-entropy: a click counts so much, what
+was not clicked once. Not for the models (`tastemaker.models.ctr`).
 
 Shape letters: N candidates of all requests, G requests, F dense features.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,7 +22,7 @@ from tastemaker.features.request_features import of_nobody
 from tastemaker.home import write_json
 from tastemaker.models.calibration import Calibration
 from tastemaker.models.ctr.fields import Fields, Rows
-from tastemaker.models.ctr.kinds import fit
+from tastemaker.models.ctr.kinds import click_model_class, fit
 from tastemaker.models.ctr.model import Labelled
 from tastemaker.models.ctr.ranker import ClickRanker, ranking_rows
 from tastemaker.types import Float32
@@ -50,15 +52,15 @@ def fit_click_ranker(config: dict[str, Any]) -> dict[str, float]:
     """
     fit_config = RankerFitConfig.parse(config["fit"], "ranker.fit")
     fields, seed = Fields.parse(config["fields"], "ranker's fields"), int(config["seed"])
-    requests = Requests(fields, fit_config, seed)
     data = load_ranking_data(Path(config["data"])).for_targets((CLICK,))
     data.require([name for name in fields.names if name.startswith(QUERY_PREFIX)])
     rest, held_out = data.split(fit_config.held_out_share, seed)
     training, validation = rest.split(fit_config.held_out_share, seed)
+    requests = Requests(fields, fit_config, seed, least_weight(training))
     model = fit(
         config["kind"],
         requests.learned(training),
-        {"seed": seed} | config["config"],
+        settings(config["kind"], {"seed": seed} | config["config"], weighs=training.weight_N is not None),
         requests.asked(validation),
     )
     ranker = ClickRanker(model)
@@ -82,6 +84,8 @@ class Requests:
     fields: Fields
     fit: RankerFitConfig
     seed: int
+    least_weight: float = 1.0
+    """See `propensities`."""
 
     @property
     def nobody_F(self) -> Float32:  # noqa: N802 (shape letters)
@@ -107,17 +111,37 @@ class Requests:
     def _labelled(self, data: RankingData, hidden_G: np.ndarray) -> Labelled:
         batch = without_context(data.batch(), hidden_G)
         rows = ranking_rows(self.fields, batch.dense_BF, batch.bags, data.request_index)
-        propensity_N = None if data.weight_N is None else propensities(data.weight_N)
+        propensity_N = None if data.weight_N is None else propensities(data.weight_N, self.least_weight)
         return Labelled.of(rows, data.clicks, propensity_N)
 
 
-def propensities(weight_N: Float32) -> Float32:
-    """(N,) in (0, 1]: one over how much each row counts, should it be a click; largest 1 where weights are below that.
+def least_weight(training: RankingData) -> float:
+    """The least that a click of the training requests counts, 1 at most: of one scale for these and for those that validate."""
+    return 1.0 if training.weight_N is None else min(1.0, float(training.weight_N.min(initial=1.0)))
 
-    Only how propensities compare matters to order.
 
-    >>> propensities(np.array([1.0, 4.0], np.float32)).tolist(), propensities(np.array([0.5, 0.25], np.float32)).tolist()
+def propensities(weight_N: Float32, least: float) -> Float32:
+    """(N,) in (0, 1]: the least weight over how much each row counts, should it be a click.
+
+    With weights of 1 and more these are propensities themselves. Where some are below, the rest count more beside what was not clicked
+    than weights say, by 1 / least: `settings` takes a loss to which that does no harm, and calibration follows.
+
+    >>> propensities(np.array([1.0, 4.0], np.float32), 1.0).tolist(), propensities(np.array([0.5, 0.25], np.float32), 0.25).tolist()
     ([1.0, 0.25], [0.5, 1.0])
     """
-    found_N: Float32 = 1.0 / weight_N
-    return np.minimum(found_N / max(1.0, float(found_N.max())), 1.0).astype(np.float32)
+    return np.minimum(least / weight_N, 1.0).astype(np.float32)
+
+
+def settings(kind: str, config: Mapping[str, Any], *, weighs: bool) -> dict[str, Any]:
+    """The kind's config; where clicks count differently, a network's loss is `non_negative` unless the config says otherwise.
+
+    Weights say how clicks compare, and are no chances to be looked at: the unbiased loss, of propensities that are wrong, has no least
+    value.
+
+    >>> settings("deepfm", {"fit": {"epochs": 2}}, weighs=True)
+    {'fit': {'epochs': 2, 'propensity': {'non_negative': True}}}
+    """
+    if not weighs or "fit" not in click_model_class(kind).Config.model_fields:
+        return dict(config)
+    own = dict(config.get("fit", {}))
+    return {**config, "fit": own | {"propensity": {"non_negative": True} | dict(own.get("propensity", {}))}}

@@ -3,8 +3,9 @@
 from collections.abc import Mapping, Sequence
 from typing import Any, Final, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
+from tastemaker.errors import ConfigError
 from tastemaker.features.context import ContextTable
 from tastemaker.features.ranking_data import CLICK, Target
 from tastemaker.models.ctr.kinds import CLICK_MODELS, click_model_class
@@ -17,6 +18,8 @@ DLRM: Final = "dlrm"
 """Kind of the ranker that all ranks train together."""
 CLICK_FIT: Final = ("negative_share", "hidden_share", "hidden_records", "click_weights", "held_out_share")
 """What of `fit` is read where the ranker is a click model; of `model` it is `context`."""
+_CLICK_MODEL: Final = ("context", "position", "targets")
+"""What of `model` a click model reads or refuses itself."""
 
 
 class RankerModelConfig(Strict):
@@ -34,6 +37,13 @@ class RankerModelConfig(Strict):
     experts: ExpertsConfig | None = Field(
         None, description="experts that the targets share; empty: they share the top MLP"
     )
+
+    @field_validator("context")
+    @classmethod
+    def _named_once(cls, context: tuple[ContextTable, ...]) -> tuple[ContextTable, ...]:
+        if len(set(context)) < len(context):
+            raise ValueError("tables of the context that are named once each")
+        return context
 
 
 class RankerRecipe(Strict):
@@ -101,3 +111,36 @@ class RankerRecipe(Strict):
         )  # fmt: skip
         kind = click_model_class(self.kind)
         kind.check_fields(fields, kind.Config.parse(self.config, f"ranker {self.kind}"))
+
+
+def is_read_by_click_models(path: str) -> bool:
+    """Whether a click model reads a key of a recipe, by its dotted path.
+
+    >>> is_read_by_click_models("ranker.fit.click_weights.popularity"), is_read_by_click_models("ranker.fit.epochs")
+    (True, False)
+    """
+    group, _, rest = path.removeprefix("ranker.").partition(".")
+    read = {"model": _CLICK_MODEL, "fit": CLICK_FIT}.get(group) if path.startswith("ranker.") else None
+    return read is None or rest.partition(".")[0] in read
+
+
+def refuse_unread(kind: str, written: Mapping[str, Any], origin: str) -> None:
+    """Passes when a recipe writes nothing for a click model that only the DLRM reads; one that writes all of it was resolved.
+
+    Args:
+        kind: Of the click model.
+        written: The recipe's own `ranker`, without what it extends.
+        origin: What to call the recipe.
+
+    Raises:
+        ConfigError: It does.
+    """
+    for group, shape in (("model", RankerModelConfig), ("fit", RankerFitConfig)):
+        unread = [key for key in shape.model_fields if not is_read_by_click_models(f"ranker.{group}.{key}")]
+        found = [key for key in unread if key in (written.get(group) or {})]
+        if found and len(found) < len(unread):
+            raise ConfigError(
+                f"{origin}: ranker.{group}.{found[0]}", value=written[group][found[0]],
+                limit=f"left to the DLRM: a {kind} does not read it",
+                mend=f"remove it, or write what {kind} has in ranker.config",
+            )  # fmt: skip

@@ -25,11 +25,11 @@ from tastemaker.models.two_tower import TwoTowerConfig
 from tastemaker.models.zoo import ZooModel
 from tastemaker.stages.bundle_sources import SOURCES
 from tastemaker.stages.hydration import feature_names
-from tastemaker.stages.pipeline import PipelineConfig
+from tastemaker.stages.pipeline_config import PipelineConfig
 from tastemaker.strict import Strict
 from tastemaker_training.plan.data_gate import DataGateConfig
 from tastemaker_training.plan.fit_config import TwoTowerFitConfig
-from tastemaker_training.plan.ranker_recipe import RankerRecipe
+from tastemaker_training.plan.ranker_recipe import RankerRecipe, is_read_by_click_models, refuse_unread
 from tastemaker_training.plan.search_space import Space, TuneConfig, split_spaces, with_values
 
 _PACKAGE = "tastemaker_training.recipes"
@@ -184,34 +184,48 @@ def read_recipe(name: str, *, quick: bool = False) -> Recipe:
 def search_space(name: str, *, quick: bool = False) -> dict[str, Space]:
     """The search spaces of a recipe, by the dotted path of the value that each stands beside.
 
-    Those of a DLRM that it extends are none of a click model's.
+    Those that it extends of the DLRM's model and fit are none of a click model's.
 
     Raises:
         UsageError: There is no such recipe.
         ConfigError: See `read_recipe`; or a space is written wrongly or holds a value that its key refuses.
     """
-    recipe, spaces = _read_forms(name)[quick]
-    if not recipe.ranker.is_click_model:
-        return spaces
-    return {
-        path: space for path, space in spaces.items() if not path.startswith(("ranker.model.", "ranker.fit."))
-    }
+    return _read_forms(name)[quick][1]
 
 
 def _read_forms(name: str) -> dict[bool, tuple[Recipe, dict[str, Space]]]:
     """Recipe and spaces, without and with the `quick:` keys."""
     tree, origin = _resolve(name, Path.cwd(), ())
     overlay = tree.pop("quick", None) or {}
-    return {False: _parse(tree, origin), True: _parse(_merge(tree, overlay), f"{origin}, quick")}
+    own = _read(name, Path.cwd())[0]
+    own_overlay = own.pop("quick", None) or {}
+    return {
+        False: _parse(tree, own, origin),
+        True: _parse(_merge(tree, overlay), _merge(own, own_overlay), f"{origin}, quick"),
+    }
 
 
-def _parse(tree: Mapping[str, Any], origin: str) -> tuple[Recipe, dict[str, Space]]:
+def _parse(tree: Mapping[str, Any], own: Mapping[str, Any], origin: str) -> tuple[Recipe, dict[str, Space]]:
+    """Of a whole recipe; `own` is what of it the recipe does not extend."""
     plain, spaces = split_spaces(tree, origin)
     recipe = Recipe.parse(plain, origin)
+    if recipe.ranker.is_click_model:
+        refuse_unread(recipe.ranker.kind, own.get("ranker") or {}, origin)
+        spaces = {path: space for path, space in spaces.items() if _is_for_click_models(path, own)}
     for path, space in spaces.items():
         for value in space.bounds():
             Recipe.parse(with_values(plain, {path: value}), f"{origin}, search of {path}")
     return recipe, spaces
+
+
+def _is_for_click_models(path: str, own: Mapping[str, Any]) -> bool:
+    """Whether a space is not of the DLRM's model and fit, or is of what click models read of them and the recipe's own."""
+    if not path.startswith(("ranker.model.", "ranker.fit.")):
+        return True
+    found: Any = own
+    for key in path.split("."):
+        found = found.get(key) if isinstance(found, Mapping) else None
+    return found is not None and is_read_by_click_models(path)
 
 
 def recipe_text(recipe: Recipe) -> str:

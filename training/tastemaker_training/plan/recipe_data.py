@@ -98,6 +98,11 @@ def fingerprint(*arrays: Int32 | Int64 | None) -> str:
     return digest.hexdigest()
 
 
+def table_fingerprint(table: pa.Table) -> str:
+    """Names the content of a table of words and numbers."""
+    return hashlib.sha256(json.dumps(table.to_pydict()).encode()).hexdigest()
+
+
 def events_fingerprint(events: pa.Table) -> str:
     """Names the content of events, as far as state is made of it."""
     digest = hashlib.sha256()

@@ -11,10 +11,11 @@ from tastemaker.features.impressions import Slots
 from tastemaker.features.places import Place
 from tastemaker.index.config import IndexConfig
 from tastemaker.models.dlrm import DlrmConfig
+from tastemaker.models.zoo import model_class
 from tastemaker_training.artifacts import artifact_name, plain
 from tastemaker_training.plan.ranker_recipe import CLICK_FIT
 from tastemaker_training.plan.recipe import Recipe
-from tastemaker_training.plan.recipe_data import events_fingerprint, fingerprint
+from tastemaker_training.plan.recipe_data import events_fingerprint, fingerprint, table_fingerprint
 from tastemaker_training.runs import evaluate
 
 Key = tuple[str, dict[str, Any]]
@@ -34,6 +35,7 @@ def step_keys(
     slots: Slots | None,
     events: pa.Table | None,
     homes: Mapping[str, Place],
+    attributes: pa.Table | None,
     warm_start: str | None,
     click_weights: Mapping[str, Any] | None,
 ) -> dict[str, Key]:
@@ -47,6 +49,7 @@ def step_keys(
         slots: Where candidates were shown, where that is.
         events: What records and counters are made of, where the ranker reads them.
         homes: Where users are at home, where the ranker reads how far that is.
+        attributes: What is known of users beside their events, where one of the further models reads it.
         warm_start: Training id of the two-tower that this one begins from.
         click_weights: How clicks count, where they do not count alike.
     """
@@ -63,7 +66,8 @@ def step_keys(
     learned = {"model": plain(recipe.two_tower.model), "fit": fit, "warm_start": warm_start}
     two_tower = ("two-tower", seed | learned | {"examples": artifact_name(*examples)})
     models = {
-        model_step(name): ("model", data | {"model": plain(model)}) for name, model in recipe.models.items()
+        model_step(name): ("model", data | {"model": plain(model)} | _told(model.kind, attributes))
+        for name, model in recipe.models.items()
     }
     fitted = [artifact_name(*memory), artifact_name(*two_tower)]
     sources = {"sources": fitted + _named(recipe, models, proposing=True)}
@@ -105,6 +109,13 @@ def _ranker(recipe: Recipe, dlrm: DlrmConfig) -> dict[str, Any]:
         "fit": {name: fit[name] for name in CLICK_FIT},
         "model": {name: model[name] for name in _CLICK_MODEL},
     }
+
+
+def _told(kind: str, attributes: pa.Table | None) -> dict[str, Any]:
+    """What a kind of model reads of its users."""
+    if attributes is None or not model_class(kind).reads_attributes:
+        return {}
+    return {"attributes": table_fingerprint(attributes)}
 
 
 def model_step(name: str) -> str:

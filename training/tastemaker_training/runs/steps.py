@@ -111,7 +111,7 @@ class Steps:
         two_tower = recipe.two_tower
         specs = two_tower_specs(two_tower.model, FeatureSchema.fit(dataset.items))
         two_tower.fit.sharding.placements([spec.name for spec in specs])
-        recipe.ranker.fit.sharding.placements([spec.name for spec in dlrm_specs(steps._dlrm_config())])
+        recipe.ranker.fit.sharding.placements([spec.name for spec in dlrm_specs(steps._dlrm)])
         return steps
 
     @cached_property
@@ -123,11 +123,12 @@ class Steps:
         return step_keys(
             self.recipe,
             self.dataset.fingerprint,
-            self._dlrm_config(),
+            self._dlrm,
             rejections=self.rejections,
             slots=self.slots,
             events=self._state_events,
             homes=self._homes,
+            attributes=self._attributes,
             warm_start=self.warm_start,
             click_weights=None if self._click_weights is None else self._click_weights.key,
         )
@@ -170,13 +171,15 @@ class Steps:
         asked = self.recipe.models[name]
 
         def make(folder: Path) -> None:
-            fit_zoo_model(self.dataset, self.split, asked, folder, self._attributes(asked.kind))
+            attributes = self._attributes if model_class(asked.kind).reads_attributes else None
+            fit_zoo_model(self.dataset, self.split, asked, folder, attributes)
 
         return self._get(model_step(name), make)
 
-    def _attributes(self, kind: str) -> pa.Table | None:
-        """What is known of the users beside their events, where a kind of model reads it."""
-        if not model_class(kind).reads_attributes:
+    @cached_property
+    def _attributes(self) -> pa.Table | None:
+        """What is known of the users beside their events, where one of the further models reads it."""
+        if not any(model_class(asked.kind).reads_attributes for asked in self.recipe.models.values()):
             return None
         return demographics(demographic_groups(self.home, self.settings.catalogue, self.dataset.user_ids))
 
@@ -333,5 +336,6 @@ class Steps:
 
         return self._get(name, make)
 
-    def _dlrm_config(self) -> DlrmConfig:
+    @cached_property
+    def _dlrm(self) -> DlrmConfig:
         return dlrm_config(self.recipe, FeatureSchema.fit(self.dataset.items))

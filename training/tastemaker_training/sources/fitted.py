@@ -35,7 +35,8 @@ from tastemaker.stages.matching import ItemMatcher
 from tastemaker.stages.model_source import ModelSource
 from tastemaker.stages.nearby import NearbySource, PlaceTree
 from tastemaker.stages.nearest import RecentSource, VectorSource
-from tastemaker.stages.pipeline import Pipeline, PipelineConfig
+from tastemaker.stages.pipeline import Pipeline
+from tastemaker.stages.pipeline_config import PipelineConfig
 from tastemaker.stages.policy import hard_rules_of
 from tastemaker.stages.ranking import Ranking
 from tastemaker.stages.reranking import Reranking

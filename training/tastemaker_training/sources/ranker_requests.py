@@ -15,7 +15,7 @@ from tastemaker.features.outcomes import Outcomes
 from tastemaker.features.ranking_batch import POSITION, Bag
 from tastemaker.features.ranking_data import RankingData
 from tastemaker.stages.hydration import RequestFeatures
-from tastemaker.stages.pipeline import PipelineConfig
+from tastemaker.stages.pipeline_config import PipelineConfig
 from tastemaker.stages.ranking import candidate_bags
 from tastemaker.terminal import progress
 from tastemaker.types import Candidates, Int32, Int64, Query

@@ -17,6 +17,7 @@ from typing import Any, Literal, Self
 from tastemaker.config import Settings
 from tastemaker.errors import TrainingError, UsageError
 from tastemaker.home import Home, write_json
+from tastemaker.models.ctr.kinds import click_model_class
 from tastemaker.types import catalogue_name
 from tastemaker_training.artifacts import plain
 from tastemaker_training.plan.recipe import Recipe
@@ -31,6 +32,12 @@ Outcome = Literal["running", "completed", "stopped", "failed"]
 _RECORD, _EVENTS = "study.json", "events.jsonl"
 _HOW_LONG = ("num_trials", "concurrency")
 """Keys of `tune` that a study may be resumed with other values of."""
+
+
+def reported(recipe: Recipe, part: Part) -> tuple[str, ...]:
+    """What of `REPORTED` a recipe's part says: a click model that is not fitted by steps has no loss."""
+    has_loss = part != "ranker" or click_model_class(recipe.ranker.kind).has_losses
+    return tuple(name for name in REPORTED[part] if has_loss or name != "loss")
 
 
 @dataclass(frozen=True)

@@ -26,7 +26,7 @@ from tastemaker_training.runs.publish import publish_run
 from tastemaker_training.runs.run import train
 from tastemaker_training.runs.steps import TWO_TOWER_MODULE, Steps
 from tastemaker_training.studies.report import render
-from tastemaker_training.studies.study import REPORTED, EventLog, Study, check_same, latest, new_folder
+from tastemaker_training.studies.study import EventLog, Study, check_same, latest, new_folder, reported
 from tastemaker_training.studies.tracking import STUDY, TrialRuns
 
 CANDIDATE = "tastemaker.candidate"
@@ -106,10 +106,11 @@ def _wanted(name: str, asked: str | None, num_trials: int | None, quick: bool) -
     config = recipe.tune
     if num_trials is not None and num_trials < 1:
         raise UsageError("--trials", value=num_trials, limit="at least 1", mend="ask for one or more")
-    if config.metric not in (None, *REPORTED[part]):
+    told = reported(recipe, part)
+    if config.metric not in (None, *told):
         raise ConfigError(
             f"recipe {recipe.name}: tune.metric", value=config.metric,
-            limit=f"one of {', '.join(REPORTED[part])}, which the {part} reports", mend="correct it",
+            limit=f"one of {', '.join(told)}, which the {part} reports", mend="correct it",
         )  # fmt: skip
     is_click_model = part == "ranker" and recipe.ranker.is_click_model
     epochs = 1 if is_click_model else config.max_epochs or getattr(recipe, part).fit.epochs
@@ -125,7 +126,7 @@ def _wanted(name: str, asked: str | None, num_trials: int | None, quick: bool) -
     if not is_click_model:
         changes[f"{part}.fit.epochs"] = epochs
     recipe = Recipe.parse(with_values(plain(recipe), changes), f"recipe {recipe.name}")
-    return Study(Path(), part, recipe, spaces, config.metric or REPORTED[part][0], "", "")
+    return Study(Path(), part, recipe, spaces, config.metric or told[0], "", "")
 
 
 def _part(recipe: Recipe, spaces: dict[str, Space], asked: str | None) -> tuple[Part, dict[str, Space]]:

@@ -11,8 +11,8 @@ from tastemaker.experiments.metrics import RETURN_AFTER_MS, Metric
 from tastemaker.experiments.reporting.earned import Tally, tallies_of
 from tastemaker.experiments.reporting.narrow import wide
 from tastemaker.experiments.reporting.observations import Observations
-from tastemaker.experiments.reporting.visits import SESSION_GAP_MS
 from tastemaker.experiments.statistics.ratios import UnitTotals
+from tastemaker.features.user_state import SESSION_GAP_MS
 from tastemaker.types import Bool, EventKind, Float64, Int64
 
 

@@ -5,15 +5,13 @@ Shape letters: A signs of life, N visits, R decisions.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final, Self
+from typing import Self
 
 import numpy as np
 
 from tastemaker.experiments.reporting.narrow import Narrow, narrow, wide
+from tastemaker.features.user_state import SESSION_GAP_MS
 from tastemaker.types import Bool, Int64
-
-SESSION_GAP_MS: Final = 30 * 60_000
-"""Silence after which a visit has ended."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,6 +1,6 @@
 """What a content vector is made of."""
 
-from typing import Any, Literal
+from typing import ClassVar, Literal
 
 from pydantic import Field, field_validator
 
@@ -42,6 +42,8 @@ class ContrastiveConfig(Strict):
 class ContentConfig(Strict):
     """Encoder and parts. The similarity of two items is the mean of their parts' cosines, by these weights."""
 
+    LATER: ClassVar = frozenset({"projection", "contrastive"})
+
     encoder: Literal["hashing", "minilm"] = Field(
         "hashing", description="of texts: hashed words, or a sentence encoder (extra `text`)"
     )
@@ -72,15 +74,12 @@ class ContentConfig(Strict):
     def unprojected(self) -> "ContentConfig":
         """The same without a projection."""
         return ContentConfig(
-            **{name: getattr(self, name) for name in ContentConfig.model_fields if name not in _PROJECTING}
+            **{
+                name: getattr(self, name)
+                for name in ContentConfig.model_fields
+                if name not in ContentConfig.LATER
+            }
         )
-
-    def identity(self) -> dict[str, Any]:
-        """What vectors depend on, as JSON: the same as of releases that knew no projection, where there is none."""
-        return self.model_dump(mode="json", exclude=set() if self.projection != "none" else set(_PROJECTING))
-
-
-_PROJECTING = ("projection", "contrastive")
 
 
 def is_heavy(config: ContentConfig) -> bool:

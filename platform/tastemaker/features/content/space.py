@@ -152,7 +152,7 @@ class ContentSpace:
 
     def _fingerprint(self) -> str:
         digest = hashlib.sha256()
-        parts = [self.config.identity(), self._version]
+        parts = [self.config.model_dump(mode="json"), self._version]
         digest.update(json.dumps(parts, sort_keys=True).encode())
         for name in sorted(self._tensors):
             digest.update(name.encode() + np.ascontiguousarray(self._tensors[name], "<f4").tobytes())

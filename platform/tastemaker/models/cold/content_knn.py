@@ -34,6 +34,7 @@ class ContentKnn(ByHistory):
     """
 
     kind = "content-knn"
+    scores_are_products = True
     Config: ClassVar[type[Strict]] = ContentKnnConfig
 
     def __init__(self, config: ContentKnnConfig, vectors_ID: Float32, popular_I: Float32) -> None:

@@ -71,7 +71,7 @@ class DropoutNet(Recommender):
 
     kind = "dropoutnet"
     Config: ClassVar[type[Strict]] = DropoutNetConfig
-    needs_history, reads_attributes = False, True
+    needs_history, reads_attributes, scores_are_products = False, True, True
 
     def __init__(
         self,

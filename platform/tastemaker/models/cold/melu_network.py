@@ -11,6 +11,9 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call, grad, vmap
 
+_HIDDEN_AT_ONCE = 2**21
+"""Hidden units of people and items that are held together."""
+
 Weights = Mapping[str, Tensor]
 """Of the decision layers; with a first dimension B where each person has own ones."""
 
@@ -123,8 +126,23 @@ class MeluNetwork(nn.Module):
         return found
 
     def scores_of_each(self, weights: Weights, person_BE: Tensor, items: Items) -> Tensor:
-        """(B, Q) of people by their own decision layers, for the same items."""
-        found_BQ: Tensor = vmap(self.scores, in_dims=(0, 0, None))(dict(weights), person_BE, items)
+        """(B, Q) of people by their own decision layers, for the same items; no gradients.
+
+        It goes through the items in steps, so that what it holds beside the answer does not grow with them. A person's part of the
+        first layer is worked out once.
+        """
+        num_people, num_items = len(person_BE), len(items.embedded)
+        first_BHX, dim = weights["0.weight"], person_BE.shape[1]
+        own_BHE, of_items_BHE = first_BHX[:, :, :dim], first_BHX[:, :, dim:]
+        person_BH1 = own_BHE @ person_BE[:, :, None] + weights["0.bias"][:, :, None]
+        found_BQ = torch.empty(num_people, num_items)
+        at_once = max(1, _HIDDEN_AT_ONCE // max(1, person_BH1.numel()))
+        for begin in range(0, num_items, at_once):
+            some = slice(begin, begin + at_once)
+            hidden_BHQ = (of_items_BHE @ items.embedded[some].T).add_(person_BH1).relu_()
+            hidden_BHQ = (weights["2.weight"] @ hidden_BHQ).add_(weights["2.bias"][:, :, None]).relu_()
+            decided_BQ = (weights["4.weight"] @ hidden_BHQ)[:, 0] + weights["4.bias"]
+            found_BQ[:, some] = decided_BQ + items.prior[some]
         return found_BQ
 
     def loss_of_each(

@@ -11,6 +11,8 @@ import pyarrow as pa
 from tastemaker.types import Float32, Float64
 
 _FURTHEST: Final = 3.0
+_LEAST_SCALE: Final = 1e-6
+"""Standard deviations below this, of a mean of 1 or less or else over it, are rounding."""
 
 
 class Standard:
@@ -21,7 +23,7 @@ class Standard:
         scale_M: Their standard deviations; a column whose numbers are all alike counts for nothing.
     """
 
-    def __init__(self, mean_M: Float32, scale_M: Float32) -> None:
+    def __init__(self, mean_M: Float64, scale_M: Float64) -> None:
         self.mean_M, self.scale_M = mean_M, scale_M
 
     @classmethod
@@ -36,7 +38,8 @@ class Standard:
         num_M = np.maximum(known_NM.sum(axis=0), 1)
         mean_M = np.where(known_NM, value_NM, 0).sum(axis=0) / num_M
         scale_M = np.sqrt(np.where(known_NM, (value_NM - mean_M) ** 2, 0).sum(axis=0) / num_M)
-        return cls(mean_M.astype(np.float32), scale_M.astype(np.float32))
+        varies_M = scale_M > _LEAST_SCALE * np.maximum(np.abs(mean_M), 1)
+        return cls(mean_M, np.where(varies_M, scale_M, 0))
 
     def __call__(self, value_NM: Float64) -> Float32:
         """(N, M) from -1 to 1."""

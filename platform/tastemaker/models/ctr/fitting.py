@@ -2,6 +2,7 @@
 
 import copy
 import logging
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -24,6 +25,8 @@ log = logging.getLogger(__name__)
 
 class ClickFitConfig(Strict):
     """Adam over all parameters."""
+
+    LATER: ClassVar = frozenset({"propensity"})
 
     epochs: int = Field(30, ge=1, description="passes over the rows, at most")
     patience: int = Field(3, ge=1, description="validations without a better AUC that end the fit")

@@ -24,10 +24,14 @@ if TYPE_CHECKING:
 
 _STEP: Final = 1.02
 """Between worths of clicks."""
+_JUDGED: Final = 10
+"""Places of a list that validation looks at."""
 
 
 class LambdaMartConfig(Strict):
     """LambdaMART."""
+
+    LATER: ClassVar = frozenset({"least_propensity"})
 
     num_trees: int = Field(300, ge=1, description="trees, at most")
     num_leaves: int = Field(31, ge=2, description="leaves of a tree")
@@ -56,6 +60,7 @@ class LambdaMart(ClickModel):
     """
 
     kind = "lambdamart"
+    has_losses = False
     Config: ClassVar[type[Strict]] = LambdaMartConfig
 
     def __init__(self, fields: Fields, config: Strict, booster: "Booster", calibration: Calibration) -> None:
@@ -70,7 +75,7 @@ class LambdaMart(ClickModel):
         """See `ClickModel.fit`.
 
         Raises:
-            DataError: No rows, no groups, or no group with both labels.
+            DataError: No rows, no groups, no group with both labels, or propensities of the one rows alone.
             MissingExtraError: LightGBM is not installed.
         """
         lightgbm = _lightgbm()
@@ -78,6 +83,7 @@ class LambdaMart(ClickModel):
         train = _dataset(learned, config)
         if validation is not None:
             validation.rows.require(learned.rows.fields)
+            validation.require_like(learned)
             held_out = [_dataset(validation, config, train)]
             callbacks = [lightgbm.early_stopping(config.patience, verbose=False)]
         parameters = _parameters(config, has_propensities=learned.propensity_N is not None)
@@ -144,7 +150,7 @@ def _lightgbm() -> Any:
 def _parameters(config: LambdaMartConfig, *, has_propensities: bool) -> dict[str, Any]:
     worths = {"label_gain": [0.0, *_worths(config)], "lambdarank_norm": False} if has_propensities else {}
     return {
-        "objective": "lambdarank", "metric": "ndcg", "eval_at": [10], "num_leaves": config.num_leaves,
+        "objective": "lambdarank", "metric": "ndcg", "eval_at": [_JUDGED], "num_leaves": config.num_leaves,
         "learning_rate": config.learning_rate, "min_data_in_leaf": config.min_rows,
         "lambdarank_truncation_level": config.truncation, "num_threads": config.num_threads,
         "seed": config.seed, "deterministic": True, "force_row_wise": True, "verbosity": -1,
@@ -182,6 +188,7 @@ def _dataset(labelled: Labelled, config: LambdaMartConfig, reference: "Dataset |
     """The rows of each group one after the other, those of a group by luck.
 
     Rows that score alike keep the order in which they stand here, and the order of what was given may know the answer.
+    With a reference they are rows to validate by.
     """
     group_N = labelled.rows.group_N
     if group_N is None or not len(labelled):
@@ -200,7 +207,8 @@ def _dataset(labelled: Labelled, config: LambdaMartConfig, reference: "Dataset |
     if labelled.propensity_N is not None:
         label_N = _graded(label_N, labelled.propensity_N[order_N], config)
         worth_N = np.array([0.0, *_worths(config)])[label_N.astype(np.int64)]
-        weight_N = np.repeat(best_dcg(worth_N, size, config.truncation), size)
+        places = config.truncation if reference is None else _JUDGED
+        weight_N = np.repeat(best_dcg(worth_N, size, places), size)
         weight_N /= weight_N.mean()
     found: Dataset = _lightgbm().Dataset(
         _columns(labelled.rows.take(order_N)), label_N, reference=reference, group=size, weight=weight_N,

@@ -67,10 +67,9 @@ class ClickLoss:
 
 
 def worth(score_N: Float32, validation: Labelled, config: PropensityConfig) -> float:
-    """How good scores are on validation rows, the larger the better: the area under the curve, or less the corrected loss."""
+    """How good scores are on validation rows, the larger the better: the area under the curve, or less the loss of the fit."""
     from sklearn.metrics import roc_auc_score
 
     if validation.propensity_N is None:
         return float(roc_auc_score(validation.label_N, score_N))
-    unbiased = config.model_copy(update={"non_negative": False})
-    return -float(ClickLoss.of(validation, unbiased)(torch.from_numpy(score_N), validation))
+    return -float(ClickLoss.of(validation, config)(torch.from_numpy(score_N), validation))

@@ -51,6 +51,19 @@ class Labelled:
     def __len__(self) -> int:
         return len(self.label_N)
 
+    def require_like(self, learned: "Labelled") -> None:
+        """Passes when these rows can validate what is learned from those: both have propensities, or neither.
+
+        Raises:
+            DataError: One has them alone.
+        """
+        told, both = self.propensity_N is not None, learned.propensity_N is not None
+        if told != both:
+            raise DataError(
+                "propensities of a click model's validation rows", value="given" if told else "none",
+                limit="as of the rows it learns from", mend="give both, or neither",
+            )  # fmt: skip
+
     def take(self, row_B: Any) -> "Labelled":
         """Some rows with their labels."""
         propensity_B = None if self.propensity_N is None else self.propensity_N[row_B]
@@ -67,6 +80,8 @@ class ClickModel(ABC):
     """Its name in recipes and bundles."""
     Config: ClassVar[type[Strict]]
     """What its recipe says."""
+    has_losses: ClassVar[bool] = True
+    """Whether a fit leaves `losses`."""
 
     fields: Fields
     config: Strict

@@ -63,6 +63,7 @@ class NetworkModel(ClickModel):
         """See `ClickModel.fit`."""
         if validation is not None:
             validation.rows.require(learned.rows.fields)
+            validation.require_like(learned)
         with seeded(config.seed):
             network = cls._made(learned.rows.fields, config)
         network.vectors.learn_scale(learned)

@@ -42,11 +42,11 @@ def ranking_fields(
         num_tags: Rows of a table of tags.
         num_years: Rows of one of years, unknown among them.
         num_categories: Rows of one of categories, unknown among them.
-        context: What of a request's time and device is read.
+        context: What of a request's time and device is read, in any order.
         num_items: Items that are known by id, of candidates and histories; None: none.
     """
     sizes = {"item_years": num_years - 1, "item_categories": num_categories - 1}
-    sizes |= {query_feature(table): NUM_ROWS[table] - 1 for table in context}
+    sizes |= {query_feature(table): NUM_ROWS[table] - 1 for table in CONTEXT_TABLES if table in context}
     multi: list[tuple[str, int, str | None]]
     multi = [("item_tags", num_tags, None), ("recent_tags", num_tags, None)]
     multi += [(f"recent_{what}", sizes[f"item_{what}"], f"item_{what}") for what in ("years", "categories")]

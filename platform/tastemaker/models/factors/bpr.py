@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 class BprConfig(FactorsConfig):
     """BPR."""
 
+    LATER: ClassVar = frozenset({"propensity"})
+
     learning_rate: float = Field(0.002, gt=0, description="step size of Adam")
     regularization: float = Field(0.004, ge=0, description="penalty on the squared factors of a pair")
     epochs: int = Field(30, ge=1, description="passes over the log")

@@ -26,6 +26,8 @@ _RIDGE = 1e-6
 class IalsConfig(Strict):
     """iALS++."""
 
+    LATER: ClassVar = frozenset({"propensity"})
+
     dim: int = Field(128, ge=1, description="factors")
     regularization: float = Field(0.003, ge=0, description="penalty on the factors")
     unobserved_weight: float = Field(

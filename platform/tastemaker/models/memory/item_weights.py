@@ -21,6 +21,8 @@ from tastemaker.types import Float32
 class EaseConfig(Strict):
     """EASE."""
 
+    LATER: ClassVar = frozenset({"propensity"})
+
     l2: float = Field(250.0, gt=0, description="ridge penalty")
     keep: int | None = Field(None, ge=1, description="strongest weights kept per item; empty keeps all")
     propensity: ItemPropensity | None = Field(

@@ -30,9 +30,9 @@ class ByHistory(Recommender):
         score_BI[self._empty(askers)] = self.popular_I
         return score_BI
 
-    def scores_of(self, askers: Askers) -> Callable[[slice], Float32]:
+    def scores_of(self, askers: Askers, vector_ID: Float32 | None) -> Callable[[slice], Float32]:
         """See `Recommender.scores_of`."""
-        found, empty_B = super().scores_of(askers), self._empty(askers)
+        found, empty_B = super().scores_of(askers, vector_ID), self._empty(askers)
 
         def of(items: slice) -> Float32:
             score_BJ = found(items)

@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Any, ClassVar, Final, Literal
 
 import numpy as np
 import safetensors
@@ -33,6 +33,8 @@ log = logging.getLogger(__name__)
 
 class SequenceFitConfig(Strict):
     """Adam over all parameters, tables included."""
+
+    LATER: ClassVar = frozenset({"decay"})
 
     epochs: int = Field(100, ge=1, description="passes over the histories, at most")
     patience: int | None = Field(

@@ -22,6 +22,8 @@ from tastemaker.strict import Strict
 class AttentionConfig(SequenceConfig):
     """Shape of a model of attention."""
 
+    LATER: ClassVar = frozenset({"places"})
+
     num_blocks: int = Field(2, ge=1, description="blocks of attention and feed-forward layer")
     num_heads: int = Field(1, ge=1, description="heads of the attention")
     hidden: int | None = Field(None, ge=1, description="width of the feed-forward layer; empty: dim")

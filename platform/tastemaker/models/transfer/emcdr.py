@@ -5,11 +5,11 @@ Shape letters: U users, I items, J items of one side, B askers, D factors, L ite
 
 from collections.abc import Collection, Mapping
 from itertools import pairwise
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 import numpy as np
 import scipy.sparse as sp
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from tastemaker.errors import CompatibilityError, DataError
 from tastemaker.models.factors.ials import Ials, IalsConfig
@@ -36,6 +36,15 @@ class EmcdrConfig(TransferConfig):
     least: int = Field(
         5, ge=1, description="items in the source and in the target of users that the map is learned from"
     )
+
+    @model_validator(mode="after")
+    def _seen_alike(self) -> Self:
+        for side, factors in (("source", self.source), ("target", self.target)):
+            if factors.propensity is not None:
+                raise ValueError(
+                    f"{side}.propensity is ials's: an EMCDR folds users in by items that count alike"
+                )
+        return self
 
 
 class Emcdr(TransferModel):

@@ -14,7 +14,7 @@ from pydantic import Field
 from tastemaker.errors import CompatibilityError
 from tastemaker.models.log import Askers, Log
 from tastemaker.models.memory.strangers import ByHistory
-from tastemaker.models.transfer.domains import Domains, DomainsConfig, own_counts, some_of
+from tastemaker.models.transfer.domains import NO_DOMAIN, Domains, DomainsConfig, own_counts, some_of
 from tastemaker.models.transfer.monitor import (
     GROUPS,
     Group,
@@ -169,6 +169,7 @@ class TransferModel(ByHistory):
         vector_BV = np.zeros((len(askers), self._item_IV.shape[1]), np.float32)
         group_B = group_of(own_counts(askers, self._target_I), self.config.monitor.few)
         moved_B = np.isin(group_B, [GROUPS.index(group) for group in self._moved_for])
+        moved_B &= own_counts(askers, self._domain_I != NO_DOMAIN) > 0  # no part knows items of no domain
         begin = 0
         for name, part in self._halves.items():
             columns = slice(begin, begin := begin + part.item_vectors().shape[1])

@@ -3,7 +3,7 @@
 Of some users what they have in the target is hidden before either learns: of a third all (`cold`), of a third all but their first few
 items (`few`), of a third the newest fifth (`many`). They are then asked for what is hidden.
 
-Shape letters: B askers, K slots, M targets, N rows of the log, R bootstrap rounds.
+Shape letters: B askers, K slots, M targets, N rows of the log.
 """
 
 from collections.abc import Mapping, Sequence
@@ -16,13 +16,13 @@ from pydantic import Field
 from tastemaker.models.log import Askers
 from tastemaker.models.recommender import Recommender
 from tastemaker.models.transfer.domains import Domains, own_counts, some_of
+from tastemaker.resampling import bootstrap
 from tastemaker.strict import Strict
 from tastemaker.types import Float64, Int32, Int64
 
 Group = Literal["cold", "few", "many"]
 GROUPS: Final[tuple[Group, ...]] = get_args(Group)
 _ROUNDS = 4000
-_ROUNDS_AT_ONCE = 100
 
 
 class MonitorConfig(Strict):
@@ -147,7 +147,7 @@ def judge(
 ) -> Verdict:
     """For whom `moved` is better than `alone`, both fitted on what was left. A group that gains nothing for sure loses it.
 
-    Differences of NDCG@k are paired by user; their intervals are those of `paired_interval` at a level by which all three hold
+    Differences of NDCG@k are paired by user; their intervals are percentile bootstraps at a level by which all three hold
     together [Bonferroni: 1 - (1 - level) / 3].
     """
     level = 1 - (1 - config.level) / len(GROUPS)
@@ -180,35 +180,17 @@ def ndcg_of(model: Recommender, asked: Asked, k: int) -> Float64:
     )
 
 
-def paired_interval(
-    difference_B: Float64, level: float, seed: int = 0, rounds: int = _ROUNDS
-) -> tuple[float, float]:
-    """Percentile bootstrap interval of a mean of paired differences, users drawn with replacement [Efron 1979].
-
-    >>> paired_interval(np.array([0.5, 0.5, 0.5]), level=0.95)
-    (0.5, 0.5)
-    """
-    num = len(difference_B)
-    draws, share = np.random.default_rng((seed, 1)), np.full(num, 1 / num)
-    means = [
-        draws.multinomial(num, share, size=_ROUNDS_AT_ONCE) @ difference_B / num
-        for _ in range(0, rounds, _ROUNDS_AT_ONCE)
-    ]
-    low, high = np.quantile(np.concatenate(means), [(1 - level) / 2, (1 + level) / 2])
-    return float(low), float(high)
-
-
 def _group(
     name: str, alone_B: Float64, moved_B: Float64, config: MonitorConfig, level: float, seed: int
 ) -> GroupVerdict:
     num = len(alone_B)
     if num == 0:
         return GroupVerdict(group=name, num_users=0, finding="too few")
-    low, high = paired_interval(moved_B - alone_B, level, seed)
+    (low,), (high,) = bootstrap((moved_B - alone_B)[:, None], (seed, 1), _ROUNDS, level)
     clear: Literal["helps", "hurts", "unclear"] = "helps" if low > 0 else "hurts" if high < 0 else "unclear"
     alone, moved = float(alone_B.mean()), float(moved_B.mean())
     return GroupVerdict(
-        group=name, num_users=num, alone=alone, moved=moved, difference=moved - alone, low=low, high=high,
+        group=name, num_users=num, alone=alone, moved=moved, difference=moved - alone, low=float(low), high=float(high),
         finding="too few" if num < config.least_users else clear,
     )  # fmt: skip
 

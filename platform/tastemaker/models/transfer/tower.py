@@ -41,7 +41,7 @@ class TowerConfig(TransferConfig):
         le=1,
         description="chance that a step hides all of the domain that it learns, of who has others",
     )
-    epochs: int = Field(30, ge=1, description="passes over the users of the target")
+    epochs: int = Field(30, ge=1, description="passes over the users of the domains that it learns")
     batch_size: int = Field(128, ge=1, description="users of a step")
     learning_rate: float = Field(0.002, gt=0, description="step size of Adam")
     l2: float = Field(0.0, ge=0, description="penalty on the squared weights")

@@ -1,0 +1,119 @@
+"""What benchmarks write beside their figures, and whom they ask."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+sys.path.append(str(Path(__file__).parents[2] / "benchmarks"))
+
+import kept
+import report
+import reproduce_ctr
+import reproduce_transfer
+import serving
+from reproduction import Reproduction
+from turns import Effort, shown
+
+
+def test_a_commit_with_changes_on_top_of_it_is_told(monkeypatch, tmp_path):
+    def git(*words: str) -> None:
+        about = ["-c", "user.name=ann", "-c", "user.email=ann@example.com"]
+        subprocess.run(["git", *about, *words], cwd=tmp_path, check=True, capture_output=True)
+
+    monkeypatch.setattr(report, "ROOT", tmp_path)
+    code, page = tmp_path / "code.py", tmp_path / "docs" / "page.md"
+    code.write_text("x = 1\n")
+    page.parent.mkdir()
+    page.write_text("a page\n")
+    git("init", "-q")
+    git("add", ".")
+    git("commit", "-qm", "first")
+    clean = report.circumstances()["commit"]
+    assert len(clean) >= 7
+    page.write_text("another\n")  # a page that the run before wrote
+    assert report.circumstances()["commit"] == clean
+    code.write_text("x = 2\n")
+    assert report.circumstances()["commit"] == f"{clean}-dirty"
+
+
+def test_one_turn_has_no_spread():
+    assert shown([0.29], 2) == "0.29"
+    assert shown([1.0, 3.0, 2.0]) == "2.0 [1.0, 3.0]"
+
+
+def test_a_page_says_load_turns_and_what_is_missing():
+    about = {
+        "date": "2026-01-01",
+        "commit": "abc",
+        "machine": "2 cores",
+        "minutes": 3.0,
+        "notes": [],
+        "targets": [],
+    }
+    part = about | {"title": "T", "header": ("a",), "rows": [("1",)], "load": 12.34, "turns": 5}
+    text = kept._page("Page", "intro", {"one": part}, ["`two`", "`three` (as a quick run alone)"])
+    assert (
+        "Part `one`, 2026-01-01, commit abc, 2 cores, load 12.3 when it began, 5 turns asked for, 3 minutes."
+        in text
+    )
+    assert text.endswith("## Not measured\n\n`two`, `three` (as a quick run alone).\n")
+
+
+def run_of(wait: float, retrieve: list[float]) -> dict:
+    stages = {stage: [1.0] * len(retrieve) for stage in serving.STAGES}
+    return {"stages": stages | {"wait": [wait] * len(retrieve), "retrieve": retrieve}}
+
+
+def test_a_fused_graphs_wait_counts_for_retrieval():
+    taken = [serving.stage_ms(run_of(4.0, [2.0, 3.0, 8.0]))]
+    np.testing.assert_array_equal(taken[0]["wait and retrieve"], [6.0, 7.0, 12.0])
+    assert serving.budget_ms("wait and retrieve", taken) == 10.0
+    assert serving.budget_ms("retrieve", taken) is None
+    assert serving.budget_ms("wait", taken) is None
+    assert serving.budget_ms("rank", taken) == 50.0
+
+
+def test_a_spread_graphs_retrieval_is_judged_alone():
+    taken = [serving.stage_ms(run_of(np.nan, [2.0, 3.0, 8.0]))]
+    assert not {"wait", "wait and retrieve"} & taken[0].keys()
+    assert serving.budget_ms("retrieve", taken) == 10.0
+
+
+@pytest.mark.parametrize("seed", reproduce_transfer.SEEDS)
+def test_no_draw_asks_whom_settings_were_chosen_on(seed):
+    able, num = np.arange(100, 200), 30
+    tuned, asked = (
+        reproduce_transfer.asked_order(able, num, one, np.random.default_rng(one))
+        for one in (reproduce_transfer.TUNED_ON, seed)
+    )
+    assert len(tuned) == 100
+    assert sorted([*asked, *tuned[:num]]) == able.tolist()
+
+
+def test_a_fit_is_kept_by_rows_and_code_and_not_by_a_quick_run(monkeypatch, tmp_path):
+    fits = []
+
+    def measured(part, kind, seed, effort):
+        fits.append(effort)
+        part.seconds[kind] = [1.0]
+        return {"test AUC": 0.9}
+
+    monkeypatch.setattr(reproduce_ctr, "KEPT", tmp_path / "kept")
+    monkeypatch.setattr(reproduce_ctr, "measured", measured)
+    part, whole = Reproduction("t"), Effort()
+    reproduce_ctr.kept(part, "fm", 0, Effort(divide=20))
+    assert not (tmp_path / "kept").exists()
+    assert (
+        reproduce_ctr.kept(part, "fm", 0, whole)
+        == reproduce_ctr.kept(part, "fm", 0, whole)
+        == {"test AUC": 0.9}
+    )
+    assert len(fits) == 2
+    monkeypatch.setattr(reproduce_ctr, "_code", lambda: "other")
+    reproduce_ctr.kept(part, "fm", 0, whole)
+    monkeypatch.setattr(reproduce_ctr, "NUM_ROWS", 7)
+    reproduce_ctr.kept(part, "fm", 0, whole)
+    assert len(fits) == 4
