@@ -14,7 +14,8 @@ from tastemaker.home import Home
 from tastemaker.runtime import free_port
 from tastemaker_training.artifacts import plain
 from tastemaker_training.commands import evaluate
-from tastemaker_training.distributed.workers import check_cluster, check_workers, read_curves
+from tastemaker_training.distributed.exchange import read_curves
+from tastemaker_training.distributed.workers import check_cluster, check_workers
 from tastemaker_training.plan.recipe import read_recipe
 from tastemaker_training.runs.evaluate import load_evaluations, save_evaluations
 from tastemaker_training.runs.run import train

@@ -18,7 +18,7 @@ from ray.train.v2._internal.execution.callback import ControllerCallback
 
 from tastemaker.errors import TastemakerError
 from tastemaker.home import write_json
-from tastemaker_training.distributed.workers import ABORT, FAULT, STOP, read_curves
+from tastemaker_training.distributed.exchange import ABORT, FAULT, STOP, read_curves
 
 _POLL_SECONDS = 0.1
 _task = 0

@@ -27,8 +27,8 @@ from tastemaker.home import Home, write_bytes, write_json
 from tastemaker.runtime import open_ray, prepare_ray
 from tastemaker.terminal import errors as terminal_errors
 from tastemaker.terminal import print_table, progress
+from tastemaker_training.distributed.exchange import ABORT, CURVES, FAULT, STOP, read_curves
 
-CURVES, STOP, ABORT, FAULT = "curves.jsonl", "stop", "abort", "fault.json"
 _POLL_SECONDS = 0.2
 _STOP_SECONDS = 30.0
 _TRAIN_ENVIRONMENT = {
@@ -228,15 +228,6 @@ class Task:
                 time.sleep(_POLL_SECONDS)
         lines = [json.dumps({k: v for k, v in report.items() if k != "task"}) for report in reports[:-1]]
         write_bytes(self.folder / CURVES, "".join(f"{line}\n" for line in lines).encode())
-
-
-def read_curves(folder: Path) -> list[dict[str, Any]]:
-    """What rank 0 of the training in `folder` reported, in order."""
-    try:
-        lines = (folder / CURVES).read_text(encoding="utf-8").split("\n")[:-1]  # an unfinished line waits
-    except FileNotFoundError:
-        return []
-    return [json.loads(line) for line in lines]
 
 
 def _is_done(reports: list[dict[str, Any]]) -> bool:

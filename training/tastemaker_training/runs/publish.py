@@ -22,7 +22,7 @@ from tastemaker.promotion.compared import EXPOSURE, USER_METRICS, exposure_table
 from tastemaker.registry.client import Registry
 from tastemaker.stages.loading import write_pipeline
 from tastemaker_training.artifacts import plain
-from tastemaker_training.distributed.workers import read_curves
+from tastemaker_training.distributed.exchange import read_curves
 from tastemaker_training.plan.data_profile import profile
 from tastemaker_training.runs import evaluate
 from tastemaker_training.runs.content_only import publish_content

@@ -9,7 +9,7 @@ from tastemaker.config import Settings
 from tastemaker.home import Home
 from tastemaker.registry.client import Registry
 from tastemaker_training.artifacts import plain
-from tastemaker_training.distributed.workers import read_curves
+from tastemaker_training.distributed.exchange import read_curves
 from tastemaker_training.plan.recipe import recipe_text
 from tastemaker_training.runs.evaluate import SHOWN
 from tastemaker_training.runs.steps import Steps

@@ -22,7 +22,7 @@ from ray.tune.search.optuna import OptunaSearch
 from tastemaker.config import Settings
 from tastemaker.errors import TrainingError
 from tastemaker.home import Home
-from tastemaker_training.distributed.workers import ABORT
+from tastemaker_training.distributed.exchange import ABORT
 from tastemaker_training.studies.study import EventLog, Outcome, Study, Trial, decode, encode, scores
 from tastemaker_training.studies.trials import NUMBERS, SCORE, TRIALS, run_trial
 

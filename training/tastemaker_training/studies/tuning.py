@@ -19,7 +19,8 @@ from tastemaker.home import Home, write_bytes
 from tastemaker.registry.client import Registry
 from tastemaker.terminal import progress
 from tastemaker_training.artifacts import plain
-from tastemaker_training.distributed.workers import ABORT, Workers, check_workers, start_ray
+from tastemaker_training.distributed.exchange import ABORT
+from tastemaker_training.distributed.workers import Workers, check_workers, start_ray
 from tastemaker_training.plan.recipe import Recipe, read_recipe, recipe_text, search_space
 from tastemaker_training.plan.search_space import PARTS, Part, Space, TuneConfig, with_values
 from tastemaker_training.runs.publish import publish_run
