@@ -53,36 +53,33 @@ class Recommendations(_Answer):
     timings_ms: dict[str, float]
 
 
-class ListExplanation(_Answer):
+class _Way(_Answer):
+    """What becomes of an item in one list. Ranks count from 1."""
+
+    verdict: str
+    why: str
+    rules: list[str]
+    sources: list[dict[str, Any]]
+    num_candidates: int
+    stages: dict[str, dict[str, Any]]
+    shown_rank: int | None = None
+    features: dict[str, float]
+
+
+class ListExplanation(_Way):
     """What becomes of the item in one variant's own list, of an interleaving's two."""
 
     variant: str
     bundle: str
-    verdict: str
-    why: str
-    rules: list[str]
-    sources: list[dict[str, Any]]
-    num_candidates: int
-    stages: dict[str, dict[str, Any]]
-    shown_rank: int | None = None
-    features: dict[str, float]
 
 
-class Explanation(_Answer):
+class Explanation(_Way):
     """Why an item is in a user's list, or why it is not. Ranks count from 1."""
 
     request_id: str
     item_id: str
-    verdict: str
-    why: str
-    rules: list[str]
-    sources: list[dict[str, Any]]
-    num_candidates: int
-    stages: dict[str, dict[str, Any]]
-    shown_rank: int | None = None
     team: str | None = Field(None, description="whose pick it is, of an interleaving")
     lists: list[ListExplanation] = Field([], description="of an interleaving, both variants' own")
-    features: dict[str, float]
     record_age_ms: int | None = None
     personalised: bool
     experiment: str | None = None
