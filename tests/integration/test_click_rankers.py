@@ -1,13 +1,13 @@
 """Click models as rankers, from recipe to answers: trained beside each other, published, swapped, served, explained, replayed."""
 
 import json
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import httpx
 import numpy as np
 import pytest
+from served_graph import until
 from small import NUM_GROUPS, RECIPE, SmallHome
 
 from tastemaker.bundle.reader import Bundle
@@ -64,14 +64,6 @@ class Trained(SmallHome):
         number = self.published[kind]["version"]
         registry = Registry(self.settings, Home.open(self.home))
         registry.set_alias("default", "champion", number, "test", "to be tried")
-
-
-def until(condition: Callable[[], Any], what: str) -> Any:
-    deadline = time.monotonic() + WAIT_SECONDS
-    while not (found := condition()):
-        assert time.monotonic() < deadline, f"waited in vain for {what}"
-        time.sleep(0.1)
-    return found
 
 
 @pytest.fixture(scope="module")
@@ -131,7 +123,7 @@ def answered(served, trained, kind: str) -> dict[str, Any]:
         assert response.status_code == 200, response.text
         return response.json() if response.json()["bundle"] == trained.published[kind]["bundle"] else None
 
-    return until(by_it, f"the bundle with {kind}")
+    return until(by_it, f"the bundle with {kind}", WAIT_SECONDS)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -155,6 +147,6 @@ def test_it_is_swapped_in_and_its_answers_are_explained_and_replayed(trained, se
             return None
         return dict(json.loads(out))
 
-    report = until(replayed, "the archive")
+    report = until(replayed, "the archive", WAIT_SECONDS)
     assert (report["same"], report["notes"]) == (True, [])
     assert [slot["replayed"] for slot in report["slots"]] == items
