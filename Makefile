@@ -87,7 +87,7 @@ bench-serving: install  ## latency and throughput of both graphs at 1M items, ab
 bench-swap: install  ## promotions and rollbacks under load at 1M items, about 8 minutes
 	$(BIN)/python benchmarks/serving_swap.py $(ARGS)
 
-bench-experiments: install  ## false positives, power, regret and off-policy estimates on simulated worlds, about 20 minutes (FULL=1: more)
+bench-experiments: install  ## false positives, power, regret and off-policy estimates on simulated worlds, part by part, about 20 minutes (FULL=1: more)
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/experiments.py $(ARGS)
 
 chaos: install  ## kill, freeze, slow and corrupt each part under load, about 15 minutes; needs the right to mount a tmpfs

@@ -1,6 +1,6 @@
 """obp's and vowpalwabbit's policies in the worlds of `bandits_worlds`: run by the Python of an environment that holds both.
 
-`python bandits_peers.py KIND,KIND,… SEED,SEED,… ROUNDS` prints the regret of each policy by world and seed, as JSON. What a policy is set to is what its
+`python bandits_peers.py KIND,KIND,… SEED,SEED,… ROUNDS [WHOSE]` prints the regret of each policy (whose name begins so) by world and seed, as JSON. What a policy is set to is what its
 own documentation uses, and where that leaves a choice, the best of what was tried in these worlds.
 """
 
@@ -108,14 +108,15 @@ def players(kind: str, dimension: int, seed: int) -> dict[str, Callable[[], Play
     }
 
 
-def main(kinds: str, seeds: str, num_rounds: str) -> None:
+def main(kinds: str, seeds: str, num_rounds: str, whose: str = "") -> None:
     found: dict[str, dict[str, dict[str, float]]] = {}
     for kind in kinds.split(","):
         of_kind = found.setdefault(kind, {})
         for seed in map(int, seeds.split(",")):
             world = make(kind, seed, int(num_rounds))
             for name, player in players(kind, world.context_TD.shape[1], seed).items():
-                of_kind.setdefault(name, {})[str(seed)] = play(player(), world)
+                if name.startswith(whose):
+                    of_kind.setdefault(name, {})[str(seed)] = play(player(), world)
     print(json.dumps(found))
 
 

@@ -86,9 +86,6 @@ def router(effort: Effort) -> Part:
     return part
 
 
-PARTS = {"router": router}
-
-
 def _kinds() -> dict[str, Fixed | Adaptive]:
     return {
         "fixed split of 2": Fixed(weights=(0.5, 0.5)),

@@ -4,7 +4,8 @@ Requests arrive open-loop, whatever becomes of earlier ones. Each fault lasts at
 got meanwhile and until all was whole again: faults of the service (5xx), requests without an answer in 2 s, how late answers
 were by the clients' clocks, which rungs they came by, and when answers were whole again. `make chaos`.
 
-Two processes of each stage and of the gateway serve a small catalogue from a home on a disk of 64 MiB.
+Two processes of each stage and of the gateway serve a small catalogue from a home on a disk of 64 MiB; in the part `shards` the
+retriever's two are shards, which have half of the catalogue each.
 """
 
 import signal
@@ -12,7 +13,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -47,6 +48,10 @@ DEADLINE_MS: Final = GatewaySettings().deadline_ms
 TOLERANCE: Final = 1.2
 STAGES: Final = ("retriever", "ranker", "reranker")
 TWO_OF_EACH: Final = {f"TASTEMAKER_SERVING__{role.upper()}__REPLICAS": "2" for role in (*STAGES, "gateway")}
+TWO_SHARDS: Final = TWO_OF_EACH | {
+    "TASTEMAKER_SERVING__RETRIEVER__REPLICAS": "1",
+    "TASTEMAKER_SERVING__RETRIEVER__SHARDS": "2",
+}
 FAULTS: Final[dict[str, Fault]] = {
     **{f"kill a {role}": killed(role) for role in (*STAGES, "gateway")},
     **{f"freeze a {role}": frozen(role) for role in (*STAGES, "gateway")},
@@ -57,6 +62,10 @@ FAULTS: Final[dict[str, Fault]] = {
     "the disk is full": disk_full,
     "retrieval takes ten times its time": slow("retriever"),
     "ranking takes ten times its time": slow("ranker"),
+}
+SHARD_FAULTS: Final[dict[str, Fault]] = {
+    "kill one shard of two": killed("retriever"),
+    "freeze one shard of two": frozen("retriever"),
 }
 MAY_BE_LOST: Final = {"freeze a gateway": 0.005}
 """Share of requests that may stay without an answer; of all other faults none may."""
@@ -71,20 +80,33 @@ class Seen(NamedTuple):
 
 def faults(effort: Effort) -> Part:
     """One fault after the other, on one served home."""
+    return _measured(effort, "Faults", TWO_OF_EACH, FAULTS)
+
+
+def shards(effort: Effort) -> Part:
+    """The same where each half of the catalogue is one process's."""
+    part = _measured(effort, "A catalogue in two shards: faults", TWO_SHARDS, SHARD_FAULTS)
+    part.notes.append("`no-shard`: the answer has the other half's items alone.")
+    return part
+
+
+def _measured(
+    effort: Effort, title: str, environment: Mapping[str, str], chosen: Mapping[str, Fault]
+) -> Part:
     part = Part(
-        f"Faults at {RATE:.0f} requests/s, deadline {DEADLINE_MS:.0f} ms",
+        f"{title} at {RATE:.0f} requests/s, deadline {DEADLINE_MS:.0f} ms",
         ("fault", "requests", "5xx", "429", "lost", "later than 1.2 deadlines", "p50, ms", "p99, ms", "whole", "rungs", "recovery, s"),
     )  # fmt: skip
     seconds = SECONDS if effort.divide == 1 else 8.0
     with tempfile.TemporaryDirectory() as folder, small_disk(Path(folder), DISK) as disk:
         home = make_world(disk, NUM_ITEMS, NUM_USERS, "flat").home
         with (
-            running("spread", home, TWO_OF_EACH, logs=Path(folder).parent) as served,
+            running("spread", home, environment, logs=Path(folder).parent) as served,
             requests(served.url, RATE, NUM_USERS) as log,
         ):
             scene = Scene(served, home)
             _add(part, "none", _watch(scene, None, log, seconds))
-            for name, fault in FAULTS.items():
+            for name, fault in chosen.items():
                 print(f"  {name}", flush=True)
                 _add(part, name, _watch(scene, fault, log, seconds))
     part.notes = [
@@ -149,4 +171,6 @@ def _add(part: Part, name: str, seen: Seen) -> None:
 
 if __name__ == "__main__":
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # as Ctrl-C: what was started is stopped
-    report_main("chaos", "Faults under load", str(__doc__), {"faults": faults}, target="chaos")
+    report_main(
+        "chaos", "Faults under load", str(__doc__), {"faults": faults, "shards": shards}, target="chaos"
+    )

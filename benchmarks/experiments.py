@@ -5,26 +5,42 @@
     cuped  variance that a pre-period removes, beside 1 - rho^2
     srm    wrong splits found at a million users, false alarms under fixed splits, ramps and bandits
     drawn  A/A experiments that a bandit drives: plain, weighted and adaptively weighted estimates
-    regret each bandit policy in stationary, drifting and delayed worlds, beside vowpalwabbit and obp
     interleaving  lists that a team draft takes to find a better ranker, beside a split of the same people
-    memory what a report takes as the log grows
+    regret each bandit policy in stationary, drifting and delayed worlds, beside vowpalwabbit and obp
+    regret-many  the delayed world alone on ten times as many seeds, beside obp
     router decisions a second, and whether 16 routers and one joiner lose a reward
     offpolicy  estimates beside published ones and obp's, their speed, and how often intervals hold the truth
+    memory what a report takes as the log grows
 
-Writes benchmarks/out/experiments.json and, of a whole run, docs/results/DATE-experiments.md. `--only aa` runs one part,
-`--quick` takes few simulations.
+Each part is kept in benchmarks/out/experiments-PART.json when it is done, and docs/results/DATE-experiments.md is made of all that are kept.
+`--only aa` runs one part, `--quick` takes few simulations.
 """
 
-import bandits
-import experiments_aa
-import experiments_cuped
-import experiments_interleaving
-import experiments_memory
-import experiments_srm
-import offpolicy
-import report
+import os
+from typing import Final
+
+import kept
+from turns import Effort
+
+PARTS: Final = {
+    "aa": "experiments_aa:false_positives",
+    "power": "experiments_aa:power",
+    "cuped": "experiments_cuped:variance",
+    "srm": "experiments_srm:mismatch",
+    "drawn": "experiments_srm:drawn",
+    "interleaving": "experiments_interleaving:interleaving",
+    "regret": "bandits:regret",
+    "regret-many": "bandits:regret_many",
+    "router": "bandits_router:router",
+    "offpolicy": "offpolicy:offpolicy",
+    "memory": "experiments_memory:memory",
+}
+"""Part by part, in the page's order: module and function that measure it."""
+_INTRO: Final = (
+    "`make bench-experiments`, part by part, on simulated worlds whose truth is known. Shares have ± two standard errors; times are medians over "
+    "turns [least, most], contenders take turns, and ratios are those of one turn."
+)
 
 if __name__ == "__main__":
-    parts = experiments_aa.PARTS | experiments_cuped.PARTS | experiments_srm.PARTS
-    parts |= experiments_interleaving.PARTS | bandits.PARTS | offpolicy.PARTS | experiments_memory.PARTS
-    report.main("experiments", "Experiments", str(__doc__), parts)
+    effort = Effort(turns=15) if os.environ.get("FULL") == "1" else Effort()
+    kept.main("experiments", "Experiments", _INTRO, __doc__ or "", PARTS, list(PARTS), effort)

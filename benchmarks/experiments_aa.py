@@ -4,7 +4,6 @@ Each experiment is simulated visit by visit and judged at each look from its vis
 between its variants, so that every difference that is called one is false.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 
@@ -191,6 +190,3 @@ def _one_look(num: int, rng: np.random.Generator) -> tuple[float, ...]:
 def _totals(variant_U: Int64, clicks_U: Float64, visits_U: Float64) -> UnitTotals:
     in_UV = np.eye(2)[variant_U]
     return UnitTotals(in_UV * clicks_U[:, None], in_UV * visits_U[:, None])
-
-
-PARTS: dict[str, Callable[[Effort], Part]] = {"aa": false_positives, "power": power}

@@ -66,6 +66,3 @@ def _compared(totals: UnitTotals, covariate_UC: np.ndarray) -> tuple[float, ...]
     adjusted = difference(less.influence, 0, 1)
     covers = adjusted.low <= 0 <= adjusted.high
     return less.variance_reduction, adjusted.value, difference(plain, 0, 1).value, float(covers)
-
-
-PARTS = {"cuped": variance}

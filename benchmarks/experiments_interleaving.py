@@ -63,9 +63,6 @@ def interleaving(effort: Effort) -> Part:
     return part
 
 
-PARTS = {"interleaving": interleaving}
-
-
 def _noise(count: int) -> float:
     """Two standard errors of a share of 5%."""
     return float(2 * np.sqrt(0.05 * 0.95 / count))

@@ -72,9 +72,6 @@ def memory(effort: Effort) -> Part:
     return part
 
 
-PARTS = {"memory": memory}
-
-
 def experiment() -> Experiment:
     """What the log is of."""
     arms = (Variant(name="a", alias="champion"), Variant(name="b", alias="challenger"))

@@ -167,6 +167,3 @@ def _bandit_lift(rng: np.random.Generator) -> tuple[float, ...]:
         plain.p_value < 0.05, fixed.p_value < 0.05, adaptive.p_value < 0.05, peeked, missed,
         adaptive.standard_error, weighted.standard_error,
     )  # fmt: skip
-
-
-PARTS = {"srm": mismatch, "drawn": drawn}

@@ -63,6 +63,3 @@ def _published(part: Part, sample: Sample, model_RA: Float64) -> None:
         else:
             part.target(f"{name}: distance to the published value", off, 0.05, "lower")
     part.figures["open_bandit"] = {name: one.value for name, one in terms.items()}
-
-
-PARTS = {"offpolicy": offpolicy}

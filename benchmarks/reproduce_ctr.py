@@ -40,7 +40,8 @@ SETTINGS: Final[dict[str, dict[str, Any]]] = {
     "deepfm": _DEEP | {"dropout": 0.1},
     "dcn": _CROSS
     | {"num_crosses": 6, "hidden": [512, 512, 512], "fit": {"patience": 2, "learning_rate": 0.001}},
-    "dcn-v2": _CROSS | {"num_crosses": 2},
+    "dcn-v2": _CROSS
+    | {"num_crosses": 2, "fit": {"patience": 2, "learning_rate": 0.002, "embedding_l2": 0.0003}},
     "dlrm": {},
 }
 PUBLISHED: Final = {

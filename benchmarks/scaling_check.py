@@ -71,7 +71,8 @@ def measure(job: dict[str, Any]) -> Measured:
     from torch import nn
 
     from tastemaker.models.tables import TableSpec
-    from tastemaker_training.distributed.checkpoints import Checkpoints, Position
+    from tastemaker_training.distributed.checkpoint_files import Position
+    from tastemaker_training.distributed.checkpoints import Checkpoints
     from tastemaker_training.distributed.export import export_model
     from tastemaker_training.distributed.sharded_tables import ShardedTables, initial_rows
     from tastemaker_training.distributed.sharding import distribute

@@ -50,6 +50,8 @@ STAGES: Final = ("history", "wait", "retrieve", "rank", "rerank")
 BUDGET_MS: Final = {"history": 5.0, "retrieve": 10.0, "rank": 50.0, "rerank": 5.0}
 QUEUED: Final = {"wait and retrieve": ("wait", "retrieve")}
 """What a fused graph tells apart and a spread one does not: judged together, request by request."""
+OWN: Final = {f"{stage}, its own": f"{stage}_work" for stage in ("retrieve", "rank", "rerank")}
+"""What a stage's process took of what the gateway waited for it, as a spread graph tells it."""
 SVG: Final = ROOT / "benchmarks" / "out" / "serving.svg"
 
 
@@ -89,7 +91,7 @@ def stages(effort: Effort) -> Part:
     for kind in GRAPHS:
         for rate in RATES:
             taken = [stage_ms(turn[f"{rate}/s"]) for turn in found[kind]]
-            for stage in (*STAGES, *QUEUED):
+            for stage in (*STAGES, *OWN, *QUEUED):
                 if any(stage not in one for one in taken):
                     continue
                 times = [[float(np.nanpercentile(one[stage], level)) for one in taken] for level in LEVELS]
@@ -100,7 +102,8 @@ def stages(effort: Effort) -> Part:
                         f"{kind}: {stage} p99 at 25/s, ms", statistics.median(times[2]), limit, "lower"
                     )
     part.notes = [
-        "In a spread graph a stage's time has the hop in it, and the wait for its process; in a fused one `wait` is the time until a "
+        "In a spread graph a stage's time has the hop in it, and the wait for its process; `its own` is what the process took of it, from the "
+        "message's coming to the answer's going, the other calls of the message included, and has the same budget. In a fused graph `wait` is the time until a "
         "thread of the gateway took the request, and the budget of retrieval is of both together. Rank is hydration and ranking."
     ]
     return part
@@ -108,7 +111,8 @@ def stages(effort: Effort) -> Part:
 
 def stage_ms(run: dict[str, Any]) -> dict[str, Float64]:
     """Of each stage that answers told the time of, its milliseconds by answer; also of what is judged together."""
-    told = {stage: np.array(run["stages"][stage], np.float64) for stage in STAGES}
+    names = {stage: stage for stage in STAGES} | OWN
+    told = {stage: np.array(run["stages"].get(name, np.nan), np.float64) for stage, name in names.items()}
     told = {stage: times for stage, times in told.items() if not np.isnan(times).all()}
     for name, stages in QUEUED.items():
         if told.keys() >= set(stages):
@@ -121,7 +125,7 @@ def budget_ms(stage: str, taken: list[dict[str, Float64]]) -> float | None:
     for name, stages in QUEUED.items():
         if all(name in one for one in taken) and stage in (name, *stages):
             return BUDGET_MS[stages[-1]] if stage == name else None
-    return BUDGET_MS.get(stage)
+    return BUDGET_MS.get(stage.removesuffix(", its own"))
 
 
 def overhead(effort: Effort) -> Part:

@@ -20,7 +20,8 @@ from urllib.parse import urlsplit
 import numpy as np
 
 K = 20
-TIMED = ("history", "wait", "retrieve", "rank", "rerank", "total")
+WORK = ("retrieve_work", "rank_work", "rerank_work")
+TIMED = ("history", "wait", "retrieve", "rank", "rerank", *WORK, "total")
 LOST_SECONDS = 30.0
 Streams = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 

@@ -9,7 +9,8 @@ import torch.distributed as dist
 from training_model import GLOBAL_BATCH, WARM_UP_STEPS, BenchDlrm, batches, bench_specs
 from training_ranks import Measured, answer
 
-from tastemaker_training.distributed.checkpoints import MANIFEST, Checkpoints, Position
+from tastemaker_training.distributed.checkpoint_files import MANIFEST, Position
+from tastemaker_training.distributed.checkpoints import Checkpoints
 from tastemaker_training.distributed.sharded_tables import ShardedTables, initial_rows
 from tastemaker_training.distributed.sharding import distribute
 from tastemaker_training.plan.fit_config import CheckpointConfig, OptimizerConfig, ShardingConfig

@@ -8,6 +8,7 @@ from helm.dashboards.panels import Panel, Row
 from helm.dashboards.queries import Query, largest, of, quantile, rate, total
 
 _LATENCY: Final = "tastemaker_stage_latency_seconds"
+_WORK: Final = "tastemaker_stage_work_seconds"
 _REQUESTS: Final = "tastemaker_gateway_requests_total"
 _NOT_OK: Final = total("outcome", _REQUESTS, 'outcome!="ok"')
 
@@ -28,8 +29,12 @@ def _p99(stage: str) -> str:
 def _by_stage(share: float, name: str) -> Panel:
     return Panel(
         f"{name} by stage",
-        [Query(quantile(share, "stage", _LATENCY), "{{stage}}")],
-        "Seen from the gateway; `total` is the whole answer.",
+        [
+            Query(quantile(share, "stage", _LATENCY), "{{stage}}"),
+            Query(quantile(share, "stage", _WORK), "{{stage}}: its process"),
+        ],
+        "Seen from the gateway; `total` is the whole answer. What a stage's own process takes of it (in a spread graph) tells a slow stage from a slow"
+        " way to it.",
         unit="s",
         lowest=0,
         width=12,
@@ -70,28 +75,35 @@ _OBJECTIVES = (
         "Failed or refused, 5 minutes",
         [Query(_recorded("tastemaker:gateway_bad"), "{{catalogue}}")],
         "Of answers; the objective is at most 0.1%.",
-        unit="percentunit", kind="stat", width=6, height=4, decimals=2,
+        unit="percentunit", kind="stat", width=5, height=4, decimals=2,
         steps=((None, "green"), (0.001, "orange"), (0.0144, "red")),
     ),
     Panel(
         "Slower than 100 ms, 5 minutes",
         [Query(_recorded("tastemaker:gateway_slow"), "{{catalogue}}")],
         "Of recommendations; the objective is at most 1%.",
-        unit="percentunit", kind="stat", width=6, height=4, decimals=2,
+        unit="percentunit", kind="stat", width=5, height=4, decimals=2,
         steps=((None, "green"), (0.01, "orange"), (0.144, "red")),
+    ),
+    Panel(
+        "Fallbacks, 5 minutes",
+        [Query(_recorded("tastemaker:gateway_degraded"), "{{catalogue}}")],
+        "Share of answers that a lower rung gave: people get a list, of less worth. The alert begins at 10%; `Rungs used` says which.",
+        unit="percentunit", kind="stat", width=5, height=4, decimals=2,
+        steps=((None, "green"), (0.02, "orange"), (0.1, "red")),
     ),
     Panel(
         "Without any item, 5 minutes",
         [Query(_recorded("tastemaker:gateway_empty"), "{{catalogue}}")],
         "Share of lists: filters that leave nothing over, or a catalogue that is empty.",
-        unit="percentunit", kind="stat", width=6, height=4, decimals=2,
+        unit="percentunit", kind="stat", width=5, height=4, decimals=2,
         steps=((None, "green"), (0.01, "red")),
     ),
     Panel(
         "Answers, 5 minutes",
         [Query(f"sum (rate({of(_REQUESTS)}[5m]))", "all")],
         "By second, of all routes.",
-        unit="reqps", kind="stat", width=6, height=4, decimals=1, steps=((None, "text"),),
+        unit="reqps", kind="stat", width=4, height=4, decimals=1, steps=((None, "text"),),
     ),
 )  # fmt: skip
 _TRAFFIC = (

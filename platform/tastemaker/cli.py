@@ -52,14 +52,16 @@ def _version(wanted: bool) -> None:
 
 @app.callback()
 def root(
+    told: typer.Context,
     config: Annotated[Path | None, typer.Option(help="YAML file of settings.")] = None,
     home: Annotated[Path | None, typer.Option(help="Folder of the embedded mode.")] = None,
     catalogue: Annotated[str | None, typer.Option(help="Which catalogue.")] = None,
     debug: Annotated[bool, typer.Option(help="Show the traceback of a failure.")] = False,
     version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True)] = False,
 ) -> None:
-    """Reads the settings that every command sees."""
+    """Reads the settings that every command sees, and tells commands that run others how (`Context.obj`)."""
     del version
+    told.obj = invoke
     if debug:
         os.environ["TASTEMAKER_DEBUG"] = "1"
     if config or home or catalogue or not context.is_set():

@@ -49,7 +49,7 @@ def _load(
     if file is None and environment.get("TASTEMAKER_CONFIG"):
         file = Path(environment["TASTEMAKER_CONFIG"])
     tree: dict[str, Any] = read_yaml(file) if file else {}
-    origins = {key: str(file) for key in _flatten(tree)}
+    origins = {key: str(file) for key in flatten(tree)}
     for key, value, name in _from_environment(environment):
         _set(tree, key, value, name)
         origins[key] = name
@@ -119,11 +119,16 @@ def _set(tree: dict[str, Any], key: str, value: Any, origin: str) -> None:
     tree[last] = value
 
 
-def _flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """A tree's values by their dotted keys.
+
+    >>> flatten({"a": {"b": 1, "c": {}}, "d": 2})
+    {'a.b': 1, 'a.c': {}, 'd': 2}
+    """
     flat: dict[str, Any] = {}
     for key, value in tree.items():
         if isinstance(value, Mapping) and value:
-            flat |= _flatten(value, f"{prefix}{key}.")
+            flat |= flatten(value, f"{prefix}{key}.")
         else:
             flat[f"{prefix}{key}"] = value
     return flat

@@ -75,6 +75,13 @@ def _config_error(cls: type[BaseModel], error: ValidationError, origin: str) -> 
         )
     if first["type"] == "missing":
         return ConfigError(f"{origin}: key {key} is missing", mend="add it")
+    if first["type"] == "value_error" and isinstance(
+        first["input"], dict
+    ):  # the message has those of its values that count
+        at = f"{origin}: {key}" if first["loc"] else origin
+        return ConfigError(
+            f"{at}: values do not belong together: {first['ctx']['error']}", mend="correct the values"
+        )
     return ConfigError(f"{origin}: {key}", value=first["input"], limit=first["msg"], mend="correct the value")
 
 

@@ -29,6 +29,10 @@ STAGE_SECONDS = Histogram(
     "tastemaker_stage_latency_seconds", "Time in a stage, seen from the gateway", ["catalogue", "stage"],
     buckets=LATENCY_BUCKETS,
 )  # fmt: skip
+STAGE_WORK_SECONDS = Histogram(
+    "tastemaker_stage_work_seconds", "Time that a stage's own process has a call of a spread graph, without the way to it and back",
+    ["catalogue", "stage"], buckets=LATENCY_BUCKETS,
+)  # fmt: skip
 BUDGET = Gauge(
     "tastemaker_stage_budget_seconds", "What a stage may take at p99 (`gateway.budget_ms`); `total` is the deadline",
     ["catalogue", "stage"], multiprocess_mode="mostrecent",

@@ -107,7 +107,8 @@ class Candidates:
     `source_mask` has bit s set where source s proposed the candidate; `source_score_KS` is NaN where source s has no
     score for it. `features_KF` comes with hydration, `propensity_K` with exploration. `because` is the item of the history
     that speaks most for a candidate, -1 where none does; see `stages.because`. `missing_sources` has the bits of those that
-    did not answer, `missing_shards` is the number of the catalogue's shards that did not. `team` says, of a list of two rankers' picks, whose each is; see `experiments.interleaving`.
+    did not answer, `missing_shards` is the number of the catalogue's shards that did not. `worked_seconds` is how long the process of the
+    stage that gave them had the call, where it is another process. `team` says, of a list of two rankers' picks, whose each is; see `experiments.interleaving`.
     """
 
     item_index: Int32
@@ -120,6 +121,7 @@ class Candidates:
     missing_sources: int = 0
     team: Int8 | None = None
     missing_shards: int = 0
+    worked_seconds: float = 0.0
 
     def __post_init__(self) -> None:
         """Own invariant: one length throughout."""

@@ -76,6 +76,9 @@ def admin(wait: Wait = True) -> str:
 def start_job(
     manifest: Annotated[Path, typer.Argument(help="A RayJob, YAML or JSON.")],
     wait: Annotated[bool, typer.Option(help="Return once the job has ended; 1 where it failed.")] = False,
+    keep: Annotated[
+        int | None, typer.Option(min=0, help="Delete what ended before, but for so many of its kind.")
+    ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Check it and show what would be sent.")] = False,
 ) -> dict[str, Any]:
     """Start a RayJob as this pod's service account, unless one of its kind is still under way."""
@@ -91,6 +94,8 @@ def start_job(
             return {"name": running, "started": False}
         name = jobs.start(job)
         console.print(f"started {name}", markup=False)
+        for old in jobs.forget(job, keep) if keep is not None else ():
+            console.print(f"deleted {old}, which had ended", markup=False)
         if wait:
             jobs.wait(name)
     return {"name": name, "started": True}

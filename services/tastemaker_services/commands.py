@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from tastemaker import context
+from tastemaker.commands.options import Json
 from tastemaker.terminal import console, print_json, print_table, wait_for_interrupt
 from tastemaker_services import cluster_commands, ladder_commands
 
@@ -50,7 +51,7 @@ def recommend(
     session: Annotated[
         list[str] | None, typer.Option(help="An item of the visit so far; repeatable.")
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="For machines.")] = False,
+    as_json: Json = False,
 ) -> dict[str, Any]:
     """Ask the running gateway what it would show USER."""
     answer = _ask({"user_id": user, "k": k, "session": session or []})
@@ -67,7 +68,7 @@ def recommend(
 @app.command("replay")
 def replay(
     request_id: Annotated[str, typer.Argument(help="Of a logged answer.")],
-    as_json: Annotated[bool, typer.Option("--json", help="For machines.")] = False,
+    as_json: Json = False,
 ) -> dict[str, Any]:
     """Answer a logged request again, as of its time, and show any difference."""
     from tastemaker.state.connection import open_keys, open_state

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 import typer
 
 from tastemaker import context
+from tastemaker.commands.options import Json
 from tastemaker.errors import UsageError
 from tastemaker.terminal import console, print_json, print_table
 
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
     from tastemaker.state.keys import Keys
 
 app = typer.Typer(help="The rungs that answers fall to, and the switch that forces one.")
-Json = Annotated[bool, typer.Option("--json", help="For machines.")]
 _UNITS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
 
 

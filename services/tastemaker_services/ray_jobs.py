@@ -1,6 +1,7 @@
-"""Starts RayJobs from inside a pod: a CronJob's small client, with no right but to create, get and list RayJobs.
+"""Starts RayJobs from inside a pod: a CronJob's small client, with no right but to create, get, list and delete RayJobs.
 
-A schedule thus makes no Ray cluster before its time, and no second one while the first is at work.
+A schedule thus makes no Ray cluster before its time, and no second one while the first is at work. KubeRay removes the
+cluster of a job that has ended; the RayJob itself, with its submitter's log, would stay for ever: `forget` takes old ones away.
 """
 
 import os
@@ -17,7 +18,8 @@ from tastemaker.errors import ConfigError, ServingError
 API: Final = "ray.io/v1"
 LABEL: Final = "tastemaker.io/job"
 """Whose value two RayJobs of one kind share."""
-ENDED: Final = frozenset({"Complete", "Failed"})
+FAILED: Final = frozenset({"Failed", "ValidationFailed"})
+ENDED: Final = FAILED | {"Complete"}
 """`status.jobDeploymentStatus` of a RayJob that is through."""
 ACCOUNT: Final = Path("/var/run/secrets/kubernetes.io/serviceaccount")
 LOOK_SECONDS: Final = 10.0
@@ -87,10 +89,17 @@ class RayJobs:
 
     def unfinished(self, job: dict[str, Any]) -> str | None:
         """The name of a RayJob of the same kind that has not ended; None where there is none."""
-        kind = job["metadata"]["labels"][LABEL]
-        found = self._call("GET", self._path, params={"labelSelector": f"{LABEL}={kind}"})
-        names = [one["metadata"]["name"] for one in found.get("items", []) if _state(one) not in ENDED]
+        names = [one["metadata"]["name"] for one in self._of_kind(job) if _state(one) not in ENDED]
         return names[0] if names else None
+
+    def forget(self, job: dict[str, Any], keep: int) -> list[str]:
+        """Deletes RayJobs of the same kind that have ended, but for the newest `keep`; the names of those deleted."""
+        ended = [one["metadata"] for one in self._of_kind(job) if _state(one) in ENDED]
+        ended.sort(key=lambda one: str(one.get("creationTimestamp", "")), reverse=True)
+        names = [str(one["name"]) for one in ended[keep:]]
+        for name in names:
+            self._call("DELETE", f"{self._path}/{name}")
+        return names
 
     def start(self, job: dict[str, Any]) -> str:
         """Creates it; its name."""
@@ -104,11 +113,17 @@ class RayJobs:
         """
         while (state := _state(job := self._call("GET", f"{self._path}/{name}"))) not in ENDED:
             time.sleep(LOOK_SECONDS)
-        if state == "Failed":
+        if state in FAILED:
             reason = str(job["status"].get("message", ""))[:300] or "no reason is given"
             raise ServingError(
                 f"RayJob {name} failed: {reason}", mend=f"see `kubectl describe rayjob {name}`"
             )
+
+    def _of_kind(self, job: dict[str, Any]) -> list[dict[str, Any]]:
+        kind = job["metadata"]["labels"][LABEL]
+        found = self._call("GET", self._path, params={"labelSelector": f"{LABEL}={kind}"})
+        items: list[dict[str, Any]] = found.get("items", [])
+        return items
 
     def _call(self, method: str, path: str, **more: Any) -> dict[str, Any]:
         try:
@@ -123,7 +138,7 @@ class RayJobs:
         if reply.is_error:
             raise ServingError(
                 f"the API server refused {method} {path}: {str(found.get('message', reply.status_code))[:300]}",
-                mend="give the service account create, get and list on rayjobs.ray.io",
+                mend="give the service account create, get, list and delete on rayjobs.ray.io",
             )
         return found
 

@@ -95,6 +95,11 @@ def scores_backwards(model: ClickModel) -> None:
     model.scores = lambda rows: -sound(rows)  # type: ignore[method-assign]
 
 
+def exaggerates(model: ClickModel) -> None:
+    sound = model.contributions
+    model.contributions = lambda rows, at: sound(rows, at).scaled(1.1, 0.0)  # type: ignore[method-assign]
+
+
 def gets_worse(model: ClickModel) -> None:
     model.losses = model.losses[::-1]
 
@@ -153,7 +158,11 @@ FAULTS: dict[str, tuple[Plant, set[str]]] = {
     ),
     "scores backwards": (
         scores_backwards,
-        {"scores_order_as_probabilities"},
+        {"scores_order_as_probabilities", "contributions_add_up_to_the_score"},
+    ),
+    "says that each field adds more than it does": (
+        exaggerates,
+        {"contributions_add_up_to_the_score"},
     ),
     "gets worse": (
         gets_worse,

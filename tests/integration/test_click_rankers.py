@@ -7,27 +7,16 @@ from typing import Any
 import httpx
 import numpy as np
 import pytest
-from served_graph import until
-from small import NUM_GROUPS, RECIPE, SmallHome
+from ray_noise import RAY_NOISE
+from served_home import ServedHome
+from small import NUM_GROUPS, RECIPE
+from waiting import until
 
-from tastemaker.bundle.reader import Bundle
-from tastemaker.bundle.store import BundleStore
-from tastemaker.config import Settings
-from tastemaker.config_serving import GatewaySettings
-from tastemaker.home import Home
-from tastemaker.registry.client import Registry
 from tastemaker.stages.pipeline import Pipeline
 from tastemaker.types import Query
 
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.filterwarnings("ignore::ResourceWarning"),
-    pytest.mark.filterwarnings("ignore::DeprecationWarning"),
-    pytest.mark.filterwarnings("ignore::FutureWarning"),
-    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
-]
+pytestmark = [pytest.mark.slow, *RAY_NOISE]
 
-WAIT_SECONDS = 60.0
 KINDS = {
     "deepfm": "{dim: 4, hidden: [16], fit: {epochs: 6, batch_size: 256}}",
     "lambdamart": "{num_trees: 40, num_leaves: 7, num_threads: 1}",
@@ -42,7 +31,7 @@ def recipe(kind: str) -> str:
     return text + BY_ID if kind == "deepfm" else text
 
 
-class Trained(SmallHome):
+class Trained(ServedHome):
     """Both kinds, trained by one start of the workers, and published."""
 
     def start_over(self) -> None:
@@ -50,20 +39,6 @@ class Trained(SmallHome):
             self.write(f"{kind}.yaml", recipe(kind))
         self.run("train", *(f"{kind}.yaml" for kind in KINDS), "--workers", "1")
         self.published = {kind: self.json("publish", kind, "--json") for kind in KINDS}
-
-    @property
-    def settings(self) -> Settings:
-        # A deadline that a busy machine keeps too.
-        return Settings(home=self.home, gateway=GatewaySettings(port=0, admin_port=0, deadline_ms=10_000.0))
-
-    def bundle(self, kind: str) -> Bundle:
-        uri = self.published[kind]["uri"]
-        return Bundle.open(BundleStore.of(self.settings, Home.open(self.home)), uri)
-
-    def promote(self, kind: str) -> None:
-        number = self.published[kind]["version"]
-        registry = Registry(self.settings, Home.open(self.home))
-        registry.set_alias("default", "champion", number, "test", "to be tried")
 
 
 @pytest.fixture(scope="module")
@@ -75,13 +50,9 @@ def trained(tmp_path_factory) -> Trained:
 
 @pytest.fixture(scope="module")
 def served(trained) -> Iterator[httpx.Client]:
-    from tastemaker_services.app import start
-
-    trained.promote("deepfm")
-    serving = start(trained.settings, Home.open(trained.home))
-    with httpx.Client(base_url=serving.url, trust_env=False, timeout=20.0) as http:
+    trained.promote(trained.published["deepfm"])
+    with trained.answering() as http:
         yield http
-    serving.stop()
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -99,7 +70,7 @@ def test_retrievers_are_trained_once_and_requests_as_often_as_they_differ(traine
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_bundle_ranks_in_parts_as_whole_and_says_how_well(trained, kind):
-    bundle = trained.bundle(kind)
+    bundle = trained.open_bundle(trained.published[kind])
     assert bundle.json("ranker.json")["kind"] == kind
     assert bundle.json("metrics.json")["ranker"]["held_out_ndcg@10"] > 0.3
     history = np.array([bundle.index_of(str(item)) for item in (1, 5, 9, 13)], np.int32)
@@ -123,12 +94,12 @@ def answered(served, trained, kind: str) -> dict[str, Any]:
         assert response.status_code == 200, response.text
         return response.json() if response.json()["bundle"] == trained.published[kind]["bundle"] else None
 
-    return until(by_it, f"the bundle with {kind}", WAIT_SECONDS)
+    return until(by_it, f"the bundle with {kind}")
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_it_is_swapped_in_and_its_answers_are_explained_and_replayed(trained, served, kind):
-    trained.promote(kind)
+    trained.promote(trained.published[kind])
     answer = answered(served, trained, kind)
     assert answer["degraded"] == []
     items = [item["item_id"] for item in answer["items"]]
@@ -136,7 +107,7 @@ def test_it_is_swapped_in_and_its_answers_are_explained_and_replayed(trained, se
     body = {"user_id": "nobody", "k": 5, "session": ["1", "5", "9", "13"], "item_id": items[0]}
     explained = served.post("/v1/explain", json=body)
     assert explained.status_code == 200, explained.text
-    ranker = trained.bundle(kind).json("ranker.json")["model"]
+    ranker = trained.open_bundle(trained.published[kind]).json("ranker.json")["model"]
     assert explained.json()["features"].keys() == set(ranker["fields"]["dense"])
 
     def replayed() -> dict[str, Any] | None:
@@ -147,6 +118,6 @@ def test_it_is_swapped_in_and_its_answers_are_explained_and_replayed(trained, se
             return None
         return dict(json.loads(out))
 
-    report = until(replayed, "the archive", WAIT_SECONDS)
+    report = until(replayed, "the archive")
     assert (report["same"], report["notes"]) == (True, [])
     assert [slot["replayed"] for slot in report["slots"]] == items

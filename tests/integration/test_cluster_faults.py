@@ -1,15 +1,15 @@
 """Nodes of a Redis Cluster that die, and a cluster that is away."""
 
 import asyncio
-import time
 from collections import Counter
 from typing import Any
 
 import pytest
 from clustered import PARTITIONS, USERS, State, clicks, run_async, some_events
 from redis.crc import key_slot
-from streams import NOW_MS, make_consumer, until
+from streams import NOW_MS, make_consumer
 from valkey_cluster import NUM_NODES, NUM_SLOTS, ValkeyCluster
+from waiting import eventually, until
 
 from tastemaker.errors import StateError
 from tastemaker.events.archive import EVENT_SCHEMA, read_days
@@ -71,10 +71,7 @@ def test_while_a_node_is_away_the_gateway_spools_and_then_the_log_has_all(
             taken.append(await intake.append(events[100:200]))
             cluster.start(2)
             await asyncio.to_thread(cluster.await_whole)
-            deadline = time.monotonic() + 20
-            while not intake._spool.is_empty:
-                assert time.monotonic() < deadline, "the spool was not emptied"
-                await asyncio.sleep(0.02)
+            await eventually(lambda: intake._spool.is_empty, "the spool to be emptied")
             return [*taken, await intake.append(events[200:])]
         finally:
             await asyncio.to_thread(intake.stop)

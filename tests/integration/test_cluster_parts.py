@@ -145,6 +145,11 @@ class Kubernetes:
                 kept.jobs.append(job)
                 return self._answer(201, job)
 
+            def do_DELETE(self) -> None:
+                name = self.path.rpartition("/")[2]
+                kept.jobs = [job for job in kept.jobs if job["metadata"]["name"] != name]
+                return self._answer(200, {"kind": "Status"})
+
             def _answer(self, status: int, body: Any) -> None:
                 content = json.dumps(body).encode()
                 self.send_response(status)
@@ -201,6 +206,29 @@ def test_a_job_is_started_unless_one_of_its_kind_is_under_way(
     with pytest.raises(ServingError, match="retrain-0 failed: out of memory"):
         jobs.wait("retrain-0")
     assert set(kubernetes.tokens) == {"Bearer of the pod"}
+
+
+def test_a_job_that_was_refused_is_over(kubernetes: Kubernetes, jobs: RayJobs, tmp_path: Path) -> None:
+    """KubeRay never looks again at one whose fields do not go together: the next may begin."""
+    job = read_manifest(manifest(tmp_path))
+    jobs.start(job)
+    kubernetes.jobs[0]["status"] = {"jobDeploymentStatus": "ValidationFailed", "message": "suspend is set"}
+    assert jobs.unfinished(job) is None
+    with pytest.raises(ServingError, match="retrain-0 failed: suspend is set"):
+        jobs.wait("retrain-0")
+
+
+def test_the_newest_that_ended_are_kept(kubernetes: Kubernetes, jobs: RayJobs, tmp_path: Path) -> None:
+    job = read_manifest(manifest(tmp_path))
+    states = ["Complete", "Failed", "Complete", "Running", "Complete"]
+    for number, state in enumerate(states):
+        jobs.start(job)
+        kubernetes.jobs[-1]["metadata"]["creationTimestamp"] = f"2026-01-0{number + 1}T02:00:00Z"
+        kubernetes.jobs[-1]["status"] = {"jobDeploymentStatus": state}
+    assert jobs.forget(job, 2) == ["retrain-1", "retrain-0"]
+    assert [one["metadata"]["name"] for one in kubernetes.jobs] == ["retrain-2", "retrain-3", "retrain-4"]
+    assert jobs.forget(job, 0) == ["retrain-4", "retrain-2"]
+    assert [one["metadata"]["name"] for one in kubernetes.jobs] == ["retrain-3"]
 
 
 def test_what_the_api_server_refuses_is_told(jobs: RayJobs, kubernetes: Kubernetes, tmp_path: Path) -> None:

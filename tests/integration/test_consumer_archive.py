@@ -6,7 +6,8 @@ from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from typing import Any
 
 import pytest
-from streams import event, send, until
+from streams import event, send
+from waiting import until
 
 from tastemaker.errors import DataError
 from tastemaker.events import archive, archiver

@@ -13,7 +13,8 @@ import numpy as np
 import psutil
 import pytest
 import redis
-from streams import DAY_MS, until
+from streams import DAY_MS
+from waiting import until
 
 from tastemaker.config import Settings
 from tastemaker.errors import StateError

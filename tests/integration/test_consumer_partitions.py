@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from streams import event, make_consumer, records, send, until
+from streams import event, make_consumer, records, send
+from waiting import until
 
 from tastemaker.events.attribution import Outcome
 from tastemaker.events.history import read_history

@@ -11,9 +11,10 @@ from typing import Any
 
 import httpx
 import pytest
-from streams import event, make_consumer, records, send, until
+from streams import event, make_consumer, records, send
 from tiny_disk import fill, tiny_disk
 from valkey_process import ValkeyProcess
+from waiting import eventually, until
 
 from tastemaker.config import Settings, StateSettings
 from tastemaker.config_serving import GatewaySettings
@@ -132,10 +133,7 @@ def test_a_log_whose_disk_is_full_is_answered_by_the_spool_and_nothing_is_lost_o
         ballast.unlink()
         await asyncio.to_thread(server.start)
         answers += await post(intake, batches[30:])
-        deadline = time.monotonic() + 20
-        while not intake._spool.is_empty:
-            assert time.monotonic() < deadline, "the spool was not emptied"
-            await asyncio.sleep(0.02)
+        await eventually(lambda: intake._spool.is_empty, "the spool to be emptied")
         return answers
 
     with ValkeyProcess(disk / "valkey") as server:
@@ -163,10 +161,7 @@ def test_with_log_and_spool_on_a_full_disk_ingest_says_503_and_keeps_what_it_acc
             ballast.unlink()
             await asyncio.to_thread(server.start)
             after = await post(intake, batches[6:])
-            deadline = time.monotonic() + 20
-            while not intake._spool.is_empty:
-                assert time.monotonic() < deadline, "the spool was not emptied"
-                await asyncio.sleep(0.02)
+            await eventually(lambda: intake._spool.is_empty, "the spool to be emptied")
             return during, after
         finally:
             await asyncio.to_thread(intake.stop)

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 from records import NOW_MS, counters_of, event, write_items
-from streams import until
+from waiting import until
 
 from tastemaker import telemetry
 from tastemaker.features.item_store import ItemFacts

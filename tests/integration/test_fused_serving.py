@@ -10,7 +10,9 @@ import numpy as np
 import psutil
 import pytest
 from histories import put_histories
+from ray_noise import RAY_NOISE
 from tagged import items_table, write_bundle
+from waiting import WAIT_SECONDS, until
 
 from tastemaker.bundle.reader import Bundle
 from tastemaker.bundle.store import BundleStore
@@ -25,15 +27,7 @@ from tastemaker.state.keys import Keys
 from tastemaker.types import Query
 from tastemaker_services.app import start
 
-pytestmark = [
-    pytest.mark.slow,
-    # Ray and MLflow leave files and sockets to the collector, and use what later releases rename.
-    pytest.mark.filterwarnings("ignore::ResourceWarning"),
-    pytest.mark.filterwarnings("ignore::DeprecationWarning"),
-    pytest.mark.filterwarnings("ignore::FutureWarning"),
-    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
-]
-WAIT_SECONDS = 60.0
+pytestmark = [pytest.mark.slow, *RAY_NOISE]
 HISTORY = [1, 5, 9]
 
 
@@ -123,10 +117,7 @@ def test_one_process_answers_every_question_as_the_pipeline_does_and_swaps(
     assert {said["source"] for said in taken["sources"]} == {"two_tower", "ease", "als", "popular"}
     concert = {"item_id": "concert", "title": "a violin sonata", "tags": ["t1"]}
     assert here.client.put("/v1/items", json={"items": [concert]}).status_code == 200
-    deadline = time.monotonic() + WAIT_SECONDS
-    while here.found("Violin!") != ["concert"]:
-        assert time.monotonic() < deadline, "it does not find what was put"
-        time.sleep(0.1)
+    until(lambda: here.found("Violin!") == ["concert"], "what was put")
     assert here.client.delete("/v1/items/concert").status_code == 200
 
     second = here.publish(reranking={"mmr": None, "keep_top": 0})

@@ -15,6 +15,7 @@ from typing import Any
 import httpx
 import pytest
 from valkey_process import ValkeyProcess
+from waiting import eventually
 
 from tastemaker.config import Settings, StateSettings
 from tastemaker.config_serving import GatewaySettings
@@ -27,7 +28,6 @@ from tastemaker_services.gateway.intake import Intake, Taken
 from tastemaker_services.routes.api import create_api
 
 NOW_MS = 1_750_000_000_000
-WAIT_SECONDS = 20.0
 KEYS = Keys("shop", 4)
 MODES = ["waitaof", "spool"]
 
@@ -81,13 +81,6 @@ def logged(url: str) -> list[str]:
     return [json.loads(fields["e"])["event_id"] for _, fields in entries]
 
 
-async def until(condition: Callable[[], object], what: str) -> None:
-    deadline = time.monotonic() + WAIT_SECONDS
-    while not await asyncio.to_thread(condition):
-        assert time.monotonic() < deadline, f"waited in vain for {what}"
-        await asyncio.sleep(0.02)
-
-
 def spool_files(home: Home) -> list[Path]:
     return list((home / "spool").rglob("*.spool"))
 
@@ -107,7 +100,7 @@ def test_spooled_events_reach_the_log_once_and_in_each_users_order(server: Valke
         for start in range(0, 500, 50):
             assert await intake.append(events(start, 50)) == (50, 0, 50)
         assert await intake.append(events(0, 50)) == (50, 0, 50)  # that these are duplicates is found later
-        await until(lambda: len(logged(server.url)) == 500, "all events")
+        await eventually(lambda: len(logged(server.url)) == 500, "all events")
 
     use(server.url, home, many, ingest="spool")
     found = logged(server.url)
@@ -138,7 +131,7 @@ def test_a_server_killed_in_the_middle_costs_no_accepted_event(
                     await asyncio.to_thread(server.start)
 
         await asyncio.gather(*(client(number) for number in range(4)))
-        await until(lambda: len(logged(server.url)) >= len(accepted), "the spool to be emptied")
+        await eventually(lambda: len(logged(server.url)) >= len(accepted), "the spool to be emptied")
 
     use(server.url, home, stream, ingest=mode)
     found = Counter(logged(server.url))
@@ -154,7 +147,7 @@ def test_after_an_outage_the_log_is_written_directly_again(server: ValkeyProcess
         await asyncio.to_thread(server.kill)
         taken += [await intake.append(events(1, 1)), await intake.append(events(2, 1))]
         await asyncio.to_thread(server.start)
-        await until(lambda: intake._spool.is_empty, "the spool to be emptied")
+        await eventually(lambda: intake._spool.is_empty, "the spool to be emptied")
         return [*taken, await intake.append(events(3, 1))]
 
     assert use(server.url, home, outage) == [(1, 0, 0), (1, 0, 1), (1, 0, 1), (1, 0, 0)]
@@ -169,12 +162,12 @@ def test_while_something_waits_what_comes_later_waits_behind_it(
     async def outage(intake: Intake) -> Taken:
         await asyncio.to_thread(server.kill)
         await intake.append(events(0, 1))
-        await until(lambda: intake._forwarder._troubled, "the forwarder to fail")
+        await eventually(lambda: intake._forwarder._troubled, "the forwarder to fail")
         await asyncio.to_thread(server.start)
         return await intake.append(events(7, 1))  # of the same user
 
     async def drain(intake: Intake) -> None:
-        await until(lambda: intake._spool.is_empty, "the spool to be emptied")
+        await eventually(lambda: intake._spool.is_empty, "the spool to be emptied")
 
     assert use(server.url, home, outage) == (1, 0, 1)
     assert logged(server.url) == []
@@ -221,7 +214,7 @@ asyncio.run(main())
         accepted += [line.strip() for line in gateway.stdout if line.endswith("\n")]
 
     async def next_gateway(intake: Intake) -> None:
-        await until(lambda: intake._spool.is_empty, "the next gateway to take up the spool")
+        await eventually(lambda: intake._spool.is_empty, "the next gateway to take up the spool")
 
     if not is_up:
         server.start()
@@ -305,7 +298,7 @@ def test_a_full_spool_is_503_with_retry_after_and_nothing_is_half_accepted(
     assert "the spool is full" in refused.json()["detail"]
 
     async def empty(intake: Intake) -> None:
-        await until(lambda: intake._spool.is_empty, "the spool to be emptied")
+        await eventually(lambda: intake._spool.is_empty, "the spool to be emptied")
 
     with server:
         use(server.url, home, empty, spool_bytes=2**16)

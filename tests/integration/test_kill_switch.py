@@ -12,6 +12,7 @@ import httpx
 import pytest
 from prometheus_client import CollectorRegistry, Counter, Gauge
 from redis.asyncio import Redis as AsyncRedis
+from waiting import eventually
 
 from tastemaker import cli, context, telemetry
 from tastemaker.config_serving import ApiKey, GatewaySettings
@@ -20,7 +21,7 @@ from tastemaker.state.connection import connect, connect_async
 from tastemaker.state.forced import RUNGS, Forced, force, read_forced, release
 from tastemaker_services.admin.ladder import LadderAdmin, standing
 from tastemaker_services.admin.listener import create_admin
-from tastemaker_services.gateway.forcing import EVERY_SECONDS, KillSwitch
+from tastemaker_services.gateway.forcing import KillSwitch
 from tastemaker_services.web.access import Access
 
 ADMIN_KEY = "the key of those who run it"
@@ -36,15 +37,6 @@ def following(url: str, state: Any, action: Callable[[KillSwitch], Awaitable[Any
             await client.aclose()
 
     return asyncio.run(run())
-
-
-async def until(switch: KillSwitch, rung: str | None) -> float:
-    """Seconds until the switch says `rung`."""
-    before = time.monotonic()
-    while switch.rung() != rung:
-        assert time.monotonic() - before < 10, f"waited in vain for {rung}"
-        await asyncio.sleep(0.01)
-    return time.monotonic() - before
 
 
 def test_every_rung_of_the_metrics_that_can_be_forced_is_bounded() -> None:
@@ -76,11 +68,11 @@ def test_gateways_follow_and_let_a_timed_rung_end_while_valkey_is_away(state: An
         await switch.start()
         try:
             force(state.client, state.keys, Forced.of("popular"))
-            assert await until(switch, "popular") < 2 * EVERY_SECONDS + 1
+            await eventually(lambda: switch.rung() == "popular", "the forced rung")
             assert telemetry.FORCED.labels(state.keys.catalogue, "popular")._value.get() == 1
             force(state.client, state.keys, Forced.of("no-rerank", seconds=1))
-            await until(switch, "no-rerank")
-            await until(switch, None)
+            await eventually(lambda: switch.rung() == "no-rerank", "the timed rung")
+            await eventually(lambda: switch.rung() is None, "the timed rung to end")
         finally:
             await switch.stop()
 

@@ -6,7 +6,8 @@ from typing import Any
 import numpy as np
 import pytest
 import redis
-from streams import event, make_consumer, send, until
+from streams import event, make_consumer, send
+from waiting import until
 
 from tastemaker import telemetry
 from tastemaker.config_serving import TrendingSettings

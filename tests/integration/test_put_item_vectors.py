@@ -8,10 +8,12 @@ from tagged import NUM_ITEMS, items_table, write_bundle
 
 from tastemaker.bundle.reader import Bundle
 from tastemaker.bundle.store import BundleStore
-from tastemaker.data.item_rows import Item
+from tastemaker.data.item_rows import Item, table_of
 from tastemaker.features.content import ContentConfig, ContentSpace
+from tastemaker.models.cold.content_knn import ContentKnn, ContentKnnConfig
+from tastemaker.models.zoo import Packed
 from tastemaker.registry.live import LiveVersion
-from tastemaker.stages import loading
+from tastemaker.stages import live_items
 from tastemaker.stages.live import LiveStages
 from tastemaker.state.item_vectors import read_vectors, without_vectors, write_vectors
 from tastemaker.state.items import PutItems, write_items
@@ -44,7 +46,7 @@ def test_vectors_come_back_and_say_what_they_were_made_of(state: Any) -> None:
 def space(monkeypatch: pytest.MonkeyPatch) -> ContentSpace:
     """A light one that counts as heavy."""
     monkeypatch.setattr(content_vectors, "is_heavy", lambda _: True)
-    monkeypatch.setattr(loading, "is_heavy", lambda _: True)
+    monkeypatch.setattr(live_items, "is_heavy", lambda _: True)
     return ContentSpace.fit(items_table(), ContentConfig())
 
 
@@ -78,6 +80,27 @@ def test_one_process_encodes_and_others_recommend_by_it(
     assert found.source_score_KS[found.item_index == NUM_ITEMS, column] == pytest.approx(
         float(np.nanmax(found.source_score_KS[:, column])), abs=1e-5
     )
+
+
+def test_the_space_of_a_sources_model_is_encoded_too(
+    state: Any, space: ContentSpace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = ContentSpace.fit(items_table(), ContentConfig(dim=32, metadata_dim=32))
+    vectors = other.encode(items_table())
+    model = ContentKnn(ContentKnnConfig(), other, vectors, np.zeros(NUM_ITEMS, np.float32))
+    store = BundleStore.of(state.settings, state.home)
+    ref = write_bundle(
+        store, sources=("alike", "content", "popular"), space=space,
+        add_more=lambda writer, _: writer.add_model("alike", Packed(model)),
+    )  # fmt: skip
+    version = LiveVersion(version=1, uri=ref.uri, sha256=ref.sha256)
+    monkeypatch.setattr(content_vectors, "read_live", lambda *_: _Live(version))
+    encoder = ContentVectors(state.settings, state.home, state.client, state.keys)
+    rows = put(state, "new", tags=["t1"], category="c1")
+    assert [encoder.encode() for _ in range(3)] == [1, 1, 0]
+    for one in (space, other):
+        found = read_vectors(state.client, state.keys, one.fingerprint, one.dim, ["new"])
+        np.testing.assert_allclose(found, one.encode(table_of(rows)), atol=1e-5)
 
 
 class _Live:

@@ -10,7 +10,9 @@ import numpy as np
 import psutil
 import pytest
 from histories import put_histories
-from served_graph import NUM_ITEMS, WAIT_SECONDS, ids, until, write_bundle
+from ray_noise import RAY_NOISE
+from served_graph import NUM_ITEMS, ids, write_bundle
+from waiting import WAIT_SECONDS, until
 
 from tastemaker.bundle.reader import Bundle
 from tastemaker.bundle.store import BundleStore
@@ -24,14 +26,7 @@ from tastemaker.state.keys import Keys
 from tastemaker.types import Query
 from tastemaker_services.app import start
 
-pytestmark = [
-    pytest.mark.slow,
-    # Ray and MLflow leave files and sockets to the collector, and use what later releases rename.
-    pytest.mark.filterwarnings("ignore::ResourceWarning"),
-    pytest.mark.filterwarnings("ignore::DeprecationWarning"),
-    pytest.mark.filterwarnings("ignore::FutureWarning"),
-    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
-]
+pytestmark = [pytest.mark.slow, *RAY_NOISE]
 HISTORIES = {"known": [1, 5, 9], "other": [40, 3, 22, 58], "nobody": []}
 
 
@@ -144,7 +139,7 @@ def test_two_shards_answer_as_a_whole_and_a_dead_one_costs_its_rows_alone(served
 
     served.publish(seed=2)
     versions: list[int] = []
-    deadline = time.monotonic() + 2 * WAIT_SECONDS
+    deadline = time.monotonic() + WAIT_SECONDS
     while versions[-3:] != [2, 2, 2]:
         assert time.monotonic() < deadline, "it does not swap"
         answer = served.whole("other")

@@ -3,7 +3,6 @@
 import asyncio
 import json
 import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -12,7 +11,9 @@ from typing import Any
 import httpx
 import numpy as np
 import pytest
+from ray_noise import RAY_NOISE
 from tagged import NUM_ITEMS, write_bundle
+from waiting import until
 
 from tastemaker import cli, context
 from tastemaker.bundle.manifest import BundleRef
@@ -26,16 +27,8 @@ from tastemaker.home import Home
 from tastemaker.registry.client import Registry
 from tastemaker_services.app import Serving, start
 
-pytestmark = [
-    pytest.mark.slow,
-    # Ray and MLflow leave files and sockets to the collector, and use what later releases rename.
-    pytest.mark.filterwarnings("ignore::ResourceWarning"),
-    pytest.mark.filterwarnings("ignore::DeprecationWarning"),
-    pytest.mark.filterwarnings("ignore::FutureWarning"),
-    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
-]
+pytestmark = [pytest.mark.slow, *RAY_NOISE]
 REQUESTS_PER_SECOND = 15
-WAIT_SECONDS = 60.0
 
 
 @dataclass
@@ -110,14 +103,6 @@ class Load:
         finally:
             self._over.set()
             thread.join()
-
-
-def until(condition: Callable[[], Any], what: str) -> Any:
-    deadline = time.monotonic() + WAIT_SECONDS
-    while not (found := condition()):
-        assert time.monotonic() < deadline, f"waited in vain for {what}"
-        time.sleep(0.05)
-    return found
 
 
 @pytest.fixture(scope="module")

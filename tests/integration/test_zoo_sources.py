@@ -5,26 +5,16 @@ from collections.abc import Iterator
 import httpx
 import numpy as np
 import pytest
-from small import NUM_GROUPS, RECIPE, SmallHome
+from ray_noise import RAY_NOISE
+from served_home import ServedHome
+from small import NUM_GROUPS, RECIPE
 
-from tastemaker.bundle.reader import Bundle
-from tastemaker.bundle.store import BundleStore
-from tastemaker.config import Settings
-from tastemaker.config_serving import GatewaySettings
-from tastemaker.home import Home
 from tastemaker.models.log import Askers
-from tastemaker.registry.client import Registry
 from tastemaker.stages.pipeline import Pipeline
 from tastemaker.types import Query
 from tastemaker_training.sources.zoo_models import load_zoo_model
 
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.filterwarnings("ignore::ResourceWarning"),
-    pytest.mark.filterwarnings("ignore::DeprecationWarning"),
-    pytest.mark.filterwarnings("ignore::FutureWarning"),
-    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
-]
+pytestmark = [pytest.mark.slow, *RAY_NOISE]
 
 MODELS = """
 models:
@@ -34,7 +24,7 @@ models:
 SOURCE = "      - {name: sequence, quota: 20}\n"
 
 
-class Trained(SmallHome):
+class Trained(ServedHome):
     """The small recipe with two further models, of which one is a source; trained, published and made champion."""
 
     recipe = RECIPE.replace("      - {name: popular", SOURCE + "      - {name: popular") + MODELS
@@ -43,14 +33,6 @@ class Trained(SmallHome):
         self.run("train", "small.yaml", "--workers", "1")
         self.offline = self.json("evaluate", "small", "--json")
         self.published = self.json("publish", "small", "--json")
-
-    @property
-    def settings(self) -> Settings:
-        # A deadline that a busy machine keeps too.
-        return Settings(home=self.home, gateway=GatewaySettings(port=0, admin_port=0, deadline_ms=10_000.0))
-
-    def bundle(self) -> Bundle:
-        return Bundle.open(BundleStore.of(self.settings, Home.open(self.home)), self.published["uri"])
 
 
 @pytest.fixture(scope="module")
@@ -62,15 +44,9 @@ def trained(tmp_path_factory) -> Trained:
 
 @pytest.fixture(scope="module")
 def served(trained) -> Iterator[httpx.Client]:
-    from tastemaker_services.app import start
-
-    home = Home.open(trained.home)
-    number = trained.published["version"]
-    Registry(trained.settings, home).set_alias("default", "champion", number, "test", "first release")
-    serving = start(trained.settings, home)
-    with httpx.Client(base_url=serving.url, trust_env=False, timeout=20.0) as http:
+    trained.promote(trained.published)
+    with trained.answering() as http:
         yield http
-    serving.stop()
 
 
 def test_the_table_has_a_row_for_each_further_model(trained):
@@ -83,7 +59,7 @@ def test_the_table_has_a_row_for_each_further_model(trained):
 
 
 def test_the_bundle_holds_the_source_and_not_what_was_only_compared(trained):
-    bundle = trained.bundle()
+    bundle = trained.open_bundle(trained.published)
     assert bundle.has("sequence.safetensors")
     assert not bundle.has("user-knn.json")
     (folder,) = (

@@ -86,6 +86,7 @@ class Graph:
         self.queries: list[tuple[str, str, Query]] = []
         self.timeouts: dict[str, float] = {}
         self.missing_sources = 0
+        self.worked_seconds: dict[str, float] = {}
 
     def stages(self) -> Stages:
         return Stages(
@@ -101,7 +102,7 @@ class Graph:
             self.queries.append((name, sha256, query))
             self.timeouts[name] = timeout_seconds
             await self._misbehave(name, timeout_seconds)
-            found = candidates(rows)
+            found = replace(candidates(rows), worked_seconds=self.worked_seconds.get(name, 0.0))
             if name == "retrieve":
                 found = replace(found, missing_sources=self.missing_sources)
             kept = query.keep_features and name != "retrieve"

@@ -12,7 +12,16 @@ from tastemaker_services.gateway.face import BundleFace
 from tastemaker_services.gateway.ladder import Stages
 from tastemaker_services.gateway.pins import Pin
 from tastemaker_services.replicas.calls import StageError
-from tastemaker_services.replicas.stages import Loaded, _rank, _reorder, _rerank, _retrieve, _say, _similar
+from tastemaker_services.replicas.stages import (
+    Loaded,
+    _contributions,
+    _rank,
+    _reorder,
+    _rerank,
+    _retrieve,
+    _say,
+    _similar,
+)
 
 ITEMS = [f"i{i}" for i in range(NUM_ITEMS)]
 
@@ -39,6 +48,7 @@ class PipedWorld(World):
             rerank=self._call("rerank", _rerank),
             similar=self._call("similar", _similar),
             say=self._call("say", _say),
+            contributions=self._call("contributions", _contributions),
             reorder=self._call("reorder", _reorder),
         )
 

@@ -1,7 +1,7 @@
 """A tiny bundle and the graph that serves it, for tests of the whole."""
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -44,7 +44,6 @@ NUM_ITEMS = 60
 SOURCES = ("two_tower", "ease", "popular")
 YEAR_MS = 31_556_952_000
 READ = ("item_click_7d", "session_length", "times_shown")
-WAIT_SECONDS = 30.0
 
 
 def write_bundle(store: BundleStore, catalogue: str, seed: int, moved: float = 0.0) -> BundleRef:
@@ -134,14 +133,6 @@ def ids(answer: dict[str, Any]) -> list[str]:
 
 def now_ms() -> int:
     return time.time_ns() // 1_000_000
-
-
-def until(condition: Callable[[], Any], what: str, seconds: float = WAIT_SECONDS) -> Any:
-    deadline = time.monotonic() + seconds
-    while not (found := condition()):
-        assert time.monotonic() < deadline, f"waited in vain for {what}"
-        time.sleep(0.05)
-    return found
 
 
 def assert_gone(children: list[psutil.Process]) -> None:

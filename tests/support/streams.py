@@ -2,7 +2,7 @@
 
 import itertools
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from tastemaker.events.consumer import StreamConsumer
@@ -41,10 +41,3 @@ def records(state: Any, key: str, names: Sequence[str]) -> list[bytes | None]:
 
 def user_state(state: Any, user: str) -> UserState:
     return UserState.decode(state.client.execute_command("GET", state.keys.user(user), NEVER_DECODE=True))
-
-
-def until(holds: Callable[[], object], what: str, seconds: float = 20.0) -> None:
-    deadline = time.monotonic() + seconds
-    while not holds():
-        assert time.monotonic() < deadline, f"waited in vain for {what}"
-        time.sleep(0.02)

@@ -82,6 +82,15 @@ def test_a_spread_graphs_retrieval_is_judged_alone():
     assert serving.budget_ms("retrieve", taken) == 10.0
 
 
+def test_a_stages_own_time_has_the_budget_of_the_stage():
+    run = run_of(np.nan, [12.0, 9.0])
+    run["stages"] |= {"retrieve_work": [4.0, 3.0], "rank_work": [np.nan, np.nan]}
+    taken = [serving.stage_ms(run)]
+    np.testing.assert_array_equal(taken[0]["retrieve, its own"], [4.0, 3.0])
+    assert "rank, its own" not in taken[0]
+    assert serving.budget_ms("retrieve, its own", taken) == serving.budget_ms("retrieve", taken) == 10.0
+
+
 @pytest.mark.parametrize("seed", reproduce_transfer.SEEDS)
 def test_no_draw_asks_whom_settings_were_chosen_on(seed):
     able, num = np.arange(100, 200), 30

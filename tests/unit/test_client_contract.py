@@ -148,7 +148,13 @@ def compare(schemas: dict[str, Any], name: str, model: type[BaseModel]) -> None:
     for key, field in fields.items():
         for part in get_args(field.annotation):
             if isinstance(part, type) and issubclass(part, BaseModel) and key in told:
-                compare(schemas, told[key]["items"]["$ref"].rsplit("/", 1)[1], part)
+                compare(schemas, named(told[key]), part)
+
+
+def named(schema: dict[str, Any]) -> str:
+    """The schema that a field of it is of, or a list of, or may be empty."""
+    (found,) = [one["$ref"] for one in (schema.get("items", {}), *schema.get("anyOf", ())) if "$ref" in one]
+    return str(found.rsplit("/", 1)[1])
 
 
 WAS_NOT_ALWAYS = {

@@ -102,7 +102,7 @@ def test_items_have_their_numbers_beside_their_vector():
     np.testing.assert_allclose(found[:, -3], [-1 / 3, 1 / 3, 0], atol=1e-6)
     assert not found[:, -2:].any()  # neither ages nor maturity are known
     again = ItemContent.from_state(content.config_dict(), content.tensors())
-    np.testing.assert_array_equal(again.encode(table), found)
+    np.testing.assert_array_equal(again.features(table, again.space.encode(table)), found)
 
 
 @given(

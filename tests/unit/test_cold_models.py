@@ -6,14 +6,19 @@ import numpy as np
 import pyarrow as pa
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from tastemaker.errors import ConfigError, DataError
 from tastemaker.models import zoo
 from tastemaker.models.cold.attributes import demographics
+from tastemaker.models.cold.dropout_towers import DropoutFitConfig, Known, Learner, Towers
+from tastemaker.models.cold.exposure import exposure, scale_for
 from tastemaker.models.cold.melu_network import Adapting, Items, MeluNetwork
 from tastemaker.models.log import Askers, Filters, Log
 from tastemaker.models.recommender import Recommender
+from tastemaker.models.seeding import seeded
 from tastemaker.stages.model_source import ModelSource
 from tastemaker.testing.worlds import Tastes
 from tastemaker.types import Float32, Query
@@ -95,6 +100,71 @@ def test_dropoutnet_has_vectors_of_items_that_come_later(world):
     model, cold = dropoutnet(world.log), np.flatnonzero(cold_items(world))
     later = world.log.items.take(pa.array(cold))
     np.testing.assert_allclose(model.encode_items(later), model.item_vectors()[cold], atol=1e-4)
+
+
+def test_dropoutnet_shows_new_items_as_often_as_it_is_told(world):
+    askers, cold_I = Askers.known(world.log), cold_items(world)
+    shown = []
+    for wanted in (0.2, 1.0):
+        settings = {
+            "base": {"kind": "als", "config": ALS},
+            "content": CONTENT,
+            "hidden": 32,
+            "fit": DROPOUT_FIT,
+        }
+        model = zoo.fit("dropoutnet", world.log, settings | {"cold_exposure": wanted})
+        lists_BK, _ = model.recommend(askers, 20)
+        shown.append(cold_I[lists_BK].mean() * len(cold_I) / cold_I.sum())
+        assert model.config.cold_scale is not None
+        assert (
+            model.refit_config() == model.config
+        )  # a second fit takes what the first has chosen, and holds nothing out
+    assert shown[0] < 0.6 < shown[1]  # of the few items that are held out, chosen; of others, found
+
+
+def test_the_networks_learn_nothing_from_what_is_held_out():
+    draws = np.random.default_rng(0)
+    log = Log.of(np.repeat(np.arange(6), 3), draws.integers(0, 8, 18), num_users=6, num_items=8)
+    users = Known(draws.normal(size=(6, 2)).astype(np.float32), np.ones((6, 1), np.float32))
+    taken = np.unique(log.item_N)
+    held_I = np.isin(np.arange(8), taken[:2])
+
+    def losses(changed: np.ndarray) -> list[float]:
+        content_IC = np.ones((8, 1), np.float32)
+        content_IC[changed] = 9
+        items = Known(np.ones((8, 2), np.float32), content_IC)
+        with seeded(0):
+            towers = Towers.of(2, (1, 1), 4, (1.0, 1.0))
+        config = DropoutFitConfig(epochs=2, batch_users=3, batch_items=8)
+        return Learner(log, items, users, users, 0.5, held_I).fit(towers, config, 0)
+
+    assert losses(taken[:2]) == losses(taken[:0])
+    assert losses(taken[2:3]) != losses(taken[:0])
+
+
+@pytest.mark.parametrize("scale", [0.25, 1.0, 3.0])
+def test_exposure_is_a_ratio_of_how_often_items_stand_in_lists(scale):
+    draws = np.random.default_rng(0)
+    known_BI, new_BH = draws.random((300, 200), np.float32), draws.random((300, 20), np.float32)
+    known_BK = -np.sort(-known_BI, axis=1)[:, :20]
+    all_BI = np.concatenate([known_BI, np.float32(scale) * new_BH], axis=1)
+    shown_BK = np.argsort(-all_BI, axis=1, kind="stable")[:, :20]
+    is_new = shown_BK >= 200
+    expected = (is_new.sum() / 20) / ((~is_new).sum() / 200)
+    assert exposure(known_BK, new_BH, 200, scale) == pytest.approx(expected)
+    if scale == 1.0:
+        assert expected == pytest.approx(1, abs=0.1)  # scores of one distribution; some 550 of 6,000 places
+
+
+@given(wanted=st.floats(0.1, 1.0), deviation=st.floats(0.25, 1.0), seed=st.integers(0, 99))
+def test_the_scale_that_is_chosen_gives_the_exposure_that_is_wanted(wanted, deviation, seed):
+    draws = np.random.default_rng(seed)
+    known_BI = draws.gamma(2.0, 1.0, (100, 200)).astype(np.float32)
+    new_BH = (deviation * draws.gamma(2.0, 1.0, (100, 20))).astype(np.float32)
+    known_BK = -np.sort(-known_BI, axis=1)[:, :20]
+    chosen = scale_for(wanted, known_BK, new_BH, 200)
+    # 2,000 places, one of which is 0.01 of exposure and more where known items leave it.
+    assert exposure(known_BK, new_BH, 200, chosen) == pytest.approx(wanted, abs=0.03)
 
 
 def test_dropoutnet_takes_bases_with_vectors_only(world):

@@ -57,6 +57,15 @@ def test_an_ill_defined_experiment_is_refused(fields: dict[str, object], message
         Experiment.parse(content, "experiment.yaml")
 
 
+def test_shares_that_do_not_add_up_are_told_without_all_the_rest() -> None:
+    content = experiment().model_dump(mode="json") | {"allocation": {"kind": "fixed", "weights": [0.5, 0.6]}}
+    with pytest.raises(
+        ConfigError, match=r"^calm\.yaml: .* weights must add up to 1, add up to 1\.1: correct"
+    ) as refused:
+        Experiment.parse(content, "calm.yaml")
+    assert "variants" not in str(refused.value)
+
+
 @pytest.mark.parametrize(
     ("fields", "message"),
     [

@@ -3,19 +3,15 @@
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 from experiment_log import CATALOGUE, DAY_MS, START_MS, decision, event, experiment, write
-from hypothesis import given
-from hypothesis import strategies as st
 
 from tastemaker.errors import ExperimentError
 from tastemaker.experiments.definition import Thompson
 from tastemaker.experiments.metrics import METRICS, metric_of
 from tastemaker.experiments.reporting.comparisons import compare
-from tastemaker.experiments.reporting.coverage import coverage, expected_distinct
 from tastemaker.experiments.reporting.measures import measure
-from tastemaker.experiments.reporting.observations import Observations, read_observations, where
+from tastemaker.experiments.reporting.observations import Observations, read_observations
 from tastemaker.experiments.reporting.segments import by_segment
 from tastemaker.experiments.reporting.weighing import Weighing
 from tastemaker.home import Home
@@ -167,47 +163,6 @@ def test_fallbacks_and_times(home: Home) -> None:
     )
     assert sums(read(home), "degraded_requests") == [(1, 2), (0, 1)]
     assert sums(read(home), "latency_ms") == [(60, 2), (0, 0)]
-
-
-@given(st.lists(st.integers(1, 4), min_size=1, max_size=5), st.integers(1, 8))
-def test_rarefaction_equals_the_mean_over_all_draws(shown: list[int], num_places: int) -> None:
-    from itertools import combinations
-
-    places = [item for item, times in enumerate(shown) for _ in range(times)]
-    num_places = min(num_places, len(places))
-    draws = [len(set(drawn)) for drawn in combinations(places, num_places)]
-    assert expected_distinct(np.array(shown), num_places) == pytest.approx(np.mean(draws), abs=1e-9)
-
-
-def test_coverage_is_compared_at_the_same_number_of_places(home: Home) -> None:
-    decisions = [decision(f"a{n}", f"a{n}", "a", n, item_ids=[f"i{n % 8}"]) for n in range(200)]
-    decisions += [decision(f"b{n}", f"b{n}", "b", n, item_ids=[f"i{n % 4}"]) for n in range(100)]
-    write(home, decisions)
-    found = coverage(read(home), 2, 16)
-    # 100 of a's 200 places miss one of its eight items, which has 25 places, with C(175, 100) / C(200, 100) = 6e-9.
-    assert found.value_V.tolist() == pytest.approx([8 / 16, 4 / 16], abs=1e-6)
-    few = Weighing(experiment(), 0.95, num_items=16)
-    one_variant = where(read(home), read(home).variant_R == 0)
-    assert "has shown no list" in str(compare(one_variant, metric_of("coverage"), few).comparisons[0].reason)
-
-
-def test_coverages_interval_covers_what_more_of_the_same_would_show(home: Home) -> None:
-    luck = np.random.default_rng(0)
-    truth = 50 * (1 - (1 - 1 / 50) ** 120) / 50  # 120 places that any of 50 items may take
-    within = 0
-    for n in range(30):
-        here = Home.make(home.root / str(n))
-        write(here, [
-            decision(f"{v}{u}", f"{v}{u}", v, u, item_ids=[f"i{i}" for i in luck.integers(50, size=3)])
-            for v in "ab" for u in range(40)
-        ])  # fmt: skip
-        value = compare(read(here), metric_of("coverage"), Weighing(experiment(), 0.95, num_items=50)).values[
-            0
-        ]
-        assert value.low is not None
-        assert value.high is not None
-        within += value.low <= truth <= value.high
-    assert within >= 26  # 95% of 30 is 28.5
 
 
 def test_a_bandits_draw_is_the_unit_of_unit_means(home: Home) -> None:

@@ -169,3 +169,21 @@ def test_an_explanation_gives_way_to_answers(bundle: Any) -> None:
     with pytest.raises(Problem, match="requests are under way") as raised:
         explain(full, "i13")
     assert raised.value.status == 429
+
+
+@pytest.mark.parametrize("item_id", ["i2", "i6"])
+def test_what_the_features_add_is_the_score_that_is_told(world: PipedWorld, item_id: str) -> None:
+    told = explain(world, item_id, k=5)
+    added = told["contributions"]
+    assert added["base"] + sum(added["features"].values()) + added["rest"] == pytest.approx(added["log_odds"])
+    stage = told["stages"]["rank"]
+    score = stage["score"] if stage["score"] is not None else stage["would_score"]
+    assert 1 / (1 + np.exp(-added["log_odds"])) == pytest.approx(score, abs=1e-4)
+    sizes = [abs(value) for value in added["features"].values()]
+    assert sizes == sorted(sizes, reverse=True)
+    assert 0 not in sizes
+
+
+def test_where_no_ranker_answers_nothing_is_told_of_its_score(world: PipedWorld) -> None:
+    world.graph.faults = {"rank": "raises"}
+    assert explain(world, "i2")["contributions"] is None

@@ -1,94 +1,15 @@
 """The HTTP contract of `/v1`: every refusal is problem+json that names the field; nothing else is in the way."""
 
-import asyncio
-import hashlib
 from typing import Any
 
-import httpx
 import pytest
+from asked_api import ADMIN, GOOD_EVENT, INGEST, KEYS, READ, Recorder, assert_problem, bearer, call, post
 
-from tastemaker.config_serving import ApiKey, GatewaySettings
-from tastemaker.errors import ConfigError, StateError
-from tastemaker.events.schema import Event
+from tastemaker.config_serving import GatewaySettings
+from tastemaker.errors import ConfigError
 from tastemaker_services.admin.listener import gateway_openapi
-from tastemaker_services.gateway.intake import Taken
-from tastemaker_services.routes.api import create_api
 from tastemaker_services.web.access import check_exposure
 from tastemaker_services.web.bodies import MAX_BODY_BYTES
-
-URL = "http://gateway"
-READ, INGEST, ADMIN = ("a" * 32, ("read",)), ("b" * 32, ("ingest",)), ("c" * 32, ("read", "admin", "explain"))
-KEYS = tuple(
-    ApiKey(sha256=hashlib.sha256(k.encode()).hexdigest(), scopes=s) for k, s in (READ, INGEST, ADMIN)
-)
-GOOD_EVENT = {"event_id": "e1", "user_id": "u", "item_id": "i", "kind": "click", "timestamp_ms": 1}
-
-
-class Recorder:
-    """A backend that remembers what it was asked."""
-
-    def __init__(self) -> None:
-        self.asked: list[Any] = []
-        self.events: list[Event] = []
-        self.erased: list[str] = []
-        self.waiting_for: str | None = None
-        self.broken = False
-
-    async def recommend(self, request: Any, origin: str, variants: Any = None) -> dict[str, Any]:
-        self.asked.append((request, origin))
-        return {"items": [], "degraded": []}
-
-    async def similar(self, request: Any) -> dict[str, Any]:
-        self.asked.append((request.item_id, request.k))
-        return {"items": [], "degraded": []}
-
-    async def append(self, events: list[Event]) -> Taken:
-        if self.broken:
-            raise StateError("cannot append events", mend="check that Redis/Valkey is up")
-        self.events += events
-        return Taken(len(events), 0, 0)
-
-    async def erase(self, user_id: str) -> str:
-        if self.broken:
-            raise StateError("cannot note an erasure", mend="check that Redis/Valkey is up")
-        self.erased.append(user_id)
-        return "receipt-1"
-
-    async def receipt(self, name: str) -> dict[str, Any] | None:
-        return {"receipt-1": {}, "receipt-0": {"removed": {"records": 2}}}.get(name)
-
-    async def why_not_ready(self) -> str | None:
-        return self.waiting_for
-
-
-def call(
-    method: str, path: str, *, backend: Recorder | None = None, keys: tuple[ApiKey, ...] = (), **request: Any
-) -> httpx.Response:
-    settings = GatewaySettings(max_k=50, max_batch=3, keys=keys)
-    api = create_api(backend or Recorder(), settings, "default")
-
-    async def send() -> httpx.Response:
-        transport = httpx.ASGITransport(api)
-        async with httpx.AsyncClient(transport=transport, base_url=URL) as client:
-            return await client.request(method, path, **request)
-
-    return asyncio.run(send())
-
-
-def post(body: Any, path: str = "/v1/recommendations", **request: Any) -> httpx.Response:
-    return call("POST", path, json=body, **request)
-
-
-def assert_problem(response: httpx.Response, status: int, field: str | None, *words: str) -> None:
-    assert response.status_code == status, response.text
-    assert response.headers["content-type"] == "application/problem+json"
-    problem = response.json()
-    assert problem["status"] == status
-    assert problem["type"].startswith("urn:tastemaker:problem:")
-    assert problem["title"]
-    assert problem.get("field") == field
-    for word in words:
-        assert word in problem["detail"]
 
 
 @pytest.mark.parametrize(
@@ -211,123 +132,12 @@ def test_similar_refuses_what_is_wrong() -> None:
     assert_problem(call("GET", "/v1/items/i/similar?k=51"), 422, "k", "at most 50")
 
 
-def test_events_are_counted_row_by_row() -> None:
-    backend = Recorder()
-    rows = [GOOD_EVENT, GOOD_EVENT | {"event_id": "e2", "kind": "glance"}, "no event"]
-    response = post({"events": rows}, "/v1/events", backend=backend)
-    assert response.status_code == 202
-    body = response.json()
-    assert (body["accepted"], body["duplicate"], body["rejected"]) == (1, 0, 2)
-    assert [(r["position"], r["event_id"]) for r in body["rejections"]] == [(1, "e2"), (2, None)]
-    assert "glance" in body["rejections"][0]["reason"]
-    assert [event.event_id for event in backend.events] == ["e1"]
-
-
-GOOD_ROW = b'{"event_id": "e1", "user_id": "u", "item_id": "i", "kind": "click", "timestamp_ms": 1}'
-JSON_TYPE = {"content-type": "application/json"}
-
-
-@pytest.mark.parametrize(
-    ("row", "reason"),
-    [
-        (GOOD_ROW.replace(b'"i"', b'"\\ud800"'), "item_id"),
-        (GOOD_ROW.replace(b": 1}", b": " + b"9" * 5000 + b"}"), "timestamp_ms is inf"),
-        (GOOD_ROW.replace(b": 1}", b": 1e999}"), "timestamp_ms is inf"),
-        (GOOD_ROW.replace(b"}", b', "value": NaN}'), "value is nan"),
-        (GOOD_ROW.replace(b"}", b', "value": -Infinity}'), "value is -inf"),
-        (GOOD_ROW.replace(b"}", b', "user_id": "v"}'), "user_id"),
-        (GOOD_ROW.replace(b'"u"', b"[" * 600 + b"]" * 600), "user_id is [[[...]]]"),
-        (GOOD_ROW.replace(b'"u"', b'"' + b"u" * 10**6 + b'"'), "user_id has 1000000 characters"),
-        (GOOD_ROW.replace(b'"i"', b'"i", "\\u0000": 1'), "is no field of an event"),
-        (b"[" * 600 + b"]" * 600, "the row is a list"),
-        (b"null", "the row is a NoneType"),
-    ],
-)
-def test_a_row_that_other_parsers_fail_the_body_for_fails_alone(row: bytes, reason: str) -> None:
-    backend = Recorder()
-    content = b'{"events": [' + row + b", " + GOOD_ROW.replace(b"e1", b"e2") + b"]}"
-    response = call("POST", "/v1/events", backend=backend, content=content, headers=JSON_TYPE)
-    assert response.status_code == 202, response.text
-    (rejection,) = response.json()["rejections"]
-    assert rejection["position"] == 0
-    assert reason in rejection["reason"]
-    assert len(rejection["reason"]) < 300
-    assert [event.event_id for event in backend.events] == ["e2"]
-
-
-@pytest.mark.parametrize(
-    ("content", "status", "field", "words"),
-    [
-        (b"", 400, "body", "not JSON"),
-        (b'{"events": [', 400, "body", "not JSON"),
-        (b'{"events": [' + GOOD_ROW + b",]}", 400, "body", "not JSON"),
-        (b'{"events": ["\xff"]}', 400, "body", "not JSON"),
-        (b'{"events": ' + b"[" * 100_000, 400, "body", "nests too deeply"),
-        (b'{"events": [1], "events": [2]}', 422, "body", "an object with 'events' twice"),
-        (b"[" + GOOD_ROW + b"]", 422, "body", "a list, must be an object"),
-        (b"7", 422, "body", "a int"),
-        (b'{"events": "e"}', 422, "events", "list"),
-        (b'{"events": {"a": ' + b"[" * 600 + b"]" * 600 + b"}}", 422, "events", "list"),
-        (b'{"events": [1], "colour": 1}', 422, "colour", "unknown"),
-    ],
-)
-def test_a_batch_that_is_broken_as_a_whole_is_refused(
-    content: bytes, status: int, field: str, words: str
-) -> None:
-    backend = Recorder()
-    response = call("POST", "/v1/events", backend=backend, content=content, headers=JSON_TYPE)
-    assert_problem(response, status, field, words)
-    assert backend.events == []
-
-
-@pytest.mark.parametrize("kind", ["text/plain", "application/x-ndjson", "application/json-seq", ""])
-def test_events_of_another_content_type_are_415(kind: str) -> None:
-    response = call(
-        "POST", "/v1/events", content=b'{"events": [' + GOOD_ROW + b"]}", headers={"content-type": kind}
-    )
-    assert_problem(response, 415, "content-type", "application/json")
-
-
-def test_an_oversize_batch_is_refused_whole() -> None:
-    backend = Recorder()
-    response = post({"events": [GOOD_EVENT] * 4}, "/v1/events", backend=backend)
-    assert_problem(response, 422, "events", "4 rows", "at most 3")
-    assert backend.events == []
-
-
-@pytest.mark.parametrize(
-    ("body", "field"), [({}, "events"), ({"events": []}, "events"), ({"rows": []}, "events")]
-)
-def test_a_batch_without_events_is_refused(body: Any, field: str) -> None:
-    response = post(body, "/v1/events")
-    assert_problem(response, 422, field)
-
-
-def test_events_that_are_not_on_disk_are_not_accepted() -> None:
-    backend = Recorder()
-    backend.broken = True
-    response = post({"events": [GOOD_EVENT]}, "/v1/events", backend=backend)
-    assert_problem(response, 503, None, "cannot append events")
-    assert response.headers["retry-after"] == "1"
-
-
-def test_an_events_origin_is_its_requests_unless_it_says_so() -> None:
-    backend = Recorder()
-    rows = [GOOD_EVENT, GOOD_EVENT | {"event_id": "e2", "origin": "replay"}]
-    post({"events": rows}, "/v1/events", backend=backend, headers={"x-tastemaker-origin": "simulator"})
-    assert [event.origin for event in backend.events] == ["simulator", "replay"]
-
-
 def test_the_origin_chooses_experiments_where_no_keys_are_configured() -> None:
     backend = Recorder()
     post({"user_id": "u"}, backend=backend, headers={"x-tastemaker-origin": "simulator"})
     assert backend.asked[0][1] == "simulator"
     response = post({"user_id": "u"}, headers={"x-tastemaker-origin": "mars"})
     assert_problem(response, 422, "x-tastemaker-origin", "live, simulator, replay")
-
-
-def bearer(key: str) -> dict[str, str]:
-    return {"authorization": f"Bearer {key}"}
 
 
 def test_keys_decide_who_may_what() -> None:
@@ -346,16 +156,6 @@ def test_keys_decide_who_may_what() -> None:
     assert_problem(denied, 403, "x-tastemaker-origin", "admin")
     assert post(asked, keys=KEYS, headers=bearer(ADMIN[0]) | simulator).status_code == 200
     assert_problem(post(asked | {"explain": True}, keys=KEYS, headers=bearer(READ[0])), 403, "explain")
-
-
-def test_an_event_cannot_smuggle_in_an_origin() -> None:
-    backend = Recorder()
-    rows = [GOOD_EVENT | {"origin": "simulator"}, GOOD_EVENT]
-    response = post({"events": rows}, "/v1/events", backend=backend, keys=KEYS, headers=bearer(INGEST[0]))
-    assert response.json()["rejections"] == [
-        {"position": 0, "event_id": "e1", "reason": "origin simulator needs a key with scope admin"}
-    ]
-    assert [event.origin for event in backend.events] == ["live"]
 
 
 @pytest.mark.parametrize("path", ["/v1/users/a%2Fb", "/v1/users?user_id=a%2Fb"])

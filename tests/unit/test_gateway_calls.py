@@ -5,6 +5,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 import pytest
+from waiting import eventually
 
 from tastemaker_services.replicas.calls import MAX_BATCH, Failed, StageCalls, StageError
 
@@ -23,12 +24,6 @@ class Stage:
         self.messages.append(calls)
         await self.gate.wait()
         return [Failed("odd") if call % 2 else call * 2 for call in calls]
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(5.0):
-        while not condition():
-            await asyncio.sleep(0)
 
 
 def run(action: Callable[[Stage, StageCalls], Awaitable[Any]]) -> Any:
@@ -55,7 +50,7 @@ def test_what_waits_travels_together_and_each_gets_its_own_answer() -> None:
         stage.gate.clear()
         wanted = [2 * i for i in range(2 * MAX_BATCH + 3)]
         tasks = [asyncio.create_task(calls(value, 5.0)) for value in wanted]
-        await until(lambda: len(stage.messages) == REPLICAS)
+        await eventually(lambda: len(stage.messages) == REPLICAS, "a message for each replica")
         assert [len(message) for message in stage.messages] == [MAX_BATCH, MAX_BATCH]
         stage.gate.set()
         assert await asyncio.gather(*tasks) == [4 * i for i in range(len(wanted))]
@@ -99,7 +94,7 @@ def test_a_late_call_is_given_up_and_one_not_yet_sent_is_never_sent() -> None:
         sent = []
         for replica in range(REPLICAS):
             sent.append(asyncio.create_task(calls(2 * replica, 5.0)))
-            await until(lambda replica=replica: len(stage.messages) == replica + 1)  # type: ignore[misc]
+            await eventually(lambda: len(stage.messages) == len(sent), "its message")
         with pytest.raises(StageError, match="late: over 20 ms"):
             await calls(100, 0.02)
         stage.gate.set()

@@ -17,7 +17,7 @@ from tastemaker.models.als import Als
 from tastemaker.models.log import Askers, Filters, Log
 from tastemaker.models.recommender import Recommender
 from tastemaker.models.zoo import Packed, fit
-from tastemaker.stages.bundle_sources import index_of
+from tastemaker.stages.bundle_zoo import index_of
 from tastemaker.stages.hydration import feature_names
 from tastemaker.stages.live import LiveStages
 from tastemaker.stages.model_source import ModelSource

@@ -1,9 +1,7 @@
-"""Each reranking stage by hand, and what all of them together promise."""
+"""Each reranking stage by hand."""
 
-from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial
-from itertools import permutations
 
 import numpy as np
 import pyarrow as pa
@@ -11,60 +9,19 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from records import NOW_MS, event, state_of
+from reranked import DAY_MS, NOTHING, catalogue, order_of, unit
 
 from tastemaker.data.item_rows import Item, table_of
-from tastemaker.features.traits import ItemTraits
-from tastemaker.stages.business_rules import Boost, Pin
-from tastemaker.stages.exploring import Exploration, ExplorationConfig
+from tastemaker.stages.business_rules import Boost
 from tastemaker.stages.matching import ItemMatcher, Match
 from tastemaker.stages.rerankers.boosts import FreshnessConfig, LongTailConfig, freshness, long_tail
 from tastemaker.stages.rerankers.calibrated import CalibratedConfig, calibrated_order, divergence
-from tastemaker.stages.rerankers.caps import CategoryCapConfig, FranchiseCapConfig, SpreadConfig
-from tastemaker.stages.rerankers.config import RerankingConfig
+from tastemaker.stages.rerankers.caps import FranchiseCapConfig, SpreadConfig
 from tastemaker.stages.rerankers.deferral import DedupeConfig, FrequencyCapConfig
-from tastemaker.stages.rerankers.dpp import DppConfig, dpp_order
+from tastemaker.stages.rerankers.dpp import dpp_order
 from tastemaker.stages.rerankers.exposure import Ceiling, ExposureConfig, Floor
-from tastemaker.stages.rerankers.luck import SamplingConfig, ShuffleConfig
-from tastemaker.stages.rerankers.mmr import MmrConfig, mmr_order
-from tastemaker.stages.rerankers.seen import RerankingItems
-from tastemaker.stages.reranking import Reranking
-from tastemaker.types import Candidates, Query
-
-DAY_MS = 86_400_000
-NOTHING = np.empty(0, np.int32)
-NONE = {"fatigue": None, "mmr": None, "category_cap": None}
-
-
-def unit(num: int, dim: int = 4, seed: int = 0) -> np.ndarray:
-    vectors = np.random.default_rng(seed).normal(size=(num, dim)).astype(np.float32)
-    return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
-
-
-def ranked(num: int) -> Candidates:
-    """Rows 0, 1, … whose relevance falls from 1 to 0 in equal steps."""
-    score = (1 / (1 + np.exp(np.linspace(-3, 3, num)))).astype(np.float32)
-    return Candidates(np.arange(num, dtype=np.int32), score, np.ones(num, np.uint32), score[:, None])
-
-
-def catalogue(*rows: Mapping[str, object], interactions: list[float] | None = None) -> ItemTraits:
-    """Items i0, i1, … of these attributes."""
-    items = [Item.model_validate({"item_id": f"i{i}", **row}) for i, row in enumerate(rows)]
-    table = table_of([(item.item_id, item.encode()) for item in items])
-    return ItemTraits.from_items(table, None if interactions is None else np.array(interactions, np.float32))
-
-
-def order_of(traits: ItemTraits, query: Query | None = None, **config: object) -> list[int]:
-    """The order in which rows 0, 1, … come out of the stages that are configured, and none else."""
-    names = sorted(traits.category.codes)
-    code = {traits.category.codes[name]: place for place, name in enumerate(names)} | {-1: -1}
-    category = np.array([code[c] for c in traits.category.code_I.tolist()], np.int32)
-    items = RerankingItems(unit(len(traits)), category, traits)
-    row = {f"i{i}": i for i in range(len(traits))}
-    stage = Reranking(items, RerankingConfig.model_validate(NONE | {"keep_top": 0} | config), row.get)
-    asked = query or Query(NOTHING, k=len(traits), now_ms=NOW_MS)
-    [out] = stage([asked], [ranked(len(traits))])
-    return out.item_index.tolist()
-
+from tastemaker.stages.rerankers.mmr import mmr_order
+from tastemaker.types import Query
 
 # --- variety
 
@@ -302,123 +259,6 @@ def test_what_was_shown_as_often_as_it_may_be_comes_last() -> None:
     assert order_of(items, asked(1), frequency_cap=cap) == [1, 2, 3, 0]
     assert order_of(items, asked(3), frequency_cap=cap) == [0, 1, 2, 3]
     assert order_of(items, asked(1, np.array([0], np.int32)), frequency_cap=cap) == [0, 1, 2, 3]
-
-
-# --- all together
-
-MAYBE = st.none()
-CONFIGS = st.builds(
-    RerankingConfig,
-    keep_top=st.integers(0, 4),
-    fatigue=MAYBE,
-    long_tail=MAYBE | st.builds(LongTailConfig),
-    freshness=MAYBE | st.builds(FreshnessConfig),
-    dedupe=MAYBE | st.just(DedupeConfig(by=("title", "franchise"))),
-    frequency_cap=MAYBE | st.just(FrequencyCapConfig(most=1)),
-    calibrated=MAYBE | st.builds(CalibratedConfig, by=st.sampled_from(["category", "tags"])),
-    mmr=MAYBE | st.builds(MmrConfig, head=st.integers(1, 25), places=st.integers(1, 25)),
-    dpp=MAYBE | st.builds(DppConfig, head=st.integers(1, 25), places=st.integers(1, 25)),
-    exposure=MAYBE | st.just(ExposureConfig(floors=(Floor(match=Match(max_interactions=3), share=0.3),))),
-    spread=MAYBE | st.builds(SpreadConfig, apart=st.integers(1, 3)),
-    franchise_cap=MAYBE | st.just(FranchiseCapConfig(max_per_franchise=1)),
-    category_cap=MAYBE | st.just(CategoryCapConfig(max_per_category=2)),
-    shuffle=MAYBE | st.builds(ShuffleConfig, window=st.integers(2, 6)),
-    sampling=MAYBE | st.builds(SamplingConfig, share=st.floats(0.01, 1)),
-)
-WORLD = catalogue(
-    *(
-        {
-            "title": f"t{i % 17}",
-            "category": "abc"[i % 3],
-            "tags": [f"g{i % 5}"],
-            **({"franchise": f"f{i % 4}"} if i % 2 else {}),
-            **({"created_at_ms": NOW_MS - i * DAY_MS} if i % 3 else {}),
-        }
-        for i in range(20)
-    ),
-    interactions=[float(i * 7 % 20) for i in range(20)],
-)
-STATE = state_of(event("u", "i3", "impression"), event("u", "i7", "impression"))
-
-
-@settings(max_examples=300, deadline=None)
-@given(
-    config=CONFIGS,
-    num=st.integers(0, 20),
-    k=st.integers(1, 25),
-    seed=st.integers(0, 2**60),
-    live=st.booleans(),
-)
-def test_whatever_is_configured_a_slate_is_a_permutation_with_chances(
-    config: RerankingConfig, num: int, k: int, seed: int, live: bool
-) -> None:
-    items = RerankingItems(unit(20), np.arange(20, dtype=np.int32) % 3, WORLD)
-    row = {f"i{i}": i for i in range(20)}
-    exploration = Exploration(1, ExplorationConfig(share=0.5))
-    stage = Reranking(items, config, row.get, exploration)
-    query = Query(
-        np.array([19], np.int32), k=k, seed=seed, explore=live, now_ms=NOW_MS, record=STATE.encode()
-    )
-    [out] = stage([query], [ranked(num)])
-    assert sorted(out.item_index.tolist()) == list(range(num))
-    if out.propensity is not None:
-        assert len(out.propensity) == num
-        assert ((out.propensity[:k] > 0) & (out.propensity[:k] <= 1 + 1e-6)).all()
-    [again] = stage([query], [ranked(num)])
-    assert again.item_index.tolist() == out.item_index.tolist()
-    moves_first = config.freshness or config.long_tail or config.dedupe or config.frequency_cap
-    if not moves_first and config.sampling is None:
-        first = min(config.keep_top, 3, num)  # exploration begins at slot 3
-        assert out.item_index[:first].tolist() == list(range(first))
-
-
-def test_the_steps_tell_which_rule_moved_an_item() -> None:
-    row = {f"i{i}": i for i in range(20)}
-    config = RerankingConfig(
-        keep_top=1,
-        mmr=None,
-        spread=SpreadConfig(apart=1),
-        rules=(Pin(match=Match(item_ids=("i9",)), rank=2),),
-    )
-    stage = Reranking(RerankingItems(unit(20), np.arange(20, dtype=np.int32) // 10, WORLD), config, row.get)
-    query = Query(NOTHING, k=5, now_ms=NOW_MS)
-    steps = {rule: slate.item_index.tolist() for rule, slate in stage.steps(query, ranked(20))}
-    assert list(steps)[:4] == ["fatigue", "rules", "spread", "category_cap"]
-    assert steps["fatigue"] == list(range(20))
-    assert steps["rules"][:3] == [0, 9, 1]
-    assert steps["spread"][:4] == [0, 9, 10, 1]
-    assert list(steps.values())[-1] == stage([query], [ranked(20)])[0].item_index.tolist()
-
-
-def test_the_order_of_the_stages_is_that_of_the_config() -> None:
-    from tastemaker.stages.reranking import _OF_THE_LIST
-
-    names = [name for name, _ in _OF_THE_LIST]
-    assert names == [name for name in RerankingConfig.model_fields if name in names]
-
-
-def test_a_list_of_every_length_is_answered_by_a_world_without_traits() -> None:
-    items = RerankingItems(unit(6), np.full(6, -1, np.int32))
-    config = RerankingConfig(
-        dedupe=DedupeConfig(), freshness=FreshnessConfig(), franchise_cap=FranchiseCapConfig(),
-        exposure=ExposureConfig(floors=(Floor(match=Match(tags=("x",)), share=0.5),)),
-        rules=(Pin(match=Match(item_ids=("i5",)), rank=1),),
-    )  # fmt: skip
-    for num in range(7):
-        [out] = Reranking(items, config)([Query(NOTHING, k=3)], [ranked(num)])
-        assert sorted(out.item_index.tolist()) == list(range(num))
-
-
-def test_traits_of_another_catalogue_are_refused() -> None:
-    with pytest.raises(Exception, match="one catalogue"):
-        RerankingItems(unit(3), np.zeros(3, np.int32), catalogue({}, {}))
-
-
-def test_permutations_of_two_pages_never_lose_an_item() -> None:
-    for rows in permutations(range(4)):
-        before = ranked(4).take(list(rows))
-        [out] = Reranking(RerankingItems(unit(4), np.zeros(4, np.int32)))([Query(NOTHING, k=2)], [before])
-        assert sorted(out.item_index.tolist()) == [0, 1, 2, 3]
 
 
 def test_traits_follow_items_that_are_put() -> None:

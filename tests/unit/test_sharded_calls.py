@@ -208,7 +208,8 @@ class _Method:
         rows = self.handle.rows
         if self.name in ("retrieve", "aside"):
             score_K1 = rows[:, None].astype(np.float32)
-            return [ShardAnswer(rows, score_K1, score_K1) for _ in arguments[-1]]
+            seconds = float(rows[0])
+            return [ShardAnswer(rows, score_K1, score_K1, worked_seconds=seconds) for _ in arguments[-1]]
         return [(rows, rows.astype(np.float32)) for _ in arguments[0]]
 
 
@@ -228,6 +229,7 @@ def test_candidates_are_those_of_all_shards(name: str) -> None:
 
     whole = asyncio.run(ask(Handle(0, 3), Handle(5, 7)))
     assert (whole.item_index.tolist(), whole.missing_shards) == ([7, 5, 3], 0)
+    assert whole.worked_seconds == 5.0  # the one that all waited for
     part = asyncio.run(ask(Handle(0, 3), Handle(5, 7, fails=True)))
     assert (part.item_index.tolist(), part.missing_shards) == ([3, 0], 1)
 

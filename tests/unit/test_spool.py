@@ -5,7 +5,6 @@ import itertools
 import os
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from threading import Event, Lock
@@ -14,6 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from tiny_disk import tiny_disk
+from waiting import WAIT_SECONDS, until
 
 from tastemaker.errors import StateError
 from tastemaker.events import spool as spool_module
@@ -22,7 +22,6 @@ from tastemaker.events.log import Record
 from tastemaker.events.segment import MAGIC, Segment, framed
 from tastemaker.events.spool import Spool
 
-WAIT_SECONDS = 10.0
 LARGE = 2**26
 
 
@@ -32,13 +31,6 @@ def record(number: int, size: int = 20) -> Record:
 
 def ids(records: Sequence[Record]) -> list[str]:
     return [one.event_id for one in records]
-
-
-def until(condition: Callable[[], object]) -> None:
-    deadline = time.monotonic() + WAIT_SECONDS
-    while not condition():
-        assert time.monotonic() < deadline, "waited in vain"
-        time.sleep(0.005)
 
 
 class Log:
@@ -184,12 +176,12 @@ def test_all_is_delivered_in_order_once_the_log_takes_it_and_the_files_go(
         put(spool, record(n))
     assert not spool.is_empty
     log.broken = False
-    until(lambda: spool.is_empty)
+    until(lambda: spool.is_empty, "the spool to be emptied")
     assert ids(log.records) == [f"e{n}" for n in range(10)]
-    until(lambda: not files(tmp_path))
-    until(lambda: spool.held_bytes == 0)
+    until(lambda: not files(tmp_path), "its files to go")
+    until(lambda: spool.held_bytes == 0, "its bytes to be given back")
     put(spool, record(10))
-    until(lambda: len(log.records) == 11)
+    until(lambda: len(log.records) == 11, "what was delivered")
 
 
 def test_a_batch_without_room_is_refused_whole_and_room_comes_back(
@@ -204,9 +196,9 @@ def test_a_batch_without_room_is_refused_whole_and_room_comes_back(
     put(spool, record(4, 400))
     log = Log()
     forward(spool, log)
-    until(lambda: spool.is_empty)
+    until(lambda: spool.is_empty, "the spool to be emptied")
     put(spool, record(5, 400))
-    until(lambda: ids(log.records) == ["e0", "e4", "e5"])
+    until(lambda: ids(log.records) == ["e0", "e4", "e5"], "what was delivered")
 
 
 def test_a_small_spool_takes_any_number_of_events_as_long_as_they_are_forwarded(
@@ -216,9 +208,9 @@ def test_a_small_spool_takes_any_number_of_events_as_long_as_they_are_forwarded(
     forward(spool, log)
     for n in range(200):  # about 200 kB in all, far over the limit of 64
         put(spool, record(n, 1000))
-        until(lambda: spool.is_empty)
+        until(lambda: spool.is_empty, "the spool to be emptied")
         assert spool.held_bytes < 2**15  # a quarter of the limit, and what comes over it
-    until(lambda: len(log.records) == 200)
+    until(lambda: len(log.records) == 200, "what was delivered")
     assert ids(log.records) == [f"e{n}" for n in range(200)]
 
 
@@ -236,7 +228,7 @@ def test_one_flush_serves_all_that_wait(
 
     monkeypatch.setattr(os, "fdatasync", slow_flush)
     first = spool.put([record(1)])
-    until(lambda: flushed)
+    until(lambda: flushed, "the flush")
     others = [spool.put([record(n)]) for n in range(2, 50)]
     assert not first.done()
     gate.set()
@@ -258,7 +250,7 @@ def test_two_processes_have_a_folder_each_and_one_takes_over_from_the_other(
     one.adopt()
     log = Log()
     forward(one, log)
-    until(lambda: one.is_empty)
+    until(lambda: one.is_empty, "the spool to be emptied")
     assert ids(log.records) == ["e1", "e2"]
 
 
@@ -272,7 +264,7 @@ def test_a_spool_that_takes_over_puts_new_events_behind(
     put(one, record(3))
     log = Log()
     forward(one, log)
-    until(lambda: one.is_empty)
+    until(lambda: one.is_empty, "the spool to be emptied")
     assert ids(log.records) == ["e1", "e2", "e3"]
 
 
@@ -324,9 +316,9 @@ def test_a_full_disk_refuses_whole_batches_and_keeps_every_accepted_one(
     }
     log = Log()
     forward(spool, log)
-    until(lambda: spool.is_empty)
+    until(lambda: spool.is_empty, "the spool to be emptied")
     put(spool, record(100, 10_000))
-    until(lambda: ids(log.records) == [*accepted, "e100"])
+    until(lambda: ids(log.records) == [*accepted, "e100"], "what was delivered")
 
 
 _CHILD = """

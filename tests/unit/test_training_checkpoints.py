@@ -33,7 +33,7 @@ def train(fit, first, last):
 
 
 def train_and_save(placement, folder, out):
-    from tastemaker_training.distributed.checkpoints import Position
+    from tastemaker_training.distributed.checkpoint_files import Position
     from tastemaker_training.distributed.export import export_model
 
     fit, kept = toy.distributed(placement), checkpoints(folder)
@@ -45,7 +45,7 @@ def train_and_save(placement, folder, out):
 
 
 def restore_and_train(placement, year, folder, out):
-    from tastemaker_training.distributed.checkpoints import Position
+    from tastemaker_training.distributed.checkpoint_files import Position
     from tastemaker_training.distributed.export import export_accumulators, export_model
 
     fit, kept = toy.distributed(placement, year), checkpoints(folder)
@@ -97,7 +97,7 @@ def column_wise_round_trip(folder):
     """Column shards have a sum each: their mean is a row's, and a row's is theirs."""
     import torch
 
-    from tastemaker_training.distributed.checkpoints import Position
+    from tastemaker_training.distributed.checkpoint_files import Position
     from tastemaker_training.distributed.state import accumulators, local_parts
 
     def sums(fit):
@@ -130,7 +130,7 @@ def test_sums_of_column_shards_become_sums_of_rows(tmp_path):
 
 
 def keep_some(folder):
-    from tastemaker_training.distributed.checkpoints import Position
+    from tastemaker_training.distributed.checkpoint_files import Position
 
     fit, kept = toy.distributed("row_wise"), checkpoints(folder, keep=2)
     for epoch in range(1, 6):

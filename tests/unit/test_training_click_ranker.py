@@ -58,14 +58,17 @@ def requests(num: int = 240, *, told_hours: bool = True) -> RankingData:
     return RankingData.build(candidates, bags, taken)
 
 
-def fitted(folder, data: RankingData, kind: str, config: dict, fit: dict | None = None) -> dict[str, float]:
+def fitted(
+    folder, data: RankingData, kind: str, config: dict, fit: dict | None = None, report=None
+) -> dict[str, float]:
     from tastemaker_training.fits.click_ranker import fit_click_ranker
     from tastemaker_training.rows.ranking_file import save_ranking_data
 
     save_ranking_data(folder / "data", data)
     asked = {"kind": kind, "config": config, "fit": {"held_out_share": 0.2} | (fit or {}), "seed": 1}
     return fit_click_ranker(
-        asked | {"data": str(folder / "data"), "folder": str(folder), "fields": FIELDS.model_dump(mode="json")}
+        asked | {"data": str(folder / "data"), "folder": str(folder), "fields": FIELDS.model_dump(mode="json")},
+        report,
     )  # fmt: skip
 
 
@@ -83,6 +86,48 @@ def test_it_learns_from_the_requests_and_is_calibrated_on_those_held_out(tmp_pat
     batch = requests().batch()
     chance_N = calibration(ranker.logits(batch.dense_BF, batch.bags)[:, 0])
     assert chance_N.mean() == pytest.approx(requests().clicks.mean(), abs=0.03)
+
+
+LR = {"fit": {"epochs": 25, "batch_size": 256, "learning_rate": 0.002, "patience": 25}}
+
+
+@pytest.mark.parametrize(
+    ("kind", "config"), [("lr", LR), ("lambdamart", TREES | {"learning_rate": 0.01, "patience": 30})]
+)
+def test_a_fit_tells_how_it_does_behind_each_tenth_and_is_the_same_for_it(tmp_path, kind, config):
+    told: list[dict[str, float]] = []
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+    end = fitted(tmp_path / "a", requests(), kind, config, report=told.append)
+    assert [numbers["epoch"] for numbers in told] == list(range(1, 11))
+    assert told[-1] == {"epoch": 10} | end
+    assert all("held_out_ndcg@10" in numbers for numbers in told)
+    assert all(("loss" in numbers) == (kind == "lr") for numbers in told)
+    if kind == "lr":  # slow steps: it orders and fits better and better
+        losses = [numbers["loss"] for numbers in told]
+        assert losses == sorted(losses, reverse=True)
+        assert told[0]["held_out_ndcg@10"] < told[-1]["held_out_ndcg@10"]
+    assert fitted(tmp_path / "b", requests(), kind, config) == end
+
+
+@pytest.mark.parametrize(("kind", "config"), [("deepfm", {"fit": {"patience": 1, "epochs": 100, "learning_rate": 0.05}}), ("lambdamart", TREES | {"patience": 1, "num_trees": 200})])  # fmt: skip
+def test_a_fit_that_ends_early_has_told_as_often(tmp_path, kind, config):
+    told: list[dict[str, float]] = []
+    end = fitted(
+        tmp_path, requests(), kind, NETWORK | config if kind == "deepfm" else config, report=told.append
+    )
+    assert [numbers["epoch"] for numbers in told] == list(range(1, 11))
+    assert [{**numbers, "epoch": 10} for numbers in told[-5:]] == [{"epoch": 10} | end] * 5
+
+
+def test_what_is_told_on_the_way_is_of_what_would_be_kept(tmp_path):
+    """A network whose step is far too long is best behind its first passes, and that is what stays."""
+    told: list[dict[str, float]] = []
+    fit = {"epochs": 10, "batch_size": 64, "learning_rate": 3.0, "patience": 10}
+    end = fitted(tmp_path, requests(), "deepfm", NETWORK | {"fit": fit}, report=told.append)
+    reached = [numbers["held_out_ndcg@10"] for numbers in told]
+    assert reached[-1] == end["held_out_ndcg@10"]
+    assert len(set(reached)) < len(reached)  # passes that were no better changed nothing
 
 
 def test_a_share_of_what_was_not_clicked_is_enough(tmp_path):
@@ -236,12 +281,12 @@ def test_a_recipe_searches_what_it_writes_itself_and_may_write_only_what_is_read
     assert read_recipe(str(whole)) == read_recipe("movielens-lambdamart")
 
 
-def test_a_study_of_a_click_model_has_trials_of_one_report(tmp_path):
+def test_a_study_of_a_click_model_has_trials_of_ten_reports(tmp_path):
     from tastemaker.config import Settings
-    from tastemaker_training.studies.tuning import wanted_study
+    from tastemaker_training.studies.wanted import wanted_study
 
     study = wanted_study(Settings(home=tmp_path), "movielens-lambdamart", 1, part="ranker", num_trials=3)
-    assert (study.part, study.max_epochs, study.recipe.tune.num_trials) == ("ranker", 1, 3)
+    assert (study.part, study.max_epochs, study.recipe.tune.num_trials) == ("ranker", 10, 3)
     assert study.spaces.keys() == {
         f"ranker.config.{name}" for name in ("num_leaves", "learning_rate", "min_rows")
     }
@@ -252,7 +297,7 @@ def test_a_study_of_a_click_model_has_trials_of_one_report(tmp_path):
 
 def test_trees_are_not_compared_by_a_loss_that_they_have_not(tmp_path):
     from tastemaker.config import Settings
-    from tastemaker_training.studies.tuning import wanted_study
+    from tastemaker_training.studies.wanted import wanted_study
 
     written = tmp_path / "mine.yaml"
     written.write_text("extends: movielens-lambdamart\ntune: {metric: loss, mode: min}\n")

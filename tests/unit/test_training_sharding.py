@@ -206,7 +206,7 @@ LARGE = TableSpec(name="large", num_rows=131_072, dim=60, features=("f",))
     ],
 )  # fmt: skip
 def test_a_table_beyond_the_budget_says_by_how_much(placement, num_ranks, budget, words):
-    from tastemaker_training.distributed.sharding import check_budget
+    from tastemaker_training.distributed.budget import check_budget
 
     sharding = ShardingConfig(default=placement, budget_mib=budget)
     with pytest.raises(TrainingError, match=words):
@@ -215,7 +215,7 @@ def test_a_table_beyond_the_budget_says_by_how_much(placement, num_ranks, budget
 
 
 def test_tables_that_fit_alone_but_not_together_are_refused():
-    from tastemaker_training.distributed.sharding import check_budget
+    from tastemaker_training.distributed.budget import check_budget
 
     other = LARGE.model_copy(update={"name": "other"})
     sharding = ShardingConfig(default="row_wise", budget_mib=20)

@@ -77,13 +77,14 @@ def merge(body: Any, backend: Backend | None = None, **request: Any) -> httpx.Re
 
 def test_a_bad_row_is_answered_by_its_place_and_the_others_are_kept() -> None:
     backend = Backend()
+    fields = "demographics, location, onboarding, personalise, user_id"
     answer = put([{"user_id": "a", "personalise": False}, {"user_id": "b", "age": 3}, "c"], backend)
     assert answer.status_code == 200
     assert answer.json() == {
         "accepted": 1,
         "rejected": 2,
         "rejections": [
-            {"position": 1, "user_id": "b", "reason": "age is no field of a user"},
+            {"position": 1, "user_id": "b", "reason": f"age is no field of a user, which has {fields}"},
             {"position": 2, "user_id": None, "reason": "the row is a str, must be an object"},
         ],
     }

@@ -6,13 +6,13 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import psutil
 import pytest
+from waiting import until
 
 from tastemaker.data import world as world_module
 from tastemaker.data.importers import ColumnMapping, import_events, save_import
@@ -219,10 +219,7 @@ def test_the_process_ends_with_its_parent(home: Home) -> None:
     os.kill(parent.pid, signal.SIGKILL)
     parent.wait()
     parent.stdout.close()
-    deadline = time.monotonic() + 20
-    while child.is_running() and child.status() != psutil.STATUS_ZOMBIE:
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
+    until(lambda: not child.is_running() or child.status() == psutil.STATUS_ZOMBIE, "the child to end")
 
 
 def test_a_world_without_data_says_so(tmp_path: Path) -> None:

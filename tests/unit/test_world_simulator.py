@@ -11,8 +11,9 @@ from typing import Any
 import pytest
 
 from tastemaker.data import simulator
+from tastemaker.data.exact_lift import exact_lift
 from tastemaker.data.importers import import_events, save_import
-from tastemaker.data.simulator import GIVE_UP_AFTER, Served, Simulator, Trace, exact_lift
+from tastemaker.data.simulator import GIVE_UP_AFTER, Served, Simulator, Trace
 from tastemaker.data.world import Visitor
 from tastemaker.data.world_process import WorldProcess
 from tastemaker.errors import ServingError

@@ -22,7 +22,7 @@ from tastemaker.models.sequence import fitting
 from tastemaker.models.sequence.sasrec import SasRec
 from tastemaker.models.two_tower import TwoTower, TwoTowerConfig, two_tower_specs
 from tastemaker.models.zoo import ZooModel
-from tastemaker.stages.bundle_sources import index_of
+from tastemaker.stages.bundle_zoo import index_of
 from tastemaker.stages.live import LiveStages
 from tastemaker.stages.loading import BundleParts
 from tastemaker.stages.pipeline_config import PipelineConfig

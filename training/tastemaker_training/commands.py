@@ -6,13 +6,13 @@ from typing import Annotated, Any
 import typer
 
 from tastemaker import context
+from tastemaker.commands.options import Json
 from tastemaker.errors import UsageError
 from tastemaker.terminal import console, print_json, print_table, stdout_kept
 from tastemaker_training import job_commands
 
 app = typer.Typer()
 app.registered_commands += job_commands.app.registered_commands
-Json = Annotated[bool, typer.Option("--json", help="For machines.")]
 RunName = Annotated[str, typer.Argument(help="A recipe, for its latest run, or the id of a run.")]
 
 

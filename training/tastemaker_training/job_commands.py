@@ -6,13 +6,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from tastemaker import context
+from tastemaker.commands.options import Json
 from tastemaker.terminal import console, print_json, print_table, stdout_kept
 
 if TYPE_CHECKING:
     from tastemaker_training.jobs.preflight import Preflight
 
 app = typer.Typer()
-Json = Annotated[bool, typer.Option("--json", help="For machines.")]
 DryRun = Annotated[
     bool,
     typer.Option(
@@ -119,7 +119,7 @@ def tune(
     """Search the values beside a recipe's defaults, and publish the best as a candidate (monthly)."""
     from tastemaker_training.studies.report import print_found
     from tastemaker_training.studies.tuning import tune as run
-    from tastemaker_training.studies.tuning import wanted_study
+    from tastemaker_training.studies.wanted import wanted_study
 
     if dry_run:
         from tastemaker_training.jobs import preflight

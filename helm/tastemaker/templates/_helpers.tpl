@@ -27,6 +27,12 @@ app.kubernetes.io/managed-by: {{ .root.Release.Service }}
 helm.sh/chart: {{ printf "%s-%s" .root.Chart.Name .root.Chart.Version }}
 {{- end -}}
 
+{{/* Labels of the pods of servers that are not ours: a newer chart alone does not restart them. {root, component} */}}
+{{- define "tastemaker.lastingLabels" -}}
+{{ include "tastemaker.selector" . }}
+app.kubernetes.io/name: {{ include "tastemaker.name" .root }}
+{{- end -}}
+
 {{/* Metadata of an object: {root, component, name}; the name without its beginning. */}}
 {{- define "tastemaker.metadata" -}}
 name: {{ include "tastemaker.fullname" .root }}-{{ .name | default .component }}
@@ -83,6 +89,9 @@ imagePullSecrets:
 {{- with .part.priorityClassName }}
 priorityClassName: {{ . }}
 {{- end }}
+{{- with .part.runtimeClassName }}
+runtimeClassName: {{ . }}
+{{- end }}
 {{- with .part.nodeSelector }}
 nodeSelector:
   {{- toYaml . | nindent 2 }}
@@ -107,7 +116,7 @@ topologySpreadConstraints:
   {{- end }}
 {{- end -}}
 
-{{/* Checksums that roll pods when the config or our own secrets' names change. */}}
+{{/* A checksum that rolls pods when the config changes. */}}
 {{- define "tastemaker.checksum" -}}
 checksum/config: {{ include "tastemaker.config" . | sha256sum }}
 {{- end -}}

@@ -15,6 +15,7 @@
 {{- else }}
 - {name: MLFLOW_BACKEND_STORE_URI, value: "sqlite:////var/lib/mlflow/mlflow.db"}
 {{- end }}
+{{- include "tastemaker.trust.env" . }}
 {{- end -}}
 
 {{- define "tastemaker.mlflow.mounts" -}}
@@ -23,11 +24,13 @@
 {{- if and .Values.postgresql.enabled .Values.postgresql.tls.enabled }}
 - {name: postgresql-ca, mountPath: /run/tls/postgresql, readOnly: true}
 {{- end }}
+{{- include "tastemaker.trust.mount" . }}
 {{- end -}}
 
 {{- define "tastemaker.mlflow.volumes" -}}
 - {name: tmp, emptyDir: {}}
 {{ include "tastemaker.mlflow.ownVolumes" . }}
+{{- include "tastemaker.trust.volume" . }}
 {{- end -}}
 
 {{- define "tastemaker.mlflow.ownVolumes" -}}

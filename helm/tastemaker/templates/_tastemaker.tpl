@@ -34,6 +34,25 @@
 {{ ternary "rediss" "redis" $tls }}://{{ .user }}@{{ include "tastemaker.fullname" .root }}-{{ .server }}:6379/0{{ ternary "?ssl_ca_certs=/run/tls/valkey/ca.crt" "" $tls }}
 {{- end -}}
 
+{{/* Where the authorities of what is external are read, by each library in its own way. */}}
+{{- define "tastemaker.trust.env" -}}
+{{- if .Values.trust.existingSecret }}
+{{- range list "SSL_CERT_FILE" "REQUESTS_CA_BUNDLE" "AWS_CA_BUNDLE" "PGSSLROOTCERT" }}
+- {name: {{ . }}, value: /run/tls/trust/ca.crt}
+{{- end }}
+{{- end }}
+{{- end -}}
+{{- define "tastemaker.trust.mount" -}}
+{{- if .Values.trust.existingSecret }}
+- {name: trust, mountPath: /run/tls/trust, readOnly: true}
+{{- end }}
+{{- end -}}
+{{- define "tastemaker.trust.volume" -}}
+{{- with .Values.trust.existingSecret }}
+- {name: trust, secret: {secretName: {{ . }}, items: [{key: ca.crt, path: ca.crt}]}}
+{{- end }}
+{{- end -}}
+
 {{/* Environment: {root, role: serving, stream or admin; keys: whether it knows the API keys; registry: whether it uses MLflow}. */}}
 {{- define "tastemaker.env" -}}
 {{- $values := .root.Values -}}
@@ -57,6 +76,7 @@
 {{- if .registry }}
 {{- include "tastemaker.registryEnv" .root | nindent 0 }}
 {{- end }}
+{{- include "tastemaker.trust.env" .root }}
 {{- end -}}
 
 {{/* The account at MLflow, which its client reads. */}}
@@ -94,6 +114,7 @@ envFrom:
 {{- if and .root.Values.valkey.enabled .root.Values.valkey.tls.enabled }}
 - {name: valkey-ca, mountPath: /run/tls/valkey, readOnly: true}
 {{- end }}
+{{- include "tastemaker.trust.mount" .root }}
 {{- end -}}
 
 {{/* Volumes of `mounts`: {root, role, keys, shared}. A claim's own lost+found would stand in a home: so folders of it are mounted. */}}
@@ -133,6 +154,7 @@ envFrom:
 {{- if and $values.valkey.enabled $values.valkey.tls.enabled }}
 - {name: valkey-ca, secret: {secretName: {{ $values.valkey.tls.existingSecret }}, items: [{key: ca.crt, path: ca.crt}]}}
 {{- end }}
+{{- include "tastemaker.trust.volume" .root }}
 {{- end -}}
 
 {{/* A whole container but for ports and probes: {root, name, image, args, role, keys, registry, shared, resources, env: further ones}. */}}

@@ -46,7 +46,7 @@ maxmemory-policy allkeys-lfu
 {{- $ping := concat (list "valkey-cli" "-e" "--user" "probe" "--pass" "none" "--no-auth-warning") (ternary (list "--tls" "--cacert" "/run/tls/valkey/ca.crt") list $tls.enabled) (list "ping") -}}
 metadata:
   labels:
-    {{- include "tastemaker.labels" . | nindent 4 }}
+    {{- include "tastemaker.lastingLabels" . | nindent 4 }}
   annotations:
     checksum/config: {{ printf "%s%s" (include "tastemaker.valkey.conf" .) (include "tastemaker.valkey.users" .root) | sha256sum }}
 spec:

@@ -53,6 +53,15 @@ class Recommendations(_Answer):
     timings_ms: dict[str, float]
 
 
+class ScoreContributions(_Answer):
+    """How the ranker came to a score: `base`, all `features` and `rest` add up to `log_odds`, of a click."""
+
+    base: float
+    features: dict[str, float]
+    rest: float
+    log_odds: float
+
+
 class _Way(_Answer):
     """What becomes of an item in one list. Ranks count from 1."""
 
@@ -64,6 +73,7 @@ class _Way(_Answer):
     stages: dict[str, dict[str, Any]]
     shown_rank: int | None = None
     features: dict[str, float]
+    contributions: ScoreContributions | None = None
 
 
 class ListExplanation(_Way):

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from tastemaker import context
+from tastemaker.commands.options import Json
 from tastemaker.terminal import console, print_json, print_table
 
 if TYPE_CHECKING:
@@ -15,7 +16,6 @@ WAIT_SECONDS = 60.0
 app = typer.Typer()
 bundles = typer.Typer(help="Versions of the catalogue's bundle.")
 app.add_typer(bundles, name="bundles")
-Json = Annotated[bool, typer.Option("--json", help="For machines.")]
 
 
 @bundles.command("list")

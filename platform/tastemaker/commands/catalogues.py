@@ -5,12 +5,12 @@ from typing import Annotated
 import typer
 
 from tastemaker import context
+from tastemaker.commands.options import Json
 from tastemaker.terminal import console, print_json, print_table
 
 app = typer.Typer()
 catalogues = typer.Typer(help="Whole catalogues.")
 app.add_typer(catalogues, name="catalogue")
-Json = Annotated[bool, typer.Option("--json", help="For machines.")]
 
 
 @catalogues.callback()

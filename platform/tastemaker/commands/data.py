@@ -7,12 +7,12 @@ from typing import Annotated, Any
 import typer
 
 from tastemaker import context
+from tastemaker.commands.options import Json
 from tastemaker.terminal import console, print_json, print_table
 
 app = typer.Typer()
 data = typer.Typer(help="Events and catalogue items.")
 app.add_typer(data, name="data")
-Json = Annotated[bool, typer.Option("--json", help="For machines.")]
 
 
 @data.command("import")

@@ -7,6 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from tastemaker import context
+from tastemaker.commands.options import Json
 from tastemaker.terminal import console, print_json
 
 app = typer.Typer()
@@ -17,7 +18,7 @@ def doctor(
     bundle: Annotated[
         Path | None, typer.Option(metavar="FILE.tar.gz", help="Also pack what support needs; no secrets.")
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="For machines.")] = False,
+    as_json: Json = False,
 ) -> dict[str, Any]:
     """Check a running installation: state, registry, versions, replicas, streams, disk, clock; exit 1 where one fails."""
     from tastemaker.doctor.examination import examine

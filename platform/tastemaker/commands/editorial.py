@@ -6,12 +6,12 @@ from typing import Annotated, Any
 import typer
 
 from tastemaker import context
+from tastemaker.commands.options import Json
 from tastemaker.terminal import console, print_json, print_table
 
 app = typer.Typer()
 editorial = typer.Typer(help="Lists that people put together, as a source of candidates.")
 app.add_typer(editorial, name="editorial")
-Json = Annotated[bool, typer.Option("--json", help="For machines.")]
 
 
 @editorial.callback()

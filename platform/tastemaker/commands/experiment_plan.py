@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from tastemaker import context
+from tastemaker.commands.options import Json
 from tastemaker.errors import UsageError
 from tastemaker.terminal import console, print_json, print_table
 
@@ -48,7 +49,7 @@ def plan_(
     variance_reduction: Annotated[
         float, typer.Option(help="What CUPED takes out; reports say how much it was.")
     ] = 0.0,
-    as_json: Annotated[bool, typer.Option("--json", help="For machines.")] = False,
+    as_json: Json = False,
 ) -> dict[str, Any]:
     """How many units, and days, an experiment needs: to be watched and stopped at any time, and with one look at its end."""
     from tastemaker.experiments.statistics.planning import plan

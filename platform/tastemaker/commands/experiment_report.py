@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from tastemaker import context
+from tastemaker.commands.options import Json
 from tastemaker.errors import UsageError
 from tastemaker.terminal import console, print_json, print_table
 from tastemaker.types import Origin
@@ -30,7 +31,7 @@ def report(
     ] = None,
     level: Annotated[float, typer.Option(min=0.5, max=0.9999, help="Of the intervals.")] = 0.95,
     html: Annotated[Path | None, typer.Option(help="Write a page with plots there.")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="For machines.")] = False,
+    as_json: Json = False,
 ) -> dict[str, Any]:
     """What an experiment says so far: lifts with their intervals, the split, guardrails, segments, and what to do."""
     from tastemaker.events.drained import await_drained
@@ -71,7 +72,7 @@ def holdout_report(
     origin: Annotated[str, typer.Option(help="Of the traffic: live or simulator.")] = "live",
     level: Annotated[float, typer.Option(min=0.5, max=0.9999, help="Of the intervals.")] = 0.95,
     html: Annotated[Path | None, typer.Option(help="Write a page with plots there.")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="For machines.")] = False,
+    as_json: Json = False,
 ) -> dict[str, Any]:
     """What all experiments together do: users outside of the holdout against those in it, since the holdout last changed."""
     from tastemaker.experiments.holdout import HoldoutStore

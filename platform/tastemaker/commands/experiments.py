@@ -11,6 +11,7 @@ import typer
 
 from tastemaker import context
 from tastemaker.commands import experiment_plan, experiment_report
+from tastemaker.commands.options import Json
 from tastemaker.errors import UsageError
 from tastemaker.terminal import console, print_json, print_table
 
@@ -27,7 +28,6 @@ experiment = typer.Typer(help="A/B experiments.")
 app.add_typer(experiment, name="experiment")
 experiment.registered_commands += experiment_report.app.registered_commands
 experiment.registered_commands += experiment_plan.app.registered_commands
-Json = Annotated[bool, typer.Option("--json", help="For machines.")]
 File = Annotated[Path, typer.Argument(help="YAML of one experiment.")]
 Reason = Annotated[str, typer.Option(help="Why; kept in the history.")]
 Reassign = Annotated[

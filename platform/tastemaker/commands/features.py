@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from tastemaker import context
+from tastemaker.commands.options import Json
 from tastemaker.terminal import console, print_json, print_table
 
 if TYPE_CHECKING:
@@ -18,7 +19,6 @@ if TYPE_CHECKING:
 app = typer.Typer()
 features = typer.Typer(help="Features of users and items, in Feast and online.")
 app.add_typer(features, name="features")
-Json = Annotated[bool, typer.Option("--json", help="For machines.")]
 
 
 @features.command("apply")

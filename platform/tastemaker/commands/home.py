@@ -1,10 +1,11 @@
 """`tastemaker init`, `tastemaker config show`."""
 
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
 import typer
 
 from tastemaker import context
+from tastemaker.commands.options import Json
 from tastemaker.terminal import console, print_json, print_table
 
 if TYPE_CHECKING:
@@ -27,7 +28,7 @@ def init() -> None:
 
 @config.command("show")
 def show(
-    as_json: Annotated[bool, typer.Option("--json", help="For machines.")] = False,
+    as_json: Json = False,
 ) -> dict[str, dict[str, Any]]:
     """Each setting with its value, its origin and its meaning."""
     from tastemaker.config_sources import setting_origins

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from tastemaker import context
+from tastemaker.commands.options import Json
 from tastemaker.terminal import console, print_json, print_table
 
 if TYPE_CHECKING:
@@ -35,7 +36,7 @@ def tune(
     apply: Annotated[
         bool, typer.Option("--apply", help="Publish the bundle with it, as a new version.")
     ] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="For machines.")] = False,
+    as_json: Json = False,
 ) -> dict[str, Any]:
     """Try kinds of index and their parameters on a bundle's vectors; choose for a recall and a latency."""
     from tastemaker.bundle.store import BundleStore

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple
 import typer
 
 from tastemaker import context
+from tastemaker.commands.options import Json
 from tastemaker.errors import ExperimentError, UsageError
 from tastemaker.terminal import console, print_json, print_table
 
@@ -76,7 +77,7 @@ def ope(
         float, typer.Option(min=2, help="Refuse an estimate that rests on fewer answers of equal weight.")
     ] = 100.0,
     html: Annotated[Path | None, typer.Option(help="Write the page with plots here.")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="For machines.")] = False,
+    as_json: Json = False,
 ) -> list[dict[str, Any]]:
     """Judge a policy or a bundle from the decision log; refuses what the log cannot support."""
     chosen = _policy(policy)
@@ -117,7 +118,7 @@ def position_bias(
         float, typer.Option(min=0, help="How long after an answer a click counts.")
     ] = 30.0,
     origin: Annotated[Literal["live", "simulator"], typer.Option(help="Of the answers.")] = "live",
-    as_json: Annotated[bool, typer.Option("--json", help="For machines.")] = False,
+    as_json: Json = False,
 ) -> dict[str, Any]:
     """Estimate how likely each slot is looked at, from lists whose order was drawn by luck."""
     from tastemaker.offpolicy.slots import measure_examination

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from tastemaker import context
+from tastemaker.commands.options import Json
 from tastemaker.terminal import console, print_json, print_table, progress
 
 if TYPE_CHECKING:
@@ -21,7 +22,6 @@ if TYPE_CHECKING:
     from tastemaker.registry.history import AliasMove
 
 app = typer.Typer()
-Json = Annotated[bool, typer.Option("--json", help="For machines.")]
 
 
 @app.command()

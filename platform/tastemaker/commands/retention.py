@@ -5,6 +5,7 @@ from typing import Annotated, Any
 import typer
 
 from tastemaker import context
+from tastemaker.commands.options import Json
 from tastemaker.terminal import console, print_json, print_table
 
 app = typer.Typer()
@@ -13,7 +14,7 @@ app = typer.Typer()
 @app.command("gc")
 def gc(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would go.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="For machines.")] = False,
+    as_json: Json = False,
 ) -> dict[str, Any]:
     """Remove versions, bundles, runs, checkpoints and old days that `retention` does not keep, and what nothing names (nightly)."""
     from tastemaker.retention.collecting import collect

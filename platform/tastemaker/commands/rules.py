@@ -6,12 +6,12 @@ from typing import Annotated, Any
 import typer
 
 from tastemaker import context
+from tastemaker.commands.options import Json
 from tastemaker.terminal import console, print_json, print_table
 
 app = typer.Typer()
 rules = typer.Typer(help="Business rules that hold at once: what is blocked, filtered, boosted and pinned.")
 app.add_typer(rules, name="rules")
-Json = Annotated[bool, typer.Option("--json", help="For machines.")]
 
 
 @rules.callback()

@@ -8,14 +8,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from tastemaker import context
-from tastemaker.commands.experiments import Json, experiment_store
+from tastemaker.commands.experiments import experiment_store
+from tastemaker.commands.options import Json
 from tastemaker.errors import ExperimentError
 from tastemaker.terminal import console, print_json
 
 if TYPE_CHECKING:
     import redis
 
-    from tastemaker.data.simulator import ExactLift, Trace
+    from tastemaker.data.exact_lift import ExactLift
+    from tastemaker.data.simulator import Trace
     from tastemaker.data.world_process import WorldProcess
     from tastemaker.experiments.definition import Experiment
     from tastemaker.features.item_store import ItemFacts
@@ -64,7 +66,8 @@ def _world(seed: int) -> "WorldProcess":
 def _truth(
     definition: "Experiment", trace: "Trace", world: "WorldProcess", client: "redis.Redis", keys: "Keys"
 ) -> "ExactLift":
-    from tastemaker.data.simulator import SLATE_SIZE, exact_lift
+    from tastemaker.data.exact_lift import exact_lift
+    from tastemaker.data.simulator import SLATE_SIZE
     from tastemaker.evaluation.replay import Replay
     from tastemaker.features.item_store import ItemStore
 

@@ -5,10 +5,10 @@ from typing import Annotated, Any
 import typer
 
 from tastemaker import context
+from tastemaker.commands.options import Json
 from tastemaker.terminal import console, print_json, print_table
 
 app = typer.Typer()
-Json = Annotated[bool, typer.Option("--json", help="For machines.")]
 
 
 @app.command("erase")

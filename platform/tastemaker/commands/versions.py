@@ -7,12 +7,12 @@ from typing import Annotated, Any, Literal
 import typer
 
 from tastemaker import context
+from tastemaker.commands.options import Json
 from tastemaker.terminal import console, print_json, print_table
 
 app = typer.Typer()
 shadow = typer.Typer(help="The version that answers beside the champion and is never shown.")
 app.add_typer(shadow, name="shadow")
-Json = Annotated[bool, typer.Option("--json", help="For machines.")]
 _HOUR_MS = 3_600_000
 
 

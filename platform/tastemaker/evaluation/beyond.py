@@ -45,10 +45,15 @@ def most_popular_unseen(order_I: Int32, seen_BI: sp.csr_matrix, k: int) -> Int32
     num_users, num_items = seen_BI.shape
     place_I = np.empty(num_items, np.int32)
     place_I[order_I] = np.arange(num_items, dtype=np.int32)
-    seen = sp.csr_matrix((seen_BI.data, place_I[seen_BI.indices], seen_BI.indptr), seen_BI.shape)
+    size_B = np.diff(seen_BI.indptr)
+    place_N, user_N = place_I[seen_BI.indices], np.repeat(np.arange(num_users), size_B)
+    # What lies further back has k unseen ones before it, however many of the places before it are seen.
+    near_N = place_N < (size_B + k)[user_N]
+    place_N, user_N = place_N[near_N], user_N[near_N]
+    begin_B = np.searchsorted(user_N, np.arange(num_users + 1))
+    seen = sp.csr_matrix((np.ones(len(place_N), np.bool_), place_N, begin_B), seen_BI.shape)
     seen.sort_indices()
-    user_N = np.repeat(np.arange(num_users), np.diff(seen.indptr))
-    unseen_before_N = seen.indices - (np.arange(len(user_N)) - seen.indptr[user_N])
+    unseen_before_N = seen.indices - (np.arange(len(user_N)) - begin_B[user_N])
     counts_N = unseen_before_N < k
     seen_BK = np.bincount(user_N[counts_N] * k + unseen_before_N[counts_N], minlength=num_users * k)
     place_BK = np.arange(k) + seen_BK.reshape(num_users, k).cumsum(axis=1)

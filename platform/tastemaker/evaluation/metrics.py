@@ -12,7 +12,7 @@ import numpy as np
 import scipy.sparse as sp
 
 from tastemaker.features.traits import ItemTraits
-from tastemaker.types import Float32, Float64, Int32, Int64
+from tastemaker.types import Bool, Float32, Float64, Int32, Int64
 
 PADDING = -1
 """Stands in `ranked_BK` where a list is shorter than K."""
@@ -40,15 +40,15 @@ def relevance(ranked_BK: Int32, targets: Sequence[Int32], grades: Sequence[Float
     slot_BK = order_M[np.where(found_BK, at_BK, 0)] if len(key_M) else np.zeros(ranked_BK.shape, np.int64)
     if len(key_M):
         found_BK &= key_M[slot_BK] == key_BK
-        found_BK &= _first_places(key_BK)
+        found_BK[found_BK] = _first_places(key_BK[found_BK])
         return np.where(found_BK, grade_M[slot_BK], 0.0)
     return np.zeros((num_users, depth))
 
 
-def _first_places(key_BK: Int64) -> np.ndarray[tuple[int, ...], np.dtype[np.bool_]]:
-    first = np.zeros(key_BK.size, np.bool_)
-    first[np.unique(key_BK.ravel(), return_index=True)[1]] = True
-    return first.reshape(key_BK.shape)
+def _first_places(key_N: Int64) -> Bool:
+    first_N = np.zeros(len(key_N), np.bool_)
+    first_N[np.unique(key_N, return_index=True)[1]] = True
+    return first_N
 
 
 def recall(relevance_BK: Float64, num_targets_B: Int64, k: int) -> Float64:
@@ -105,9 +105,10 @@ def ideal_grades(targets: Sequence[Int32], grades: Sequence[Float64] | None = No
     >>> ideal_grades([np.array([4, 2], np.int32), np.array([], np.int32)]).tolist()
     [[1.0, 1.0], [0.0, 0.0]]
     """
-    ideal_BM = np.zeros((len(targets), max([len(items) for items in targets], default=0)))
-    for row, items in enumerate(targets):
-        ideal_BM[row, : len(items)] = 1.0 if grades is None else grades[row]
+    size_B = np.array([len(items) for items in targets], np.int64)
+    ideal_BM = (np.arange(size_B.max(initial=0)) < size_B[:, None]).astype(np.float64)
+    if grades is not None:
+        ideal_BM[ideal_BM > 0] = np.concatenate([*grades, np.empty(0)])
     return ideal_BM
 
 

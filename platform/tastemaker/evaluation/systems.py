@@ -12,7 +12,7 @@ import numpy as np
 from tastemaker.evaluation.metrics import PADDING, ratio
 from tastemaker.models.log import Askers, Filters
 from tastemaker.models.recommender import Recommender
-from tastemaker.models.top import best
+from tastemaker.models.top import best, num_true
 from tastemaker.types import Bool, Float32, Float64, Int32, Int64
 
 if TYPE_CHECKING:
@@ -121,24 +121,19 @@ def aucs(score_BI: Float32, targets: Sequence[Int32]) -> Float64:
 
 def _of_few(score_BI: Float32, targets: Sequence[Int32], size_B: Int64) -> Float64:
     """Counts what each target beats, one target of every row at a time."""
-    blocked_B = _count(np.isneginf(score_BI))
+    blocked_B = num_true(score_BI == -np.inf)
     target_BM = np.full((len(score_BI), int(size_B.max())), np.nan, np.float32)
-    for row_M, row_I, items in zip(target_BM, score_BI, targets, strict=True):
-        row_M[: len(items)] = np.where(np.isfinite(row_I[items]), row_I[items], np.nan)
+    row_N, begin_B = np.repeat(np.arange(len(targets)), size_B), np.cumsum(size_B) - size_B
+    score_N = score_BI[row_N, np.concatenate(targets)]
+    target_BM[row_N, np.arange(len(row_N)) - begin_B[row_N]] = np.where(np.isfinite(score_N), score_N, np.nan)
     beaten_B = np.zeros(len(score_BI))
     for target_B1 in np.split(target_BM, target_BM.shape[1], axis=1):
         for beats in (np.greater, np.greater_equal):
-            counted_B = _count(beats(target_B1, score_BI)) - blocked_B
+            counted_B = num_true(beats(target_B1, score_BI)) - blocked_B
             counted_B -= beats(target_B1, target_BM).sum(axis=1)
             beaten_B += np.where(np.isfinite(target_B1[:, 0]), counted_B, 0)
     others_B = score_BI.shape[1] - blocked_B - np.isfinite(target_BM).sum(axis=1)
     return ratio(beaten_B / 2, others_B * size_B)
-
-
-def _count(mask_BI: Bool) -> Int64:
-    """(B,) how many are true."""
-    found_B: Int64 = np.bitwise_count(np.packbits(mask_BI, axis=1)).sum(axis=1, dtype=np.int64)
-    return found_B
 
 
 def _of_many(score_I: Float32, items_M: Int32) -> float:

@@ -12,12 +12,10 @@ Where a part of a cluster is away, the other partitions go on: see `apart`.
 import gc
 import math
 import time
-from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Executor, Future
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import redis
 
@@ -25,39 +23,25 @@ from tastemaker import telemetry
 from tastemaker.config import Settings
 from tastemaker.errors import StateError
 from tastemaker.events.apart import Apart
+from tastemaker.events.applying import Applier
 from tastemaker.events.archiver import Archiver, AtOnce, Written
-from tastemaker.events.attribution import Ignored, Outcome, Rules, attribute
-from tastemaker.events.batch import Batch, Refused, is_late, read_batches, read_pending
+from tastemaker.events.batch import Batch, read_batches
 from tastemaker.events.drained import is_drained
-from tastemaker.events.effects import Applied, Effects, Rewards
+from tastemaker.events.effects import Effects, Rewards
 from tastemaker.events.forgetting import without_erased
-from tastemaker.events.history import NOT_HISTORY, push_commands
-from tastemaker.events.last_touch import Touched, last_touch, read_shown, users_of
-from tastemaker.events.open_decisions import Open
-from tastemaker.events.owners import Owners, divided, read_owners
 from tastemaker.events.partitions import PartitionLeases
 from tastemaker.events.progress import Positions
-from tastemaker.events.schema import Event
 from tastemaker.home import Home
 from tastemaker.state.cluster import Cluster
 from tastemaker.state.connection import state_errors
 from tastemaker.state.keys import Keys
-from tastemaker.state.lease import LEASE_SECONDS, Command
+from tastemaker.state.lease import LEASE_SECONDS
 
 ARCHIVE_SECONDS = 2.0
 PROJECT_SECONDS = 1.0
 PROJECT_REST = 9.0
 """How much longer than a projection took the next one waits, at most `PROJECT_SECONDS`."""
 MERGE_SECONDS = 0.25
-
-
-class _Change(NamedTuple):
-    """What a step writes to one partition, and what comes of it."""
-
-    commands: list[Command]
-    outcomes: list[Outcome]
-    ignored: Counter[Ignored]
-    refused: list[Refused]
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,6 +87,7 @@ class StreamConsumer:
     ) -> None:
         self._client, self._keys, self._state = client, keys, settings.state
         self._rewards, self._effects = rewards, effects
+        self._applier = Applier(client, keys, settings.state, rewards, effects)
         self._leases = PartitionLeases(client, keys, lease_seconds)
         self._positions = Positions(client, keys)
         self._archiver = Archiver(client, keys, home, rewards.decision_table)
@@ -247,104 +232,16 @@ class StreamConsumer:
         self._effects.forward(progress)
 
     def _apply(self, batches: Mapping[int, Batch]) -> int:
-        """Gives the number of final outcomes."""
+        """Commits what batches change; gives the number of final outcomes."""
         if not batches:
             return 0
         batches = without_erased(self._client, self._keys, batches)
-        rules = self._rewards.rules()  # after reading: a decision's experiment is there before it
-        touched = self._touched(batches, rules)
-        answering = {p: one.events for p, one in touched.items()}
-        pending = read_pending(self._client, self._keys, batches, answering, rules)
-        touching = {p: self._touching(batch) for p, batch in batches.items()}
-        events = {p: [event for _, event in found] for p, found in touching.items() if found}
-        owners = read_owners(
-            self._client, self._keys, {p: [event.user_id for event in found] for p, found in events.items()}
+        changes = self._applier.changes(batches)
+        self._positions.commit(
+            {p: change.commands for p, change in changes.items()},
+            {p: batch.progress for p, batch in batches.items()},
         )
-        applied = self._effects.apply(events, owners)
-        changes = {
-            p: self._change(
-                p,
-                batch,
-                touched[p],
-                pending[p],
-                rules,
-                touching[p],
-                applied.get(p, Applied([], {})),
-                owners.get(p, {}),
-            )
-            for p, batch in batches.items()
-        }
-        after = {p: batch.progress for p, batch in batches.items()}
-        self._positions.commit({p: change.commands for p, change in changes.items()}, after)
-        outcomes = [outcome for change in changes.values() for outcome in change.outcomes]
-        if outcomes:
-            self._rewards.roll_up({outcome.experiment for outcome in outcomes})
-        self._rewards.count(outcomes, sum((change.ignored for change in changes.values()), Counter()))
-        self._count(batches.values(), sum(map(len, touching.values())), changes.values())
-        return len(outcomes)
-
-    def _change(
-        self,
-        partition: int,
-        batch: Batch,
-        touched: Touched,
-        pending: Mapping[str, tuple[Open, ...]],
-        rules: Rules,
-        touching: Sequence[tuple[int, Event]],
-        applied: Applied,
-        owners: Owners,
-    ) -> _Change:
-        attributed = attribute(batch.decisions, touched.events, pending, batch.due, rules)
-        unapplied = [
-            Refused("events", batch.entries[touching[n][0]], why) for n, why in applied.refused.items()
-        ]
-        commands = [
-            *attributed.commands(self._keys, partition),
-            *touched.commands(self._keys, max((one.received_ms for one in batch.decisions), default=0)),
-            *self._rewards.commands(partition, attributed.outcomes),
-            *self._history_commands(divided([event for _, event in touching], owners)[0]),
-            *applied.commands,
-            *(one.letter(self._keys, partition) for one in (*batch.poison, *unapplied)),
-            *(one.removal(self._keys, partition) for one in (*batch.poison, *batch.forgotten)),
-        ]
-        return _Change(commands, attributed.outcomes, attributed.ignored, batch.poison + unapplied)
-
-    def _touched(self, batches: Mapping[int, Batch], rules: Rules) -> dict[int, Touched]:
-        """By partition, events with the requests that they answer."""
-        users = {p: users_of(batch.decisions, batch.events, rules) for p, batch in batches.items()}
-        shown = read_shown(self._client, self._keys, users)
-        return {p: last_touch(b.decisions, b.events, shown[p], rules) for p, b in batches.items()}
-
-    def _touching(self, batch: Batch) -> list[tuple[int, Event]]:
-        """The events that touch the state of users and items, each with its place in the batch: live, and not late."""
-        days = self._state.late_days
-        return [
-            (n, event)
-            for n, (received_ms, event) in enumerate(batch.events)
-            if event.origin == "live" and not is_late(received_ms, event.timestamp_ms, days)
-        ]
-
-    def _history_commands(self, events: Iterable[Event]) -> list[Command]:
-        taken: dict[str, list[str]] = {}
-        for event in events:
-            if event.kind not in NOT_HISTORY:
-                taken.setdefault(event.user_id, []).append(event.item_id)
-        length = self._state.history_length
-        return [
-            command
-            for user, items in taken.items()
-            for command in push_commands(self._keys, user, _newest(items, length), length)
-        ]
-
-    def _count(self, batches: Iterable[Batch], num_touching: int, changes: Iterable[_Change]) -> None:
-        catalogue = self._keys.catalogue
-        events = [event for batch in batches for _, event in batch.events]
-        for kind, count in Counter(event.kind for event in events).items():
-            telemetry.CONSUMED.labels(catalogue, kind).inc(count)
-        num_live = sum(event.origin == "live" for event in events)
-        telemetry.LATE_EVENTS.labels(catalogue).inc(num_live - num_touching)
-        for refused in (one for change in changes for one in change.refused):
-            telemetry.DEAD_LETTERS.labels(catalogue, refused.stream).inc()
+        return self._applier.count(batches.values(), list(changes.values()))
 
     def _report_lag(self, batches: Mapping[int, Batch]) -> None:
         """Entries that this step leaves unread; counts those that only await archiving too, where it lags."""
@@ -356,15 +253,6 @@ class StreamConsumer:
         telemetry.CONSUMER_LAG.labels(self._keys.catalogue).set(lag)
         waited_ms = max((batch.waited_ms for batch in batches.values()), default=0)
         telemetry.CONSUMER_AGE.labels(self._keys.catalogue).set(waited_ms / 1000)
-
-
-def _newest(items: Sequence[str], length: int) -> list[str]:
-    """Each item once, at its newest place, oldest first; the newest `length` of them.
-
-    >>> _newest(["a", "b", "c", "b", "b"], 2)
-    ['c', 'b']
-    """
-    return list(dict.fromkeys(reversed(items)))[:length][::-1]
 
 
 @contextmanager

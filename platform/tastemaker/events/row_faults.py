@@ -22,7 +22,7 @@ def shape_fault(row: Any, fields: Set[str], noun: str) -> str | None:
     """What is wrong before anyone looks at a row's values; None where it is an object of known keys.
 
     >>> shape_fault({"colour": 1}, {"item_id"}, "an item"), shape_fault([], {"item_id"}, "an item")
-    ('colour is no field of an item', 'the row is a list, must be an object')
+    ('colour is no field of an item, which has item_id', 'the row is a list, must be an object')
     """
     if not isinstance(row, dict):
         shown = str(row) if isinstance(row, Repeating) else f"a {type(row).__name__}"
@@ -30,7 +30,9 @@ def shape_fault(row: Any, fields: Set[str], noun: str) -> str | None:
     if row.keys() <= fields:
         return None
     unknown = next(key for key in row if key not in fields)
-    return f"{printable(unknown) or 'an empty key'} is no field of {noun}"
+    return (
+        f"{printable(unknown) or 'an empty key'} is no field of {noun}, which has {', '.join(sorted(fields))}"
+    )
 
 
 def value_fault(error: ValidationError) -> str:

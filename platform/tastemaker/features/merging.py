@@ -7,25 +7,23 @@ Only the consumer that holds a partition writes records there, in its commits, s
 outbox never changes; entries of one partition arrive in order, and the receiving partition keeps the id of the newest, so
 that one which is forwarded again is refused. Whoever is killed at any point is followed by another who goes on.
 
-What is new of A after the merge goes the same way, as a record of those events alone (`parcel_of`): records are linear, so
+What is new of A after the merge goes the same way, as a record of those events alone (`parcels.parcel_of`): records are linear, so
 that joining adds them up. Also done here, for the same reason: forgetting the past of users who opted out.
 """
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 import msgpack
 import redis
 
 from tastemaker.events.batch import Refused
 from tastemaker.events.erasure import user_hash
-from tastemaker.events.history import NOT_HISTORY
 from tastemaker.events.log import Entry
 from tastemaker.events.owners import NEVER, PLAIN, Owner, read_owners
-from tastemaker.events.schema import Event
+from tastemaker.features.parcels import Known, Parcel, joined
 from tastemaker.features.unreadable import UNREADABLE
-from tastemaker.features.user_state import Category, UserState, after
 from tastemaker.state.connection import state_errors
 from tastemaker.state.keys import Keys
 from tastemaker.state.lease import Command
@@ -48,44 +46,6 @@ if erased and ms <= tonumber(erased) then return 0 end
 redis.call('RPUSH', KEYS[2], ARGV[4])
 return 1
 """
-
-
-class Parcel(NamedTuple):
-    """What is to join another user: a record, a history (newest first), and parts of a profile."""
-
-    record: bytes = b""
-    history: Sequence[str] = ()
-    parts: Mapping[str, str] = {}
-
-    @property
-    def is_empty(self) -> bool:
-        """Whether there is nothing to join."""
-        return not (self.record or self.history or self.parts)
-
-    def posted(self, keys: Keys, user_id: str) -> Command:
-        """Puts it into the outbox of the partition of whose it was."""
-        packed: bytes = msgpack.packb((self.record, list(self.history), dict(self.parts)))
-        return "XADD", keys.outbox(keys.partition(user_id)), "*", "user", user_id, "parcel", packed
-
-    @classmethod
-    def unpack(cls, packed: bytes) -> "Parcel":
-        """What `posted` packed."""
-        return cls(*msgpack.unpackb(packed))
-
-
-class _Known(NamedTuple):
-    """A user as kept."""
-
-    record: bytes
-    history: list[str]
-    parts: dict[str, str]
-
-
-def parcel_of(events: Sequence[Event], category: Category) -> Parcel:
-    """What some events of a merged user are for the one that it is by now."""
-    (state,) = after([UserState()], [list(events)], category)
-    taken = [event.item_id for event in events if event.kind not in NOT_HISTORY]
-    return Parcel(state.encode(), list(dict.fromkeys(reversed(taken))))
 
 
 def join(
@@ -139,38 +99,6 @@ def is_moving(client: redis.Redis, keys: Keys) -> bool:
             pipe.exists(keys.forgetting(p), keys.moving(p), keys.inbox(p))
             pipe.xlen(keys.outbox(p))
         return any(pipe.execute())
-
-
-def joined(known: _Known, parcels: Sequence[Parcel], length: int) -> tuple[UserState, list[str]]:
-    """A user's record and history, newest first, with what joins it."""
-    state, history = UserState.decode(known.record), known.history
-    for parcel in parcels:
-        other = UserState.decode(parcel.record)
-        history = together(_timed(history, state), _timed(parcel.history, other))[:length]
-        state = state.merged(other)
-    return state, history
-
-
-def together(one: Sequence[tuple[int, str]], other: Sequence[tuple[int, str]]) -> list[str]:
-    """Two histories as one, newest first, each item at its newest place; of equal times `other`'s goes first.
-
-    >>> together([(9, "a"), (4, "b")], [(7, "c"), (4, "a"), (1, "d")])
-    ['a', 'c', 'b', 'd']
-    """
-    both = sorted([*other, *one], key=lambda taken: taken[0], reverse=True)
-    return list(dict.fromkeys(item_id for _, item_id in both))
-
-
-def _timed(history: Sequence[str], state: UserState) -> list[tuple[int, str]]:
-    """A history with times that never rise: an item of which the record says nothing has that of the one before it."""
-    newest: dict[str, int] = {}
-    for signal in state.taken:
-        newest[signal.item_id] = max(signal.at_ms, newest.get(signal.item_id, 0))
-    timed, at = [], state.last_ms
-    for item_id in history:
-        at = min(at, newest.get(item_id, at))
-        timed.append((at, item_id))
-    return timed
 
 
 def _busy(client: redis.Redis, keys: Keys, partitions: Iterable[int]) -> list[int]:
@@ -233,7 +161,7 @@ def _receive(client: redis.Redis, keys: Keys, p: int, inbox: Sequence[bytes], le
 
 
 def _joining(
-    keys: Keys, user_id: str, owner: Owner, known: _Known, parcels: Sequence[Parcel], length: int
+    keys: Keys, user_id: str, owner: Owner, known: Known, parcels: Sequence[Parcel], length: int
 ) -> list[Command]:
     p = keys.partition(user_id)
     parts: dict[str, str] = {}
@@ -269,7 +197,7 @@ def _parts_commands(keys: Keys, user_id: str, parts: Mapping[str, str]) -> list[
     return commands
 
 
-def _read(client: redis.Redis, keys: Keys, user_ids: Sequence[str]) -> dict[str, _Known]:
+def _read(client: redis.Redis, keys: Keys, user_ids: Sequence[str]) -> dict[str, Known]:
     with state_errors("read users"):
         pipe: Any = client.pipeline(transaction=False)
         for user_id in user_ids:
@@ -279,7 +207,7 @@ def _read(client: redis.Redis, keys: Keys, user_ids: Sequence[str]) -> dict[str,
         replies = pipe.execute()
     kept = {*PARTS, INTEREST, "schema", "updated_ms"}
     return {
-        user_id: _Known(record or b"", history, {k: v for k, v in parts.items() if k in kept})
+        user_id: Known(record or b"", history, {k: v for k, v in parts.items() if k in kept})
         for user_id, record, history, parts in zip(
             user_ids, replies[0::3], replies[1::3], replies[2::3], strict=True
         )

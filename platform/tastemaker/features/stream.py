@@ -15,7 +15,8 @@ from tastemaker.events.schema import Event
 from tastemaker.features.categories import Categories
 from tastemaker.features.counters import Counters
 from tastemaker.features.countries import count_weights, local_name
-from tastemaker.features.merging import forward, join, parcel_of
+from tastemaker.features.merging import forward, join
+from tastemaker.features.parcels import parcel_of
 from tastemaker.features.rankings import TREND_WINDOW
 from tastemaker.features.totals import ItemTotals
 from tastemaker.features.unreadable import UNREADABLE, Record, unreadable

@@ -23,6 +23,8 @@ from tastemaker.features.columns import FeatureSchema
 from tastemaker.features.context import NUM_ROWS, ContextTable, query_feature
 from tastemaker.features.ranking_batch import POSITION, Bag
 from tastemaker.features.ranking_data import CLICK, Target
+from tastemaker.models.contributions import Contributions
+from tastemaker.models.expected_gradients import expected_gradients
 from tastemaker.models.layers import Experts, ExpertsConfig, dot_products, mlp
 from tastemaker.models.tables import Jagged, PlainTables, Tables, TableSpec, jagged
 from tastemaker.strict import Strict
@@ -137,9 +139,15 @@ class Dlrm(nn.Module):
 
         A feature with one bag where there are several candidates has that bag for each of them.
         """
-        dense_BF = ((dense_BF - self.mean_F) / self.scale_F).clamp(-_LARGEST_DEVIATION, _LARGEST_DEVIATION)
-        bottom_BD = self.bottom(dense_BF)
         looked_up = self.tables.lookup({feature: bags[feature] for feature in self.features})
+        return self._met(self._standardised(dense_BF), looked_up)
+
+    def _standardised(self, dense_BF: Tensor) -> Tensor:
+        return ((dense_BF - self.mean_F) / self.scale_F).clamp(-_LARGEST_DEVIATION, _LARGEST_DEVIATION)
+
+    def _met(self, dense_BF: Tensor, looked_up: Mapping[str, Tensor]) -> Tensor:
+        """Logits (B, T) of standardised features and what the tables have for the others."""
+        bottom_BD = self.bottom(dense_BF)
         of_table = (looked_up[name].expand_as(bottom_BD) for name in self._interacting)
         vectors_BVD = torch.stack([bottom_BD, *of_table], dim=1)
         top_BX = torch.cat([bottom_BD, self.interact(vectors_BVD)], dim=1)
@@ -178,6 +186,24 @@ class Dlrm(nn.Module):
         with torch.inference_mode():
             logit_KT: Float32 = self(torch.from_numpy(dense_KF), jagged(read)).numpy()
         return logit_KT
+
+    def contributions(self, dense_KF: Float32, bags: Mapping[str, Bag], at: int) -> Contributions:
+        """See `rankers.Ranker.contributions`: of each dense feature, and of each other one by what its table has for it."""
+        click, (num, num_dense) = self.targets.index(CLICK), dense_KF.shape
+        with torch.no_grad():
+            looked_up = self.tables.lookup(jagged({feature: bags[feature] for feature in self.features}))
+            moving = [looked_up[name].expand(num, -1) for name in self._interacting]
+            input_KX = torch.cat([self._standardised(torch.from_numpy(dense_KF)), *moving], 1)
+        width = self.config.embedding_dim
+        still = {POSITION: looked_up[POSITION][:1]} if self.config.position else {}
+
+        def outputs(input_NX: Tensor) -> Tensor:
+            vectors = torch.split(input_NX[:, num_dense:], width, 1)
+            met = dict(zip(self._interacting, vectors, strict=True)) | still
+            return self._met(input_NX[:, :num_dense], met)[:, click]
+
+        names = [*self.dense_features, *(name for name in self._interacting for _ in range(width))]
+        return expected_gradients(outputs, input_KX, names, at)
 
     def config_dict(self) -> dict[str, Any]:
         """What `from_state` needs beside the tensors; JSON."""

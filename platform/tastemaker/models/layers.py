@@ -11,6 +11,8 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional
 
+from tastemaker.models.dropping import ByteDropout
+from tastemaker.models.linear import Linear
 from tastemaker.strict import Strict
 
 
@@ -39,8 +41,8 @@ class Experts(nn.Module):
     ) -> None:
         super().__init__()
         self._num = config.num
-        self.experts = nn.Linear(width, config.num * config.hidden)
-        self.gates = nn.Linear(width, num_targets * config.num)
+        self.experts = Linear(width, config.num * config.hidden)
+        self.gates = Linear(width, num_targets * config.num)
         self.heads = nn.ModuleList(mlp((config.hidden, *head_hidden, 1), dropout) for _ in range(num_targets))
 
     def forward(self, x_BX: Tensor) -> Tensor:
@@ -55,7 +57,7 @@ def mlp(widths: Sequence[int], dropout: float) -> nn.Sequential:
     """Linear layers with ReLU and dropout between them, none after the last."""
     layers: list[nn.Module] = []
     for width, following in pairwise(widths):
-        layers += [nn.Linear(width, following), nn.ReLU(), nn.Dropout(dropout)]
+        layers += [Linear(width, following), nn.ReLU(), ByteDropout(dropout)]
     return nn.Sequential(*layers[:-2])
 
 

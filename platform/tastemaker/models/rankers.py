@@ -11,6 +11,7 @@ import numpy as np
 from tastemaker.features.columns import FeatureSchema
 from tastemaker.features.ranking_batch import Bag
 from tastemaker.features.ranking_data import Target
+from tastemaker.models.contributions import Contributions
 from tastemaker.types import Float32
 
 
@@ -41,6 +42,16 @@ class Ranker(Protocol):
         Args:
             dense_KF: Dense features.
             bags: Of each further feature one bag a candidate, or one for all of them.
+        """
+        ...
+
+    def contributions(self, dense_KF: Float32, bags: Mapping[str, Bag], at: int) -> Contributions:
+        """What each feature adds to the logit of a click of one candidate, beside the candidates' mean.
+
+        Args:
+            dense_KF: Dense features.
+            bags: See `logits`.
+            at: The candidate.
         """
         ...
 

@@ -70,7 +70,7 @@ class Judgement:
         effective = (
             f"{self.support.effective_rows:,.0f} of {self.rows:,} answers count as many of equal weight"
         )
-        verdict = "cannot be told from what was logged"
+        verdict = "may have earned more than what was logged, or less"
         if one.difference.low > 0:
             verdict = "would have earned more than what was logged"
         elif one.difference.high < 0:

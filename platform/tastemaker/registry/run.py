@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Literal
 
 from tastemaker.config import Settings
+from tastemaker.config_sources import flatten
 from tastemaker.home import Home
 from tastemaker.registry.store import experiment_id, open_client, registry_errors
 
@@ -42,7 +43,7 @@ class Run:
         """Keeps parameters; nested mappings become dotted names."""
         from mlflow.entities import Param
 
-        flat = [Param(_name(key), str(value)) for key, value in _flatten(params).items()]
+        flat = [Param(_name(key), str(value)) for key, value in flatten(params).items()]
         with registry_errors("log parameters"):
             for start in range(0, len(flat), _PARAMS_PER_CALL):
                 self._client.log_batch(self.id, params=flat[start : start + _PARAMS_PER_CALL])
@@ -130,13 +131,3 @@ class Runs:
 
 def _name(key: str) -> str:
     return key.replace("@", "_at_")
-
-
-def _flatten(params: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for key, value in params.items():
-        if isinstance(value, Mapping) and value:
-            flat |= _flatten(value, f"{prefix}{key}.")
-        else:
-            flat[f"{prefix}{key}"] = value
-    return flat

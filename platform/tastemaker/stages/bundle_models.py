@@ -20,6 +20,7 @@ from tastemaker.models.two_tower import QueryEncoder
 from tastemaker.pacing import step
 from tastemaker.stages.bundle_items import popularity_of, traits_of
 from tastemaker.stages.bundle_rows import BundleHistories
+from tastemaker.stages.bundle_zoo import BundledModel
 from tastemaker.stages.content import CONTENT_INDEX
 from tastemaker.stages.live_items import LiveItems
 from tastemaker.stages.overlay import Overlay
@@ -141,6 +142,11 @@ class BundleModels:
         """Makes content vectors."""
         space: ContentSpace = self.once("content", lambda: self.bundle.model("content", ContentSpace))
         return space
+
+    def zoo(self, name: str) -> BundledModel:
+        """The model of the zoo that a source is named after, as published."""
+        found: BundledModel = self.once(name, lambda: BundledModel.read(self.bundle, name))
+        return found
 
     def content_index(self) -> "VectorIndex":
         """The items by content vectors."""

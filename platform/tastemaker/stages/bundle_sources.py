@@ -16,14 +16,13 @@ from tastemaker.features.well_known import Tried
 from tastemaker.index.mapped import let_go
 from tastemaker.models.als import Als, AlsConfig
 from tastemaker.models.item_item import ItemItem
-from tastemaker.models.zoo import Packed
 from tastemaker.stages.bundle_items import heads_of
 from tastemaker.stages.bundle_models import BundleModels
 from tastemaker.stages.bundle_rows import WithinBundle
+from tastemaker.stages.bundle_zoo import has_model
 from tastemaker.stages.content import ContentSource
 from tastemaker.stages.editorial import EDITORIAL, EditorialList, EditorialSource
 from tastemaker.stages.exploring import FreshSource, bundle_pool
-from tastemaker.stages.model_source import ModelSource
 from tastemaker.stages.nearby import NearbySource, PlaceTree
 from tastemaker.stages.nearest import AlsSource, RecentSource, VectorSource
 from tastemaker.stages.neighbours import ItemItemSource
@@ -40,11 +39,6 @@ SOURCES = (
 """Sources that a bundle can hold. Each lies in files of its own name, `popular` and `trending` in those of `popularity`."""
 ALS_INDEX: Final = "als.faiss"
 """Of a bundle with many items: its ALS factors to search in. Without one they are searched exactly."""
-
-
-def index_of(name: str) -> str:
-    """The file of a model's item vectors to search in, where there are many items; without one they are searched exactly."""
-    return f"{name}.faiss"
 
 
 class BundleSources:
@@ -116,8 +110,8 @@ class BundleSources:
         if name in ("ease", "knn"):
             model = models.once(name, lambda: self._item_item(name))
             return self._within(ItemItemSource(name, model))
-        if models.bundle.has(f"{name}.json") and "kind" in models.bundle.json(f"{name}.json"):
-            return self._within(models.once(name, lambda: self._of_the_zoo(name)))
+        if has_model(models.bundle, name):
+            return self._of_the_zoo(name)
         raise CompatibilityError(
             "source in pipeline.json",
             value=name,
@@ -140,16 +134,10 @@ class BundleSources:
         return AlsSource(name, model, index)
 
     def _of_the_zoo(self, name: str) -> Source:
-        bundle = self._models.bundle
-        model = bundle.model(name, Packed)
-        if bundle.has(index_of(name)):
-            return ModelSource(name, model, bundle.searched(index_of(name)))
-        vectors_ID = model.item_vectors()
-        if bundle.shard is None or vectors_ID is None:
-            return ModelSource(name, model)
-        from tastemaker.bundle.part import exact_slice
-
-        return ModelSource(name, model, exact_slice(bundle, vectors_ID))
+        models = self._models
+        later = None if models.live is None else models.live.later.get(name)
+        found = models.zoo(name).source(later)
+        return found if later is not None else self._within(found)
 
     def _item_item(self, name: str) -> ItemItem:
         bundle = self._models.bundle

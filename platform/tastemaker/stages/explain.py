@@ -16,6 +16,7 @@ from tastemaker.stages.policy import policy_of
 from tastemaker.types import Candidates, Float32, Int32, Query
 
 if TYPE_CHECKING:
+    from tastemaker.models.contributions import Contributions
     from tastemaker.stages.retrieval import Retrieval
 
 Verdict = Literal["shown", "hard-rule", "not-proposed", "below-num-candidates", "behind-k", "unknown"]
@@ -60,7 +61,7 @@ class Reordered(NamedTuple):
 class Explanation:
     """What happened to one item on the way to one answer. Ranks count from 1; None where the item was not there.
 
-    `would_rank` and `would_score` are the ranker's, had the item been a candidate; `features` are then those of that case.
+    `would_rank` and `would_score` are the ranker's, had the item been a candidate; `features` and `contributions` are then those of that case.
     """
 
     verdict: Verdict
@@ -77,6 +78,7 @@ class Explanation:
     moves: tuple[Move, ...] = ()
     shown_rank: int | None = None
     features: Mapping[str, float] = field(default_factory=dict)
+    contributions: "Contributions | None" = None
 
 
 class SaysHere(NamedTuple):
@@ -174,6 +176,7 @@ def explanation(
     supposed: Candidates | None,
     reordered: Reordered | None,
     feature_names: Sequence[str] = (),
+    contributions: "Contributions | None" = None,
 ) -> Explanation:
     """The explanation that what was seen at each stage adds up to.
 
@@ -186,6 +189,7 @@ def explanation(
         supposed: The ranked candidates with the item among them, where it is none of them.
         reordered: What reranking did; None where it did not answer.
         feature_names: Of the ranker.
+        contributions: What each feature adds to the ranker's score.
     """
     at, ranked_at = _at(row, retrieved), _at(row, ranked)
     supposed_at = _at(row, supposed)
@@ -207,6 +211,7 @@ def explanation(
         moves=reordered.moves if reordered else (),
         shown_rank=shown,
         features={} if seen is None or seen_at is None else features_of(seen, seen_at, feature_names),
+        contributions=contributions,
     )
 
 

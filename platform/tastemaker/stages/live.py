@@ -16,8 +16,8 @@ from tastemaker.features.trending import Trending
 from tastemaker.features.well_known import Tried
 from tastemaker.stages.asking import Asking
 from tastemaker.stages.editorial import EditorialList
-from tastemaker.stages.live_items import LiveItems, LiveVectors
-from tastemaker.stages.loading import BundleParts, ContentOf
+from tastemaker.stages.live_items import ContentOf, LiveItems, LiveVectors
+from tastemaker.stages.loading import BundleParts
 from tastemaker.stages.overlay import Overlay, OverlayRows
 from tastemaker.stages.pipeline import Pipeline
 from tastemaker.stages.pipeline_config import ALL_PARTS, Part
@@ -156,6 +156,7 @@ class _Growth:
         self._content = None if content is None else LiveVectors(content, published.encode_content)
         self._traits = published.traits if "rerank" in parts else None
         self._places = published.places if "retrieve" in parts else None
+        self._models = published.growing_models() if "retrieve" in parts else {}
 
     def after(self, changes: ItemChanges) -> LiveItems:
         step = self._rows.take(changes)
@@ -173,4 +174,5 @@ class _Growth:
             None if self._content is None else self._content.after(step),
             self._traits,
             self._places,
+            {name: model.after(step) for name, model in self._models.items()},
         )

@@ -1,14 +1,17 @@
 """A bundle's items as they are now: its own columns and vectors, with those of put items behind and in place of them.
 
-Shape letters: I catalogue, W rows that a step writes, D dimension.
+Shape letters: I catalogue, N items behind the bundle's, W rows that a step writes, F features, D dimension.
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
 
 import pyarrow as pa
 
+from tastemaker.data.schema import Column
 from tastemaker.features.columns import ItemColumns
+from tastemaker.features.content import ContentSpace, is_heavy
 from tastemaker.features.places import Places
 from tastemaker.features.traits import ItemTraits
 from tastemaker.index.extended import GrowingVectors
@@ -18,6 +21,15 @@ from tastemaker.types import Float32
 
 Encode = Callable[[pa.Table], Float32]
 """Vectors (W, D) of items."""
+ContentOf = Callable[[str, int, Sequence[str]], Float32]
+"""From a space's fingerprint and length, and ids of items, to their vectors (N, D); zeros where none is known yet."""
+
+
+class LaterItems(NamedTuple):
+    """What a model of the bundle knows of items that came later: features (N, F) of these, and vectors (I, D) of all."""
+
+    features_NF: Float32
+    vectors_ID: Float32
 
 
 @dataclass(frozen=True)
@@ -26,7 +38,7 @@ class LiveItems:
 
     An item of the bundle whose attributes were put anew keeps the bundle's vectors, by which its index knows it; the next
     bundle has new ones. `content_ID` is None where no source reads content vectors, `traits` where no rule reads them here,
-    `places` where no source does.
+    `places` where no source does. `later` has an entry for each source whose model knows later items.
     """
 
     overlay: Overlay
@@ -36,6 +48,7 @@ class LiveItems:
     content_ID: Float32 | None
     traits: ItemTraits | None = None
     places: Places | None = None
+    later: Mapping[str, LaterItems] = field(default_factory=dict)
 
 
 class LiveVectors:
@@ -57,3 +70,11 @@ class LiveVectors:
             return self._growing.vectors
         new = step.items.filter(pa.array(is_new_W))
         return self._growing.write(step.rows_W[is_new_W], self._encode(new))
+
+
+def content_vectors(space: ContentSpace, items: pa.Table, content_of: ContentOf | None) -> Float32:
+    """Content vectors (W, D) of items: made here, or looked up where the encoder is heavy and `content_of` is given."""
+    if content_of is None or not is_heavy(space.config):
+        return space.encode(items)
+    item_ids: list[Any] = items[Column.ITEM_ID].to_pylist()
+    return content_of(space.fingerprint, space.dim, item_ids)

@@ -3,14 +3,12 @@
 Shape letters: I catalogue, D dimension, W new items.
 """
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Final
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Final
 
 import pyarrow as pa
 
-from tastemaker.data.schema import Column
 from tastemaker.features.columns import ItemColumns
-from tastemaker.features.content import is_heavy
 from tastemaker.features.item_store import ItemFacts, ItemStore
 from tastemaker.features.places import Places
 from tastemaker.features.served_features import ServedFeatures
@@ -18,17 +16,19 @@ from tastemaker.features.traits import ItemTraits
 from tastemaker.features.trending import Trending
 from tastemaker.features.well_known import Tried
 from tastemaker.models.calibration import Calibration
+from tastemaker.models.cold.later import KnowsLater
 from tastemaker.models.rankers import AnyRanker, Ranker
 from tastemaker.models.two_tower import NewItemTower
 from tastemaker.stages.asking import Asking
 from tastemaker.stages.bundle_models import BundleModels
 from tastemaker.stages.bundle_sources import BundleSources
+from tastemaker.stages.bundle_zoo import GrowingModel, has_model
 from tastemaker.stages.business_rules import HardRules, hard
 from tastemaker.stages.content import CONTENT_INDEX
 from tastemaker.stages.editorial import EditorialList
 from tastemaker.stages.exploring import Exploration
 from tastemaker.stages.hydration import Hydration, feature_names
-from tastemaker.stages.live_items import LiveItems
+from tastemaker.stages.live_items import ContentOf, LiveItems, content_vectors
 from tastemaker.stages.matching import ItemMatcher
 from tastemaker.stages.pipeline_config import PipelineConfig
 from tastemaker.stages.policy import hard_rules_of
@@ -46,8 +46,6 @@ if TYPE_CHECKING:
     from tastemaker.index.extended import GrowingVectors
     from tastemaker.index.faiss_index import VectorIndex
 
-ContentOf = Callable[[str, int, Sequence[str]], Float32]
-"""From a space's fingerprint and length, and ids of items, to their vectors (N, D); zeros where none is known yet."""
 STORE: Final = "store"
 """Name, among what parts share, of the `ItemStore`."""
 
@@ -130,11 +128,18 @@ class BundleParts:
 
     def encode_content(self, items: pa.Table) -> Float32:
         """Content vectors (W, D) of new items."""
-        space = self._models.content_space()
-        if self._content_of is None or not is_heavy(space.config):
-            return space.encode(items)
-        item_ids: list[Any] = items[Column.ITEM_ID].to_pylist()
-        return self._content_of(space.fingerprint, space.dim, item_ids)
+        return content_vectors(self._models.content_space(), items, self._content_of)
+
+    def growing_models(self) -> dict[str, GrowingModel]:
+        """By source, the models that know items which came after the bundle, for those to be added."""
+        found = {}
+        for name in self._source_names:
+            if has_model(self._bundle, name):
+                zoo = self._models.zoo(name)
+                if isinstance(zoo.model, KnowsLater):
+                    assert zoo.index is not None, "who knows later items has vectors"
+                    found[name] = GrowingModel(zoo.model, zoo.index, self._content_of)
+        return found
 
     def write_facts(self, rows_W: Int32, items: pa.Table) -> None:
         """Puts what the catalogue says of items into the store that the ranker reads, where it reads one."""

@@ -46,13 +46,14 @@ class ShardAnswer:
 
     `row_K` ascends. `proposed_KP` is the score by which a row is proposed, NaN where it is not. A source that answers from lists at
     hand is asked for the whole catalogue by every shard: its rows are proposed in any case, and have infinity there.
-    `score_KS` and `missing_sources` are as of `Candidates`.
+    `score_KS`, `missing_sources` and `worked_seconds` are as of `Candidates`.
     """
 
     row_K: Int32
     proposed_KP: Float32
     score_KS: Float32
     missing_sources: int = 0
+    worked_seconds: float = 0.0
 
 
 class Nearest(NamedTuple):

@@ -13,6 +13,7 @@ import numpy as np
 from tastemaker.errors import ServingError
 from tastemaker.features.item_store import ItemFacts, ItemStore
 from tastemaker.features.trending import Trending
+from tastemaker.models.contributions import Contributions
 from tastemaker.stages.because import because
 from tastemaker.stages.business_rules import HardRules
 from tastemaker.stages.explain import (
@@ -183,6 +184,11 @@ class Pipeline:
         shown = hard_filter(fitted, slate).item_index
         return Reordered(rank_of(row, slate.item_index), moves(steps, known, row), rank_of(row, shown))
 
+    def contributions(self, query: Query, ranked: Candidates, row: int) -> Contributions:
+        """What each feature adds to the ranker's score of one of the ranked candidates, which have their features."""
+        (fitted,) = self._fit([query])
+        return _loaded(self._ranking, "rank").contributions(fitted, ranked, row)
+
     def explain(
         self, query: Query, row: int, rules: Sequence[str] = (), names: Sequence[str] = ()
     ) -> Explanation:
@@ -206,6 +212,7 @@ class Pipeline:
         return explanation(
             row, rules=rules, says=says, retrieved=retrieved, ranked=ranked, supposed=supposed,
             reordered=self.reorder(query, ranked, row), feature_names=names,
+            contributions=self.contributions(query, ranked if supposed is None else supposed, row),
         )  # fmt: skip
 
     def _fit(self, queries: Sequence[Query]) -> Sequence[Query]:

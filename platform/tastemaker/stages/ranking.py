@@ -16,6 +16,7 @@ from tastemaker.features.ranking_batch import POSITION, Bag
 from tastemaker.features.ranking_data import CLICK, Target
 from tastemaker.features.ranking_items import RankingItems
 from tastemaker.models.calibration import Calibration
+from tastemaker.models.contributions import Contributions
 from tastemaker.models.dlrm import MAX_POSITION
 from tastemaker.models.rankers import Ranker
 from tastemaker.strict import Strict
@@ -137,8 +138,24 @@ class Ranking:
             for query, found in zip(queries, candidates, strict=True)
         ]
 
+    def contributions(self, query: Query, found: Candidates, row: int) -> Contributions:
+        """What each feature adds to the log-odds of a click of one of the candidates, calibrated, beside their mean.
+
+        Args:
+            query: As it was ranked for.
+            found: The candidates, in any order, with their features.
+            row: Of the one among them.
+        """
+        (at,) = np.flatnonzero(found.item_index == row)
+        told = self._model.contributions(*self._inputs(query, found), int(at))
+        click = self._calibration.of(CLICK)
+        return told.scaled(click.slope, click.intercept)
+
     def _logits(self, query: Query, found: Candidates) -> Float32:
         """The model's outputs (K, T), before calibration."""
+        return self._model.logits(*self._inputs(query, found))
+
+    def _inputs(self, query: Query, found: Candidates) -> tuple[Float32, dict[str, Bag]]:
         features_KF = found.features_KF
         assert features_KF is not None, "hydrate first"
         # One bag stands for all candidates: what is the request's own is looked up once.
@@ -147,7 +164,7 @@ class Ranking:
             **query_bags(self._items, query, self.config),
             POSITION: _NOWHERE,
         }
-        return self._model.logits(features_KF, bags)
+        return features_KF, bags
 
     def _score(self, logit_KT: Float32) -> Float32:
         weights = self.config.score_weights

@@ -15,6 +15,7 @@ import numpy as np
 
 from tastemaker.errors import CompatibilityError, DataError
 from tastemaker.evaluation.predictions import gauc
+from tastemaker.models.contributions import TOLERANCE
 from tastemaker.models.ctr.fields import Categorical, Fields, Multi, Rows
 from tastemaker.models.ctr.kinds import PackedClickModel, fit
 from tastemaker.models.ctr.model import ClickModel, Labelled
@@ -168,6 +169,25 @@ def scores_order_as_probabilities(case: ClickCase) -> None:
     assert (np.diff(case.fitted.predict(rows)[np.argsort(score_N)]) >= -1e-6).all(), "another order"
 
 
+def contributions_add_up_to_the_score(case: ClickCase) -> None:
+    """Of a request's rows: what each field adds is a row's score less the mean of all; what all rows share adds nothing."""
+    rows = case.world.tested.rows
+    rows = rows.take(np.flatnonzero(rows.group_N == 1))
+    score_N = case.fitted.scores(rows)
+    for at in (0, len(rows) - 1):
+        told = case.fitted.contributions(rows, at)
+        assert tuple(sorted(told.by_feature)) == tuple(sorted(FIELDS.names)), "fields are missing"
+        assert np.isclose(told.base, score_N.mean(), atol=1e-4), "another mean"
+        assert np.isclose(told.output, score_N[at], atol=1e-4), "another score"
+        assert abs(told.rest) <= TOLERANCE * max(1.0, abs(told.output - told.base)), f"{told.rest} is left"
+        if case.kind != "lambdamart":  # whose fields share what they do together, whatever the others have
+            assert max(abs(told.by_feature[name]) for name in ("user", "history")) < 1e-5, (
+                "all rows have them"
+            )
+    with refused(DataError, match="row to explain"):
+        case.fitted.contributions(rows, len(rows))
+
+
 def what_propensities_correct_changes_the_fit(case: ClickCase) -> None:
     """Where all rows were looked at it is what it is without; where some hardly were, another, and a chance still."""
     learned = case.world.learned.take(np.arange(1200))
@@ -245,7 +265,7 @@ CHECKS: Final[Mapping[str, Callable[[ClickCase], None]]] = {
     for check in (
         the_same_seed_gives_the_same_model, what_was_saved_answers_the_same, weights_of_another_are_refused,
         no_value_is_refused, one_row_and_none, the_order_of_rows_does_not_matter, scores_order_as_probabilities,
-        what_propensities_correct_changes_the_fit, rows_of_other_fields_are_refused,
+        contributions_add_up_to_the_score, what_propensities_correct_changes_the_fit, rows_of_other_fields_are_refused,
         nothing_to_learn_from_is_said, nothing_that_was_given_is_changed, it_learns_who_meets_what, its_loss_falls,
     )
 }  # fmt: skip

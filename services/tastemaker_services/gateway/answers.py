@@ -6,7 +6,7 @@ Shape letters: K candidates, S sources, L history.
 import hashlib
 import zlib
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 
@@ -19,12 +19,25 @@ from tastemaker_services.gateway.face import BundleFace
 
 NOT_PERSONAL = "popular now, not personalised"
 FITS, LIKE, FITS_TEXT = "fits the history", "like the item", "fits the words"
+FOR_NEW = "for somebody new"
+"""Of what personal sources propose where nothing of a history is known: by what the user is, or what people like in general."""
+_ANYBODYS: Final = {"popular", "trending"}
+_NAMED: Final = {"editorial": "picked by editors", "nearby": "near you"}
+"""Reasons of sources that speak for themselves, where only they and what is popular propose an item."""
 
 
 def items_of(
-    face: BundleFace, slate: Candidates, reason: str, explain: bool = False, is_personal: bool = True
+    face: BundleFace,
+    slate: Candidates,
+    reason: str,
+    explain: bool = False,
+    is_personal: bool = True,
+    fits: str = FITS,
 ) -> list[dict[str, Any]]:
-    """The answer's items; `reason` is that of those that no source proposed, where the list `is_personal` at all."""
+    """The answer's items; `reason` is that of those that no source proposed, where the list `is_personal` at all.
+
+    `fits` is that of those that personal sources proposed: `fits_of` the query.
+    """
     scores = np.nan_to_num(slate.score).tolist()
     items = []
     for place, (row, mask) in enumerate(
@@ -36,7 +49,7 @@ def items_of(
             "score": scores[place],
             "rank": place + 1,
             "sources": sources,
-            "reason": (_reason(sources) if sources else reason) if is_personal else NOT_PERSONAL,
+            "reason": (_reason(sources, fits) if sources else reason) if is_personal else NOT_PERSONAL,
             "because": None,
         }
         if is_personal and slate.because is not None and slate.because[place] != NOTHING:
@@ -53,12 +66,20 @@ def _because(reason: str, item_id: str) -> dict[str, str]:
     return {"reason": "like what was taken", "because": item_id} if reason == FITS else {}
 
 
-def _reason(sources: Sequence[str]) -> str:
+def fits_of(query: Query) -> str:
+    """The reason of what personal sources propose."""
+    return FITS if len(query.history_L) else FOR_NEW
+
+
+def _reason(sources: Sequence[str], fits: str) -> str:
     if PINNED in sources:
         return "pinned"
     if list(sources) == [FRESH]:
         return "new here"
-    return "popular now" if set(sources) <= {"popular", "trending"} else FITS
+    telling = {*sources} - _ANYBODYS
+    if not telling:
+        return "popular now"
+    return _NAMED.get(next(iter(telling)), fits) if len(telling) == 1 else fits
 
 
 def newest_once(rows_L: Int32) -> Int32:

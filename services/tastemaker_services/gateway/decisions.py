@@ -48,6 +48,7 @@ class DecisionLog:
 
     async def stop(self) -> None:
         """Writes what is left, for `FLUSH_SECONDS` at most, and stops the writer."""
+        await asyncio.sleep(0)  # a record is put in the turn of the loop behind its answer's
         with suppress(TimeoutError):
             await asyncio.wait_for(self._queue.join(), FLUSH_SECONDS)
         if self._writer is not None:

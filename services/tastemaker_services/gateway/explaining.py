@@ -15,12 +15,12 @@ from typing import Any, Final
 from tastemaker.experiments.interleaving import NOBODYS, draft_salt
 from tastemaker.stages.explain import rank_of
 from tastemaker.types import Candidates, Origin
+from tastemaker_services.gateway.assigning import told as variants_of
 from tastemaker_services.gateway.face import BundleFace
 from tastemaker_services.gateway.gateway import Gateway
 from tastemaker_services.gateway.interleaving import NOT_INTERLEAVED, drawn_into_one
 from tastemaker_services.gateway.ladder import Stages
 from tastemaker_services.gateway.queries import Question
-from tastemaker_services.gateway.records import body_of
 from tastemaker_services.gateway.run import Run
 from tastemaker_services.gateway.watching import SECONDS
 from tastemaker_services.gateway.ways import Way, way_of
@@ -71,9 +71,12 @@ class Explainer:
         if question.sides:
             told = _told_of_draft(question, ways, request.item_id, run)
         return {
-            **body_of(run, question.pin, [], question.assigned),
+            "request_id": run.request_id,
             "item_id": request.item_id,
             **told,
+            **variants_of(question.assigned),
+            "bundle": question.pin.face.bundle_id,
+            "bundle_version": question.pin.version,
             "degraded": [*run.degraded, *dict.fromkeys(name for way in ways for name in way.silent)],
             "personalised": question.user is not None and question.user.profile.personalise,
             "record_age_ms": _record_age(question, now_ms),

@@ -5,6 +5,7 @@ is answered again as long as nothing happened since, see `cache`; what stands in
 decides. HTTP is `api`'s matter, the graph's parts are `graph`'s.
 """
 
+import asyncio
 import math
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -20,7 +21,7 @@ from tastemaker.logs import REQUEST_ID
 from tastemaker.stages.policy import policy_of
 from tastemaker.state.lists import StoredList
 from tastemaker.types import Candidates, Origin, Query
-from tastemaker_services.gateway.answers import FITS, items_of, unsourced
+from tastemaker_services.gateway.answers import FITS, fits_of, items_of, unsourced
 from tastemaker_services.gateway.breakers import Breakers
 from tastemaker_services.gateway.cache import Lists
 from tastemaker_services.gateway.decisions import DecisionLog
@@ -159,10 +160,11 @@ class Gateway:
         if not len(slate):
             telemetry.EMPTY.labels(self._catalogue).inc()
         run.end()
-        self._records.put(run, question, request, slate, origin)
+        record = partial(self._records.put, run, question, request, slate, origin)
+        asyncio.get_running_loop().call_soon(record)  # once the answer is on its way: nobody waits for it
         again = partial(self.questions.query, run, request, user, now_ms=now_ms, origin=origin)
         self._answered(Answered(run.request_id, now_ms, origin, pin.face, query, slate, again))
-        items = items_of(pin.face, slate, reason, request.explain, is_personal=found.is_personal)
+        items = items_of(pin.face, slate, reason, request.explain, found.is_personal, fits_of(query))
         if request.explain:
             add_details(items, pin.face, slate, run.seen)
             add_teams(items, slate, question)

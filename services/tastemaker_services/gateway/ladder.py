@@ -57,6 +57,7 @@ class Stages:
     similar: Call
     search: Call = _absent
     say: Call = _absent
+    contributions: Call = _absent
     reorder: Call = _absent
     through: Through | None = None
     """Retrieval, ranking and reranking without a way back between them, where the graph can; else each is called."""
@@ -249,6 +250,8 @@ class Ladder:
                     run, name, part or name, getattr(self._stages, name), call
                 )
                 run.seen[name] = answer
+                if answer.worked_seconds:
+                    run.worked(name, answer.worked_seconds)
                 return answer
         except StageError:
             return None

@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from tastemaker.errors import StateError
 from tastemaker.types import Candidates, Origin
-from tastemaker_services.gateway.answers import items_of
+from tastemaker_services.gateway.answers import fits_of, items_of
 from tastemaker_services.gateway.assigning import OUTSIDE
 from tastemaker_services.gateway.pages import PagedList, Pages, Place, rules_of
 from tastemaker_services.gateway.queries import Question
@@ -72,7 +72,7 @@ class Paging:
             (face.bundle_id, question.pin.version),
             rules_of(request),
             is_personal,
-            items_of(face, slate, reason, is_personal=is_personal),
+            items_of(face, slate, reason, is_personal=is_personal, fits=fits_of(question.query)),
             slate.source_mask.tolist(),
             question.assigned,
             () if slate.team is None else slate.team.tolist(),

@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Sequence
 from typing import Any, Final
 
+from tastemaker.models.contributions import Contributions
 from tastemaker.stages.explain import Explanation, Reordered, SourceSays, among, explanation, rank_of
 from tastemaker.stages.policy import policy_of
 from tastemaker.types import Candidates, Query
@@ -37,10 +38,12 @@ class Watched:
             self._ask("say", row), self._answer("retrieve")
         )  # side by side: neither waits for what the other finds
         ranked, supposed = await self._ranked(retrieved, row, says or ())
-        reordered = await self._reordered(retrieved, ranked, row)
+        reordered, contributions = await asyncio.gather(
+            self._reordered(retrieved, ranked, row), self._contributions(ranked, supposed, row)
+        )
         return explanation(
             row, rules=rules, says=says or (), retrieved=retrieved, ranked=ranked, supposed=supposed,
-            reordered=reordered, feature_names=self._face.feature_names,
+            reordered=reordered, feature_names=self._face.feature_names, contributions=contributions,
         )  # fmt: skip
 
     async def slate(self) -> Candidates | None:
@@ -61,6 +64,16 @@ class Watched:
         if ranked is None or not says or rank_of(row, retrieved.item_index) is not None:
             return ranked, None
         return ranked, await self._ask("rank", among(retrieved, row, says))
+
+    async def _contributions(
+        self, ranked: Candidates | None, supposed: Candidates | None, row: int
+    ) -> Contributions | None:
+        """Of the item among the candidates that it was ranked with; None where no ranker ranked it."""
+        seen = ranked if supposed is None else supposed
+        if seen is None or seen.features_KF is None or rank_of(row, seen.item_index) is None:
+            return None
+        found: Contributions | None = await self._ask("contributions", seen, row)
+        return found
 
     async def _reordered(
         self, retrieved: Candidates | None, ranked: Candidates | None, row: int

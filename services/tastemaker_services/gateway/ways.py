@@ -3,6 +3,7 @@
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
+from tastemaker.models.contributions import Contributions
 from tastemaker.stages.explain import Explanation, Verdict
 from tastemaker.types import Candidates
 from tastemaker_services.gateway.face import BundleFace
@@ -102,4 +103,14 @@ def _seen(found: Explanation) -> dict[str, Any]:
         },
         "shown_rank": found.shown_rank,
         "features": dict(found.features),
+        "contributions": _added(found.contributions),
     }
+
+
+def _added(told: Contributions | None) -> dict[str, Any] | None:
+    """Contributions as JSON, the largest first; those that add nothing are left out."""
+    if told is None:
+        return None
+    order = sorted(told.by_feature.items(), key=lambda one: -abs(one[1]))
+    features = {name: value for name, value in order if value}
+    return {"base": told.base, "features": features, "rest": told.rest, "log_odds": told.output}

@@ -97,6 +97,7 @@ class FusedGraph:
             similar=PoolCalls(self._all.similar),
             search=PoolCalls(self._all.search),
             say=PoolCalls(self._all.say),
+            contributions=PoolCalls(self._all.contributions),
             reorder=PoolCalls(self._all.reorder),
             through=self._all.through(),
         )

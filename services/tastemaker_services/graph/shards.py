@@ -168,7 +168,8 @@ def _candidates(merging_of: MergingOf, call: Any, found: Sequence[Any], num_miss
     merging = merging_of(sha256)
     if merging is None:
         raise StageError(f"bundle {sha256[:12]} is not held here any more")
-    return replace(merging.whole(query, found), missing_shards=num_missing)
+    worked_seconds = max(part.worked_seconds for part in found)
+    return replace(merging.whole(query, found), missing_shards=num_missing, worked_seconds=worked_seconds)
 
 
 def _nearest(call: Any, found: Sequence[Any], num_missing: int) -> Any:

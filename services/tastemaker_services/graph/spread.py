@@ -121,6 +121,7 @@ class SpreadGraph:
             similar=retrievers.similar,
             search=retrievers.search,
             say=retrievers.say,
+            contributions=StageCalls(_lightly(sender(ranking.contributions)), most),
             reorder=StageCalls(sender(reranking.reorder), most),
         )
         self.aside = (

@@ -10,7 +10,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar
 from uuid import uuid4
 
@@ -34,6 +34,7 @@ from tastemaker_services.tracing import tracer_of
 from tastemaker_services.versions.giving_way import UNDER_WAY
 from tastemaker_services.versions.held import POLL_SECONDS
 from tastemaker_services.versions.keeping import Keeper, Turn
+from tastemaker_services.versions.neighbours import Neighbours
 from tastemaker_services.versions.opened import open_bundle
 from tastemaker_services.versions.quiet import at_low_priority, prepare_process
 from tastemaker_services.versions.rehearsal import made_queries, rehearse
@@ -91,12 +92,14 @@ class StageReplica:
         self._client = connect(url_of(settings, self._home))
         self._name = f"{stage}/{uuid4().hex[:12]}"
         self._parts: frozenset[Part] = frozenset(parts)
+        self._worked = {part: telemetry.STAGE_WORK_SECONDS.labels(settings.catalogue, part) for part in parts}
         self._store = BundleStore.of(settings, self._home)
         self._items = PutItems(self._client, self._keys)
         turn = Turn(self._client, self._keys)
         self._keeper = Keeper(
-            self._load, self._items, turn, settings.catalogue, settings.serving.keep_champion_seconds
-        )
+            self._load, self._items, turn, settings.catalogue, settings.serving.keep_champion_seconds,
+            requests=Neighbours(self._home / "run"),
+        )  # fmt: skip
         self._versions = self._keeper.versions
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix=stage, initializer=one_thread)
         self._aside = ThreadPoolExecutor(1, thread_name_prefix=f"{stage}-aside", initializer=one_thread)
@@ -125,6 +128,20 @@ class StageReplica:
             return await loop.run_in_executor(self._aside, self._each, work, calls)
         with UNDER_WAY:
             return await loop.run_in_executor(self._pool, self._each, work, calls)
+
+    async def _timed(
+        self, part: "Part", work: Callable[[Loaded, Any], Any], calls: Sequence[tuple[Any, ...]]
+    ) -> list[Any]:
+        """`_do` for a part of an answer: each tells how long this process had it, from the message's coming to its going."""
+        began = time.perf_counter()
+        answers = await self._do(work, calls)
+        seconds = time.perf_counter() - began
+        for _ in calls:
+            self._worked[part].observe(seconds)
+        return [
+            answer if isinstance(answer, Failed) else replace(answer, worked_seconds=seconds)
+            for answer in answers
+        ]
 
     def _each(self, work: Callable[[Loaded, Any], Any], calls: Sequence[tuple[Any, ...]]) -> list[Any]:
         answers = []

@@ -51,7 +51,7 @@ class RetrieverShard(Searching):
 
     async def retrieve(self, calls: Sequence[tuple[str, Query]]) -> "list[ShardAnswer | Failed]":
         """What the sources say of own rows to each (manifest hash, query)."""
-        return await self._do(_answer, calls)
+        return await self._timed("retrieve", _answer, calls)
 
     async def say(self, calls: Sequence[tuple[str, Query, int]]) -> "list[tuple[SaysHere, ...] | Failed]":
         """What each source says of one item here, of each (manifest hash, query, item_index)."""

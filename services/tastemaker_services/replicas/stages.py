@@ -22,6 +22,7 @@ from tastemaker_services.replicas.live_trending import LiveTrending
 from tastemaker_services.replicas.process import Loaded, StageReplica, one_thread
 
 if TYPE_CHECKING:
+    from tastemaker.models.contributions import Contributions
     from tastemaker.stages.explain import Reordered, SourceSays
     from tastemaker.stages.live import LiveStages
     from tastemaker.stages.pipeline_config import Part
@@ -126,7 +127,7 @@ class Retriever(Searching):
 
     async def retrieve(self, calls: Sequence[tuple[str, Query]]) -> list[Candidates | Failed]:
         """Candidates of each (manifest hash, query), best first."""
-        return await self._do(_retrieve, calls)
+        return await self._timed("retrieve", _retrieve, calls)
 
     async def say(self, calls: Sequence[tuple[str, Query, int]]) -> "list[tuple[SourceSays, ...] | Failed]":
         """What each source says of one item, of each (manifest hash, query, item_index)."""
@@ -148,7 +149,13 @@ class Ranker(Mirrored):
 
     async def rank(self, calls: Sequence[tuple[str, Query, Candidates]]) -> list[Candidates | Failed]:
         """The candidates of each (manifest hash, query, candidates); with their features where the query asks for them."""
-        return await self._do(_rank, calls)
+        return await self._timed("rank", _rank, calls)
+
+    async def contributions(
+        self, calls: Sequence[tuple[str, Query, Candidates, int]]
+    ) -> "list[Contributions | Failed]":
+        """What each feature adds to one item's score, of each (manifest hash, query, ranked candidates, item_index)."""
+        return await self._do(_contributions, calls)
 
 
 class Reranker(Mirrored):
@@ -159,7 +166,7 @@ class Reranker(Mirrored):
 
     async def rerank(self, calls: Sequence[tuple[str, Query, Candidates]]) -> list[Candidates | Failed]:
         """The slate of each (manifest hash, query, candidates): filtered and cut to k."""
-        return await self._do(_rerank, calls)
+        return await self._timed("rerank", _rerank, calls)
 
     async def reorder(
         self, calls: Sequence[tuple[str, Query, Candidates, int]]
@@ -179,6 +186,11 @@ def _rank(version: Loaded, rest: list[Any]) -> Candidates:
     if query.keep_features:
         return ranked
     return replace(ranked, features_KF=None)  # the heaviest part, and nobody behind us reads it
+
+
+def _contributions(version: Loaded, rest: list[Any]) -> "Contributions":
+    query, candidates, item_index = rest
+    return version.pipeline.contributions(query, candidates, item_index)
 
 
 def _rerank(version: Loaded, rest: list[Any]) -> Candidates:

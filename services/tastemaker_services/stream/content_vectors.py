@@ -1,6 +1,7 @@
 """Encodes put items for the content spaces of live bundles, where the encoder is too heavy for the graph's processes."""
 
 import itertools
+from collections.abc import Iterator
 from typing import Final
 
 import redis
@@ -9,7 +10,7 @@ from tastemaker.bundle.reader import Bundle
 from tastemaker.bundle.store import BundleStore
 from tastemaker.config import Settings
 from tastemaker.data.item_rows import table_of
-from tastemaker.features.content import ContentSpace, is_heavy
+from tastemaker.features.content import CONTENT, ContentSpace, config_in, is_heavy, space_in
 from tastemaker.home import Home
 from tastemaker.registry.live import read_live
 from tastemaker.state.item_vectors import without_vectors, write_vectors
@@ -33,7 +34,7 @@ class ContentVectors:
         self._store, self._home = BundleStore.of(settings, home), home
         self._client, self._keys = client, keys
         self._put = PutItems(client, keys)
-        self._spaces: dict[str, ContentSpace | None] = {}
+        self._spaces: dict[str, tuple[ContentSpace, ...]] = {}
         self._seen: dict[str, dict[str, str]] = {}
 
     def encode(self) -> int:
@@ -68,13 +69,19 @@ class ContentVectors:
         self._spaces = {sha256: space for sha256, space in self._spaces.items() if sha256 in versions}
         for sha256, version in versions.items():
             if sha256 not in self._spaces:
-                self._spaces[sha256] = _heavy_space(Bundle.open(self._store, version.ref))
-        return [space for space in self._spaces.values() if space is not None]
+                self._spaces[sha256] = tuple(_heavy_spaces(Bundle.open(self._store, version.ref)))
+        distinct = {space.fingerprint: space for spaces in self._spaces.values() for space in spaces}
+        return list(distinct.values())
 
 
-def _heavy_space(bundle: Bundle) -> ContentSpace | None:
-    """The bundle's content space, where the graph's processes do not encode in it themselves."""
-    if not bundle.has("content.json"):
-        return None
-    space: ContentSpace = bundle.model("content", ContentSpace)
-    return space if is_heavy(space.config) else None
+def _heavy_spaces(bundle: Bundle) -> Iterator[ContentSpace]:
+    """The content spaces of a bundle and of its sources' models, where the graph's processes do not encode in them themselves."""
+    if bundle.has("content.json"):
+        space: ContentSpace = bundle.model("content", ContentSpace)
+        if is_heavy(space.config):
+            yield space
+    for source in bundle.json("pipeline.json")["retrieval"]["sources"]:
+        name = source["name"]
+        model = bundle.json(f"{name}.json").get("model", {}) if bundle.has(f"{name}.json") else {}
+        if CONTENT in model and is_heavy(config_in(model)):
+            yield space_in(model, bundle.tensors(f"{name}.safetensors"))

@@ -2,7 +2,8 @@
 
 Versions are loaded in a thread of their own, one at a time, while what is held goes on answering and following: a new
 version takes what was put meanwhile before it counts as held. On one machine one process loads at a time, so that the
-others answer at their speed; one that holds nothing yet does not wait for its turn.
+others answer at their speed, and between the requests of all of them; one that holds nothing yet waits neither for its turn
+nor for others' requests.
 """
 
 import logging
@@ -18,12 +19,12 @@ import redis
 
 from tastemaker import telemetry
 from tastemaker.errors import StateError
-from tastemaker.pacing import paced
+from tastemaker.pacing import Pace, paced
 from tastemaker.registry.live import LiveAliases, LiveVersion
 from tastemaker.state.items import ItemChanges, PutItems
 from tastemaker.state.keys import Keys
 from tastemaker.state.lease import Lease
-from tastemaker_services.versions.giving_way import BetweenRequests
+from tastemaker_services.versions.giving_way import UNDER_WAY, BetweenRequests, Requests
 from tastemaker_services.versions.held import Versions
 from tastemaker_services.versions.quiet import free_memory, without_collector
 
@@ -53,6 +54,7 @@ class Keeper(Generic[F]):
         catalogue: For the metrics.
         keep_seconds: See `Versions`.
         may_begin: Whether a version may be loaded already, by its manifest's hash.
+        requests: Of its machine: a load gives way to them, but for a process's first one, which gives way to its own alone.
     """
 
     def __init__(
@@ -63,8 +65,9 @@ class Keeper(Generic[F]):
         catalogue: str,
         keep_seconds: float,
         may_begin: Callable[[str], bool] = lambda _: True,
+        requests: Requests = UNDER_WAY,
     ) -> None:
-        self._may_begin = may_begin
+        self._may_begin, self._requests = may_begin, requests
         self._load, self._items, self._turn, self._catalogue = load, items, turn, catalogue
         self.versions: Versions[F] = Versions(catalogue, keep_seconds)
         self._under_way: _Load[F] | None = None
@@ -112,7 +115,8 @@ class Keeper(Generic[F]):
             return
         if self.versions.held and not self._turn.take():
             return
-        self._under_way = _Load(self._load, version, self._items.everything())
+        pace = BetweenRequests(self._requests if self.versions.held else UNDER_WAY)
+        self._under_way = _Load(self._load, version, self._items.everything(), pace)
 
     def _adopt(self) -> None:
         load = self._under_way
@@ -132,11 +136,15 @@ class _Load(Generic[F]):
     """A version on its way."""
 
     def __init__(
-        self, load: Callable[[LiveVersion, ItemChanges], F], version: LiveVersion, everything: ItemChanges
+        self,
+        load: Callable[[LiveVersion, ItemChanges], F],
+        version: LiveVersion,
+        everything: ItemChanges,
+        pace: Pace,
     ) -> None:
         self.version, self.missed = version, list[ItemChanges]()
         self.seconds = 0.0
-        self._run = partial(load, version, everything)
+        self._run, self._pace = partial(load, version, everything), pace
         self._loaded: F | None = None
         self._error: Exception | None = None
         self.thread = threading.Thread(target=self._work, daemon=True, name="version-loader")
@@ -155,7 +163,7 @@ class _Load(Generic[F]):
     def _work(self) -> None:
         started = time.monotonic()
         try:
-            with without_collector(), paced(BetweenRequests()):
+            with without_collector(), paced(self._pace):
                 self._loaded = self._run()
         except Exception as error:  # noqa: BLE001 (told where the thread is waited for)
             self._error = error

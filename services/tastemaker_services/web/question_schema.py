@@ -56,6 +56,21 @@ class SourceSaid(BaseModel):
     weight: float = Field(description="of the source in the merged score")
 
 
+class ScoreSaid(BaseModel):
+    """How the ranker came to its score of the item: `base`, all `features` and `rest` add up to `log_odds`."""
+
+    base: float = Field(
+        description="mean of the candidates that the item was ranked among, in log-odds of a click"
+    )
+    features: dict[str, float] = Field(
+        description="what each feature adds to that, the largest first; those that add nothing are left out"
+    )
+    rest: float = Field(description="left over by the numerical sum; of trees 0 but for rounding")
+    log_odds: float = Field(
+        description="of a click, calibrated: the score is 1 / (1 + exp(-log_odds)) where it is of clicks alone"
+    )
+
+
 class ListSaid(BaseModel):
     """What becomes of the item in one variant's own list, of two whose picks one list is to hold; fields as in the whole answer."""
 
@@ -69,6 +84,7 @@ class ListSaid(BaseModel):
     stages: dict[str, dict[str, Any]]
     shown_rank: int | None = Field(description="in this list")
     features: dict[str, float]
+    contributions: ScoreSaid | None = None
 
 
 class ExplainResponse(BaseModel):
@@ -95,6 +111,9 @@ class ExplainResponse(BaseModel):
         [], description="of an interleaving: the same of both variants' own lists, the control's first"
     )
     features: dict[str, float] = Field(description="what the ranker reads of the item")
+    contributions: ScoreSaid | None = Field(
+        None, description="how the features make the ranker's score; empty: no ranker ranked the item"
+    )
     record_age_ms: int | None = Field(description="since the newest event that is known of the user")
     personalised: bool
     experiment: str | None

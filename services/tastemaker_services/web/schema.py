@@ -156,7 +156,9 @@ class RecommendationResponse(BaseModel):
     next_cursor: str | None = Field(
         None, description="of a paged list: send it for the next items; empty at the end"
     )
-    timings_ms: dict[str, float] = Field(description="time in each stage, and in total")
+    timings_ms: dict[str, float] = Field(
+        description="time in each stage as the gateway sees it, and in total; NAME_work: of it, what the stage's own process took"
+    )
 
 
 class Rejection(BaseModel):

@@ -1,7 +1,7 @@
 """What the chart renders is whole: hardened pods, references that lead somewhere, policies that let through what is done."""
 
 from chart import hardening, policies
-from chart.objects import Object, pods
+from chart.objects import Object, embedded, pods
 from chart.references import References
 from chart.rendering import Case, ci_cases, objects_of, random_cases, values_of
 
@@ -16,6 +16,28 @@ def test_objects_have_the_standard_labels(objects: tuple[Object, ...]) -> None:
 
 def test_references_lead_somewhere(case: Case) -> None:
     assert list(References(objects_of(case), values_of(case)).problems()) == []
+
+
+def test_a_finished_job_gives_its_machines_back(objects: tuple[Object, ...]) -> None:
+    """`ttlSecondsAfterFinished` of a RayJob is how long the pods of its cluster stay, not the RayJob."""
+    jobs = [item for item in embedded(objects) if item["kind"] == "RayJob"]
+    for job in jobs:
+        assert job["spec"]["shutdownAfterJobFinishes"] is True
+        assert job["spec"]["ttlSecondsAfterFinished"] <= 300, job["metadata"]["name"]
+
+
+def test_the_starter_of_jobs_may_delete_those_that_it_is_told_not_to_keep() -> None:
+    for case in ci_cases():
+        roles = [o for o in objects_of(case) if o["kind"] == "Role"]
+        assert [role["rules"] for role in roles] == [
+            [
+                {
+                    "apiGroups": ["ray.io"],
+                    "resources": ["rayjobs"],
+                    "verbs": ["create", "get", "list", "delete"],
+                }
+            ]
+        ]
 
 
 def test_policies_let_through_what_pods_are_told_to_reach(objects: tuple[Object, ...]) -> None:

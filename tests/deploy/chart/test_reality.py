@@ -27,6 +27,8 @@ from chart.rendering import Case, ci_cases, objects_of, random_cases
 
 IMAGES = {"HOME", "TZ", "PGDATA", "PGPASSWORD", "POSTGRES_USER", "POSTGRES_DB", "POSTGRES_PASSWORD_FILE"}
 """Variables of the system and of the PostgreSQL image, whose programs are not here to be asked."""
+OF_LIBRARIES = {"SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "AWS_CA_BUNDLE", "PGSSLROOTCERT"}
+"""Read by OpenSSL, requests, botocore and libpq."""
 READERS = ("ray", "mlflow", "prometheus_client")
 
 
@@ -168,7 +170,7 @@ def test_variables_are_read_by_a_program() -> None:
     for case in [*ci_cases(), *random_cases()]:
         objects = objects_of(case)
         for place in places(objects):
-            names = {e["name"] for e in place.container.get("env") or []} - IMAGES
+            names = {e["name"] for e in place.container.get("env") or []} - IMAGES - OF_LIBRARIES
             scripts = [text for path, text in mounted_files(place, objects).items() if path.endswith(".sh")]
             words = set(re.findall(r"\w+", " ".join(scripts)))
             words |= set(

@@ -5,13 +5,17 @@
 
 import json
 import os
+import shutil
+from pathlib import Path
 
 import pytest
 import yaml
 from chart.objects import name_of, pods
 from chart.rendering import (
     CHART,
+    NAMESPACE,
     NUM_COMBINATIONS,
+    RELEASE,
     ROOT,
     Case,
     ci_cases,
@@ -42,6 +46,31 @@ def test_an_upgrade_without_a_change_restarts_nothing(case: Case) -> None:
     assert [o for o in again if o["kind"] != "Secret"] == [
         o for o in objects_of(case) if o["kind"] != "Secret"
     ]
+
+
+def test_a_newer_chart_alone_restarts_no_server_of_data(tmp_path: Path) -> None:
+    """Valkey and PostgreSQL restart when what they run changes, not because labels name another version."""
+    (ha,) = (case for case in ci_cases() if case.name == "ha")
+    newer = tmp_path / "tastemaker"
+    shutil.copytree(CHART, newer)
+    text = (newer / "Chart.yaml").read_text()
+    version = yaml.safe_load(text)["version"]
+    (newer / "Chart.yaml").write_text(text.replace(f"version: {version}\n", "version: 99.0.0\n"))
+    told = helm("template", RELEASE, str(newer), "--namespace", NAMESPACE, "--values", str(ha.file))
+    assert told.returncode == 0, told.stderr
+    rendered = [o for o in yaml.safe_load_all(told.stdout) if o]
+    assert {o["metadata"]["labels"]["helm.sh/chart"] for o in rendered} == {"tastemaker-99.0.0"}
+    before, after = (
+        {
+            name_of(o): o["spec"]["template"]
+            for o in objects
+            if o["metadata"]["labels"]["app.kubernetes.io/component"] in ("valkey", "cache", "postgresql")
+            and o["kind"] in ("StatefulSet", "Deployment")
+        }
+        for objects in (objects_of(ha), rendered)
+    )
+    assert len(before) == 3
+    assert after == before
 
 
 def test_random_combinations_differ() -> None:

@@ -4,25 +4,11 @@ import json
 import os
 from typing import Any
 
-import pytest
-from served_graph import (
-    NUM_ITEMS,
-    READ,
-    SOURCES,
-    Running,
-    ids,
-    now_ms,
-    put_item,
-    until,
-)
+from ray_noise import RAY_NOISE
+from served_graph import NUM_ITEMS, READ, SOURCES, Running, ids, now_ms, put_item
+from waiting import until
 
-pytestmark = [
-    # Ray and MLflow leave files and sockets to the collector, and use what later releases rename.
-    pytest.mark.filterwarnings("ignore::ResourceWarning"),
-    pytest.mark.filterwarnings("ignore::DeprecationWarning"),
-    pytest.mark.filterwarnings("ignore::FutureWarning"),
-    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
-]
+pytestmark = RAY_NOISE
 
 
 def test_it_is_ready_once_started(running: Running) -> None:
@@ -43,7 +29,8 @@ def test_a_served_slate_is_the_offline_pipelines(running: Running) -> None:
     assert ids(running.recommend("known", k=10)) == ids(answer)
     session = running.recommend("known", session=["é/11", "nowhere", "é/5"])
     assert ids(session) == running.offline(answer["bundle"], [7, 9, 11, 5], visit=[11, 5])
-    assert set(answer["timings_ms"]) == {"history", "retrieve", "rank", "rerank", "total"}
+    stages = {"retrieve", "rank", "rerank"}
+    assert set(answer["timings_ms"]) == {"history", "total", *stages, *(f"{stage}_work" for stage in stages)}
 
 
 def test_a_list_is_answered_again_until_the_users_next_event(running: Running) -> None:

@@ -3,23 +3,17 @@
 import json
 from typing import Any
 
-import pytest
 from bad_requests import JSON, bodies_of_any_kind, seen
 from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
+from ray_noise import RAY_NOISE
 from served_graph import (
     Running,
     ids,
 )
 
-pytestmark = [
-    # Ray and MLflow leave files and sockets to the collector, and use what later releases rename.
-    pytest.mark.filterwarnings("ignore::ResourceWarning"),
-    pytest.mark.filterwarnings("ignore::DeprecationWarning"),
-    pytest.mark.filterwarnings("ignore::FutureWarning"),
-    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
-]
+pytestmark = RAY_NOISE
 
 
 def test_errors_reach_the_client_as_problems(running: Running) -> None:

@@ -6,24 +6,14 @@ from typing import Any
 
 import httpx
 import pytest
-from served_graph import (
-    Running,
-    ids,
-    logged,
-    now_ms,
-    until,
-)
+from ray_noise import RAY_NOISE
+from served_graph import Running, ids, logged, now_ms
+from waiting import until
 
 from tastemaker import cli, context
 from tastemaker.client import Client, Event, NotFoundError, Retries
 
-pytestmark = [
-    # Ray and MLflow leave files and sockets to the collector, and use what later releases rename.
-    pytest.mark.filterwarnings("ignore::ResourceWarning"),
-    pytest.mark.filterwarnings("ignore::DeprecationWarning"),
-    pytest.mark.filterwarnings("ignore::FutureWarning"),
-    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
-]
+pytestmark = RAY_NOISE
 
 
 def test_metrics_are_the_sum_over_processes_and_the_api_is_documented(running: Running) -> None:

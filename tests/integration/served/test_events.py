@@ -6,12 +6,9 @@ import httpx
 import numpy as np
 import pyarrow.compute as pc
 import pytest
-from served_graph import (
-    Running,
-    ids,
-    now_ms,
-    until,
-)
+from ray_noise import RAY_NOISE
+from served_graph import Running, ids, now_ms
+from waiting import until
 
 from tastemaker.events.archive import read_days
 from tastemaker.events.history import read_history
@@ -21,13 +18,7 @@ from tastemaker.experiments.store import ExperimentStore
 from tastemaker.state.connection import connect, url_of
 from tastemaker.state.keys import Keys
 
-pytestmark = [
-    # Ray and MLflow leave files and sockets to the collector, and use what later releases rename.
-    pytest.mark.filterwarnings("ignore::ResourceWarning"),
-    pytest.mark.filterwarnings("ignore::DeprecationWarning"),
-    pytest.mark.filterwarnings("ignore::FutureWarning"),
-    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
-]
+pytestmark = RAY_NOISE
 
 
 def test_an_event_becomes_history_and_changes_the_next_answer(running: Running) -> None:

@@ -1,20 +1,11 @@
 """Parts of the graph that die or stand still."""
 
 import pytest
-from served_graph import (
-    Running,
-    ids,
-    process_of,
-    until,
-)
+from ray_noise import RAY_NOISE
+from served_graph import Running, ids, process_of
+from waiting import until
 
-pytestmark = [
-    # Ray and MLflow leave files and sockets to the collector, and use what later releases rename.
-    pytest.mark.filterwarnings("ignore::ResourceWarning"),
-    pytest.mark.filterwarnings("ignore::DeprecationWarning"),
-    pytest.mark.filterwarnings("ignore::FutureWarning"),
-    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
-]
+pytestmark = RAY_NOISE
 
 
 @pytest.mark.slow

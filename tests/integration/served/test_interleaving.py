@@ -5,19 +5,14 @@ from typing import Any
 import httpx
 import pyarrow.compute as pc
 import pytest
-from served_graph import Running, until
+from ray_noise import RAY_NOISE
+from served_graph import Running
+from waiting import until
 
 from tastemaker.events.archive import read_days
 from tastemaker.experiments.decision_log import DECISION_SCHEMA, Decision, decisions_in, logged_assignments
 
-pytestmark = [
-    pytest.mark.slow,
-    # Ray and MLflow leave files and sockets to the collector, and use what later releases rename.
-    pytest.mark.filterwarnings("ignore::ResourceWarning"),
-    pytest.mark.filterwarnings("ignore::DeprecationWarning"),
-    pytest.mark.filterwarnings("ignore::FutureWarning"),
-    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
-]
+pytestmark = [pytest.mark.slow, *RAY_NOISE]
 PATH = "/admin/v1/experiments"
 DUEL: dict[str, Any] = {
     "name": "duel", "hypothesis": "the challenger's picks are clicked more", "salt": "s", "layer": "duel", "allocation": {"kind": "interleaving"},

@@ -5,21 +5,16 @@ from typing import Any
 import httpx
 import pyarrow.compute as pc
 import pytest
-from served_graph import Running, logged, until
+from ray_noise import RAY_NOISE
+from served_graph import Running, logged
+from waiting import until
 
 from tastemaker.events.archive import read_days
 from tastemaker.experiments.decision_log import DECISION_SCHEMA, decisions_in, logged_assignments
 from tastemaker.experiments.hashing import bucket
 from tastemaker.experiments.layers import slot_of
 
-pytestmark = [
-    pytest.mark.slow,
-    # Ray and MLflow leave files and sockets to the collector, and use what later releases rename.
-    pytest.mark.filterwarnings("ignore::ResourceWarning"),
-    pytest.mark.filterwarnings("ignore::DeprecationWarning"),
-    pytest.mark.filterwarnings("ignore::FutureWarning"),
-    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
-]
+pytestmark = [pytest.mark.slow, *RAY_NOISE]
 EVEN = {"kind": "fixed", "weights": [0.5, 0.5]}
 BUNDLES: dict[str, Any] = {
     "name": "bundles", "hypothesis": "h", "salt": "s", "allocation": EVEN, "unit": "visitor", "traffic": 0.8,

@@ -7,7 +7,9 @@ import httpx
 import numpy as np
 import pyarrow.compute as pc
 import pytest
-from served_graph import NUM_ITEMS, Running, ids, now_ms, until, write_bundle
+from ray_noise import RAY_NOISE
+from served_graph import NUM_ITEMS, Running, ids, now_ms, write_bundle
+from waiting import until
 
 from tastemaker import cli, context
 from tastemaker.bundle.reader import Bundle
@@ -20,14 +22,7 @@ from tastemaker.promotion.promoter import Promoter, PromotionOrder
 from tastemaker.stages.pipeline import Pipeline
 from tastemaker.types import Query
 
-pytestmark = [
-    pytest.mark.slow,
-    # Ray and MLflow leave files and sockets to the collector, and use what later releases rename.
-    pytest.mark.filterwarnings("ignore::ResourceWarning"),
-    pytest.mark.filterwarnings("ignore::DeprecationWarning"),
-    pytest.mark.filterwarnings("ignore::FutureWarning"),
-    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
-]
+pytestmark = [pytest.mark.slow, *RAY_NOISE]
 NUM_REQUESTS, NUM_SESSIONS, HOUR_MS = 700, 12, 3_600_000
 CLICK_MS, WINDOW_MINUTES = 500, 0.1  # how long after its answer a click comes, and how long it counts
 DRAWN = {"reranking": {"sampling": {"share": 1.0, "temperature": 0.5}, "keep_top": 0}}

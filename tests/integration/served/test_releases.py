@@ -3,21 +3,11 @@
 import time
 from typing import Any
 
-import pytest
-from served_graph import (
-    Running,
-    ids,
-    put_item,
-    until,
-)
+from ray_noise import RAY_NOISE
+from served_graph import Running, ids, put_item
+from waiting import until
 
-pytestmark = [
-    # Ray and MLflow leave files and sockets to the collector, and use what later releases rename.
-    pytest.mark.filterwarnings("ignore::ResourceWarning"),
-    pytest.mark.filterwarnings("ignore::DeprecationWarning"),
-    pytest.mark.filterwarnings("ignore::FutureWarning"),
-    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
-]
+pytestmark = RAY_NOISE
 
 
 def test_a_promotion_flips_the_answers_without_a_failed_request(running: Running) -> None:

@@ -5,6 +5,7 @@ import socket
 
 import psutil
 import pytest
+from ray_noise import RAY_NOISE
 from served_graph import (
     Running,
     assert_gone,
@@ -16,13 +17,7 @@ from tastemaker.errors import PortInUseError, ServingError, UsageError
 from tastemaker.home import Home
 from tastemaker_services.app import start
 
-pytestmark = [
-    # Ray and MLflow leave files and sockets to the collector, and use what later releases rename.
-    pytest.mark.filterwarnings("ignore::ResourceWarning"),
-    pytest.mark.filterwarnings("ignore::DeprecationWarning"),
-    pytest.mark.filterwarnings("ignore::FutureWarning"),
-    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
-]
+pytestmark = RAY_NOISE
 
 
 def test_our_own_listeners_are_on_loopback(running: Running) -> None:

@@ -16,9 +16,9 @@ Schema = dict[str, Any]
 
 @functools.cache
 def definitions() -> dict[tuple[str, str], jsonschema.Draft202012Validator]:
-    """Validators by apiVersion and kind, of all definitions in the folder."""
+    """Validators by apiVersion and kind, of all definitions in the folder, and of HTTPRoute, whose one lies beside this file."""
     found = {}
-    for path in sorted(FOLDER.glob("*.yaml")):
+    for path in (*sorted(FOLDER.glob("*.yaml")), Path(__file__).with_name("httproute.yaml")):
         spec = yaml.load(path.read_text(), getattr(yaml, "CSafeLoader", yaml.SafeLoader))["spec"]
         for version in spec["versions"]:
             schema = strict(version["schema"]["openAPIV3Schema"], is_root=True)

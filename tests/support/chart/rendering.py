@@ -23,6 +23,7 @@ Object = dict[str, Any]
 SUPPLIES: Values = {
     # What a switch needs once it is on or off: names of things that an installation brings along.
     "bundles": {"existingSecret": "brought-bundles"},
+    "trust": {"existingSecret": "brought-authorities"},
     "valkey": {
         "external": {"existingSecret": "brought-valkey-urls"},
         "tls": {"existingSecret": "brought-valkey-tls"},

@@ -5,7 +5,6 @@ size and SHA-256. Those files hold pickles (`.metadata` is one), so nothing of a
 were found right, and the folder is the trainer's alone to write.
 """
 
-import hashlib
 import json
 import shutil
 import threading
@@ -23,6 +22,17 @@ from torch.distributed.checkpoint.state_dict_saver import save
 
 from tastemaker.errors import TrainingError
 from tastemaker.home import write_json
+from tastemaker_training.distributed.checkpoint_files import (
+    MANIFEST,
+    SCHEMA,
+    Position,
+    best_of,
+    check_files,
+    hash_of,
+    names,
+    position_of,
+    read_manifest,
+)
 from tastemaker_training.distributed.sharding import Distributed
 from tastemaker_training.distributed.state import (
     Staging,
@@ -33,29 +43,6 @@ from tastemaker_training.distributed.state import (
     local_parts,
 )
 from tastemaker_training.plan.fit_config import CheckpointConfig
-
-MANIFEST = "manifest.json"
-SCHEMA = 1
-
-
-@dataclass(frozen=True)
-class Position:
-    """How far a fit is: the next step is `step` of `epoch`, both from 0. Nothing else is needed to find its data.
-
-    `curve` holds what each epoch reported, `best_epoch` counts from 1 and is 0 where no epoch was measured.
-    """
-
-    epoch: int = 0
-    step: int = 0
-    loss_sum: float = 0.0
-    best_epoch: int = 0
-    best_metric: float | None = None
-    curve: tuple[Mapping[str, Any], ...] = ()
-
-    @property
-    def name(self) -> str:
-        """Of the checkpoint's folder; sorts by age."""
-        return f"{self.epoch:06d}-{self.step:09d}"
 
 
 @dataclass
@@ -130,7 +117,7 @@ class Checkpoints:
             dist.barrier(self._group)
             save(staged, checkpoint_id=folder, process_group=self._group)
             mine = [*folder.glob(f"__{rank}_*"), *(folder.glob(".metadata") if rank == 0 else ())]
-            write_json(folder / f"hashes-{rank}.json", {path.name: _hash(path) for path in mine})
+            write_json(folder / f"hashes-{rank}.json", {path.name: hash_of(path) for path in mine})
             dist.barrier(self._group)
             if rank == 0:
                 self._finish(folder, position, plan)
@@ -150,8 +137,8 @@ class Checkpoints:
             "num_ranks": dist.get_world_size(), "files": files,
         }  # fmt: skip
         write_json(folder / MANIFEST, manifest)
-        best = _best(self.folder)
-        for name in _names(self.folder)[: -self.config.keep]:
+        best = best_of(self.folder)
+        for name in names(self.folder)[: -self.config.keep]:
             if name != best:
                 shutil.rmtree(self.folder / name)
 
@@ -168,25 +155,25 @@ class Checkpoints:
         Raises:
             TrainingError: The checkpoint is of another fit, or a file of it is missing, changed or foreign.
         """
-        names: list[str | None] = [name or self.newest()]
-        dist.broadcast_object_list(names, src=0)
-        if names[0] is None:
+        chosen: list[str | None] = [name or self.newest()]
+        dist.broadcast_object_list(chosen, src=0)
+        if chosen[0] is None:
             return None
-        folder = self.folder / names[0]
+        folder = self.folder / chosen[0]
         manifest = self._checked(folder)
         _load(distributed, folder)
         more = _read_more(folder, dist.get_rank() if manifest["num_ranks"] == dist.get_world_size() else None)
         self.last = folder.name
-        return _position(manifest), more
+        return position_of(manifest), more
 
     def newest(self) -> str | None:
         """Name of the newest whole checkpoint."""
-        names = _names(self.folder)
-        return names[-1] if names else None
+        found = names(self.folder)
+        return found[-1] if found else None
 
     def best(self) -> str | None:
         """Name of the whole checkpoint with the best metric."""
-        return _best(self.folder)
+        return best_of(self.folder)
 
     def _checked(self, folder: Path) -> dict[str, Any]:
         """The manifest, after every file's hash was found right; the ranks share the work, and the verdict."""
@@ -212,75 +199,6 @@ class Checkpoints:
                     f"{key} of checkpoint {folder}", value=theirs, limit=mine,
                     mend="resume with the recipe and data that it was made with, or train without --resume",
                 )  # fmt: skip
-
-
-def read_manifest(folder: Path) -> dict[str, Any]:
-    """The manifest of a checkpoint.
-
-    Raises:
-        TrainingError: There is none, or a newer release wrote it.
-    """
-    try:
-        manifest: dict[str, Any] = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
-        schema = manifest["schema"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise TrainingError(
-            f"checkpoint {folder} has no readable {MANIFEST}", mend="resume from another"
-        ) from error
-    if schema > SCHEMA:
-        raise TrainingError(
-            f"schema of checkpoint {folder}",
-            value=schema,
-            limit=f"at most {SCHEMA}",
-            mend="upgrade tastemaker",
-        )
-    return manifest
-
-
-def _position(manifest: Mapping[str, Any]) -> Position:
-    return Position(**manifest["position"] | {"curve": tuple(manifest["position"]["curve"])})
-
-
-def check_files(folder: Path, manifest: Mapping[str, Any], part: int = 0, parts: int = 1) -> None:
-    """Lets pass a checkpoint whose files are those of its manifest; of `parts` shares of them, one.
-
-    Raises:
-        TrainingError: A file is missing, truncated, changed or foreign.
-    """
-    present = {path.name for path in folder.iterdir()} - {MANIFEST}
-    expected = manifest["files"]
-    mend = "resume from another checkpoint, or train without --resume"
-    for name in sorted(present - expected.keys()):
-        raise TrainingError(f"{folder / name} is not of this checkpoint", mend=mend)
-    for name in sorted(expected)[part::parts]:
-        if name not in present:
-            raise TrainingError(f"{folder / name} is missing", mend=mend)
-        size = (folder / name).stat().st_size
-        if size != expected[name]["size"]:
-            raise TrainingError(
-                f"{folder / name}", value=f"{size} bytes", limit=f"{expected[name]['size']} bytes", mend=mend
-            )
-        if _hash(folder / name) != expected[name]:
-            raise TrainingError(f"{folder / name} was changed after it was written", mend=mend)
-
-
-def _hash(path: Path) -> dict[str, Any]:
-    with path.open("rb") as file:
-        return {"sha256": hashlib.file_digest(file, "sha256").hexdigest(), "size": path.stat().st_size}
-
-
-def _names(folder: Path) -> list[str]:
-    return sorted(path.parent.name for path in folder.glob(f"*/{MANIFEST}"))
-
-
-def _best(folder: Path) -> str | None:
-    """The newest checkpoint at the end of the best epoch."""
-    names = _names(folder)
-    if not names:
-        return None
-    position = _position(read_manifest(folder / names[-1]))
-    wanted = Position(epoch=position.best_epoch).name
-    return wanted if position.best_epoch and wanted in names else None
 
 
 def _load(distributed: Distributed, folder: Path) -> None:

@@ -5,12 +5,12 @@ over the ranks, as DDP's are. Only device and backend differ between CPU with gl
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
-import psutil
 import torch
 import torch.distributed as dist
 from fbgemm_gpu.split_embedding_configs import EmbOptimType
@@ -24,21 +24,13 @@ from torchrec.distributed.types import ShardingEnv, ShardingPlan, ShardingType
 from torchrec.optim.rowwise_adagrad import RowWiseAdagrad
 
 from tastemaker.errors import TrainingError
-from tastemaker.models.tables import TableSpec
+from tastemaker_training.distributed.budget import check_budget, check_ranks, part_bytes, rank_budget
 from tastemaker_training.distributed.sharded_tables import RowsOf, ShardedTables, device
-from tastemaker_training.plan.fit_config import (
-    OptimizerConfig,
-    Placement,
-    Precision,
-    ShardingConfig,
-    TableType,
-)
+from tastemaker_training.plan.fit_config import OptimizerConfig, Placement, Precision, ShardingConfig
 
 _KERNELS: Mapping[Placement, str] = {
     "table_wise": "fused", "row_wise": "fused", "column_wise": "fused", "data_parallel": "dense",
 }  # fmt: skip
-_ROW_BYTES: Mapping[TableType, int] = {"fp32": 4, "fp16": 2}
-_ACCUMULATOR_BYTES = 4
 _PLANNER_SLACK_BYTES = 2**30
 """The planner also counts what lookups send around, which the budget for tables does not."""
 
@@ -194,7 +186,10 @@ def distribute(
     sharders: list[Any] = [_Sharder(fused_params=fused)]
     plan = _plan(module, placements, sharding, sharders)
     shards = _shards(plan, tables)
-    _check_ranks(shards, sharding)
+    by_rank: Counter[int] = Counter()
+    for shard in shards:
+        by_rank[shard.rank] += shard.num_bytes
+    check_ranks(by_rank, sharding)
     distributed = DistributedModelParallel(
         module, env=ShardingEnv.from_process_group(_world()), device=device(), plan=plan, sharders=sharders
     )
@@ -209,64 +204,6 @@ def distribute(
         rate, epsilon = optimizers.table_learning_rate, optimizers.table_epsilon
         found.replicated = RowWiseAdagrad(replicas, lr=rate, eps=epsilon)
     return found
-
-
-def check_budget(
-    specs: Sequence[TableSpec], placements: Mapping[str, Placement], sharding: ShardingConfig, num_ranks: int
-) -> None:
-    """Lets pass tables that the ranks' budget can hold at best.
-
-    Raises:
-        TrainingError: A table, or all together, needs more; says how much.
-    """
-    budget = rank_budget(sharding)
-    together = 0
-    for spec in specs:
-        size = table_bytes(spec, sharding.type_of(spec.name))
-        spread = placements[spec.name] in ("row_wise", "column_wise")
-        together += size * (num_ranks if placements[spec.name] == "data_parallel" else 1)
-        room = budget * num_ranks if spread else budget
-        if size > room:
-            where = f"{num_ranks} ranks have for it" if spread else "one rank has for it"
-            raise _too_large(f"table {spec.name} and its optimizer state", size, room, where)
-    if together > budget * num_ranks:
-        raise _too_large(
-            "the tables and their optimizer state", together, budget * num_ranks, f"{num_ranks} ranks have"
-        )
-
-
-def rank_budget(sharding: ShardingConfig) -> int:
-    """Bytes that a rank may give to tables: the recipe's, or this rank's share of the device's memory."""
-    if sharding.budget_mib is not None:
-        return sharding.budget_mib * 2**20
-    if device().type == "cuda":
-        return int(torch.cuda.get_device_properties(device()).total_memory)
-    return int(psutil.virtual_memory().total) // max(get_local_size(), 1)
-
-
-def table_bytes(spec: TableSpec, table_type: TableType) -> int:
-    """Bytes of a table with one float of optimizer state a row.
-
-    >>> table_bytes(TableSpec(name="t", num_rows=10, dim=4, features=("f",)), "fp32")
-    200
-    """
-    return spec.num_rows * (spec.dim * _ROW_BYTES[table_type] + _ACCUMULATOR_BYTES)
-
-
-def _too_large(what: str, size: int, room: int, whose: str) -> TrainingError:
-    return TrainingError(
-        what, value=f"{size / 2**20:.1f} MiB", limit=f"at most the {room / 2**20:.1f} MiB that {whose}",
-        mend=f"{(size - room) / 2**20:.1f} MiB are missing: add workers, raise sharding.budget_mib, place it row_wise "
-        "or make it smaller",
-    )  # fmt: skip
-
-
-def _check_ranks(shards: Sequence[TableShard], sharding: ShardingConfig) -> None:
-    budget = rank_budget(sharding)
-    for rank in sorted({shard.rank for shard in shards}):
-        size = sum(shard.num_bytes for shard in shards if shard.rank == rank)
-        if size > budget:
-            raise _too_large(f"what the plan puts on rank {rank}", size, budget, "a rank has")
 
 
 def _world() -> dist.ProcessGroup:
@@ -319,6 +256,6 @@ def _shards(plan: ShardingPlan, tables: ShardedTables) -> tuple[TableShard, ...]
                     for shard in parameter.sharding_spec.shards
                 ]
             for rank, (rows, dim) in parts:
-                size = rows * (dim * _ROW_BYTES[tables.types[table]] + _ACCUMULATOR_BYTES)
+                size = part_bytes(rows, dim, tables.types[table])
                 found.append(TableShard(table, parameter.sharding_type, rank, rows, dim, size))
     return tuple(found)

@@ -7,10 +7,10 @@ was not clicked once. Not for the models (`tastemaker.models.ctr`).
 Shape letters: N candidates of all requests, G requests, F dense features.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import torch
@@ -23,14 +23,19 @@ from tastemaker.home import write_json
 from tastemaker.models.calibration import Calibration
 from tastemaker.models.ctr.fields import Fields, Rows
 from tastemaker.models.ctr.kinds import click_model_class, fit
-from tastemaker.models.ctr.model import Labelled
+from tastemaker.models.ctr.model import Labelled, Progress
 from tastemaker.models.ctr.ranker import ClickRanker, ranking_rows
 from tastemaker.types import Float32
 from tastemaker_training.artifacts import save_model
 from tastemaker_training.distributed.reporting import report_progress
 from tastemaker_training.fits.ranker import RESULT, score_held_out
 from tastemaker_training.plan.fit_config import RankerFitConfig
+from tastemaker_training.plan.ranker_recipe import NUM_REPORTS
 from tastemaker_training.rows.ranking_file import load_ranking_data
+
+_ROUNDING: Final = 1e-9
+"""3 of 10 passes are three tenths, though 0.3 * 10 may be less than 3."""
+Scores = Callable[[Rows], Float32]
 
 
 def click_ranker_loop(config: dict[str, Any]) -> None:
@@ -40,11 +45,49 @@ def click_ranker_loop(config: dict[str, Any]) -> None:
         config: `data` (path), `fit` (RankerFitConfig), `kind`, `config` (the kind's), `fields` (Fields), `seed`, `folder`.
     """
     torch.set_num_threads(1)
-    report_progress({"epoch": 1} | (fit_click_ranker(config) if dist.get_rank() == 0 else {}))
+    if dist.get_rank() == 0:
+        fit_click_ranker(config, report_progress)
+        return
+    for tenth in range(NUM_REPORTS):  # every rank must report as often
+        report_progress({"epoch": tenth + 1})
 
 
-def fit_click_ranker(config: dict[str, Any]) -> dict[str, float]:
-    """What `click_ranker_loop` does, and its figures on requests that it held out.
+class Tenths:
+    """Tells of a fit behind each tenth of it, by requests that it did not see; the last with all that is known at the end.
+
+    A fit that ends before its time has told as often: the rest as at its end.
+
+    Args:
+        report: Takes the numbers.
+        measure: Those of scores.
+    """
+
+    def __init__(
+        self, report: Callable[[Mapping[str, Any]], None], measure: Callable[[Scores], Mapping[str, float]]
+    ) -> None:
+        self._report, self._measure, self._told = report, measure, 0
+
+    def __call__(self, progress: Progress) -> None:
+        """A `Watch`."""
+        reached = min(int(progress.share * NUM_REPORTS + _ROUNDING), NUM_REPORTS - 1)
+        if reached > self._told:
+            loss = {} if progress.loss is None else {"loss": progress.loss}
+            self._until(reached, {**self._measure(progress.scores), **loss})
+
+    def end(self, numbers: Mapping[str, float]) -> None:
+        """Tells the end."""
+        self._until(NUM_REPORTS, numbers)
+
+    def _until(self, reached: int, numbers: Mapping[str, float]) -> None:
+        for tenth in range(self._told, reached):
+            self._report({"epoch": tenth + 1, **numbers})
+        self._told = reached
+
+
+def fit_click_ranker(
+    config: dict[str, Any], report: Callable[[Mapping[str, Any]], None] | None = None
+) -> dict[str, float]:
+    """What `click_ranker_loop` does, and its figures on requests that it held out; `report` has them behind each tenth of the fit too.
 
     Raises:
         DataError: The data lacks a feature that the model is to have, or there are too few requests.
@@ -57,15 +100,18 @@ def fit_click_ranker(config: dict[str, Any]) -> dict[str, float]:
     rest, held_out = data.split(fit_config.held_out_share, seed)
     training, validation = rest.split(fit_config.held_out_share, seed)
     requests = Requests(fields, fit_config, seed, least_weight(training))
+    asked = requests.rows(held_out)
+    tenths = Tenths(report or (lambda _: None), lambda scores: score_held_out(scores(asked), held_out))
     model = fit(
         config["kind"],
         requests.learned(training),
         settings(config["kind"], {"seed": seed} | config["config"], weighs=training.weight_N is not None),
         requests.asked(validation),
+        tenths if report is not None else None,
     )
     ranker = ClickRanker(model)
     strangers = held_out.without_records(requests.nobody_F, 1.0, seed)
-    told = score_held_out(model.scores(requests.rows(held_out)), held_out)
+    told = score_held_out(model.scores(asked), held_out)
     if not np.isnan(requests.nobody_F).all():
         unknown = score_held_out(model.scores(requests.rows(strangers)), held_out)
         told["held_out_ndcg@10_without_records"] = unknown["held_out_ndcg@10"]
@@ -74,7 +120,9 @@ def fit_click_ranker(config: dict[str, Any]) -> dict[str, float]:
     result = Path(config["folder"]) / RESULT
     save_model(result, "ranker", ranker)
     write_json(result / "calibration.json", calibration.config_dict())
-    return told | ({"loss": model.losses[-1]} if model.losses else {})
+    told |= {"loss": model.losses[-1]} if model.losses else {}
+    tenths.end(told)
+    return told
 
 
 @dataclass(frozen=True)

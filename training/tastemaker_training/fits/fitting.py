@@ -12,7 +12,8 @@ import torch
 import torch.distributed as dist
 
 from tastemaker.errors import TrainingError
-from tastemaker_training.distributed.checkpoints import Checkpoints, Position
+from tastemaker_training.distributed.checkpoint_files import Position
+from tastemaker_training.distributed.checkpoints import Checkpoints
 from tastemaker_training.distributed.pipelining import Pipeline, StepBatch
 from tastemaker_training.distributed.sharded_tables import device
 from tastemaker_training.distributed.sharding import Distributed

@@ -46,6 +46,10 @@ class RankerModelConfig(Strict):
         return context
 
 
+NUM_REPORTS: Final = 10
+"""Of a click model's fit, whatever its epochs or trees."""
+
+
 class RankerRecipe(Strict):
     """The ranker and its fit. Of a click model `config` says all but a few things that are read of `model` and `fit`."""
 
@@ -69,8 +73,8 @@ class RankerRecipe(Strict):
 
     @property
     def num_reports(self) -> int:
-        """How often its fit reports: a click model's once, at the end."""
-        return 1 if self.is_click_model else self.fit.epochs
+        """How often its fit reports: behind each epoch, a click model's behind each tenth of its epochs or trees."""
+        return NUM_REPORTS if self.is_click_model else self.fit.epochs
 
     @model_validator(mode="after")
     def _is_one(self) -> Self:

@@ -34,9 +34,11 @@ class TuneConfig(Strict):
     num_trials: int = Field(20, ge=1, description="trials of a study; the first has the defaults")
     concurrency: int = Field(1, ge=1, description="trials at once; each has its own workers")
     max_epochs: int | None = Field(
-        None, ge=1, description="epochs of a whole trial; empty takes the fit's own"
+        None, ge=1, description="epochs of a whole trial; empty takes the fit's own; not of click models"
     )
-    grace_epochs: int = Field(1, ge=1, description="epochs before a trial may be stopped")
+    grace_epochs: int = Field(
+        1, ge=1, description="epochs before a trial may be stopped; of click models tenths of a fit"
+    )
     reduction_factor: float = Field(
         3.0, gt=1, description="of the trials at a rung, the best 1/this go on; rungs lie this factor apart"
     )

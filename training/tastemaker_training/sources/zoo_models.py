@@ -21,7 +21,7 @@ from tastemaker.home import write_json
 from tastemaker.models.log import Askers, Log
 from tastemaker.models.recommender import Recommender
 from tastemaker.models.zoo import Packed, ZooModel, model_class
-from tastemaker.stages.bundle_sources import index_of
+from tastemaker.stages.bundle_zoo import index_of
 from tastemaker.types import Float32, Int32
 from tastemaker_training.artifacts import CHECKPOINTS, load_tensors, save_tensors
 from tastemaker_training.sources.als_index import add_factor_index

@@ -3,32 +3,27 @@
 Not for what Ray Tune does of it (`tuner`), nor for how a trial trains (`trials`).
 """
 
-import os
-import shutil
-import threading
-import time
-from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 from tastemaker.config import Settings
 from tastemaker.data.log import freeze_log, read_frozen
 from tastemaker.data.schema import Dataset
-from tastemaker.errors import ConfigError, TrainingError, UsageError
+from tastemaker.errors import TrainingError
 from tastemaker.home import Home, write_bytes
 from tastemaker.registry.client import Registry
-from tastemaker.terminal import progress
 from tastemaker_training.artifacts import plain
 from tastemaker_training.distributed.exchange import ABORT
-from tastemaker_training.distributed.workers import Workers, check_workers, start_ray
-from tastemaker_training.plan.recipe import Recipe, read_recipe, recipe_text, search_space
-from tastemaker_training.plan.search_space import PARTS, Part, Space, TuneConfig, with_values
+from tastemaker_training.distributed.workers import Workers
+from tastemaker_training.plan.recipe import Recipe, recipe_text
+from tastemaker_training.plan.search_space import TuneConfig
 from tastemaker_training.runs.publish import publish_run
 from tastemaker_training.runs.run import train
 from tastemaker_training.runs.steps import TWO_TOWER_MODULE, Steps
 from tastemaker_training.studies.report import render
-from tastemaker_training.studies.study import EventLog, Study, check_same, latest, new_folder, reported
+from tastemaker_training.studies.searching import Search
+from tastemaker_training.studies.study import EventLog, Study, check_same, latest, new_folder
 from tastemaker_training.studies.tracking import STUDY, TrialRuns
+from tastemaker_training.studies.wanted import wanted_study
 
 CANDIDATE = "tastemaker.candidate"
 """Tag of a version that a study found."""
@@ -36,8 +31,6 @@ BEST, REPORT = "best.yaml", "report.html"
 """Files of a study: the resolved recipe of its best trial, and its plots."""
 _TUNED, _MAX_NAME = "-tuned", 55
 _LOCK_SECONDS = 5.0
-_POLL_SECONDS = 0.5
-_STOP_SECONDS = 20.0
 
 
 def tune(
@@ -80,68 +73,6 @@ def tune(
     return study, _finish(settings, home, study, num_workers, dataset, publish=publish, resume=resume)
 
 
-def wanted_study(
-    settings: Settings,
-    recipe: str,
-    num_workers: int,
-    *,
-    part: str | None = None,
-    num_trials: int | None = None,
-    quick: bool = False,
-) -> Study:
-    """The study that these arguments of `tune` ask for, without a record.
-
-    Raises:
-        UsageError: The recipe searches nothing, or there are not so many cores.
-        ConfigError: The recipe is no recipe.
-    """
-    wanted = _wanted(recipe, part, num_trials, quick)
-    check_workers(num_workers, settings)
-    _check_concurrency(num_workers, wanted.recipe.tune.concurrency, settings)
-    return wanted
-
-
-def _wanted(name: str, asked: str | None, num_trials: int | None, quick: bool) -> Study:
-    recipe = read_recipe(name, quick=quick)
-    part, spaces = _part(recipe, search_space(name, quick=quick), asked)
-    config = recipe.tune
-    if num_trials is not None and num_trials < 1:
-        raise UsageError("--trials", value=num_trials, limit="at least 1", mend="ask for one or more")
-    told = reported(recipe, part)
-    if config.metric not in (None, *told):
-        raise ConfigError(
-            f"recipe {recipe.name}: tune.metric", value=config.metric,
-            limit=f"one of {', '.join(told)}, which the {part} reports", mend="correct it",
-        )  # fmt: skip
-    is_click_model = part == "ranker" and recipe.ranker.is_click_model
-    epochs = 1 if is_click_model else config.max_epochs or getattr(recipe, part).fit.epochs
-    if config.grace_epochs > epochs:
-        limit = f"at most the {epochs} epochs of a trial"
-        raise ConfigError(
-            f"recipe {recipe.name}: tune.grace_epochs",
-            value=config.grace_epochs,
-            limit=limit,
-            mend="lower it",
-        )
-    changes = {"tune.num_trials": num_trials or config.num_trials}
-    if not is_click_model:
-        changes[f"{part}.fit.epochs"] = epochs
-    recipe = Recipe.parse(with_values(plain(recipe), changes), f"recipe {recipe.name}")
-    return Study(Path(), part, recipe, spaces, config.metric or told[0], "", "")
-
-
-def _part(recipe: Recipe, spaces: dict[str, Space], asked: str | None) -> tuple[Part, dict[str, Space]]:
-    """What is tuned, and its spaces."""
-    found = {part: {path: spaces[path] for path in spaces if path.startswith(f"{part}.")} for part in PARTS}
-    if asked is not None and asked not in PARTS:
-        raise UsageError("--part", value=asked, limit=f"one of {', '.join(PARTS)}", mend="choose one")
-    chosen = next((part for part in PARTS if (found[part] if asked is None else part == asked)), PARTS[0])
-    if not found[chosen]:
-        what = f"recipe {recipe.name} searches nothing of its {asked or ' or '.join(PARTS)}"
-        raise UsageError(what, mend="write a value as {default: 0.1, search: {low: 0.01, high: 1.0}}")
-    return chosen, found[chosen]
-
-
 def _begun(settings: Settings, home: Home, wanted: Study) -> Study:
     """A new study of the log as of now."""
     fingerprint = freeze_log(home, settings.catalogue).fingerprint
@@ -171,15 +102,6 @@ def _resumed(settings: Settings, home: Home, wanted: Study) -> Study:
     return study
 
 
-def _check_concurrency(num_workers: int, concurrency: int, settings: Settings) -> None:
-    cores = os.cpu_count() or 1
-    if settings.ray.address is None and num_workers * concurrency > cores:
-        raise UsageError(
-            f"tune.concurrency with {num_workers} workers each", value=concurrency, mend="lower one of them",
-            limit=f"at most {cores // num_workers}, for this machine has {cores} cores",
-        )  # fmt: skip
-
-
 def _run(
     settings: Settings, home: Home, study: Study, config: TuneConfig, num_workers: int, dataset: Dataset
 ) -> None:
@@ -192,7 +114,7 @@ def _run(
             if sum(trial.outcome != "running" for trial in trials) < config.num_trials:
                 if study.part == "ranker":
                     _make_requests(settings, home, study, num_workers, dataset)
-                with _Search(study, settings, home, config, num_workers) as search:
+                with Search(study, settings, home, config, num_workers) as search:
                     search.follow(runs)
         best, reference = study.best(), study.reference()
         scores = {"best": best.score, "defaults": reference.score if reference else None}
@@ -207,70 +129,6 @@ def _make_requests(settings: Settings, home: Home, study: Study, num_workers: in
     """What all trials of the ranker read, from retrievers that are fitted first."""
     with Workers(settings, home, num_workers, (TWO_TOWER_MODULE,)) as workers:
         Steps.of(settings, home, study.recipe, num_workers, workers, dataset=dataset).requests  # noqa: B018
-
-
-class _Search:
-    """Ray Tune's run, in a thread: there Ray leaves Ctrl-C to us. An error in the block ends it."""
-
-    def __init__(
-        self, study: Study, settings: Settings, home: Home, config: TuneConfig, num_workers: int
-    ) -> None:
-        self._study, self._settings, self._home = study, settings, home
-        self._config, self._num_workers = config, num_workers
-        self._thread = threading.Thread(target=self._run, name="tuning", daemon=True)
-        self._failure: Exception | None = None
-
-    def __enter__(self) -> Self:
-        start_ray(self._settings, self._home)
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if error is not None and self._thread.is_alive():
-            write_bytes(self._study.folder / ABORT, b"")
-            self._thread.join(_STOP_SECONDS)
-        for left in (self._home / "checkpoints").glob("workers-*"):  # of trials; no other runs under the lock
-            shutil.rmtree(left, ignore_errors=True)
-
-    def follow(self, runs: TrialRuns) -> None:
-        """Runs the trials to their end, and tells MLflow meanwhile.
-
-        Raises:
-            TrainingError: Tune itself failed; trials that fail do not end a study.
-        """
-        seen, alive = len(self._study.events()), True
-        num_ended = sum(trial.outcome != "running" for trial in self._study.trials())
-        self._thread.start()
-        with progress(f"tuning {self._study.part}", self._config.num_trials) as advance:
-            advance(num_ended)
-            while alive:
-                alive = self._thread.is_alive()
-                events = self._study.events()[seen:]
-                for event in events:
-                    runs.write(event)
-                    advance(event["event"] == "end")
-                seen += len(events)
-                time.sleep(_POLL_SECONDS)  # Ctrl-C in `join` would make Python take the thread for ended
-        if self._failure is not None:
-            lines = [line for line in str(self._failure).splitlines() if line.strip()]
-            what = f"study {self._study.name} ended early: {lines[-1] if lines else type(self._failure).__name__}"
-            raise TrainingError(what, mend="run again with --resume") from self._failure
-
-    def _run(self) -> None:
-        from tastemaker_training.studies.tuner import run_trials
-
-        try:
-            run_trials(
-                self._study,
-                self._settings,
-                self._home,
-                num_workers=self._num_workers,
-                num_trials=self._config.num_trials,
-                concurrency=self._config.concurrency,
-            )
-        except Exception as error:  # noqa: BLE001 (`follow` raises it)
-            self._failure = error
 
 
 def _best_recipe(study: Study) -> Recipe:

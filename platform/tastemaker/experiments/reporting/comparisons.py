@@ -174,7 +174,8 @@ def _value(influence: Influence, variant: int, metric: Metric, level: float) -> 
     except ExperimentError:
         return Interval()
     low = found.low if metric.measure == "mean value" else max(0.0, found.low)  # a rating may be negative
-    return Interval(value=found.value, low=low, high=found.high)
+    high = min(1.0, found.high) if metric.kind == "variant" else found.high  # a share of the catalogue
+    return Interval(value=found.value, low=low, high=high)
 
 
 def _comparison(

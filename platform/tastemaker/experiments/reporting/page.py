@@ -83,7 +83,7 @@ def _over_time(report: ExperimentReport) -> str:
 def _metrics(report: ExperimentReport) -> str:
     names = [variant.name for variant in report.variants]
     told = [one for one in report.metrics if one.name == report.metric or any(v.value for v in one.values)]
-    silent = ", ".join(one.name for one in report.metrics if one not in told)
+    silent = [one for one in report.metrics if one not in told]
     columns = [
         "metric", "variant", "value", "lift", "always valid",
         "CUPED" if report.allocation == "fixed" else "doubly robust", "p, corrected", "probability best",
@@ -92,8 +92,15 @@ def _metrics(report: ExperimentReport) -> str:
         "<h2>Metrics</h2>"
         + plot("lifts", figures.lifts(report))
         + table(columns, [row for one in told for row in _metric_rows(one, names)], words=(1,))
-        + (f"<p class='note'>Nothing happened so far for: {silent}.</p>" if silent else "")
+        + _note(
+            "Too early to say, as no window has closed", [one.name for one in silent if one.decisions == 0]
+        )
+        + _note("Nothing happened so far for", [one.name for one in silent if one.decisions > 0])
     )
+
+
+def _note(text: str, names: Sequence[str]) -> str:
+    return f"<p class='note'>{text}: {', '.join(names)}.</p>" if names else ""
 
 
 def _metric_rows(metric: MetricReport, names: Sequence[str]) -> list[list[str]]:

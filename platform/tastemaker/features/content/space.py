@@ -34,6 +34,8 @@ pc: Any = pyarrow.compute  # its stubs know neither maps nor list arrays
 log = logging.getLogger(__name__)
 VECTORS: Final = "vectors"
 """Column of items' further vectors by name."""
+CONTENT: Final = "content"
+"""Of a model that has a space: the space's config in the model's own, and what begins the names of the space's tensors."""
 _PROJECTION_SEED: Final = 0
 
 
@@ -173,19 +175,36 @@ class ContentSpace:
 
     @classmethod
     def from_state(cls, config: Mapping[str, Any], tensors: Mapping[str, np.ndarray]) -> Self:
-        """The space that `config_dict` and `tensors` describe.
+        """The space that `config_dict` and `tensors` describe; other tensors beside them are passed over.
 
         Raises:
             CompatibilityError: This release would give other vectors than those that were published.
         """
         kept = _Kept.parse(config, "content space")
-        space = cls(kept.config, tensors)
+        names = _names(kept.config)
+        space = cls(kept.config, {name: value for name, value in tensors.items() if name in names})
         if space.fingerprint != kept.fingerprint:
             raise CompatibilityError(
                 "fingerprint of the content space", value=f"{space.fingerprint[:12]} ({space._version})",
                 limit=f"{kept.fingerprint[:12]} ({kept.version})", mend="train and publish again",
             )  # fmt: skip
         return space
+
+
+def config_in(model: Mapping[str, Any]) -> ContentConfig:
+    """The config of the space that a model has, out of the model's own."""
+    return _Kept.parse(model[CONTENT], "content space").config
+
+
+def space_in(model: Mapping[str, Any], tensors: Mapping[str, np.ndarray]) -> ContentSpace:
+    """The space that a model has, out of the model's config and tensors.
+
+    Raises:
+        CompatibilityError: See `ContentSpace.from_state`.
+    """
+    begin = f"{CONTENT}."
+    own = {name.removeprefix(begin): value for name, value in tensors.items() if name.startswith(begin)}
+    return ContentSpace.from_state(model[CONTENT], own)
 
 
 def texts_of(items: pa.Table) -> list[str]:

@@ -126,13 +126,16 @@ class Learner:
         users: Whole, of all users.
         few: The same of users who have taken but a few of what they took.
         dropout: Share.
+        held_I: Items of the log that nothing is learned from.
     """
 
-    def __init__(self, log: Log, items: Known, users: Known, few: Known, dropout: float) -> None:
+    def __init__(
+        self, log: Log, items: Known, users: Known, few: Known, dropout: float, held_I: Bool
+    ) -> None:
         self._log, self._items, self._users, self._few, self._dropout = log, items, users, few, dropout
-        self._offsets = log.offsets
+        self._offsets, self._held_I = log.offsets, held_I
         self._learned_U = np.flatnonzero(np.diff(self._offsets))
-        self._learned_I = np.unique(log.item_N).astype(np.int64)
+        self._learned_I = np.flatnonzero((np.bincount(log.item_N, minlength=log.num_items) > 0) & ~held_I)
 
     def fit(self, towers: Towers, config: DropoutFitConfig, seed: int) -> list[float]:
         """Fits in place; gives each epoch's error, as a share of the mean square of the products.
@@ -187,7 +190,9 @@ class Learner:
         low, high = self._offsets[user_B[whose]], self._offsets[user_B[whose] + 1]
         at_N = draws.integers(low, high)
         any_N = self._learned_I[draws.integers(len(self._learned_I), size=half)]
-        return np.unique(np.concatenate([self._log.item_N[at_N].astype(np.int64), any_N]))
+        drawn_N = np.unique(np.concatenate([self._log.item_N[at_N].astype(np.int64), any_N]))
+        left_N: Int64 = drawn_N[~self._held_I[drawn_N]]
+        return left_N
 
     def _mean_square(self) -> float:
         """Of the products of all users and items that were taken."""

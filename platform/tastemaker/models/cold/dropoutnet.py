@@ -1,9 +1,10 @@
 """DropoutNet: a model of factors taught to do without them, for items that nobody took and people of whom little is known.
 
-Shape letters: U users, I items, B askers, N items or people, C content features, D dimension.
+Shape letters: U users, I items, B askers, N items or people, C features of items beside who took them, D dimension.
 """
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any, ClassVar, Final, Self
 
 import numpy as np
@@ -15,16 +16,21 @@ from tastemaker.features.content import ContentConfig
 from tastemaker.models import zoo
 from tastemaker.models.cold.attributes import Attributes
 from tastemaker.models.cold.dropout_towers import DropoutFitConfig, Known, Learner, Towers
+from tastemaker.models.cold.exposure import SLOTS, scale_for
 from tastemaker.models.cold.item_content import ItemContent
-from tastemaker.models.log import Askers, Log
+from tastemaker.models.cold.later import KnowsLater, content_of_taken
+from tastemaker.models.log import Askers, Filters, Log
 from tastemaker.models.recommender import Recommender
 from tastemaker.models.seeding import seeded
 from tastemaker.strict import Strict
-from tastemaker.types import Float32
+from tastemaker.types import Bool, Float32
 
 BASES: Final = ("als", "ials", "bpr")
 _MOST_FEW: Final = 5
 _LONG: Final = 5.0
+_LEAST_TAKEN: Final = 20
+_MOST_HELD: Final = 1000
+_MOST_ASKED: Final = 1000
 _PARTS: Final = ("base", "content", "attributes", "towers")
 
 
@@ -41,10 +47,16 @@ class DropoutNetConfig(Strict):
     dropout: float = Field(
         0.5, gt=0, lt=1, description="share of times that a collaborative vector is left out"
     )
-    cold_scale: float = Field(
-        1.0,
+    cold_exposure: float = Field(
+        0.5,
         gt=0,
-        description="factor of the vectors of items that nobody took: above 1 more of them are shown",
+        le=1,
+        description="how often an item that nobody took stands in lists of 20, as a multiple of others; it chooses `cold_scale`",
+    )
+    cold_scale: float | None = Field(
+        None,
+        gt=0,
+        description="factor of the vectors of items that nobody took; empty: chosen by items that are held out",
     )
     fit: DropoutFitConfig = Field(default_factory=DropoutFitConfig, description="how the networks learn")
     seed: int = Field(
@@ -61,11 +73,12 @@ class DropoutNetConfig(Strict):
         return base
 
 
-class DropoutNet(Recommender):
+class DropoutNet(KnowsLater):
     """Two networks give vectors whose products are the base model's, with the base's own vectors or without [Volkovs et al. 2017].
 
     Items: the base's vector, none where nobody took the item, and content. People: the base's vector, none without a history; the
-    mean content of the history; how long it is; attributes. Departures: what goes in is added to what comes out (see `Tower`), and the items of
+    mean content of the history; how long it is; attributes. Items that nobody took score lower than known ones, and are shown the more for
+    `cold_exposure` (see `exposure`): the fit that chooses `cold_scale` learns nothing from a tenth of the items. Departures: what goes in is added to what comes out (see `Tower`), and the items of
     a step are paired with all its users.
     """
 
@@ -89,7 +102,9 @@ class DropoutNet(Recommender):
         self.config: DropoutNetConfig = config
         self.num_items, self._base = base.num_items, base
         self._content, self._attributes, self._towers = parts
+        self.space = self._content.space
         self._content_IC, self._item_ID = content_IC, item_ID
+        self._later_NC = content_IC[:0]
 
     @classmethod
     def fit(cls, log: Log, config: DropoutNetConfig) -> Self:
@@ -108,17 +123,37 @@ class DropoutNet(Recommender):
         taken_I = np.bincount(log.item_N, minlength=log.num_items) > 0
         items = Known(vector_ID, content_IC).without_vectors(~taken_I)
         askers, few = Askers.known(log), _few(log, config.seed)
-        users, few_users = (_people(one, base, content_IC, attributes) for one in (askers, few))
+        people = _People(base, attributes, content_IC, content_IC[:0])
+        users, few_users = people(askers), people(few)
         with seeded(config.seed):
             widths = (users.content_NC.shape[1], content_IC.shape[1])
             scales = (_length(users.vector_ND), _length(items.vector_ND))
             towers = Towers.of(vector_ID.shape[1], widths, config.hidden, scales)
-        losses = Learner(log, items, users, few_users, config.dropout).fit(towers, config.fit, config.seed)
-        item_ID = towers.items.vectors(items)
-        item_ID[~taken_I] *= config.cold_scale
-        model = cls(config, base, (content, attributes, towers), content_IC, item_ID)
+        held_I = np.zeros(log.num_items, bool) if config.cold_scale else _held_out(taken_I, config.seed)
+        learner = Learner(log, items, users, few_users, config.dropout, held_I)
+        losses = learner.fit(towers, config.fit, config.seed)
+        model = cls(config, base, (content, attributes, towers), content_IC, towers.items.vectors(items))
+        model._show_cold(~taken_I, held_I, askers)
         model.losses = tuple(losses)
         return model
+
+    def _show_cold(self, cold_I: Bool, held_I: Bool, askers: Askers) -> None:
+        """Gives items that nobody took their vectors, by a factor that is chosen where the config has none."""
+        if self.config.cold_scale is None:
+            scale = self._chosen_scale(~(cold_I | held_I), held_I, askers) if held_I.any() else 1.0
+            self.config = self.config.model_copy(update={"cold_scale": scale})
+        self._item_ID[cold_I] = self.later_vectors(self._content_IC[cold_I])
+
+    def _chosen_scale(self, known_I: Bool, held_I: Bool, askers: Askers) -> float:
+        """The factor at which held-out items, told by content alone, are shown as often as the config says."""
+        draws = np.random.default_rng((self.config.seed, 5))
+        there = np.flatnonzero([len(history_L) > 0 for history_L in askers.histories])
+        user_B = np.sort(draws.permutation(there)[:_MOST_ASKED])
+        some = Askers.strangers([askers.histories[user] for user in user_B])
+        _, known_BK = self.recommend(some, SLOTS, Filters(allowed_I=known_I))
+        new_BH = self.user_vectors(some) @ self.later_vectors(self._content_IC[held_I]).T
+        new_BH[some.matrix(self.num_items)[:, np.flatnonzero(held_I)].toarray() > 0] = -np.inf
+        return scale_for(self.config.cold_exposure, known_BK, new_BH, int(known_I.sum()))
 
     def item_vectors(self) -> Float32:
         """See `Recommender.item_vectors`."""
@@ -126,29 +161,38 @@ class DropoutNet(Recommender):
 
     def user_vectors(self, askers: Askers) -> Float32:
         """See `Recommender.user_vectors`."""
-        return self._towers.users.vectors(_people(askers, self._base, self._content_IC, self._attributes))
+        people = _People(self._base, self._attributes, self._content_IC, self._later_NC)
+        return self._towers.users.vectors(people(askers))
 
     def scores(self, askers: Askers) -> Float32:
         """See `Recommender.scores`."""
         return np.asarray(self.user_vectors(askers) @ self._item_ID.T, np.float32)
 
-    def encode_items(self, items: pa.Table) -> Float32:
-        """(N, D) of items that are not in the log, beside `item_vectors`.
+    def later_features(self, items: pa.Table, content_NC: Float32) -> Float32:
+        """See `KnowsLater.later_features`."""
+        return self._content.features(items, content_NC)
 
-        Args:
-            items: With the schema of imported items.
+    def later_vectors(self, features_NF: Float32) -> Float32:
+        """See `KnowsLater.later_vectors`."""
+        none_ND = np.zeros((len(features_NF), self._item_ID.shape[1]), np.float32)
+        scale = 1.0 if self.config.cold_scale is None else self.config.cold_scale
+        vector_ND = np.float32(scale) * self._towers.items.vectors(Known(none_ND, features_NF))
+        vector_ND[~features_NF[:, : self.space.dim].any(axis=1)] = 0
+        return vector_ND
 
-        Raises:
-            MissingExtraError: The encoder of texts is not installed.
-        """
-        content_NC = self._content.encode(items)
-        none_ND = np.zeros((len(content_NC), self._item_ID.shape[1]), np.float32)
-        return self.config.cold_scale * self._towers.items.vectors(Known(none_ND, content_NC))
+    def with_later(self, features_NF: Float32) -> Self:
+        """See `KnowsLater.with_later`."""
+        model = self._with_base(self._base)
+        model._later_NC = features_NF
+        return model
 
     def without_users(self) -> Self:
         """See `Recommender.without_users`."""
+        return self._with_base(self._base.without_users())
+
+    def _with_base(self, base: Recommender) -> Self:
         parts = (self._content, self._attributes, self._towers)
-        return type(self)(self.config, self._base.without_users(), parts, self._content_IC, self._item_ID)
+        return type(self)(self.config, base, parts, self._content_IC, self._item_ID)
 
     def config_dict(self) -> dict[str, Any]:
         """See `Recommender.config_dict`."""
@@ -181,16 +225,27 @@ class DropoutNet(Recommender):
         return cls(parsed, base, (content, attributes, towers), tensors["item_content"], item_ID)
 
 
-def _people(askers: Askers, base: Recommender, content_IC: Float32, attributes: Attributes) -> Known:
-    """What is known of askers; the base says nothing of those without a history."""
-    taken_BI = askers.matrix(len(content_IC))
-    num_B1 = np.diff(taken_BI.indptr)[:, None].astype(np.float32)
-    mean_BC = np.asarray(taken_BI @ content_IC, np.float32) / np.maximum(num_B1, 1)
-    vector_BD = base.user_vectors(askers)
-    assert vector_BD is not None, "the config allows kinds that have vectors"
-    told_BF = attributes.encode(askers.attributes, len(askers))
-    content_BC = np.concatenate([mean_BC, np.log1p(num_B1) / _LONG, told_BF], axis=1)
-    return Known(vector_BD, content_BC).without_vectors(num_B1[:, 0] == 0)
+@dataclass(frozen=True, slots=True)
+class _People:
+    """Says what is known of askers; of `later_NC` see `KnowsLater.with_later`."""
+
+    base: Recommender
+    attributes: Attributes
+    content_IC: Float32
+    later_NC: Float32
+
+    def __call__(self, askers: Askers) -> Known:
+        """The base says nothing of those who took none of its items."""
+        sum_BC, num_B = content_of_taken(askers, self.content_IC, self.later_NC)
+        num_B1 = num_B[:, None]
+        vector_BD = self.base.user_vectors(askers)
+        assert vector_BD is not None, "the config allows kinds that have vectors"
+        told_BF = self.attributes.encode(askers.attributes, len(askers))
+        content_BC = np.concatenate(
+            [sum_BC / np.maximum(num_B1, 1), np.log1p(num_B1) / _LONG, told_BF], axis=1
+        )
+        place_N, _, _ = askers.taken(len(self.content_IC))
+        return Known(vector_BD, content_BC).without_vectors(np.bincount(place_N, minlength=len(askers)) == 0)
 
 
 def _few(log: Log, seed: int) -> Askers:
@@ -201,6 +256,16 @@ def _few(log: Log, seed: int) -> Askers:
         for history_L in known.histories
     ]
     return Askers.strangers(histories, known.attributes)
+
+
+def _held_out(taken_I: Bool, seed: int) -> Bool:
+    """(I,) a tenth of the items that anybody took, by chance, at most 1000; none of fewer than 20."""
+    taken = np.flatnonzero(taken_I)
+    held_I = np.zeros(len(taken_I), bool)
+    if len(taken) >= _LEAST_TAKEN:
+        num = min(len(taken) // 10, _MOST_HELD)
+        held_I[np.random.default_rng((seed, 4)).permutation(taken)[:num]] = True
+    return held_I
 
 
 def _length(vector_ND: Float32) -> float:

@@ -19,6 +19,7 @@ from tastemaker.types import Float32, Float64
 
 NUMBERS: Final = (Column.PRICE, Column.CREATED_AT_MS, Column.MATURITY)
 """Columns whose numbers count beside the space's vector; of prices the logarithm does."""
+_STANDARD: Final = ("numbers_mean", "numbers_scale")
 
 
 def fit_space(
@@ -87,13 +88,9 @@ class ItemContent:
         standard = Standard.fit(number_IM)
         return cls(space, standard), np.concatenate([vectors_ID, standard(number_IM)], axis=1)
 
-    def encode(self, items: pa.Table) -> Float32:
-        """(N, F) of items with the schema of imported ones; what is not known of one is zeros.
-
-        Raises:
-            MissingExtraError: The encoder is not installed.
-        """
-        return np.concatenate([self.space.encode(items), self._standard(_numbers(items))], axis=1)
+    def features(self, items: pa.Table, content_ND: Float32) -> Float32:
+        """(N, F) of items with the schema of imported ones, and their vectors in the space; what is not known of one is zeros."""
+        return np.concatenate([content_ND, self._standard(_numbers(items))], axis=1)
 
     def config_dict(self) -> dict[str, Any]:
         """What `from_state` needs beside the tensors; JSON."""
@@ -101,8 +98,8 @@ class ItemContent:
 
     def tensors(self) -> dict[str, np.ndarray]:
         """What was learned."""
-        standard = {"numbers_mean": self._standard.mean_M, "numbers_scale": self._standard.scale_M}
-        return self.space.tensors() | standard
+        standard = (self._standard.mean_M, self._standard.scale_M)
+        return self.space.tensors() | dict(zip(_STANDARD, standard, strict=True))
 
     @classmethod
     def from_state(cls, config: Mapping[str, Any], tensors: Mapping[str, np.ndarray]) -> Self:
@@ -111,9 +108,8 @@ class ItemContent:
         Raises:
             CompatibilityError: See `ContentSpace.from_state`.
         """
-        space = dict(tensors)
-        standard = Standard(space.pop("numbers_mean"), space.pop("numbers_scale"))
-        return cls(ContentSpace.from_state(config, space), standard)
+        standard = Standard(*(tensors[name] for name in _STANDARD))
+        return cls(ContentSpace.from_state(config, tensors), standard)
 
 
 def _numbers(items: pa.Table) -> Float64:

@@ -12,6 +12,8 @@ from torch import Tensor, nn
 
 from tastemaker.models.ctr.network import DeepConfig, NetworkModel
 from tastemaker.models.ctr.vectors import Batch, FieldVectors, Network
+from tastemaker.models.dropping import ByteDropout
+from tastemaker.models.linear import Linear
 from tastemaker.strict import Strict
 
 
@@ -34,11 +36,11 @@ class CrossNetwork(Network):
         self.vectors, self._penalty, self._full = vectors, config.cross_penalty, full
         width = vectors.num_vectors * config.dim
         self.crosses = nn.ModuleList(
-            nn.Linear(width, width if full else 1, bias=False) for _ in range(config.num_crosses)
+            Linear(width, width if full else 1, bias=False) for _ in range(config.num_crosses)
         )
         self.shifts = nn.Parameter(torch.zeros(config.num_crosses, width))
         self.deep = _normalised((width, *config.hidden), config.dropout)
-        self.out = nn.Linear(width + config.hidden[-1], 1)
+        self.out = Linear(width + config.hidden[-1], 1)
         for cross in self.crosses:
             nn.init.xavier_normal_(cross.get_parameter("weight"))
 
@@ -96,5 +98,5 @@ def _normalised(widths: tuple[int, ...], dropout: float) -> nn.Sequential:
     """A perceptron whose layers are normalised by batch."""
     layers: list[nn.Module] = []
     for width, following in pairwise(widths):
-        layers += [nn.Dropout(dropout), nn.Linear(width, following), nn.BatchNorm1d(following), nn.ReLU()]
+        layers += [ByteDropout(dropout), Linear(width, following), nn.BatchNorm1d(following), nn.ReLU()]
     return nn.Sequential(*layers)

@@ -5,11 +5,12 @@ Shape letters: B rows, V vectors, D dimension.
 
 from typing import Any, ClassVar
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from tastemaker.models.ctr.fm import second_order
 from tastemaker.models.ctr.network import DeepConfig, NetworkModel
 from tastemaker.models.ctr.vectors import Batch, FieldVectors, Network
+from tastemaker.models.dropping import ByteDropout
 from tastemaker.models.layers import mlp
 from tastemaker.strict import Strict
 
@@ -20,7 +21,7 @@ class DeepNetwork(Network):
     def __init__(self, vectors: FieldVectors, config: DeepConfig, *, pairs: bool) -> None:
         super().__init__()
         self.vectors, self._pairs = vectors, pairs
-        self.dropout = nn.Dropout(config.dropout)
+        self.dropout = ByteDropout(config.dropout)
         self.deep = mlp((vectors.num_vectors * config.dim, *config.hidden, 1), config.dropout)
 
     def forward(self, batch: Batch) -> Tensor:

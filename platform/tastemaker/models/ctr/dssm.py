@@ -21,6 +21,9 @@ from tastemaker.models.layers import mlp
 from tastemaker.strict import Strict
 from tastemaker.types import Float32, Int32
 
+_LEAST = 1e-24
+"""Product of two squared lengths, below which a cosine is taken as if it were this."""
+
 
 def letter_ngrams(text: str, num_values: int, size: int = 3) -> Int32:
     """Values, from 1 to `num_values`, of a field of many: each word's runs of letters, its ends marked [Huang et al. 2013, Sec. 3.2].
@@ -61,15 +64,21 @@ class DssmNetwork(Network):
 
     def tower(self, vector_BVD: Tensor, which: int) -> Tensor:
         """(B, E) of length 1; 0 is the query's, 1 the item's."""
-        out_BE: Tensor = self.towers[which](vector_BVD[:, self._at[which]].flatten(1))
-        return functional.normalize(out_BE, dim=1)
+        return functional.normalize(self._raw(vector_BVD, which), dim=1)
 
     def forward(self, batch: Batch) -> Tensor:
         """(B,)."""
         vector_BVD, _ = self.vectors(batch)
-        cosine_B = (self.tower(vector_BVD, 0) * self.tower(vector_BVD, 1)).sum(1)
+        query_BE, item_BE = self._raw(vector_BVD, 0), self._raw(vector_BVD, 1)
+        # The way back through two normalised towers takes a CPU three times as long.
+        squares_B = (query_BE * query_BE).sum(1) * (item_BE * item_BE).sum(1)
+        cosine_B = (query_BE * item_BE).sum(1) * squares_B.clamp_min(_LEAST).rsqrt()
         logit_B: Tensor = self.scale * cosine_B + self.vectors.bias
         return logit_B
+
+    def _raw(self, vector_BVD: Tensor, which: int) -> Tensor:
+        out_BE: Tensor = self.towers[which](vector_BVD[:, self._at[which]].flatten(1))
+        return out_BE
 
 
 class Dssm(NetworkModel):

@@ -2,6 +2,7 @@
 
 import copy
 import logging
+from collections.abc import Callable, Mapping
 from typing import ClassVar
 
 import numpy as np
@@ -13,7 +14,7 @@ from torch.nn import functional
 from tastemaker.errors import DataError, TrainingError
 from tastemaker.models.ctr.fields import Rows
 from tastemaker.models.ctr.losses import ClickLoss, PropensityConfig, worth
-from tastemaker.models.ctr.model import Labelled
+from tastemaker.models.ctr.model import Labelled, Progress, Watch
 from tastemaker.models.ctr.vectors import Network
 from tastemaker.models.seeding import seeded
 from tastemaker.strict import Strict
@@ -46,7 +47,12 @@ class ClickFitConfig(Strict):
 
 
 def fit_network(
-    network: Network, learned: Labelled, validation: Labelled | None, config: ClickFitConfig, seed: int
+    network: Network,
+    learned: Labelled,
+    validation: Labelled | None,
+    config: ClickFitConfig,
+    seed: int,
+    watch: Watch | None = None,
 ) -> list[float]:
     """Fits in place; each epoch's mean loss. With validation rows the best epoch's weights stay, see `losses.worth`.
 
@@ -61,14 +67,15 @@ def fit_network(
     best, best_worth, stale = None, -np.inf, 0
     for epoch in range(config.epochs):
         losses.append(_epoch(network, learned, optimizers, config, loss, (seed, epoch)))
-        if validation is None:
-            continue
-        reached = _worth(network, validation, config.propensity)
-        log.info("epoch %d: loss %.4f, validation %.4f", epoch + 1, losses[-1], reached)
-        if reached > best_worth:
-            best, best_worth, stale = copy.deepcopy(network.state_dict()), reached, 0
-        else:
-            stale += 1
+        if validation is not None:
+            reached = _worth(network, validation, config.propensity)
+            log.info("epoch %d: loss %.4f, validation %.4f", epoch + 1, losses[-1], reached)
+            if reached > best_worth:
+                best, best_worth, stale = copy.deepcopy(network.state_dict()), reached, 0
+            else:
+                stale += 1
+        if watch is not None:
+            watch(Progress((epoch + 1) / config.epochs, _scores_of(network, best), losses[-1]))
         if stale >= config.patience:
             break
     if best is not None:
@@ -136,6 +143,22 @@ def _worth(network: Network, validation: Labelled, config: PropensityConfig) -> 
         raise DataError("validation rows of a click model", value="one label", limit="both labels")
     network.eval()
     return worth(log_odds(network, validation.rows), validation, config)
+
+
+def _scores_of(network: Network, kept: Mapping[str, Tensor] | None) -> Callable[[Rows], Float32]:
+    """Log-odds by the weights that are kept, unset by those that the network has; it has its own again behind each call."""
+
+    def scores(rows: Rows) -> Float32:
+        network.eval()
+        if kept is None:
+            return log_odds(network, rows)
+        own = copy.deepcopy(network.state_dict())
+        network.load_state_dict(kept)
+        found = log_odds(network, rows)
+        network.load_state_dict(own)
+        return found
+
+    return scores
 
 
 def predicted(network: Network, rows: Rows) -> Float32:

@@ -5,7 +5,7 @@ from typing import Any, Final, cast
 
 import numpy as np
 
-from tastemaker.models.ctr.model import ClickModel, Labelled
+from tastemaker.models.ctr.model import ClickModel, Labelled, Watch
 from tastemaker.models.packed import PackedModel, class_of, packed_kind
 
 _CTR: Final = "tastemaker.models.ctr"
@@ -39,8 +39,9 @@ def fit(
     learned: Labelled,
     settings: Mapping[str, Any] | None = None,
     validation: Labelled | None = None,
+    watch: Watch | None = None,
 ) -> ClickModel:
-    """A model of a kind, fitted; `settings` are those of its config that differ from the defaults.
+    """A model of a kind, fitted; `settings` are those of its config that differ from the defaults. See `ClickModel.fit`.
 
     Raises:
         UsageError: See `click_model_class`.
@@ -48,7 +49,7 @@ def fit(
         DataError: The rows have nothing that it could learn from.
     """
     found = click_model_class(kind)
-    return found.fit(learned, found.Config.parse(settings or {}, f"model {kind}"), validation)
+    return found.fit(learned, found.Config.parse(settings or {}, f"model {kind}"), validation, watch)
 
 
 class PackedClickModel(PackedModel):

@@ -4,7 +4,7 @@ Shape letters: N rows, X columns that trees read.
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, ClassVar, Final, Self
 
 import numpy as np
@@ -13,8 +13,9 @@ from pydantic import Field
 
 from tastemaker.errors import CompatibilityError, DataError, MissingExtraError
 from tastemaker.models.calibration import Calibration
+from tastemaker.models.contributions import Contributions, require_row, summed
 from tastemaker.models.ctr.fields import Fields, Rows, Values
-from tastemaker.models.ctr.model import ClickModel, Labelled
+from tastemaker.models.ctr.model import ClickModel, Labelled, Progress, Watch
 from tastemaker.models.propensity_losses import LEAST
 from tastemaker.strict import Strict
 from tastemaker.types import Float32, Float64, Int64
@@ -71,7 +72,13 @@ class LambdaMart(ClickModel):
         """See `ClickModel.check_fields`: it takes any."""
 
     @classmethod
-    def fit(cls, learned: Labelled, config: LambdaMartConfig, validation: Labelled | None = None) -> Self:
+    def fit(
+        cls,
+        learned: Labelled,
+        config: LambdaMartConfig,
+        validation: Labelled | None = None,
+        watch: Watch | None = None,
+    ) -> Self:
         """See `ClickModel.fit`.
 
         Raises:
@@ -86,6 +93,8 @@ class LambdaMart(ClickModel):
             validation.require_like(learned)
             held_out = [_dataset(validation, config, train)]
             callbacks = [lightgbm.early_stopping(config.patience, verbose=False)]
+        if watch is not None:
+            callbacks = [_watched_by(watch, config.num_trees), *callbacks]
         parameters = _parameters(config, has_propensities=learned.propensity_N is not None)
         booster = lightgbm.train(parameters, train, config.num_trees, held_out, callbacks=callbacks)
         seen = learned if validation is None else validation
@@ -101,6 +110,15 @@ class LambdaMart(ClickModel):
             return np.empty(0, np.float32)
         found = self._booster.predict(_columns(rows), num_threads=1)
         return np.asarray(found, np.float32)
+
+    def contributions(self, rows: Rows, at: int) -> Contributions:
+        """See `ClickModel.contributions`: Shapley values of the trees [Lundberg et al. 2020], less their mean over the rows."""
+        rows.require(self.fields)
+        require_row(len(rows), at)
+        told: Any = self._booster.predict(_columns(rows), num_threads=1, pred_contrib=True)
+        of_column_KX = np.asarray(told.todense(), np.float64)[:, :-1]  # of sparse columns they are sparse
+        centred_X = of_column_KX[at] - of_column_KX.mean(0)
+        return summed(centred_X, _column_fields(self.fields), self.scores(rows), at)
 
     def predict(self, rows: Rows) -> Float32:
         """See `ClickModel.predict`."""
@@ -135,6 +153,25 @@ class LambdaMart(ClickModel):
             value = booster.num_feature()
             raise CompatibilityError("columns of a lambdamart's trees", value=value, limit=width, mend=mend)
         return cls(fields, parsed, booster, Calibration.parse(config["calibration"], "calibration"))
+
+
+def _watched_by(watch: Watch, num_trees: int) -> Callable[[Any], None]:
+    """LightGBM's callback behind each tree, before the one that ends the fit."""
+    best, kept = -math.inf, 0
+
+    def behind_tree(state: Any) -> None:
+        nonlocal best, kept
+        num, booster = state.iteration + 1, state.model
+        reached = [value for _, _, value, _ in state.evaluation_result_list]
+        if not reached or reached[0] > best:
+            best, kept = reached[0] if reached else best, num
+
+        def scores(rows: Rows) -> Float32:
+            return np.asarray(booster.predict(_columns(rows), num_threads=1, num_iteration=kept), np.float32)
+
+        watch(Progress(num / num_trees, scores))
+
+    return behind_tree
 
 
 def _lightgbm() -> Any:
@@ -218,7 +255,13 @@ def _dataset(labelled: Labelled, config: LambdaMartConfig, reference: "Dataset |
 
 
 def _width(fields: Fields) -> int:
-    return len(fields.categorical) + len(fields.dense) + sum(many.num_values + 1 for many in fields.multi)
+    return len(_column_fields(fields))
+
+
+def _column_fields(fields: Fields) -> list[str]:
+    """Of each column that trees read the field that it is of."""
+    single = [*(one.name for one in fields.categorical), *fields.dense]
+    return single + [many.name for many in fields.multi for _ in range(many.num_values + 1)]
 
 
 def _columns(rows: Rows) -> sp.csr_matrix:

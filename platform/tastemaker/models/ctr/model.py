@@ -4,13 +4,14 @@ Models of whole catalogues: see `models.recommender`. Shape letters: N rows.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Self
 
 import numpy as np
 
 from tastemaker.errors import DataError
+from tastemaker.models.contributions import Contributions
 from tastemaker.models.ctr.fields import Fields, Rows
 from tastemaker.strict import Strict
 from tastemaker.types import Float32
@@ -70,6 +71,23 @@ class Labelled:
         return Labelled(self.rows.take(row_B), self.label_N[row_B], propensity_B)
 
 
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """How far a fit is, behind one of its passes over the rows or one of its trees.
+
+    `share` is what is done of all, 1 at the last; `scores` those of the model that would be kept now, while its watcher looks;
+    `loss` the pass's own, where there is one.
+    """
+
+    share: float
+    scores: Callable[[Rows], Float32]
+    loss: float | None = None
+
+
+Watch = Callable[[Progress], None]
+"""Looks at a fit while it goes on, and changes nothing of it; what it raises ends the fit."""
+
+
 class ClickModel(ABC):
     """The chance of a yes for rows of features; values that it does not know are no exception.
 
@@ -90,13 +108,16 @@ class ClickModel(ABC):
 
     @classmethod
     @abstractmethod
-    def fit(cls, learned: Labelled, config: Any, validation: Labelled | None = None) -> Self:
+    def fit(
+        cls, learned: Labelled, config: Any, validation: Labelled | None = None, watch: Watch | None = None
+    ) -> Self:
         """Learns from rows; the same rows and config give the same model.
 
         Args:
             learned: What it learns from.
             config: Of its `Config`.
             validation: Rows by which it knows when to stop; unset, it does not stop before its time.
+            watch: Looks at it behind each pass or tree.
 
         Raises:
             DataError: There is nothing that this model could learn from.
@@ -125,6 +146,19 @@ class ClickModel(ABC):
 
         Raises:
             CompatibilityError: The rows are of other fields.
+        """
+
+    @abstractmethod
+    def contributions(self, rows: Rows, at: int) -> Contributions:
+        """What each field adds to the score of one row, beside the mean score of all. Thread-safe.
+
+        Args:
+            rows: Of one request.
+            at: The row that is explained.
+
+        Raises:
+            CompatibilityError: The rows are of other fields.
+            DataError: There is no such row.
         """
 
     def config_dict(self) -> dict[str, Any]:

@@ -9,9 +9,11 @@ import torch
 from pydantic import Field
 
 from tastemaker.errors import CompatibilityError
+from tastemaker.models.contributions import Contributions
+from tastemaker.models.ctr.contributions import network_contributions
 from tastemaker.models.ctr.fields import Fields, Rows
 from tastemaker.models.ctr.fitting import ClickFitConfig, fit_network, log_odds, predicted
-from tastemaker.models.ctr.model import ClickModel, Labelled
+from tastemaker.models.ctr.model import ClickModel, Labelled, Watch
 from tastemaker.models.ctr.vectors import FieldVectors, Network
 from tastemaker.models.seeding import seeded
 from tastemaker.strict import Strict
@@ -59,7 +61,9 @@ class NetworkModel(ClickModel):
             cls._made(fields, config)
 
     @classmethod
-    def fit(cls, learned: Labelled, config: Any, validation: Labelled | None = None) -> Self:
+    def fit(
+        cls, learned: Labelled, config: Any, validation: Labelled | None = None, watch: Watch | None = None
+    ) -> Self:
         """See `ClickModel.fit`."""
         if validation is not None:
             validation.rows.require(learned.rows.fields)
@@ -67,7 +71,7 @@ class NetworkModel(ClickModel):
         with seeded(config.seed):
             network = cls._made(learned.rows.fields, config)
         network.vectors.learn_scale(learned)
-        losses = fit_network(network, learned, validation, config.fit, config.seed)
+        losses = fit_network(network, learned, validation, config.fit, config.seed, watch)
         model = cls(learned.rows.fields, config, network)
         model.losses = tuple(losses)
         return model
@@ -81,6 +85,11 @@ class NetworkModel(ClickModel):
         """See `ClickModel.scores`. Thread-safe."""
         rows.require(self.fields)
         return log_odds(self._network, rows)
+
+    def contributions(self, rows: Rows, at: int) -> Contributions:
+        """See `ClickModel.contributions`."""
+        rows.require(self.fields)
+        return network_contributions(self._network, rows, at)
 
     def tensors(self) -> dict[str, np.ndarray]:
         """See `ClickModel.tensors`."""

@@ -17,6 +17,7 @@ from tastemaker.features.columns import HISTORY, ITEM, FeatureSchema
 from tastemaker.features.context import CONTEXT_TABLES, NUM_ROWS, ContextTable, query_feature
 from tastemaker.features.ranking_batch import Bag
 from tastemaker.features.ranking_data import CLICK, Target
+from tastemaker.models.contributions import Contributions
 from tastemaker.models.ctr.fields import Categorical, Fields, Multi, Rows, Values
 from tastemaker.models.ctr.kinds import PackedClickModel
 from tastemaker.models.ctr.model import ClickModel
@@ -128,6 +129,10 @@ class ClickRanker:
     def logits(self, dense_KF: Float32, bags: Mapping[str, Bag]) -> Float32:
         """See `rankers.Ranker.logits`."""
         return self.model.scores(ranking_rows(self.model.fields, dense_KF, bags))[:, None]
+
+    def contributions(self, dense_KF: Float32, bags: Mapping[str, Bag], at: int) -> Contributions:
+        """See `rankers.Ranker.contributions`."""
+        return self.model.contributions(ranking_rows(self.model.fields, dense_KF, bags), at)
 
     def config_dict(self) -> dict[str, Any]:
         """See `PackedClickModel`."""

@@ -12,7 +12,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from tastemaker.models.sequence.dropping import ByteDropout
+from tastemaker.models.dropping import ByteDropout
+from tastemaker.models.linear import Linear
 from tastemaker.models.sequence.token_batch import TokenBatch
 
 
@@ -28,8 +29,8 @@ class SelfAttention(nn.Module):
     def __init__(self, dim: int, num_heads: int, *, looks_ahead: bool) -> None:
         super().__init__()
         self._dim, self._num_heads, self._looks_ahead = dim, num_heads, looks_ahead
-        self.read = nn.Linear(dim, 3 * dim)
-        self.out = nn.Linear(dim, dim)
+        self.read = Linear(dim, 3 * dim)
+        self.out = Linear(dim, dim)
 
     def forward(self, value_VD: Tensor, batch: TokenBatch) -> Tensor:
         """What all tokens (V, D) gather."""
@@ -96,7 +97,7 @@ class Block(nn.Module):
         super().__init__()
         self.attention_norm, self.forward_norm = nn.LayerNorm(dim), nn.LayerNorm(dim)
         self.attention = SelfAttention(dim, num_heads, looks_ahead=looks_ahead)
-        self.widen, self.narrow = nn.Linear(dim, hidden), nn.Linear(hidden, dim)
+        self.widen, self.narrow = Linear(dim, hidden), Linear(hidden, dim)
         self.drop = ByteDropout(dropout)
         self._activation = functional.relu if activation == "relu" else functional.gelu
 

@@ -15,8 +15,9 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 from torch.nn import functional
 
+from tastemaker.models.dropping import ByteDropout
+from tastemaker.models.linear import Linear
 from tastemaker.models.sequence.attention import Block
-from tastemaker.models.sequence.dropping import ByteDropout
 from tastemaker.models.sequence.encoder import INIT_STD, SequenceEncoder, draw_weights
 from tastemaker.models.sequence.losses import LossConfig, linear_cross_entropy
 from tastemaker.models.sequence.model import SequenceModel
@@ -78,7 +79,7 @@ class Bert4RecEncoder(SequenceEncoder):
             )
             for _ in range(config.num_blocks)
         )
-        self.norm, self.out, self.out_norm = nn.LayerNorm(dim), nn.Linear(dim, dim), nn.LayerNorm(dim)
+        self.norm, self.out, self.out_norm = nn.LayerNorm(dim), Linear(dim, dim), nn.LayerNorm(dim)
         self.drop = ByteDropout(config.dropout)
         self.apply(draw_weights)
         if not self.offset.is_meta:

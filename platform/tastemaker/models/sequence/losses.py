@@ -69,7 +69,10 @@ def own_negatives_bce(hidden_VD: Tensor, next_VD: Tensor, negative_VND: Tensor, 
     """
     offset = math.log(negative_VND.shape[1])
     positive_V = (hidden_VD * next_VD).sum(dim=1) - offset
-    negative_VN = torch.einsum("vd,vnd->vn", hidden_VD, negative_VND) - offset
+    if negative_VND.shape[1] == 1:  # as a product of matrices it takes a CPU several times as long
+        negative_VN = (hidden_VD * negative_VND[:, 0]).sum(dim=1)
+    else:
+        negative_VN = torch.einsum("vd,vnd->vn", hidden_VD, negative_VND) - offset
     return _bce(positive_V, functional.softplus(negative_VN).sum(), beta)
 
 

@@ -13,7 +13,8 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from tastemaker.models.sequence.dropping import ByteDropout
+from tastemaker.models.dropping import ByteDropout
+from tastemaker.models.linear import Linear
 from tastemaker.models.sequence.encoder import SequenceEncoder
 from tastemaker.models.sequence.model import NextItemModel, SequenceConfig
 from tastemaker.models.sequence.token_batch import TokenBatch
@@ -43,7 +44,7 @@ class RecurrentEncoder(SequenceEncoder):
         super().__init__(num_items, config.dim)
         kind = nn.GRU if cell == "gru" else nn.LSTM
         self.recurrent = kind(config.dim, config.hidden, config.num_layers)
-        self.out = nn.Linear(config.hidden, config.dim)
+        self.out = Linear(config.hidden, config.dim)
         self.drop = ByteDropout(config.dropout)
         for name, weight in self.recurrent.named_parameters():
             if not weight.is_meta:

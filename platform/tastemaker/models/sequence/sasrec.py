@@ -11,8 +11,8 @@ from typing import ClassVar, Literal, Self
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
+from tastemaker.models.dropping import ByteDropout
 from tastemaker.models.sequence.attention import Block
-from tastemaker.models.sequence.dropping import ByteDropout
 from tastemaker.models.sequence.encoder import INIT_STD, SequenceEncoder, draw_weights
 from tastemaker.models.sequence.model import NextItemModel, SequenceConfig
 from tastemaker.models.sequence.token_batch import TokenBatch
