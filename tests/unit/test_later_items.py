@@ -12,7 +12,7 @@ from tastemaker.bundle.part import BundlePart
 from tastemaker.bundle.reader import Bundle
 from tastemaker.bundle.store import BundleStore
 from tastemaker.data.item_rows import Item
-from tastemaker.features.content import ContentSpace, space_in
+from tastemaker.features.content import ContentSpace, has_space, space_in
 from tastemaker.index.sharded import ShardOf
 from tastemaker.models import zoo
 from tastemaker.models.cold.later import KnowsLater
@@ -255,3 +255,21 @@ def test_later_items_change_nobody_who_took_none(models: dict[str, Any]) -> None
         np.testing.assert_array_equal(
             model.with_later(later).user_vectors(askers), model.user_vectors(askers)
         )
+
+
+def test_a_model_that_was_saved_without_its_space_knows_what_it_knew(
+    store: BundleStore, models: dict[str, Any]
+) -> None:
+    """The first releases wrote content neighbours so."""
+    new = models["content-knn"]
+    tensors = {name: new.tensors()[name] for name in ("vectors", "popular")}
+    old = type(new).from_state(new.config_dict()["config"], tensors)
+    assert (old.config_dict(), old.tensors().keys()) == (new.config_dict()["config"], tensors.keys())
+    bundle = Bundle.open(store, released(store, {"content-knn": old}, "content-knn"))
+    assert not has_space(bundle.json("my-content-knn.json")["model"])
+    live = LiveStages(bundle)
+    live.take(put(1, near="t1"))
+    found = ask(live, [*LIKES_T1, NEW])
+    assert NEW not in found.item_index
+    wanted = ask(stages(store, models, "content-knn"))
+    assert found.item_index.tolist() == wanted.item_index.tolist()

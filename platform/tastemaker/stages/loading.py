@@ -136,7 +136,7 @@ class BundleParts:
         for name in self._source_names:
             if has_model(self._bundle, name):
                 zoo = self._models.zoo(name)
-                if isinstance(zoo.model, KnowsLater):
+                if isinstance(zoo.model, KnowsLater) and zoo.model.knows_later:
                     assert zoo.index is not None, "who knows later items has vectors"
                     found[name] = GrowingModel(zoo.model, zoo.index, self._content_of)
         return found

@@ -10,7 +10,7 @@ from tastemaker.bundle.reader import Bundle
 from tastemaker.bundle.store import BundleStore
 from tastemaker.config import Settings
 from tastemaker.data.item_rows import table_of
-from tastemaker.features.content import CONTENT, ContentSpace, config_in, is_heavy, space_in
+from tastemaker.features.content import ContentSpace, config_in, has_space, is_heavy, space_in
 from tastemaker.home import Home
 from tastemaker.registry.live import read_live
 from tastemaker.state.item_vectors import without_vectors, write_vectors
@@ -83,5 +83,5 @@ def _heavy_spaces(bundle: Bundle) -> Iterator[ContentSpace]:
     for source in bundle.json("pipeline.json")["retrieval"]["sources"]:
         name = source["name"]
         model = bundle.json(f"{name}.json").get("model", {}) if bundle.has(f"{name}.json") else {}
-        if CONTENT in model and is_heavy(config_in(model)):
+        if has_space(model) and is_heavy(config_in(model)):
             yield space_in(model, bundle.tensors(f"{name}.safetensors"))

@@ -1,7 +1,7 @@
 """Vectors of items by what they are, not by who took them: an item has one before its first event."""
 
 from tastemaker.features.content.config import ContentConfig, ContrastiveConfig, NamedVector, is_heavy
-from tastemaker.features.content.space import CONTENT, ContentSpace, config_in, space_in, texts_of
+from tastemaker.features.content.space import CONTENT, ContentSpace, config_in, has_space, space_in, texts_of
 
 __all__ = [
     "CONTENT",
@@ -10,6 +10,7 @@ __all__ = [
     "ContrastiveConfig",
     "NamedVector",
     "config_in",
+    "has_space",
     "is_heavy",
     "space_in",
     "texts_of",

@@ -191,6 +191,12 @@ class ContentSpace:
         return space
 
 
+def has_space(model: Mapping[str, Any]) -> bool:
+    """Whether a model's own config has a space; that of a model which was saved without one may have a setting of the same name."""
+    own = model.get(CONTENT)
+    return isinstance(own, Mapping) and "fingerprint" in own
+
+
 def config_in(model: Mapping[str, Any]) -> ContentConfig:
     """The config of the space that a model has, out of the model's own."""
     return _Kept.parse(model[CONTENT], "content space").config

@@ -11,7 +11,7 @@ import pyarrow as pa
 from pydantic import Field
 
 from tastemaker.errors import DataError
-from tastemaker.features.content import CONTENT, ContentConfig, ContentSpace, space_in
+from tastemaker.features.content import CONTENT, ContentConfig, ContentSpace, has_space, space_in
 from tastemaker.features.content.words import unit
 from tastemaker.models.cold.item_content import fit_space, items_of
 from tastemaker.models.cold.later import KnowsLater, content_of_taken
@@ -40,10 +40,13 @@ class ContentKnn(ByHistory, KnowsLater):
     Config: ClassVar[type[Strict]] = ContentKnnConfig
 
     def __init__(
-        self, config: ContentKnnConfig, space: ContentSpace, vectors_ID: Float32, popular_I: Float32
+        self, config: ContentKnnConfig, space: ContentSpace | None, vectors_ID: Float32, popular_I: Float32
     ) -> None:
         self.config: ContentKnnConfig = config
-        self.space, self._vectors_ID, self.popular_I = space, vectors_ID, popular_I
+        self.knows_later = space is not None  # the first releases saved such models without their space
+        if space is not None:
+            self.space = space
+        self._vectors_ID, self.popular_I = vectors_ID, popular_I
         self.num_items, self._later_ND = len(vectors_ID), vectors_ID[:0]
 
     @classmethod
@@ -87,15 +90,18 @@ class ContentKnn(ByHistory, KnowsLater):
 
     def config_dict(self) -> dict[str, Any]:
         """See `Recommender.config_dict`."""
-        return {"config": super().config_dict(), CONTENT: self.space.config_dict()}
+        config = super().config_dict()
+        return {"config": config, CONTENT: self.space.config_dict()} if self.knows_later else config
 
     def tensors(self) -> dict[str, np.ndarray]:
         """See `Recommender.tensors`."""
-        space = {f"{CONTENT}.{name}": value for name, value in self.space.tensors().items()}
+        found = self.space.tensors() if self.knows_later else {}
+        space = {f"{CONTENT}.{name}": value for name, value in found.items()}
         return {"vectors": self._vectors_ID, "popular": self.popular_I, **space}
 
     @classmethod
     def from_state(cls, config: Mapping[str, Any], tensors: Mapping[str, np.ndarray]) -> Self:
         """See `Recommender.from_state`."""
-        parsed = ContentKnnConfig.parse(config["config"], "model content-knn")
-        return cls(parsed, space_in(config, tensors), tensors["vectors"], tensors["popular"])
+        space = space_in(config, tensors) if has_space(config) else None
+        parsed = ContentKnnConfig.parse(config["config"] if space else config, "model content-knn")
+        return cls(parsed, space, tensors["vectors"], tensors["popular"])

@@ -24,6 +24,8 @@ class KnowsLater(Recommender):
 
     space: ContentSpace
     """Makes the content vectors; whoever serves may have these from elsewhere."""
+    knows_later: bool = True
+    """Not where it was saved without its space: then it knows what it was fitted on, and must not be asked for more."""
 
     @abstractmethod
     def later_features(self, items: pa.Table, content_NC: Float32) -> Float32:
