@@ -51,16 +51,28 @@ def test_a_layer_that_is_asked_gives_torchs_bits():
     torch.testing.assert_close(layer.train()(value), expected)
 
 
-@pytest.mark.parametrize("value", [torch.ones(2, 3, 4), torch.ones(4), torch.ones(5, 4, dtype=torch.float64)])
+@pytest.mark.parametrize(
+    "value", [torch.ones(64, 32, 64), torch.ones(2**11), torch.ones(2048, 64, dtype=torch.float64)]
+)
 def test_what_onednn_is_not_asked_for_goes_to_torch(value):
-    layer = Linear(4, 2).to(value.dtype).train()
+    layer = Linear(value.shape[-1], 1024).to(value.dtype).train()
+    assert value.numel() * 1024 >= 2**20  # large enough for oneDNN
     assert torch.equal(layer(value), functional.linear(value, layer.weight, layer.bias))
 
 
+@pytest.mark.filterwarnings("ignore:TF32")
+def test_who_switches_onednn_off_gets_torch():
+    layer, value = Linear(64, 1024).train(), torch.randn(2048, 64)
+    with torch.backends.mkldnn.flags(enabled=False):
+        assert torch.equal(layer(value), functional.linear(value, layer.weight, layer.bias))
+        assert type(layer(value).grad_fn).__name__ == "AddmmBackward0"
+    assert type(layer(value).grad_fn).__name__ == "_ProductBackward"
+
+
 def test_products_of_bfloat16_under_autocast_stay_so():
-    layer = Linear(8, 4).train()
+    layer = Linear(64, 1024).train()
     with torch.autocast("cpu", torch.bfloat16):
-        assert layer(torch.ones(3, 8)).dtype == torch.bfloat16
+        assert layer(torch.ones(2048, 64)).dtype == torch.bfloat16
 
 
 def test_a_perceptron_has_nothing_behind_its_last_layer():

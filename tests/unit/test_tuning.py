@@ -257,6 +257,12 @@ def test_asha_goes_on_from_the_curves_of_trials_that_ended(study):
     assert actions(resumed, "later", [0.5, 0.55]) == ["CONTINUE", "STOP"]
 
 
+def test_a_whole_trial_that_told_its_end_alone_stops_nobody_early(study):
+    record(study, 0, [0.6])
+    resumed = tuner().scheduler(study, study.trials())
+    assert actions(resumed, "later", [0.3]) == ["CONTINUE"]
+
+
 def test_the_page_and_the_table_show_every_trial(study, capsys):
     record(study, 0, [0.4, 0.5, 0.5, 0.5])
     record(study, 1, [0.6, 0.6, 0.6, 0.6], rate=0.5)

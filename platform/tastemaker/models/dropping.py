@@ -10,11 +10,12 @@ class ByteDropout(nn.Module):
     """Zeroes each unit with probability round(256 p) / 256, at most 255 / 256, and scales the others so that the mean stays.
 
     Args:
-        p: Share of units that are dropped.
+        p: Share of units that are dropped; below 1/512 none are.
     """
 
     def __init__(self, p: float) -> None:
         super().__init__()
+        assert 0 <= p <= 1, p
         self._dropped = min(round(p * _STEPS), _STEPS - 1)
 
     def forward(self, value: Tensor) -> Tensor:

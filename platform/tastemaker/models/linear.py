@@ -17,10 +17,14 @@ _ROWS_AT_ONCE = 2048
 """Of a weight's gradient: more do not stay in the processor's cache."""
 _LEAST_PRODUCTS = 2**20
 """Layers of fewer multiplications take as long to be called as to be worked out, and stay with torch."""
+_HAS_ONEDNN = torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise")  # type: ignore[no-untyped-call]
 
 
 class Linear(nn.Linear):
-    """`nn.Linear`; a layer that learns, of float32 on a CPU, takes oneDNN's products. Asked in evaluation it gives `nn.Linear`'s bits."""
+    """`nn.Linear`; a layer that learns, of float32 on a CPU, takes oneDNN's products. Asked in evaluation it gives `nn.Linear`'s bits.
+
+    While it learns it is for plain backward passes: `torch.func`, second derivatives and fx's tracing need `nn.Linear`.
+    """
 
     def forward(self, input: Tensor) -> Tensor:
         """(B, O)."""
@@ -39,10 +43,11 @@ def _can(value: Tensor, weight: Tensor) -> bool:
     return (
         value.dim() == 2
         and value.numel() * len(weight) >= _LEAST_PRODUCTS
-        and value.dtype == torch.float32
+        and value.dtype == weight.dtype == torch.float32
         and value.device.type == "cpu"
         and not torch.is_autocast_enabled("cpu")
-        and torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
+        and _HAS_ONEDNN
+        and bool(torch.backends.mkldnn.enabled)
     )
 
 

@@ -135,7 +135,9 @@ def scheduler(study: Study, ended: Sequence[Trial]) -> ASHAScheduler:
     for trial in ended:
         earlier = SimpleNamespace(trial_id=f"ended-{trial.number}")
         found.on_trial_add(None, earlier)
-        for epoch, score in enumerate(scores(study, trial.curve), 1):
+        # Of a whole trial the newest word is of its end, also where an earlier release heard less often of it.
+        first = 1 + study.max_epochs - len(trial.curve) if trial.outcome == "completed" else 1
+        for epoch, score in enumerate(scores(study, trial.curve), max(1, first)):
             found.on_trial_result(None, earlier, {"training_iteration": epoch, SCORE: score})
         found.on_trial_remove(None, earlier)
     found.spare_next = all(trial.number > 0 for trial in ended)

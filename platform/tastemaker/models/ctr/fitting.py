@@ -146,17 +146,18 @@ def _worth(network: Network, validation: Labelled, config: PropensityConfig) -> 
 
 
 def _scores_of(network: Network, kept: Mapping[str, Tensor] | None) -> Callable[[Rows], Float32]:
-    """Log-odds by the weights that are kept, unset by those that the network has; it has its own again behind each call."""
+    """Log-odds by the weights that are kept, or the network's own where these are None; it has its own again after each call."""
 
     def scores(rows: Rows) -> Float32:
         network.eval()
         if kept is None:
             return log_odds(network, rows)
         own = copy.deepcopy(network.state_dict())
-        network.load_state_dict(kept)
-        found = log_odds(network, rows)
-        network.load_state_dict(own)
-        return found
+        try:
+            network.load_state_dict(kept)
+            return log_odds(network, rows)
+        finally:
+            network.load_state_dict(own)
 
     return scores
 
