@@ -8,6 +8,8 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -68,8 +70,21 @@ def memory(effort: Effort) -> Part:
         "Peaks are resident memory above what the process had after its imports. Texts are joined part by part, and events folded into totals there: most of a "
         "peak is one part's, whatever the log's size; what grows with the log are numbers of each answer, each place of its list and each visit."
     )
+    part.notes.append(
+        "Between neighbouring sizes a further answer took "
+        f"{' and '.join(f'{one:.0f}' for one in slopes(found))} bytes: peaks differ by tens of MiB from run to run, and the target's "
+        "figure, of the first and the last size, is no more exact than that."
+    )
     part.figures = {"found": found}
     return part
+
+
+def slopes(found: Sequence[Mapping[str, float]]) -> list[float]:
+    """Bytes by which the peak grew for each further answer, from each size to the next."""
+    return [
+        MIB * (more["peak"] - less["peak"]) / (more["answers"] - less["answers"])
+        for less, more in pairwise(found)
+    ]
 
 
 def experiment() -> Experiment:

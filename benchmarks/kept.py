@@ -7,15 +7,17 @@ import argparse
 import json
 import os
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict
 from importlib import import_module
+from pathlib import Path
 from typing import Any
 
 from report import ROOT, circumstances, save, table, target_table
 from turns import Effort, Part
 
 OUT = ROOT / "benchmarks" / "out"
+QUICK = Effort(divide=20, turns=1)
 
 
 def main(
@@ -30,7 +32,7 @@ def main(
     """Measures the parts that the command line names, and writes the page anew.
 
     Args:
-        name: Of the page, and of the files benchmarks/out/NAME-PART.json.
+        name: Of the page, and of the files benchmarks/out/NAME-PART.json; a quick run's are NAME-PART-quick.json, and on no page.
         title: Of the page.
         intro: What stands above its parts.
         about: The benchmark's own docstring.
@@ -49,13 +51,12 @@ def main(
         parser.error(f"--only: {', '.join(sorted(unknown))} is none of {', '.join(parts)}")
     for part in chosen:
         print(part, flush=True)
-        result = _run(name, part, parts[part], Effort(divide=20, turns=1) if found.quick else effort)
+        result = _run(file_of(name, part, quick=found.quick), parts[part], QUICK if found.quick else effort)
         print("\n".join(target_table(result["targets"])), flush=True)
-    files = {part: OUT / f"{name}-{part}.json" for part in parts}
-    kept = {part: json.loads(file.read_text()) for part, file in files.items() if file.exists()}
-    if whole := {part: result for part, result in kept.items() if not result["quick"]}:
+    whole, quick = kept_of(name, parts)
+    if whole:
         missing = [
-            f"`{part}`{' (as a quick run alone)' if part in kept else ''}"
+            f"`{part}`{' (as a quick run alone)' if part in quick else ''}"
             for part in parts
             if part not in whole
         ]
@@ -63,8 +64,30 @@ def main(
         save(name, {"date": circumstances()["date"], "parts": whole}, page)
 
 
-def _run(name: str, part: str, path: str, effort: Effort | None) -> dict[str, Any]:
-    """Measures a part and keeps what it found."""
+def file_of(name: str, part: str, *, quick: bool) -> Path:
+    """Where a part's result is kept; a quick run's beside the whole one's, which it must not replace."""
+    return OUT / f"{name}-{part}{'-quick' if quick else ''}.json"
+
+
+def kept_of(name: str, parts: Iterable[str]) -> tuple[dict[str, Any], set[str]]:
+    """Results of the parts that were measured whole, and which parts were measured quickly.
+
+    Earlier releases kept quick runs in the whole ones' files: these say so themselves.
+    """
+    whole: dict[str, Any] = {}
+    quick = {part for part in parts if file_of(name, part, quick=True).exists()}
+    for part in parts:
+        file = file_of(name, part, quick=False)
+        result = json.loads(file.read_text()) if file.exists() else None
+        if result is not None and result["quick"]:
+            quick.add(part)
+        elif result is not None:
+            whole[part] = result
+    return whole, quick
+
+
+def _run(file: Path, path: str, effort: Effort | None) -> dict[str, Any]:
+    """Measures a part and keeps what it found in `file`."""
     module, function = path.split(":")
     measure: Callable[[Effort], Part] = getattr(import_module(module), function)
     began, load, asked = time.monotonic(), os.getloadavg()[1], effort or Effort()
@@ -77,7 +100,7 @@ def _run(name: str, part: str, path: str, effort: Effort | None) -> dict[str, An
         "quick": asked.divide > 1,
     }
     result |= {key: found[key] for key in ("title", "header", "rows", "targets", "notes", "figures")}
-    save(f"{name}-{part}", result, None)
+    save(file.stem, result, None)
     return result
 
 

@@ -111,8 +111,11 @@ def stages(effort: Effort) -> Part:
 
 def stage_ms(run: dict[str, Any]) -> dict[str, Float64]:
     """Of each stage that answers told the time of, its milliseconds by answer; also of what is judged together."""
-    names = {stage: stage for stage in STAGES} | OWN
-    told = {stage: np.array(run["stages"].get(name, np.nan), np.float64) for stage, name in names.items()}
+    own = {stage: run["stages"].get(name, np.nan) for stage, name in OWN.items()}
+    told = {
+        stage: np.array(times, np.float64)
+        for stage, times in ({stage: run["stages"][stage] for stage in STAGES} | own).items()
+    }
     told = {stage: times for stage, times in told.items() if not np.isnan(times).all()}
     for name, stages in QUEUED.items():
         if told.keys() >= set(stages):

@@ -52,7 +52,7 @@ def _version(wanted: bool) -> None:
 
 @app.callback()
 def root(
-    told: typer.Context,
+    ctx: typer.Context,
     config: Annotated[Path | None, typer.Option(help="YAML file of settings.")] = None,
     home: Annotated[Path | None, typer.Option(help="Folder of the embedded mode.")] = None,
     catalogue: Annotated[str | None, typer.Option(help="Which catalogue.")] = None,
@@ -61,7 +61,7 @@ def root(
 ) -> None:
     """Reads the settings that every command sees, and tells commands that run others how (`Context.obj`)."""
     del version
-    told.obj = invoke
+    ctx.obj = invoke
     if debug:
         os.environ["TASTEMAKER_DEBUG"] = "1"
     if config or home or catalogue or not context.is_set():

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping
-from typing import Any, ClassVar, Self, get_args
+from typing import Any, ClassVar, Self, get_args, get_origin
 
 from pydantic import (
     BaseModel,
@@ -75,9 +75,8 @@ def _config_error(cls: type[BaseModel], error: ValidationError, origin: str) -> 
         )
     if first["type"] == "missing":
         return ConfigError(f"{origin}: key {key} is missing", mend="add it")
-    if first["type"] == "value_error" and isinstance(
-        first["input"], dict
-    ):  # the message has those of its values that count
+    if first["type"] == "value_error" and _is_of_model(cls, first):
+        # A model's own validator spoke, whose message has those of its values that count.
         at = f"{origin}: {key}" if first["loc"] else origin
         return ConfigError(
             f"{at}: values do not belong together: {first['ctx']['error']}", mend="correct the values"
@@ -86,6 +85,21 @@ def _config_error(cls: type[BaseModel], error: ValidationError, origin: str) -> 
 
 
 def _fields_at(cls: type[BaseModel], path: tuple[int | str, ...]) -> list[str]:
+    return list(_model_at(cls, path).model_fields)
+
+
+def _is_of_model(cls: type[BaseModel], first: Mapping[str, Any]) -> bool:
+    """Whether a complaint is about the values of a model together, not about one value, which may be a mapping too."""
+    if not isinstance(first["input"], dict) or not first["loc"]:
+        return isinstance(first["input"], dict)
+    *path, name = first["loc"]
+    field = _model_at(cls, tuple(path)).model_fields.get(name)
+    kinds = () if field is None else (field.annotation, *get_args(field.annotation))
+    return not any(get_origin(kind) in (dict, Mapping) for kind in kinds)
+
+
+def _model_at(cls: type[BaseModel], path: tuple[int | str, ...]) -> Any:
+    """The model at a path of keys, or the nearest around it that annotations tell."""
     model: Any = cls
     union: list[Any] = []
     for part in path:
@@ -96,7 +110,7 @@ def _fields_at(cls: type[BaseModel], path: tuple[int | str, ...]) -> list[str]:
             kinds = (field.annotation, *get_args(field.annotation))  # of `X | None` it is X's
             union = [kind for kind in kinds if hasattr(kind, "model_fields")]
             model = next(iter(union), model)
-    return list(model.model_fields)
+    return model
 
 
 def _has_default(model: type[BaseModel], value: int | str) -> bool:

@@ -10,13 +10,18 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from tastemaker import context
-from tastemaker.terminal import console, print_json, wait_for_interrupt
+from tastemaker.errors import ServingError
+from tastemaker.terminal import console, errors, print_json, wait_for_interrupt
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
 
+    from tastemaker_services.ray_jobs import RayJobs
+
 app = typer.Typer(help="What a cluster runs, each a process of its own.", no_args_is_help=True)
 WATCH_SECONDS = 2.0
+KEPT_JOBS = 3
+"""What `start-job` keeps where it is not told: the chart tells it only where `jobs.historyLimit` is another number."""
 Wait = Annotated[bool, typer.Option("--wait/--no-wait", hidden=True)]
 
 
@@ -77,8 +82,8 @@ def start_job(
     manifest: Annotated[Path, typer.Argument(help="A RayJob, YAML or JSON.")],
     wait: Annotated[bool, typer.Option(help="Return once the job has ended; 1 where it failed.")] = False,
     keep: Annotated[
-        int | None, typer.Option(min=0, help="Delete what ended before, but for so many of its kind.")
-    ] = None,
+        int, typer.Option(min=0, help="Delete what ended before, but for so many of its kind and release.")
+    ] = KEPT_JOBS,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Check it and show what would be sent.")] = False,
 ) -> dict[str, Any]:
     """Start a RayJob as this pod's service account, unless one of its kind is still under way."""
@@ -94,11 +99,20 @@ def start_job(
             return {"name": running, "started": False}
         name = jobs.start(job)
         console.print(f"started {name}", markup=False)
-        for old in jobs.forget(job, keep) if keep is not None else ():
-            console.print(f"deleted {old}, which had ended", markup=False)
+        _delete_old(jobs, job, keep, name)
         if wait:
             jobs.wait(name)
     return {"name": name, "started": True}
+
+
+def _delete_old(jobs: "RayJobs", job: dict[str, Any], keep: int, started: str) -> None:
+    """Never the one that was just started; what cannot be deleted is told and left to the next start, for this one did begin."""
+    try:
+        for name in jobs.old(job, keep, but=started):
+            jobs.delete(name)
+            console.print(f"deleted {name}, which had ended", markup=False)
+    except ServingError as error:
+        errors.print(f"warning: RayJobs that had ended are still there: {error}", markup=False)
 
 
 def _settings() -> Any:

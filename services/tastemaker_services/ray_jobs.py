@@ -1,7 +1,7 @@
 """Starts RayJobs from inside a pod: a CronJob's small client, with no right but to create, get, list and delete RayJobs.
 
 A schedule thus makes no Ray cluster before its time, and no second one while the first is at work. KubeRay removes the
-cluster of a job that has ended; the RayJob itself, with its submitter's log, would stay for ever: `forget` takes old ones away.
+cluster of a job that has ended; the RayJob itself, with its submitter's log, would stay for ever: `old` names those that may go.
 """
 
 import os
@@ -18,6 +18,8 @@ from tastemaker.errors import ConfigError, ServingError
 API: Final = "ray.io/v1"
 LABEL: Final = "tastemaker.io/job"
 """Whose value two RayJobs of one kind share."""
+INSTANCE: Final = "app.kubernetes.io/instance"
+"""Whose value RayJobs of one release share: of two releases in a namespace each minds its own."""
 FAILED: Final = frozenset({"Failed", "ValidationFailed"})
 ENDED: Final = FAILED | {"Complete"}
 """`status.jobDeploymentStatus` of a RayJob that is through."""
@@ -88,18 +90,19 @@ class RayJobs:
         self._client.close()
 
     def unfinished(self, job: dict[str, Any]) -> str | None:
-        """The name of a RayJob of the same kind that has not ended; None where there is none."""
+        """The name of a RayJob of the same kind and release that has not ended; None where there is none."""
         names = [one["metadata"]["name"] for one in self._of_kind(job) if _state(one) not in ENDED]
         return names[0] if names else None
 
-    def forget(self, job: dict[str, Any], keep: int) -> list[str]:
-        """Deletes RayJobs of the same kind that have ended, but for the newest `keep`; the names of those deleted."""
+    def old(self, job: dict[str, Any], keep: int, but: str = "") -> list[str]:
+        """Names of RayJobs of the same kind and release that have ended, newest first, without the newest `keep` and without `but`."""
         ended = [one["metadata"] for one in self._of_kind(job) if _state(one) in ENDED]
-        ended.sort(key=lambda one: str(one.get("creationTimestamp", "")), reverse=True)
-        names = [str(one["name"]) for one in ended[keep:]]
-        for name in names:
-            self._call("DELETE", f"{self._path}/{name}")
-        return names
+        names = [str(one["name"]) for one in sorted(ended, key=_created, reverse=True)]
+        return [name for name in names if name != but][keep:]
+
+    def delete(self, name: str) -> None:
+        """Takes a RayJob away, unless somebody already did."""
+        self._call("DELETE", f"{self._path}/{name}", may_lack=True)
 
     def start(self, job: dict[str, Any]) -> str:
         """Creates it; its name."""
@@ -120,12 +123,13 @@ class RayJobs:
             )
 
     def _of_kind(self, job: dict[str, Any]) -> list[dict[str, Any]]:
-        kind = job["metadata"]["labels"][LABEL]
-        found = self._call("GET", self._path, params={"labelSelector": f"{LABEL}={kind}"})
+        labels = job["metadata"]["labels"]
+        selector = ",".join(f"{name}={labels[name]}" for name in (LABEL, INSTANCE) if name in labels)
+        found = self._call("GET", self._path, params={"labelSelector": selector})
         items: list[dict[str, Any]] = found.get("items", [])
         return items
 
-    def _call(self, method: str, path: str, **more: Any) -> dict[str, Any]:
+    def _call(self, method: str, path: str, *, may_lack: bool = False, **more: Any) -> dict[str, Any]:
         try:
             token = self._token_file.read_text(encoding="utf-8").strip()
             reply = self._client.request(method, path, headers={"authorization": f"Bearer {token}"}, **more)
@@ -135,7 +139,7 @@ class RayJobs:
                 f"the API server does not answer: {type(error).__name__}",
                 mend="check the pod's service account and network policy",
             ) from error
-        if reply.is_error:
+        if reply.is_error and not (may_lack and reply.status_code == httpx.codes.NOT_FOUND):
             raise ServingError(
                 f"the API server refused {method} {path}: {str(found.get('message', reply.status_code))[:300]}",
                 mend="give the service account create, get, list and delete on rayjobs.ray.io",
@@ -145,3 +149,7 @@ class RayJobs:
 
 def _state(job: dict[str, Any]) -> str:
     return str((job.get("status") or {}).get("jobDeploymentStatus", ""))
+
+
+def _created(metadata: dict[str, Any]) -> str:
+    return str(metadata.get("creationTimestamp", ""))

@@ -1,6 +1,8 @@
 """Which check of `tastemaker.testing.contracts_ctr` sees which fault: each is planted in a factorisation machine."""
 
 import os
+import threading
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -100,6 +102,21 @@ def exaggerates(model: ClickModel) -> None:
     model.contributions = lambda rows, at: sound(rows, at).scaled(1.1, 0.0)  # type: ignore[method-assign]
 
 
+def is_another_while_it_explains(model: ClickModel) -> None:
+    sound, alone = model.contributions, threading.Lock()
+    bias = model._network.vectors.bias  # type: ignore[attr-defined]
+
+    def contributions(rows, at):
+        with alone:
+            kept = bias.data
+            bias.data = kept + 1.0
+            time.sleep(0.02)
+            bias.data = kept
+            return sound(rows, at)
+
+    model.contributions = contributions  # type: ignore[method-assign]
+
+
 def gets_worse(model: ClickModel) -> None:
     model.losses = model.losses[::-1]
 
@@ -163,6 +180,10 @@ FAULTS: dict[str, tuple[Plant, set[str]]] = {
     "says that each field adds more than it does": (
         exaggerates,
         {"contributions_add_up_to_the_score"},
+    ),
+    "is another while it explains": (
+        is_another_while_it_explains,
+        {"explaining_disturbs_nobody"},
     ),
     "gets worse": (
         gets_worse,

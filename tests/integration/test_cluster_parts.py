@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any
+from urllib.parse import parse_qs
 
 import httpx
 import pytest
@@ -20,7 +21,8 @@ import yaml
 
 from tastemaker import cli, context
 from tastemaker.errors import ConfigError, ServingError
-from tastemaker_services.ray_jobs import LABEL, RayJobs, read_manifest
+from tastemaker_services.cluster_commands import start_job
+from tastemaker_services.ray_jobs import INSTANCE, LABEL, RayJobs, read_manifest
 
 JOB = {
     "apiVersion": "ray.io/v1",
@@ -124,18 +126,23 @@ class Kubernetes:
 
     def __init__(self) -> None:
         self.jobs: list[dict[str, Any]] = []
+        self.delete_status = 200
         self.tokens: list[str] = []
         kept = self
 
         class Handler(BaseHTTPRequestHandler):
             def do_GET(self) -> None:
                 kept.tokens.append(self.headers["authorization"])
-                path, _, selector = self.path.partition("?")
+                path, _, query = self.path.partition("?")
                 name = path.rpartition("/rayjobs")[2].strip("/")
                 if name:
                     return self._answer(200, next(j for j in kept.jobs if j["metadata"]["name"] == name))
-                assert selector == f"labelSelector={LABEL.replace('/', '%2F')}%3Dretrain"
-                return self._answer(200, {"items": kept.jobs})
+                (selector,) = parse_qs(query)["labelSelector"]
+                wanted = dict(term.split("=") for term in selector.split(","))
+                return self._answer(
+                    200,
+                    {"items": [j for j in kept.jobs if wanted.items() <= j["metadata"]["labels"].items()]},
+                )
 
             def do_POST(self) -> None:
                 job = json.loads(self.rfile.read(int(self.headers["content-length"])))
@@ -146,6 +153,8 @@ class Kubernetes:
                 return self._answer(201, job)
 
             def do_DELETE(self) -> None:
+                if kept.delete_status != 200:
+                    return self._answer(kept.delete_status, {"message": "not to be deleted"})
                 name = self.path.rpartition("/")[2]
                 kept.jobs = [job for job in kept.jobs if job["metadata"]["name"] != name]
                 return self._answer(200, {"kind": "Status"})
@@ -190,6 +199,10 @@ def manifest(folder: Path, **changes: Any) -> Path:
     return file
 
 
+def names_of(kubernetes: Kubernetes) -> list[str]:
+    return [job["metadata"]["name"] for job in kubernetes.jobs]
+
+
 def test_a_job_is_started_unless_one_of_its_kind_is_under_way(
     kubernetes: Kubernetes, jobs: RayJobs, tmp_path: Path
 ) -> None:
@@ -225,10 +238,57 @@ def test_the_newest_that_ended_are_kept(kubernetes: Kubernetes, jobs: RayJobs, t
         jobs.start(job)
         kubernetes.jobs[-1]["metadata"]["creationTimestamp"] = f"2026-01-0{number + 1}T02:00:00Z"
         kubernetes.jobs[-1]["status"] = {"jobDeploymentStatus": state}
-    assert jobs.forget(job, 2) == ["retrain-1", "retrain-0"]
-    assert [one["metadata"]["name"] for one in kubernetes.jobs] == ["retrain-2", "retrain-3", "retrain-4"]
-    assert jobs.forget(job, 0) == ["retrain-4", "retrain-2"]
-    assert [one["metadata"]["name"] for one in kubernetes.jobs] == ["retrain-3"]
+    assert jobs.old(job, 2) == ["retrain-1", "retrain-0"]
+    assert jobs.old(job, 0) == ["retrain-4", "retrain-2", "retrain-1", "retrain-0"]
+    assert jobs.old(job, 0, but="retrain-4") == ["retrain-2", "retrain-1", "retrain-0"]
+    for name in ("retrain-1", "retrain-0"):
+        jobs.delete(name)
+    assert names_of(kubernetes) == ["retrain-2", "retrain-3", "retrain-4"]
+
+
+def test_releases_of_one_namespace_mind_their_own_jobs(
+    kubernetes: Kubernetes, jobs: RayJobs, tmp_path: Path
+) -> None:
+    def of(instance: str) -> dict[str, Any]:
+        labels = {LABEL: "retrain", INSTANCE: instance}
+        return read_manifest(manifest(tmp_path, metadata={"name": f"{instance}-retrain", "labels": labels}))
+
+    books, music = of("books"), of("music")
+    for job, state in ((books, "Complete"), (books, "Running"), (music, "Complete")):
+        jobs.start(job)
+        kubernetes.jobs[-1]["status"] = {"jobDeploymentStatus": state}
+    assert jobs.old(books, 0) == ["books-retrain-0"]
+    assert jobs.old(music, 0) == ["music-retrain-2"]
+    assert jobs.unfinished(books) == "books-retrain-1"
+    assert jobs.unfinished(music) is None
+
+
+@pytest.mark.parametrize(
+    ("status", "words", "left"),
+    [
+        (200, "deleted retrain-0, which had ended", ["retrain-1"]),
+        (403, "warning: .*not to be deleted", ["retrain-0", "retrain-1"]),
+        (404, "deleted retrain-0, which had ended", ["retrain-0", "retrain-1"]),  # somebody else was faster
+    ],
+)
+def test_a_start_is_no_failure_because_an_old_job_stays(
+    kubernetes: Kubernetes,
+    jobs: RayJobs,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+    status: int,
+    words: str,
+    left: list[str],
+) -> None:
+    file = manifest(tmp_path)
+    jobs.start(read_manifest(file))
+    kubernetes.jobs[0]["status"] = {"jobDeploymentStatus": "Complete"}
+    kubernetes.delete_status = status
+    monkeypatch.setattr(RayJobs, "of_this_pod", lambda: jobs)
+    assert start_job(file, keep=0) == {"name": "retrain-1", "started": True}
+    assert re.search(words, "".join(capfd.readouterr()))
+    assert names_of(kubernetes) == left
 
 
 def test_what_the_api_server_refuses_is_told(jobs: RayJobs, kubernetes: Kubernetes, tmp_path: Path) -> None:

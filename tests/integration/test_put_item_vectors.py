@@ -101,6 +101,10 @@ def test_the_space_of_a_sources_model_is_encoded_too(
     for one in (space, other):
         found = read_vectors(state.client, state.keys, one.fingerprint, one.dim, ["new"])
         np.testing.assert_allclose(found, one.encode(table_of(rows)), atol=1e-5)
+    assert encoder._seen.keys() == {space.fingerprint, other.fingerprint}
+    monkeypatch.setattr(content_vectors, "read_live", lambda *_: None)
+    assert encoder.encode() == 0
+    assert not encoder._seen  # what it saw for bundles that are gone goes with them
 
 
 class _Live:

@@ -3,6 +3,7 @@
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -15,7 +16,7 @@ import reproduce_ctr
 import reproduce_transfer
 import serving
 from reproduction import Reproduction
-from turns import Effort, shown
+from turns import Effort, Part, shown
 
 
 def test_a_commit_with_changes_on_top_of_it_is_told(monkeypatch, tmp_path):
@@ -62,6 +63,33 @@ def test_a_page_says_load_turns_and_what_is_missing():
     assert text.endswith("## Not measured\n\n`two`, `three` (as a quick run alone).\n")
 
 
+def test_a_quick_run_leaves_the_whole_result(monkeypatch, tmp_path):
+    def part_of(effort):
+        return Part(f"of {effort.divide}", ("a",), rows=[("1",)])
+
+    monkeypatch.setattr(report, "ROOT", tmp_path)
+    monkeypatch.setattr(kept, "OUT", tmp_path / "benchmarks" / "out")
+    monkeypatch.setattr(kept, "import_module", lambda _: SimpleNamespace(part=part_of))
+    (tmp_path / "docs" / "results").mkdir(parents=True)
+    (tmp_path / "benchmarks").mkdir()
+    parts = dict.fromkeys(("one", "two", "old"), "module:part")
+
+    def run(*words):
+        monkeypatch.setattr(sys, "argv", ["bench", *words])
+        kept.main("name", "Title", "intro", "about", parts, [])
+        (page,) = (tmp_path / "docs" / "results").glob("*-name.md")
+        return page.read_text()
+
+    whole = run("--only", "one")
+    assert "## of 1\n" in whole
+    old = kept.OUT / "name-old.json"
+    old.write_text((kept.OUT / "name-one.json").read_text().replace('"quick": false', '"quick": true'))
+    page = run("--only", "one,two", "--quick")
+    assert page.count("## of 1\n") == 1
+    assert "## of 20" not in page
+    assert "`two` (as a quick run alone), `old` (as a quick run alone)." in page
+
+
 def run_of(wait: float, retrieve: list[float]) -> dict:
     stages = {stage: [1.0] * len(retrieve) for stage in serving.STAGES}
     return {"stages": stages | {"wait": [wait] * len(retrieve), "retrieve": retrieve}}
@@ -89,6 +117,13 @@ def test_a_stages_own_time_has_the_budget_of_the_stage():
     np.testing.assert_array_equal(taken[0]["retrieve, its own"], [4.0, 3.0])
     assert "rank, its own" not in taken[0]
     assert serving.budget_ms("retrieve, its own", taken) == serving.budget_ms("retrieve", taken) == 10.0
+
+
+def test_a_stage_that_answers_did_not_tell_is_no_stage_without_time():
+    run = run_of(np.nan, [12.0])
+    del run["stages"]["rank"]
+    with pytest.raises(KeyError, match="rank"):
+        serving.stage_ms(run)
 
 
 @pytest.mark.parametrize("seed", reproduce_transfer.SEEDS)

@@ -10,7 +10,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, get_args
 
 import httpx
 import pytest
@@ -23,11 +23,14 @@ from tastemaker.client import (
     Client,
     ConflictError,
     Event,
+    Explanation,
     InvalidRequestError,
     LateError,
+    ListExplanation,
     NotFoundError,
     OverloadedError,
     Retries,
+    ScoreContributions,
     ServerError,
     UnauthorizedError,
     UnreachableError,
@@ -336,3 +339,9 @@ def test_the_client_needs_httpx_and_pydantic_alone() -> None:
     code = f"import sys, tastemaker.client; print(sorted({heavy!r} & set(sys.modules)))"
     seen = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert seen.stdout.strip() == "[]"
+
+
+def test_what_an_explanation_holds_can_be_named() -> None:
+    fields = Explanation.model_fields
+    assert get_args(fields["lists"].annotation) == (ListExplanation,)
+    assert ScoreContributions in get_args(fields["contributions"].annotation)

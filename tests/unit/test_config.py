@@ -1,10 +1,13 @@
 from pathlib import Path
+from typing import Self
 
 import pytest
+from pydantic import Field, field_validator, model_validator
 
 from tastemaker.config import Settings
 from tastemaker.config_sources import load_settings, setting_origins
 from tastemaker.errors import ConfigError
+from tastemaker.strict import Strict
 
 
 def settings_file(folder: Path, text: str) -> Path:
@@ -86,3 +89,43 @@ def test_settings_cannot_be_changed() -> None:
 
 def test_settings_are_hashable_so_that_workers_may_keep_what_was_made_of_them() -> None:
     assert hash(Settings()) == hash(Settings())
+
+
+@pytest.mark.parametrize("where", ["outside", "inside"])
+def test_a_mapping_that_is_refused_as_one_value_is_named_with_it(where: str) -> None:
+    """Values do not belong together where a model says so, of its own."""
+
+    class Inner(Strict):
+        shares: dict[str, float] = Field(default_factory=dict)
+        low: int = 0
+        high: int = 1
+
+        @field_validator("shares")
+        @classmethod
+        def _whole(cls, shares: dict[str, float]) -> dict[str, float]:
+            if shares and sum(shares.values()) != 1:
+                raise ValueError("shares that add up to 1")
+            return shares
+
+        @model_validator(mode="after")
+        def _ordered(self) -> Self:
+            if self.low > self.high:
+                raise ValueError(f"low is {self.low}, high is {self.high}")
+            return self
+
+    class Outer(Strict):
+        inner: Inner | None = None
+
+    def parse(data: dict[str, object]) -> Strict:
+        if where == "outside":
+            return Inner.parse(data, "a file")
+        return Outer.parse({"inner": data}, "a file")
+
+    at = "" if where == "outside" else "inner."
+    with pytest.raises(ConfigError) as refused:
+        parse({"shares": {"a": 0.5}})
+    assert f"a file: {at}shares" in str(refused.value)
+    assert "belong together" not in str(refused.value)
+    assert refused.value.value == {"a": 0.5}
+    with pytest.raises(ConfigError, match=r"belong together: .*low is 3, high is 2"):
+        parse({"low": 3, "high": 2})

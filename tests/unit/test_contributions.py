@@ -10,6 +10,7 @@ from tastemaker.models.contributions import TOLERANCE, Contributions
 from tastemaker.models.ctr.contributions import network_contributions
 from tastemaker.models.ctr.fields import Categorical, Fields, Multi, Rows
 from tastemaker.models.ctr.kinds import fit
+from tastemaker.models.ctr.lambdamart import _columns
 from tastemaker.models.ctr.model import Labelled
 from tastemaker.models.dlrm import Dlrm, DlrmConfig
 from tastemaker.models.expected_gradients import expected_gradients
@@ -101,6 +102,95 @@ def test_points_are_added_until_little_is_left():
     assert len(asked) > 2  # the step ends behind the last of eight points
     assert told.by_feature["a"] == pytest.approx(1.5, abs=0.2)
     assert told.output == pytest.approx(3.0, abs=1e-4)
+
+
+def test_points_that_were_asked_are_not_asked_again_and_count_as_the_others_do():
+    inputs = torch.tensor([[1.0], [0.0]])
+    asked: list[float] = []
+
+    def bent(row: torch.Tensor) -> torch.Tensor:
+        if row.requires_grad:
+            asked.extend(row.detach()[row[:, 0] < 1, 0].tolist())  # of the way from 0
+        return 100 * torch.relu(row[:, 0] - 0.93) ** 2
+
+    told = expected_gradients(bent, inputs, ["a"], 0)
+    assert len(asked) > 8
+    steps = len(asked)
+    assert sorted(asked) == pytest.approx([(step + 0.5) / steps for step in range(steps)])
+    middles = sum(200 * max(0.0, point - 0.93) for point in asked) / steps
+    assert told.by_feature["a"] == pytest.approx(middles / 2, abs=1e-4)
+
+
+def test_what_the_last_points_leave_is_said_and_logged(caplog):
+    inputs = torch.tensor([[1.0], [0.0]])
+    told = expected_gradients(lambda row: torch.relu(row[:, 0] - 0.999) * 1e4, inputs, ["a"], 0)
+    assert not told.is_explained
+    assert told.output == pytest.approx(10.0, abs=1e-2)
+    assert [record.message for record in caplog.records] == ["contributions leave 5 of 5 unexplained"]
+
+
+@pytest.mark.parametrize("num", [227, 2000])
+def test_however_many_rows_compete_the_work_is_bounded_and_their_mean_is_met(num):
+    draws = np.random.default_rng(4)
+    inputs = torch.from_numpy(draws.normal(size=(num, 2)).astype(np.float32))
+    asked = []
+
+    def output(row: torch.Tensor) -> torch.Tensor:
+        asked.append(len(row))
+        return torch.relu(row[:, 0] - 1.9) * 50 + row[:, 1]  # few points do not do
+
+    told = expected_gradients(output, inputs, ["a", "b"], 7, largest=50)
+    assert max(asked) <= 4096 // 50
+    assert sum(asked) <= num + 16384
+    all_N = output(inputs).numpy()
+    assert told.output == pytest.approx(float(all_N[7]), abs=1e-3)
+    assert told.base == pytest.approx(float(all_N.mean()), abs=0.02 * float(all_N.std()))
+    assert told == expected_gradients(output, inputs, ["a", "b"], 7, largest=50)
+
+
+@pytest.mark.parametrize("kind", ["deepfm", "din"])
+def test_passes_over_long_histories_are_of_fewer_rows(kind):
+    rows = request_rows()
+    model = fit(kind, learned(rows), {"dim": 4, "hidden": [8], "fit": {"epochs": 3}})
+    entries = []
+    model._network.register_forward_pre_hook(
+        lambda _, batch: entries.append(len(batch[0].bags["history"].row_V))
+    )
+    columns = {"year": [1, 2] * 30, "item": [1, 2, 3] * 20, "price": [3.0] * 60, "age": [0.5] * 60}
+    long = {"tags": [[1]] * 60, "history": [[2, 5] * 150] * 60}
+    told = model.contributions(Rows.of(FIELDS, columns | long), 1)
+    # At least the points of one way are asked at once: 8, or what 24 and 72 add.
+    assert max(entries) <= max(4096, 48 * 300)
+    assert told.output == pytest.approx(float(model.scores(Rows.of(FIELDS, columns | long))[1]), abs=1e-4)
+
+
+def test_a_network_that_weighs_histories_explains_rows_of_one_history_alone():
+    rows = request_rows()
+    two = Rows.of(
+        FIELDS,
+        {
+            "year": [1, 1], "item": [2, 3], "tags": [[1], [2]], "history": [[2, 5], [5]], "price": [1.0, 2.0],
+            "age": [0.0, 0.0],
+        },
+    )  # fmt: skip
+    settings = {"dim": 4, "hidden": [8], "fit": {"epochs": 3}}
+    with pytest.raises(DataError, match="rows whose history differs', must be one history"):
+        fit("din", learned(rows), settings).contributions(two, 0)
+    mean = fit("deepfm", learned(rows), settings)
+    assert mean.contributions(two, 0).output == pytest.approx(float(mean.scores(two)[0]), abs=1e-4)
+
+
+def test_trees_tell_of_a_field_of_many_what_its_values_add_together():
+    rows = request_rows(300)
+    model = fit("lambdamart", learned(rows), {"num_trees": 5, "min_rows": 5, "num_threads": 1})
+    of_column_KX = model._booster.predict(_columns(rows), num_threads=1, pred_contrib=True).toarray()
+    told = model.contributions(rows, 3).by_feature
+    centred_X = (of_column_KX[3] - of_column_KX.mean(0))[:-1]
+    # Year, item, price, age; tags and what is unknown; history and what is unknown.
+    parts = np.split(centred_X, [1, 2, 3, 4, 9])
+    for name, part in zip(("year", "item", "price", "age", "tags", "history"), parts, strict=True):
+        assert told[name] == pytest.approx(part.sum(), abs=1e-9), name
+    assert abs(told["tags"]) > 0
 
 
 def test_trees_that_read_one_number_say_that_it_does_all():

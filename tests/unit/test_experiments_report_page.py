@@ -2,6 +2,7 @@
 
 import json
 import re
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -94,3 +95,13 @@ def test_the_page_is_self_contained(page: str) -> None:
     ours = re.sub(r"<script>/\*\*.*?</script>", "", page, count=1, flags=re.S)
     assert len(ours) < 400_000 < len(page)  # plotly's own source is inside
     assert not re.search(r"(src|href)=", ours)
+
+
+def test_what_has_no_value_yet_is_told_with_its_own_reason(tmp_path: Path) -> None:
+    home = Home.make(tmp_path / "home")
+    write(home, [decision(f"{v}{n}", f"{v}{n}", v, n) for v in "ab" for n in range(12)])
+    soon = render(build_report(home, CATALOGUE, experiment(), now_ms=START_MS + DAY_MS))
+    told = re.search(r"Too early to say \(([^)]*)\): coverage\.", soon)
+    assert told is not None
+    assert "is 12, must be at least 20" in told.group(1)
+    assert "coverage" not in soon[soon.index("Nothing happened so far for") :].split(".</p>")[0]

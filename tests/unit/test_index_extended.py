@@ -9,7 +9,7 @@ from tastemaker.data.item_rows import Item, table_of
 from tastemaker.data.schema import ITEMS_SCHEMA
 from tastemaker.features.columns import FeatureSchema, ItemColumns
 from tastemaker.features.item_store import ItemFacts, ItemStore
-from tastemaker.index.extended import ExtendedIndex, GrowingVectors
+from tastemaker.index.extended import ExtendedIndex, GrowingVectors, JoinedRows
 from tastemaker.index.faiss_index import FaissIndex
 
 
@@ -20,7 +20,7 @@ def test_first_and_further_items_are_searched_as_one(first: int, more: int, k: i
     queries = generator.normal(size=(3, 4)).astype(np.float32)
     masks = [None, generator.random(first + more) < 0.7, generator.random(first + more) < 0.3]
     exclude = [generator.integers(0, first + more, 3).astype(np.int32) for _ in range(3)]
-    extended = ExtendedIndex(FaissIndex.build(vectors[:first]), vectors)
+    extended = ExtendedIndex(FaissIndex.build(vectors[:first]), vectors[first:])
     whole = FaissIndex.build(vectors)
     assert (extended.num_items, extended.dim) == (whole.num_items, whole.dim)
     for allowed, gone in ((None, None), (masks, exclude), (masks[1], None), (None, exclude)):
@@ -28,6 +28,11 @@ def test_first_and_further_items_are_searched_as_one(first: int, more: int, k: i
         expected_rows, expected_scores = whole.search(queries, k, allowed, gone)
         assert rows.tolist() == expected_rows.tolist()
         np.testing.assert_allclose(scores, expected_scores, rtol=1e-5, atol=1e-6)
+    np.testing.assert_array_equal(extended.vectors(), vectors)
+    some = generator.integers(0, first + more, k)
+    joined = JoinedRows(vectors[:first], vectors[first:])
+    assert len(joined) == len(vectors)
+    np.testing.assert_array_equal(joined[some], vectors[some])
 
 
 @given(st.lists(st.lists(st.integers(0, 12), min_size=1, max_size=4, unique=True), max_size=6))

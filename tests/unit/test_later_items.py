@@ -1,5 +1,6 @@
 """Items that were put after a release, as the models of its sources know them: by what they are, at once."""
 
+import json
 from collections.abc import Sequence
 from typing import Any
 
@@ -12,14 +13,17 @@ from tastemaker.bundle.part import BundlePart
 from tastemaker.bundle.reader import Bundle
 from tastemaker.bundle.store import BundleStore
 from tastemaker.data.item_rows import Item
-from tastemaker.features.content import ContentSpace, has_space, space_in
+from tastemaker.features.content import space_in
 from tastemaker.index.sharded import ShardOf
 from tastemaker.models import zoo
+from tastemaker.models.cold.dropoutnet import DropoutNetConfig
 from tastemaker.models.cold.later import KnowsLater
 from tastemaker.models.log import Askers, Log
 from tastemaker.models.zoo import Packed
 from tastemaker.stages import live_items
+from tastemaker.stages.bundle_zoo import BundledModel, GrowingModel
 from tastemaker.stages.live import LiveStages
+from tastemaker.stages.overlay import OverlayRows
 from tastemaker.state.items import ItemChanges
 from tastemaker.types import Candidates, Float32, Query
 
@@ -222,6 +226,7 @@ def test_a_heavy_encoder_runs_elsewhere(
     bundle = Bundle.open(store, released(store, models, kind))
     name = f"my-{kind}"
     space = space_in(bundle.json(f"{name}.json")["model"], bundle.tensors(f"{name}.safetensors"))
+    assert space is not None
     assert space.fingerprint == models[kind].space.fingerprint
     made: dict[str, Float32] = {}
 
@@ -237,12 +242,49 @@ def test_a_heavy_encoder_runs_elsewhere(
     assert score_of(ask(live), NEW) > score_of(ask(live), 22)
 
 
+@pytest.mark.parametrize("kind", LATER)
+def test_what_the_bundle_has_is_not_copied(models: dict[str, Any], kind: str) -> None:
+    """Neither when the first item is put nor when one is put anew: then its vector is another."""
+
+    class Untouched:
+        num_items, dim = NUM_ITEMS, models[kind].item_vectors().shape[1]
+
+    growing = GrowingModel(models[kind], Untouched(), None)  # type: ignore[arg-type]
+    rows = OverlayRows(NUM_ITEMS, lambda item_id: int(item_id[1:]) if item_id[0] == "i" else None)
+    one = growing.after(rows.take(put(1, a="t1")))
+    two = growing.after(rows.take(put(2, a="t2", b="t1")))
+    assert (len(one.vectors_ND), len(two.vectors_ND)) == (1, 2)
+    np.testing.assert_allclose(two.vectors_ND[1], one.vectors_ND[0], atol=1e-6)
+    assert not np.allclose(two.vectors_ND[0], one.vectors_ND[0])
+
+
+@pytest.mark.parametrize("is_part", [False, True])
+def test_a_grown_source_looks_up_in_the_vectors_of_its_bundle(
+    store: BundleStore, models: dict[str, Any], is_part: bool
+) -> None:
+    ref = released(store, models, "content-knn")
+    bundle = BundlePart.open_part(store, ref, ShardOf(0, 2)) if is_part else Bundle.open(store, ref)
+    live = LiveStages(bundle)
+    live.take(put(1, near="t1"))
+    live.take(put(2, near="t2"))
+    assert live._growth is not None
+    later = live._growth.after(put(3)).later["my-content-knn"]
+    source = BundledModel.read(bundle, "my-content-knn")
+    own = source.index.vectors()  # type: ignore[union-attr]
+    vectors: Any = source.source(later)._vectors
+    assert np.shares_memory(vectors._first_ID, own)
+    assert len(vectors) == len(own) + 1
+
+
 def test_a_space_of_a_model_is_read_without_it(models: dict[str, Any]) -> None:
     for kind in LATER:
         model = models[kind]
-        found = space_in(model.config_dict(), model.tensors())
-        assert isinstance(found, ContentSpace)
+        tensors = model.tensors()
+        found = space_in(model.config_dict(), tensors)
+        assert found is not None
         assert found.fingerprint == model.space.fingerprint
+        for own in found.tensors().values():  # it keeps nothing of the model's file
+            assert not any(np.shares_memory(own, given) for given in tensors.values())
 
 
 def test_later_items_change_nobody_who_took_none(models: dict[str, Any]) -> None:
@@ -263,13 +305,41 @@ def test_a_model_that_was_saved_without_its_space_knows_what_it_knew(
     """The first releases wrote content neighbours so."""
     new = models["content-knn"]
     tensors = {name: new.tensors()[name] for name in ("vectors", "popular")}
-    old = type(new).from_state(new.config_dict()["config"], tensors)
-    assert (old.config_dict(), old.tensors().keys()) == (new.config_dict()["config"], tensors.keys())
+    old = type(new).from_state(new.config_dict(), tensors)
+    assert (old.config_dict(), old.tensors().keys()) == (new.config_dict(), tensors.keys())
     bundle = Bundle.open(store, released(store, {"content-knn": old}, "content-knn"))
-    assert not has_space(bundle.json("my-content-knn.json")["model"])
+    assert (
+        space_in(bundle.json("my-content-knn.json")["model"], bundle.tensors("my-content-knn.safetensors"))
+        is None
+    )
     live = LiveStages(bundle)
     live.take(put(1, near="t1"))
     found = ask(live, [*LIKES_T1, NEW])
     assert NEW not in found.item_index
     wanted = ask(stages(store, models, "content-knn"))
     assert found.item_index.tolist() == wanted.item_index.tolist()
+
+
+def test_the_release_before_reads_what_this_one_writes(models: dict[str, Any]) -> None:
+    """It parses these configs strictly, and of content neighbours looks at two tensors alone."""
+    content = models["content-knn"]
+    assert content.config_dict().keys() == {"content"}
+    assert content.config_dict()["content"].keys() == {
+        "encoder", "dim", "text_weight", "metadata_dim", "metadata_weight", "vectors"
+    }  # fmt: skip
+    assert {"vectors", "popular"} <= content.tensors().keys()
+    dropoutnet = models["dropoutnet"].config_dict()["config"]
+    assert dropoutnet.keys() == {
+        "base", "content", "hidden", "dropout", "cold_scale", "fit", "seed"
+    }  # fmt: skip
+    assert dropoutnet["cold_scale"] > 0
+    assert DropoutNetConfig(cold_exposure=0.4).model_dump()["cold_exposure"] == 0.4
+
+
+def test_a_space_whose_config_stands_beside_the_models_is_read(models: dict[str, Any]) -> None:
+    new = models["content-knn"]
+    tensors = new.tensors()
+    kept = json.loads(tensors.pop("content.kept").tobytes())
+    found = type(new).from_state({"config": new.config_dict(), "content": kept}, tensors)
+    assert found.space.fingerprint == new.space.fingerprint
+    assert found.config_dict() == new.config_dict()

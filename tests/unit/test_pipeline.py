@@ -12,7 +12,7 @@ from tastemaker.models.calibration import Calibration
 from tastemaker.models.dlrm import Dlrm, DlrmConfig
 from tastemaker.models.item_item import fit_ease
 from tastemaker.models.popularity import fit_popularity
-from tastemaker.stages.filtering import permitted
+from tastemaker.stages.filtering import _forbidden, permitted
 from tastemaker.stages.hydration import Hydration
 from tastemaker.stages.neighbours import ItemItemSource
 from tastemaker.stages.pipeline import Pipeline
@@ -132,6 +132,27 @@ def test_permitted_by_hand() -> None:
     allowed = np.array([True, True, False, True])
     query = Query(np.array([0], np.int32), allowed=allowed, exclude_seen=False)
     assert permitted(query, np.array([0, 2, 3, 3, 9], np.int32)).tolist() == [True, False, True, False, False]
+
+
+@given(st.integers(0, 2**32 - 1), st.booleans())
+@settings(max_examples=20)
+def test_many_forbidden_rows_are_as_forbidden_as_few(seed: int, exclude_seen: bool) -> None:
+    """Whether the list of them is longer than candidates are told apart by a set, as it is."""
+    draws = np.random.default_rng(seed)
+    history, exclude = (draws.integers(0, 9000, draws.integers(0, 4000)).astype(np.int32) for _ in range(2))
+    query = Query(history, exclude=exclude, exclude_seen=exclude_seen)
+    rows = draws.integers(-1, 9000, 60).astype(np.int32)
+    gone = {*exclude.tolist(), *(history.tolist() if exclude_seen else ())}
+    expected = [row >= 0 and row not in gone and row not in rows[:at] for at, row in enumerate(rows.tolist())]
+    assert permitted(query, rows).tolist() == expected
+
+
+def test_of_many_forbidden_rows_those_of_the_candidates_alone_are_looked_at() -> None:
+    """A set of all of them takes ten times as long."""
+    query = Query(np.arange(5000, dtype=np.int32), exclude=np.arange(5000, 9000, dtype=np.int32))
+    rows = np.array([10_000, 17, 8000], np.int32)
+    assert _forbidden(query, rows) == {17, 8000}
+    assert permitted(query, rows).tolist() == [True, False, False]
 
 
 def test_one_query_gives_what_a_batch_gives(pipeline: Pipeline) -> None:

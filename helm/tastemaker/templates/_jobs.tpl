@@ -20,7 +20,7 @@ spec:
       labels:
         {{- include "tastemaker.selector" $common | nindent 8 }}
     spec:
-      {{- include "tastemaker.pod" $common | nindent 6 }}
+      {{- include "tastemaker.pod" (set (omit $common "part") "part" (omit $jobs "runtimeClassName")) | nindent 6 }}
       restartPolicy: Never
       containers:
         - name: ray-job-submitter

@@ -15,9 +15,11 @@ from tastemaker.client.answers import (
     Explanation,
     ItemDeleted,
     ItemsTaken,
+    ListExplanation,
     Recommendations,
     Recommended,
     Rejected,
+    ScoreContributions,
     UserKept,
     UsersMerged,
     UsersTaken,
@@ -42,8 +44,8 @@ from tastemaker.client.synchronous import Client
 
 __all__ = [
     "AnswerError", "AsyncClient", "Client", "ClientError", "ConflictError", "Erasure", "ErasureNoted", "Event",
-    "EventsTaken", "Explanation", "InvalidRequestError", "ItemDeleted", "ItemsTaken", "LateError", "NotFoundError",
-    "OverloadedError", "RecommendOptions", "Recommendations", "Recommended", "Rejected", "Retries", "RuleOptions",
-    "SearchOptions", "ServerError", "UnauthorizedError", "UnreachableError", "UnreadableAnswerError", "UserKept",
-    "UsersMerged", "UsersTaken",
+    "EventsTaken", "Explanation", "InvalidRequestError", "ItemDeleted", "ItemsTaken", "LateError",
+    "ListExplanation", "NotFoundError", "OverloadedError", "RecommendOptions", "Recommendations", "Recommended",
+    "Rejected", "Retries", "RuleOptions", "ScoreContributions", "SearchOptions", "ServerError", "UnauthorizedError",
+    "UnreachableError", "UnreadableAnswerError", "UserKept", "UsersMerged", "UsersTaken",
 ]  # fmt: skip

@@ -14,7 +14,7 @@ app = typer.Typer()
 
 @app.command()
 def demo(
-    told: typer.Context,
+    ctx: typer.Context,
     data: Annotated[Path | None, typer.Option(help="A MovieLens folder or zip, Parquet or CSV.")] = None,
     columns: Annotated[Path | None, typer.Option(help="YAML that names a table's columns.")] = None,
     workers: Annotated[int, typer.Option(min=1, help="Training workers.")] = 2,
@@ -24,9 +24,10 @@ def demo(
     keep: Annotated[bool, typer.Option(help="Leave it serving until Ctrl-C.")] = False,
 ) -> dict[str, Any]:
     """Import, train, publish, serve, and let a simulated world use it."""
-    from tastemaker.playground.demo import Demo, print_summary
+    from tastemaker.playground.demo import Demo, Invoke, print_summary
     from tastemaker.playground.scenario import Scenario
 
+    invoke: Invoke = ctx.obj
     home = context.home()
     console.print(f"home: {home.root}", markup=False)
     scenario = Scenario(
@@ -38,7 +39,7 @@ def demo(
         seed=seed,
     )
     with home.lock("demo"):
-        report = Demo(told.obj, home, scenario).run()
+        report = Demo(invoke, home, scenario).run()
         print_summary(report, home)
         for name, url in report["urls"].items():
             console.print(f"{name}: {url}", markup=False)

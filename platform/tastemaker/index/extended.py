@@ -41,22 +41,43 @@ class GrowingVectors:
         return self.vectors
 
 
+class JoinedRows:
+    """The rows of a matrix and of further ones behind them, looked up as those of one matrix. Neither is copied."""
+
+    def __init__(self, first_ID: Float32, further_ND: Float32) -> None:
+        self._first_ID, self._further_ND = first_ID, further_ND
+
+    def __len__(self) -> int:
+        return len(self._first_ID) + len(self._further_ND)
+
+    def __getitem__(self, rows_K: Int32) -> Float32:
+        """Some rows (K, D), a copy."""
+        is_further_K, num = rows_K >= len(self._first_ID), len(self._first_ID)
+        if not is_further_K.any():
+            return self._first_ID[rows_K]
+        found_KD = np.empty((len(rows_K), self._further_ND.shape[1]), np.float32)
+        found_KD[~is_further_K] = self._first_ID[rows_K[~is_further_K]]
+        found_KD[is_further_K] = self._further_ND[rows_K[is_further_K] - num]
+        return found_KD
+
+
 class ExtendedIndex:
     """A `VectorIndex` of another one's items and of more behind them.
 
     Args:
         index: Of the first items.
-        vectors_ID: Of all items; those of the first are the index's.
+        further_ND: Vectors of the items behind those.
+        vectors_ID: Of all items, where they lie in one matrix; without it `vectors` copies them into one.
     """
 
-    def __init__(self, index: VectorIndex, vectors_ID: Float32) -> None:
-        self._index, self._vectors_ID = index, vectors_ID
+    def __init__(self, index: VectorIndex, further_ND: Float32, vectors_ID: Float32 | None = None) -> None:
+        self._index, self._further_ND, self._vectors_ID = index, further_ND, vectors_ID
         self._first = index.num_items
 
     @property
     def num_items(self) -> int:
         """Rows, which are item_index 0 to num_items - 1."""
-        return len(self._vectors_ID)
+        return self._first + len(self._further_ND)
 
     @property
     def dim(self) -> int:
@@ -65,6 +86,8 @@ class ExtendedIndex:
 
     def vectors(self) -> Float32:
         """All vectors (I, D), read-only."""
+        if self._vectors_ID is None:
+            return np.concatenate([self._index.vectors(), self._further_ND])
         return self._vectors_ID
 
     def search(
@@ -75,7 +98,7 @@ class ExtendedIndex:
         assert all(mask is None or len(mask) == self.num_items for mask in masks), "masks of all items"
         first = [None if mask is None else mask[: self._first] for mask in masks]
         rows_BK, score_BK = self._index.search(queries_BD, k, first, exclude)
-        more_BN = queries_BD @ self._vectors_ID[self._first :].T
+        more_BN = queries_BD @ self._further_ND.T
         for b, mask in enumerate(masks):
             more_BN[b, self._forbidden(mask, None if exclude is None else exclude[b])] = -np.inf
         more_N = np.arange(self._first, self.num_items, dtype=np.int32)

@@ -3,14 +3,12 @@
 Numbers alone: without torch, which gateways do not load. Shape letters: K rows that compete, X inputs.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-import numpy as np
-
 from tastemaker.errors import DataError
-from tastemaker.types import Float32, Float64
+from tastemaker.types import Float64
 
 TOLERANCE: Final = 0.01
 """Of what is to be explained, or of 1 where that is more: what may be left unexplained without trying more points."""
@@ -18,9 +16,9 @@ TOLERANCE: Final = 0.01
 
 @dataclass(frozen=True, slots=True)
 class Contributions:
-    """`base`, what each feature adds, and `rest` add up to a row's output exactly; `base` is the rows' mean output.
+    """`base`, what each feature adds, and `rest` add up to a row's output; `base` is the rows' mean output, or that of a sample of them.
 
-    `rest` is the error of an integral that was summed at points, 0 for trees.
+    `rest` is the error of an integral that was summed at points, for trees that of rounding.
     """
 
     base: float
@@ -31,6 +29,11 @@ class Contributions:
     def output(self) -> float:
         """The row's output."""
         return self.base + sum(self.by_feature.values()) + self.rest
+
+    @property
+    def is_explained(self) -> bool:
+        """Whether `rest` is within `TOLERANCE`."""
+        return abs(self.rest) <= TOLERANCE * max(1.0, abs(self.output - self.base))
 
     def scaled(self, slope: float, intercept: float) -> "Contributions":
         """Those to `slope * output + intercept`.
@@ -52,18 +55,16 @@ def require_row(num_rows: int, at: int) -> None:
         raise DataError("row to explain", value=at, limit=f"0 to {num_rows - 1}", mend="name one of the rows")
 
 
-def summed(of_input_X: Float64, names: list[str], output_K: Float32, at: int) -> Contributions:
+def summed(of_input_X: Float64, names: Sequence[str], base: float, output: float) -> Contributions:
     """Contributions of inputs added up by feature.
 
     Args:
-        of_input_X: What each input adds to the output of row `at`, beside the mean of all rows.
+        of_input_X: What each input adds to a row's output, beside the mean of the rows.
         names: Of each input the feature whose it is.
-        output_K: The model's outputs.
-        at: The row.
+        base: That mean.
+        output: The row's output.
     """
     by_feature: dict[str, float] = {}
     for name, value in zip(names, of_input_X.tolist(), strict=True):
         by_feature[name] = by_feature.get(name, 0.0) + value
-    base = float(output_K.mean(dtype=np.float64))
-    rest = float(output_K[at]) - base - sum(by_feature.values())
-    return Contributions(base, by_feature, rest)
+    return Contributions(base, by_feature, output - base - sum(by_feature.values()))

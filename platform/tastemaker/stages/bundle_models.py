@@ -156,4 +156,5 @@ class BundleModels:
 
 
 def _grown(index: "VectorIndex", vectors_ID: Float32) -> "VectorIndex":
-    return index if len(vectors_ID) == index.num_items else ExtendedIndex(index, vectors_ID)
+    num = index.num_items
+    return index if len(vectors_ID) == num else ExtendedIndex(index, vectors_ID[num:], vectors_ID)

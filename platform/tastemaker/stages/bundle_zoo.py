@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 
 from tastemaker.data.schema import Column
-from tastemaker.index.extended import ExtendedIndex, GrowingVectors
+from tastemaker.index.extended import ExtendedIndex, GrowingVectors, JoinedRows
 from tastemaker.models.cold.later import KnowsLater
 from tastemaker.models.recommender import Recommender
 from tastemaker.models.zoo import Packed
@@ -64,14 +64,15 @@ class BundledModel:
             return ModelSource(self.name, self.model, self.index)
         assert self.index is not None, "who knows later items has vectors"
         assert isinstance(self.model, KnowsLater), "such alone are given later items"
-        grown = self.index
-        if len(later.vectors_ID) > grown.num_items:
-            grown = ExtendedIndex(grown, later.vectors_ID)
-        return ModelSource(self.name, self.model.with_later(later.features_NF), grown)
+        model = self.model.with_later(later.features_NF)
+        if not len(later.vectors_ND):
+            return ModelSource(self.name, model, self.index)
+        grown = ExtendedIndex(self.index, later.vectors_ND)
+        return ModelSource(self.name, model, grown, JoinedRows(self.index.vectors(), later.vectors_ND))
 
 
 class GrowingModel:
-    """The items behind a model's own, as they come. One thread takes steps.
+    """The items behind a model's own, as they come; its own vectors are not copied. One thread takes steps.
 
     Args:
         model: Of a bundle.
@@ -84,15 +85,15 @@ class GrowingModel:
         none = pa.table({Column.ITEM_ID: pa.array([], pa.string())})
         content_ND = np.zeros((0, model.space.dim), np.float32)
         self._features = GrowingVectors(model.later_features(none, content_ND))
-        self._vectors = GrowingVectors(index.vectors())
+        self._vectors = GrowingVectors(np.zeros((0, index.dim), np.float32))
 
     def after(self, step: Step) -> LaterItems:
         """All that there are after a step."""
         is_new_W = step.rows_W >= self._num_bundle
         if is_new_W.any():
-            rows_W, items = step.rows_W[is_new_W], step.items.filter(pa.array(is_new_W))
+            rows_W, items = step.rows_W[is_new_W] - self._num_bundle, step.items.filter(pa.array(is_new_W))
             content_WC = content_vectors(self._model.space, items, self._content_of)
             features_WF = self._model.later_features(items, content_WC)
-            self._features.write(rows_W - self._num_bundle, features_WF)
+            self._features.write(rows_W, features_WF)
             self._vectors.write(rows_W, self._model.later_vectors(features_WF))
         return LaterItems(self._features.vectors, self._vectors.vectors)

@@ -15,6 +15,9 @@ from tastemaker.types import Bool, Candidates, Int32, Query
 
 _ENOUGH: Final = 2
 """Times k, the first candidates that are looked at: mostly all may be shown."""
+_MANY: Final = 2000
+"""So many forbidden rows are narrowed to the candidates' by arrays first: of 40 candidates that takes 34 us, as a set of all does, and of 20,000
+rows 80 us instead of 870; below, the set is faster (50 rows: 4 us instead of 17)."""
 
 
 def permitted(query: Query, item_index_K: Int32) -> Bool:
@@ -34,14 +37,16 @@ def permitted(query: Query, item_index_K: Int32) -> Bool:
         inside_K = keep_K & (item_index_K < len(query.allowed))
         keep_K = inside_K.copy()
         keep_K[inside_K] = query.allowed[item_index_K[inside_K]]
-    keep_K &= np.array(_new_and_not_of(_forbidden(query), item_index_K.tolist()), np.bool_)
+    keep_K &= np.array(_new_and_not_of(_forbidden(query, item_index_K), item_index_K.tolist()), np.bool_)
     return keep_K
 
 
-def _forbidden(query: Query) -> set[int]:
-    rows = set(query.exclude.tolist())
-    if query.exclude_seen:
-        rows.update(query.history_L.tolist())
+def _forbidden(query: Query, item_index_K: Int32) -> set[int]:
+    """The forbidden rows, or those of them that are among the candidates."""
+    rows: set[int] = set()
+    for forbidden in (query.exclude, query.history_L) if query.exclude_seen else (query.exclude,):
+        few = forbidden if len(forbidden) < _MANY else forbidden[np.isin(forbidden, item_index_K)]
+        rows.update(few.tolist())
     return rows
 
 

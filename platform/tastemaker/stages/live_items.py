@@ -26,10 +26,10 @@ ContentOf = Callable[[str, int, Sequence[str]], Float32]
 
 
 class LaterItems(NamedTuple):
-    """What a model of the bundle knows of items that came later: features (N, F) of these, and vectors (I, D) of all."""
+    """What a model of the bundle knows of items that came later: their features (N, F), and vectors (N, D)."""
 
     features_NF: Float32
-    vectors_ID: Float32
+    vectors_ND: Float32
 
 
 @dataclass(frozen=True)

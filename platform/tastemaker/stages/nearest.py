@@ -19,6 +19,7 @@ from tastemaker.strict import Strict
 from tastemaker.types import Bool, Float32, Int32, Query
 
 if TYPE_CHECKING:
+    from tastemaker.index.extended import JoinedRows
     from tastemaker.index.faiss_index import VectorIndex
 
 
@@ -68,7 +69,7 @@ class AlsSource(Source):
 
 
 class AskedIndex:
-    """Vectors of the queries and the index to search; `known_B` says which queries have one."""
+    """Vectors of the queries and the index to search; `known_B` says which queries have one. `vectors` are the index's."""
 
     def __init__(
         self,
@@ -76,10 +77,10 @@ class AskedIndex:
         vector_BD: Float32,
         known_B: Bool,
         index: "VectorIndex",
-        vectors_ID: Float32,
+        vectors: "Float32 | JoinedRows",
     ) -> None:
         self._queries, self._vector_BD, self._known_B = queries, vector_BD, known_B
-        self._index, self._vectors_ID = index, vectors_ID
+        self._index, self._vectors = index, vectors
 
     def propose(self, k: int) -> tuple[Int32, Float32]:
         """See `Asked.propose`."""
@@ -92,7 +93,7 @@ class AskedIndex:
     def score(self, items: Sequence[Int32]) -> list[Float32]:
         """See `Asked.score`."""
         return [
-            self._vectors_ID[rows] @ vector if known else np.full(len(rows), np.nan, np.float32)
+            self._vectors[rows] @ vector if known else np.full(len(rows), np.nan, np.float32)
             for rows, vector, known in zip(items, self._vector_BD, self._known_B, strict=True)
         ]
 

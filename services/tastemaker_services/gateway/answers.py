@@ -16,9 +16,11 @@ from tastemaker.stages.because import NOTHING
 from tastemaker.stages.overlay import FRESH, PINNED
 from tastemaker.types import Candidates, Float32, Int32, Origin, Query
 from tastemaker_services.gateway.face import BundleFace
+from tastemaker_services.gateway.users import User
 
 NOT_PERSONAL = "popular now, not personalised"
 FITS, LIKE, FITS_TEXT = "fits the history", "like the item", "fits the words"
+POPULAR = "popular now"
 FOR_NEW = "for somebody new"
 """Of what personal sources propose where nothing of a history is known: by what the user is, or what people like in general."""
 _ANYBODYS: Final = {"popular", "trending"}
@@ -30,6 +32,7 @@ def items_of(
     face: BundleFace,
     slate: Candidates,
     reason: str,
+    *,
     explain: bool = False,
     is_personal: bool = True,
     fits: str = FITS,
@@ -66,9 +69,16 @@ def _because(reason: str, item_id: str) -> dict[str, str]:
     return {"reason": "like what was taken", "because": item_id} if reason == FITS else {}
 
 
-def fits_of(query: Query) -> str:
-    """The reason of what personal sources propose."""
-    return FITS if len(query.history_L) else FOR_NEW
+def fits_of(query: Query, user: User | None) -> str:
+    """The reason of what personal sources propose; where a history is there, but nothing of it is known here, they were told of none.
+
+    Args:
+        query: What they were told.
+        user: None where nothing could be read.
+    """
+    if len(query.history_L):
+        return FITS
+    return FOR_NEW if user is not None and user.is_new else POPULAR
 
 
 def _reason(sources: Sequence[str], fits: str) -> str:
@@ -78,7 +88,7 @@ def _reason(sources: Sequence[str], fits: str) -> str:
         return "new here"
     telling = {*sources} - _ANYBODYS
     if not telling:
-        return "popular now"
+        return POPULAR
     return _NAMED.get(next(iter(telling)), fits) if len(telling) == 1 else fits
 
 

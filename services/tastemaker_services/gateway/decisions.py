@@ -44,7 +44,14 @@ class DecisionLog:
         try:
             self._queue.put_nowait(decision)
         except asyncio.QueueFull:
-            self._drop(1, "the queue is full")
+            self.drop(1, "the queue is full")
+
+    def drop(self, number: int, reason: str) -> None:
+        """Counts decisions that the log will not have."""
+        self._dropped.inc(number)
+        if not self._warned:
+            log.warning("decision records are dropped: %s (further ones are only counted)", reason)
+            self._warned = True
 
     async def stop(self) -> None:
         """Writes what is left, for `FLUSH_SECONDS` at most, and stops the writer."""
@@ -69,14 +76,8 @@ class DecisionLog:
         try:
             num_logged = await self._append(batch)
         except StateError as error:
-            self._drop(len(batch), str(error))
+            self.drop(len(batch), str(error))
             return
         self._logged.inc(num_logged)
         if num_logged < len(batch):
-            self._drop(len(batch) - num_logged, "a partition's decision stream is full")
-
-    def _drop(self, number: int, reason: str) -> None:
-        self._dropped.inc(number)
-        if not self._warned:
-            log.warning("decision records are dropped: %s (further ones are only counted)", reason)
-            self._warned = True
+            self.drop(len(batch) - num_logged, "a partition's decision stream is full")

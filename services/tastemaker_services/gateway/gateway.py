@@ -160,11 +160,14 @@ class Gateway:
         if not len(slate):
             telemetry.EMPTY.labels(self._catalogue).inc()
         run.end()
-        record = partial(self._records.put, run, question, request, slate, origin)
+        record = partial(self._records.put_aside, run, question, request, slate, origin)
         asyncio.get_running_loop().call_soon(record)  # once the answer is on its way: nobody waits for it
         again = partial(self.questions.query, run, request, user, now_ms=now_ms, origin=origin)
         self._answered(Answered(run.request_id, now_ms, origin, pin.face, query, slate, again))
-        items = items_of(pin.face, slate, reason, request.explain, found.is_personal, fits_of(query))
+        items = items_of(
+            pin.face, slate, reason,
+            explain=request.explain, is_personal=found.is_personal, fits=fits_of(query, user),
+        )  # fmt: skip
         if request.explain:
             add_details(items, pin.face, slate, run.seen)
             add_teams(items, slate, question)

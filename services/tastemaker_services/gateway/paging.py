@@ -72,7 +72,9 @@ class Paging:
             (face.bundle_id, question.pin.version),
             rules_of(request),
             is_personal,
-            items_of(face, slate, reason, is_personal=is_personal, fits=fits_of(question.query)),
+            items_of(
+                face, slate, reason, is_personal=is_personal, fits=fits_of(question.query, question.user)
+            ),
             slate.source_mask.tolist(),
             question.assigned,
             () if slate.team is None else slate.team.tolist(),

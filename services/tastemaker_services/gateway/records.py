@@ -1,5 +1,6 @@
 """What an answer leaves behind: its record in the decision log, and the body that the client gets."""
 
+import logging
 from typing import Any, Final
 
 from tastemaker.experiments.assigned import Assigned
@@ -14,6 +15,7 @@ from tastemaker_services.gateway.run import Run
 from tastemaker_services.gateway.users import past_hash
 from tastemaker_services.web.schema import RecommendationRequest
 
+log = logging.getLogger(__name__)
 NOTHING_FITS: Final = "nothing-fits"
 """Note on an empty list: filters, exclusions and hard rules together leave no item."""
 
@@ -62,6 +64,16 @@ class Records:
             **known | more,
         )
         self._decisions.put(decision)
+
+    def put_aside(
+        self, run: Run, question: Question, request: RecommendationRequest, slate: Candidates, origin: Origin
+    ) -> None:
+        """The same once an answer is on its way: what fails is logged, and its record counts as dropped."""
+        try:
+            self.put(run, question, request, slate, origin)
+        except Exception:
+            log.exception("a decision record failed", extra={"request_id": run.request_id})
+            self._decisions.drop(1, "it could not be made")
 
 
 def body_of(run: Run, pin: Pin, items: list[dict[str, Any]], assigned: Assigned = OUTSIDE) -> dict[str, Any]:

@@ -154,8 +154,11 @@ class Ranker(Mirrored):
     async def contributions(
         self, calls: Sequence[tuple[str, Query, Candidates, int]]
     ) -> "list[Contributions | Failed]":
-        """What each feature adds to one item's score, of each (manifest hash, query, ranked candidates, item_index)."""
-        return await self._do(_contributions, calls)
+        """What each feature adds to one item's score, of each (manifest hash, query, ranked candidates, item_index).
+
+        A network is asked for thousands of rows: no request waits for that.
+        """
+        return await self._do(_contributions, calls, aside=True)
 
 
 class Reranker(Mirrored):

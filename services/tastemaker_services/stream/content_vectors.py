@@ -10,7 +10,7 @@ from tastemaker.bundle.reader import Bundle
 from tastemaker.bundle.store import BundleStore
 from tastemaker.config import Settings
 from tastemaker.data.item_rows import table_of
-from tastemaker.features.content import ContentSpace, config_in, has_space, is_heavy, space_in
+from tastemaker.features.content import ContentSpace, config_in, is_heavy, space_in
 from tastemaker.home import Home
 from tastemaker.registry.live import read_live
 from tastemaker.state.item_vectors import without_vectors, write_vectors
@@ -50,6 +50,8 @@ class ContentVectors:
             spaces = self._live_spaces()
             if spaces and self._put.poll().restarted:
                 self._seen = {}
+            live = {space.fingerprint for space in spaces}
+            self._seen = {name: seen for name, seen in self._seen.items() if name in live}
             return next((num for space in spaces if (num := self._some(space))), 0)
 
     def _some(self, space: ContentSpace) -> int:
@@ -83,5 +85,8 @@ def _heavy_spaces(bundle: Bundle) -> Iterator[ContentSpace]:
     for source in bundle.json("pipeline.json")["retrieval"]["sources"]:
         name = source["name"]
         model = bundle.json(f"{name}.json").get("model", {}) if bundle.has(f"{name}.json") else {}
-        if has_space(model) and is_heavy(config_in(model)):
-            yield space_in(model, bundle.tensors(f"{name}.safetensors"))
+        config = config_in(model)
+        if config is not None and is_heavy(config):
+            space_of_model = space_in(model, bundle.tensors(f"{name}.safetensors"))
+            if space_of_model is not None:
+                yield space_of_model

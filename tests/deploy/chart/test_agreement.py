@@ -8,8 +8,12 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
+import yaml
+from chart.reality import places
+from chart.rendering import Case, ci_cases, default_values, objects_of, values_of
 
 from tastemaker.runtime import QUIET, SERVE_MODE
+from tastemaker_services.cluster_commands import KEPT_JOBS
 
 HELM = Path(__file__).parents[3] / "helm"
 pytestmark = pytest.mark.chart
@@ -60,3 +64,16 @@ def test_ray_runs_in_the_mode_of_the_embedded_graph() -> None:
     text = (HELM / "tastemaker" / "templates" / "_ray.tpl").read_text()
     told = dict(re.findall(r'^  "(RAY_\w+)" "(\S+)"$', text, re.MULTILINE))
     assert told == SERVE_MODE | QUIET | {"RAY_SERVE_LOG_TO_STDERR": "1", "RAY_LOG_TO_STDERR": "1"}
+
+
+def test_how_many_jobs_are_kept_is_told_where_the_command_would_keep_others() -> None:
+    """So that images of before the option start jobs by the chart's own values."""
+    assert default_values()["jobs"]["historyLimit"] == KEPT_JOBS
+    (case,) = (case for case in ci_cases() if case.name == "minimal")
+    for limit, words in ((KEPT_JOBS, []), (0, ["--keep", "0"]), (10, ["--keep", "10"])):
+        values = values_of(case)
+        values["jobs"] = values.get("jobs", {}) | {"historyLimit": limit}
+        objects = objects_of(Case(f"keeps-{limit}", tree=yaml.safe_dump(values)))
+        started = [p.arguments for p in places(objects) if p.arguments[:2] == ["cluster", "start-job"]]
+        assert started
+        assert all(arguments[3:] == words for arguments in started)

@@ -26,6 +26,18 @@ def test_a_finished_job_gives_its_machines_back(objects: tuple[Object, ...]) -> 
         assert job["spec"]["ttlSecondsAfterFinished"] <= 300, job["metadata"]["name"]
 
 
+def test_of_a_jobs_pods_those_with_gpus_alone_have_their_runtime() -> None:
+    (gpu,) = (case for case in ci_cases() if case.name == "gpu")
+    found = {True: 0, False: 0}
+    for pod in pods(objects_of(gpu)):
+        if pod.owner["kind"] in ("RayJob", "CronJob"):
+            limits = [container["resources"].get("limits", {}) for container in pod.containers()]
+            computes = any("nvidia.com/gpu" in limit for limit in limits)
+            assert pod.spec.get("runtimeClassName") == ("nvidia" if computes else None), pod.where
+            found[computes] += 1
+    assert all(found.values())
+
+
 def test_the_starter_of_jobs_may_delete_those_that_it_is_told_not_to_keep() -> None:
     for case in ci_cases():
         roles = [o for o in objects_of(case) if o["kind"] == "Role"]

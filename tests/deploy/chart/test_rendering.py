@@ -53,13 +53,13 @@ def test_a_newer_chart_alone_restarts_no_server_of_data(tmp_path: Path) -> None:
     (ha,) = (case for case in ci_cases() if case.name == "ha")
     newer = tmp_path / "tastemaker"
     shutil.copytree(CHART, newer)
-    text = (newer / "Chart.yaml").read_text()
-    version = yaml.safe_load(text)["version"]
-    (newer / "Chart.yaml").write_text(text.replace(f"version: {version}\n", "version: 99.0.0\n"))
+    chart = yaml.safe_load((newer / "Chart.yaml").read_text()) | {"version": "99.0.0", "appVersion": "99.1.0"}
+    (newer / "Chart.yaml").write_text(yaml.safe_dump(chart))
     told = helm("template", RELEASE, str(newer), "--namespace", NAMESPACE, "--values", str(ha.file))
     assert told.returncode == 0, told.stderr
     rendered = [o for o in yaml.safe_load_all(told.stdout) if o]
     assert {o["metadata"]["labels"]["helm.sh/chart"] for o in rendered} == {"tastemaker-99.0.0"}
+    assert {o["metadata"]["labels"]["app.kubernetes.io/version"] for o in rendered} == {"99.1.0"}
     before, after = (
         {
             name_of(o): o["spec"]["template"]

@@ -81,7 +81,8 @@ def compare(seen: Observations, metric: Metric, weighing: Weighing) -> MetricRep
     others = range(1, weighing.num_variants)
     try:
         if metric.kind == "variant":
-            decisions, influence = len(seen), coverage(seen, weighing.num_variants, weighing.num_items)
+            decisions = len(seen)
+            influence = coverage(seen, weighing.num_variants, weighing.num_items, weighing.level)
         else:
             measured = weighing.measured(seen, metric)
             decisions, influence = len(measured.row_K), weighing.influence(seen, measured)

@@ -3,7 +3,7 @@
 Shape letters: R decisions, S places of their lists, I items, V variants, U units, G groups of units.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -16,9 +16,7 @@ from tastemaker.experiments.reporting.observations import Observations
 from tastemaker.experiments.statistics.influence import Influence, critical_value
 from tastemaker.types import Bool, Float64, Int64
 
-_NUM_GROUPS: Final = 20
-_NEVER_SEEN: Final = 3.0
-"""What may be expected at most, at 95%, of a thing that did not happen: exp(-3) is .05 [Hanley & Lippman-Hand 1983]."""
+NUM_GROUPS: Final = 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +31,12 @@ class Shown:
         """The same less some of its units."""
         return Shown(
             self.units_I - part.units_I, self.num_units - part.num_units, self.num_places - part.num_places
+        )
+
+    def with_(self, part: "Shown") -> "Shown":
+        """The same and other units."""
+        return Shown(
+            self.units_I + part.units_I, self.num_units + part.num_units, self.num_places + part.num_places
         )
 
 
@@ -57,87 +61,125 @@ def expected_distinct(units_I: Int64, num_units: int, wanted: float) -> float:
     return float(len(seen) - np.exp(log_missed).sum())
 
 
-def least_variance(units_I: Int64, part: float) -> float:
+def least_variance(units_I: Int64, groups_I: Int64, part: float, level: float = 0.95) -> float:
     """Variance, in items squared, that the number of distinct items has at the least, whatever resampling says of it.
 
-    Resampling cannot lose an item that is seen by many, nor find one that was not seen: where all that can be shown was, it gives
-    an interval of no width. But another time an item that few saw would have been missed: seen by Poisson(l) units in all, it counts among the distinct
-    of a `part` m of the units with variance exp(-l m (2 - m)) - exp(-2 l m) (m = 1: exp(-l) (1 - exp(-l))), of which this is the mean for l ~
-    Gamma(u + 1, 1), the posterior of u units under a flat prior. And of what nobody saw up to three items may be expected (`_NEVER_SEEN`),
-    where there is any: then the variance is at least that of an interval that reaches so far.
+    A delete-a-group jackknife cannot lose an item that two groups or more saw, nor find one that was not seen: where all that can be shown
+    was, it gives an interval of no width. But another time an item that few saw would have been missed: seen by Poisson(l) units in all, it
+    counts among the distinct of a `part` m of the units with variance exp(-l m (2 - m)) - exp(-2 l m) (m = 1: exp(-l) (1 - exp(-l))), of
+    which this is the mean for l ~ Gamma(u + 1, 1), the posterior of u units under a flat prior. Of items that one group alone saw the jackknife knows:
+    lists have a fixed number of places, so that one item more is another less, and as if they came by themselves their variances would add up to
+    several times what it is. And of what nobody saw -log(1 - `level`) items may be expected (three at 95%, the rule of three [Hanley & Lippman-Hand
+    1983]), where there is any: then the variance is at least that of an interval that reaches so far.
 
-    By hand: an item that one unit saw, all units wanted: 1/2^2 - 1/3^2 = 5/36.
+    Args:
+        units_I: How many units saw each item (I,).
+        groups_I: How many groups of units did (I,).
+        part: Of the units that are drawn.
+        level: Of the interval that is made of it.
 
-    >>> round(36 * least_variance(np.array([1]), 1.0), 12)
-    5.0
-    >>> round(least_variance(np.array([1, 0]), 1.0) ** 0.5 * 1.96, 3)
-    3.0
+    By hand: an item that two units of two groups saw, all units wanted: 1/2^3 - 1/3^3 = 19/216.
+
+    >>> round(216 * least_variance(np.array([2, 1]), np.array([2, 1]), 1.0), 12)
+    19.0
+    >>> round(least_variance(np.array([1, 0]), np.array([1, 0]), 1.0) ** 0.5 * 1.96, 3)
+    2.996
     """
-    more = units_I[units_I > 0] + 1.0
+    more = units_I[groups_I > 1] + 1.0
     missed = float(((1 + part * (2 - part)) ** -more - (1 + 2 * part) ** -more).sum())
-    hidden = part * _NEVER_SEEN / critical_value(0.95) if (units_I == 0).any() else 0.0
-    return max(missed, hidden**2)
+    hidden = -part * np.log1p(-level) / critical_value(level) if (units_I == 0).any() else 0.0
+    return max(missed, float(hidden**2))
 
 
-def coverage(seen: Observations, num_variants: int, num_items: int) -> Influence:
+def coverage(seen: Observations, num_variants: int, num_items: int, level: float = 0.95) -> Influence:
     """Share of `num_items` that each variant shows in as many places as the variant with the fewest has.
 
-    Units fall into 20 groups. The influence of a group is what its absence takes away (delete-a-group jackknife [Kott 2001]);
-    a unit has an equal part of its group's, so that the squares add up to the jackknife's variance. What that lacks to `least_variance` is
-    a last row for each variant, of no unit.
+    Units fall into 20 groups, those that met the same variant first into groups of the same size, up to one: which unit is in which group is no
+    part of what is measured. The influence of a group is what its absence takes away (delete-a-group jackknife [Kott 2001]); a unit has an equal part
+    of its group's, so that the squares add up to the jackknife's variance. What that lacks to `least_variance` is a last row for each variant, of
+    no unit.
 
     Raises:
-        ExperimentError: A variant has shown nothing, or there are too few units for groups.
+        ExperimentError: A variant has shown nothing, or to too few units for groups.
     """
-    if len(seen.units) < _NUM_GROUPS:
-        raise ExperimentError(
-            "units that were shown lists",
-            value=len(seen.units),
-            limit=f"at least {_NUM_GROUPS}",
-            mend="wait for traffic",
-        )
-    group_R = seen.rows.unit_R % _NUM_GROUPS
-    part_GV = [_shown(seen, group_R == g, num_variants, num_items) for g in range(_NUM_GROUPS)]
-    whole_V = [_together([part_V[v] for part_V in part_GV]) for v in range(num_variants)]
-    value_V, influence_GV, lacking_V = covered(whole_V, part_GV)
-    group_U = np.arange(len(seen.units)) % _NUM_GROUPS
-    size_G = np.bincount(group_U, minlength=_NUM_GROUPS)
-    influence_UV = influence_GV[group_U] / np.sqrt(size_G[group_U])[:, None]
+    met_UV = np.zeros((len(seen.units), num_variants), np.bool_)
+    met_UV[seen.rows.unit_R, seen.rows.variant_R] = True
+    group_U = groups(seen)
+    group_R = group_U[seen.rows.unit_R]
+    value_V, influence_GV, variance_V, units_V = covered(
+        lambda: (_shown(seen, group_R == g, num_variants, num_items) for g in range(NUM_GROUPS)), level
+    )
+    num_GV = np.zeros((NUM_GROUPS, num_variants))
+    np.add.at(num_GV, group_U, met_UV)
+    influence_UV = np.where(met_UV, (influence_GV / np.sqrt(np.maximum(num_GV, 1.0)))[group_U], 0.0)
+    lacking_V = np.maximum(0.0, variance_V - (influence_UV**2).sum(axis=0))
     return Influence(
-        value_V / num_items,
-        np.vstack([influence_UV, np.diag(np.sqrt(lacking_V))]) / num_items,
-        np.array([one.num_units for one in whole_V]),
+        value_V / num_items, np.vstack([influence_UV, np.diag(np.sqrt(lacking_V))]) / num_items, units_V
     )
 
 
-def covered(whole_V: Sequence[Shown], part_GV: Sequence[Sequence[Shown]]) -> tuple[Float64, Float64, Float64]:
-    """Distinct items by variant at as many places (V,), what each group's absence takes away (G, V), and the variance that this lacks (V,).
+def groups(seen: Observations) -> Int64:
+    """In which group each unit is (U,): the units that met the same variant first take turns."""
+    unit_N, first_N = np.unique(seen.rows.unit_R, return_index=True)
+    variant_N = wide(seen.rows.variant_R[first_N])
+    by_variant = np.argsort(variant_N, kind="stable")
+    before_V = np.cumsum(np.bincount(variant_N)) - np.bincount(variant_N)
+    rank_N = np.arange(len(unit_N)) - before_V[variant_N[by_variant]]
+    group_U = np.zeros(len(seen.units), np.int64)  # of units that met none, too
+    group_U[unit_N[by_variant]] = rank_N % NUM_GROUPS
+    return group_U
+
+
+def covered(
+    parts: Callable[[], Iterable[Sequence[Shown]]], level: float = 0.95
+) -> tuple[Float64, Float64, Float64, Int64]:
+    """Distinct items by variant at as many places, and how sure they are.
+
+    Args:
+        parts: What each variant showed to each group of units, group by group; asked for twice, so that one group at a time is in memory.
+        level: Of the intervals that are made of it.
+
+    Returns:
+        Distinct items (V,), what each group's absence takes away (G, V), the variance (V,), which is at least that of these, and units (V,).
 
     Raises:
-        ExperimentError: A variant has shown nothing.
+        ExperimentError: A variant has shown nothing, or to fewer than 20 units.
     """
-    value_V = _distinct(whole_V)
-    left_GV = np.array(
-        [
-            _distinct([whole.without(part) for whole, part in zip(whole_V, part_V, strict=True)])
-            for part_V in part_GV
-        ]
-    )
-    influence_GV = -(left_GV - left_GV.mean(axis=0)) * np.sqrt((len(part_GV) - 1) / len(part_GV))
-    fewest = min(whole.num_places for whole in whole_V)
-    least_V = np.array([least_variance(whole.units_I, fewest / whole.num_places) for whole in whole_V])
-    return value_V, influence_GV, np.maximum(0.0, least_V - (influence_GV**2).sum(axis=0))
-
-
-def _distinct(shown_V: Sequence[Shown]) -> Float64:
-    """Distinct items that each variant shows in as many places as the one with the fewest; of its units, so many as have those."""
-    fewest = min(shown.num_places for shown in shown_V)
+    whole_V, groups_VI, most_V = _together(parts())
+    fewest = min(one.num_places for one in whole_V)
+    units_V = np.array([one.num_units for one in whole_V])
     if fewest == 0:
         raise ExperimentError("a variant has shown no list", mend="wait for traffic")
+    if units_V.min() < NUM_GROUPS:
+        raise ExperimentError(
+            "units that were shown lists of a variant",
+            value=int(units_V.min()),
+            limit=f"at least {NUM_GROUPS}",
+            mend="wait for traffic",
+        )
+    wanted_V = np.array([one.num_units * fewest / one.num_places for one in whole_V])
+    left_V = np.minimum(wanted_V, units_V - most_V)  # so many units are there whichever group is absent
+    left_GV = np.array(
+        [
+            _distinct([w.without(p) for w, p in zip(whole_V, part_V, strict=True)], left_V)
+            for part_V in parts()
+        ]
+    )
+    influence_GV = -(left_GV - left_GV.mean(axis=0)) * np.sqrt(1 - 1 / len(left_GV))
+    least_V = [
+        least_variance(one.units_I, groups_I, wanted / one.num_units, level)
+        for one, groups_I, wanted in zip(whole_V, groups_VI, wanted_V, strict=True)
+    ]
+    variance_V = np.maximum(np.array(least_V), (influence_GV**2).sum(axis=0))
+    return _distinct(whole_V, wanted_V), influence_GV, variance_V, units_V
+
+
+def _distinct(shown_V: Sequence[Shown], wanted_V: Float64) -> Float64:
+    """Distinct items that so many units of each variant see."""
     return np.array(
         [
-            expected_distinct(one.units_I, one.num_units, one.num_units * fewest / one.num_places)
-            for one in shown_V
+            expected_distinct(one.units_I, one.num_units, wanted)
+            for one, wanted in zip(shown_V, wanted_V.tolist(), strict=True)
         ]
     )
 
@@ -160,9 +202,16 @@ def _shown(seen: Observations, mine_R: Bool, num_variants: int, num_items: int) 
     ]
 
 
-def _together(parts: Sequence[Shown]) -> Shown:
-    return Shown(
-        np.sum([one.units_I for one in parts], axis=0),
-        sum(one.num_units for one in parts),
-        sum(one.num_places for one in parts),
-    )
+def _together(parts: Iterable[Sequence[Shown]]) -> tuple[list[Shown], Int64, Int64]:
+    """What each variant showed in all, to how many groups each item (V, I), and the units of each variant's largest group (V,)."""
+    whole_V: list[Shown] = []
+    groups_VI, most_V = np.zeros((0, 0), np.int64), np.zeros(0, np.int64)
+    for part_V in parts:
+        seen_VI = np.array([one.units_I > 0 for one in part_V], np.int64)
+        units_V = np.array([one.num_units for one in part_V])
+        if whole_V:
+            whole_V = [one.with_(part) for one, part in zip(whole_V, part_V, strict=True)]
+            groups_VI, most_V = groups_VI + seen_VI, np.maximum(most_V, units_V)
+        else:
+            whole_V, groups_VI, most_V = list(part_V), seen_VI, units_V
+    return whole_V, groups_VI, most_V

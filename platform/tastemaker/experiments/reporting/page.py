@@ -92,11 +92,23 @@ def _metrics(report: ExperimentReport) -> str:
         "<h2>Metrics</h2>"
         + plot("lifts", figures.lifts(report))
         + table(columns, [row for one in told for row in _metric_rows(one, names)], words=(1,))
-        + _note(
-            "Too early to say, as no window has closed", [one.name for one in silent if one.decisions == 0]
+        + "".join(
+            _note(f"Too early to say ({html.escape(reason)})", names)
+            for reason, names in _unknown(silent).items()
         )
-        + _note("Nothing happened so far for", [one.name for one in silent if one.decisions > 0])
+        + _note(
+            "Nothing happened so far for", [one.name for one in silent if one.values[0].value is not None]
+        )
     )
+
+
+def _unknown(silent: Sequence[MetricReport]) -> dict[str, list[str]]:
+    """Names of the metrics that have no value, by the reason."""
+    found: dict[str, list[str]] = {}
+    for one in silent:
+        if one.values[0].value is None:
+            found.setdefault(one.comparisons[0].reason or "no reason is known", []).append(one.name)
+    return found
 
 
 def _note(text: str, names: Sequence[str]) -> str:

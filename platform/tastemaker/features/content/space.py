@@ -37,6 +37,8 @@ VECTORS: Final = "vectors"
 CONTENT: Final = "content"
 """Of a model that has a space: the space's config in the model's own, and what begins the names of the space's tensors."""
 _PROJECTION_SEED: Final = 0
+_KEPT: Final = f"{CONTENT}.kept"
+"""Among a model's tensors: the bytes of its space's config, of a model whose own config has none."""
 
 
 class _Kept(Strict):
@@ -191,26 +193,41 @@ class ContentSpace:
         return space
 
 
-def has_space(model: Mapping[str, Any]) -> bool:
-    """Whether a model's own config has a space; that of a model which was saved without one may have a setting of the same name."""
+def config_in(model: Mapping[str, Any]) -> ContentConfig | None:
+    """What the content vectors of a model are made of, out of the model's own config; None where it has none."""
     own = model.get(CONTENT)
-    return isinstance(own, Mapping) and "fingerprint" in own
+    if not isinstance(own, Mapping):
+        return None
+    return _Kept.parse(own, "content space").config if _is_kept(own) else ContentConfig.parse(own, CONTENT)
 
 
-def config_in(model: Mapping[str, Any]) -> ContentConfig:
-    """The config of the space that a model has, out of the model's own."""
-    return _Kept.parse(model[CONTENT], "content space").config
+def as_tensors(space: ContentSpace) -> dict[str, np.ndarray]:
+    """All of a space as tensors of the model that has it, for `space_in`: a release that knows none of them passes them over."""
+    kept = np.frombuffer(json.dumps(space.config_dict()).encode(), np.uint8)
+    return {f"{CONTENT}.{name}": value for name, value in space.tensors().items()} | {_KEPT: kept}
 
 
-def space_in(model: Mapping[str, Any], tensors: Mapping[str, np.ndarray]) -> ContentSpace:
-    """The space that a model has, out of the model's config and tensors.
+def space_in(model: Mapping[str, Any], tensors: Mapping[str, np.ndarray]) -> ContentSpace | None:
+    """The space that a model has, out of the model's config and tensors; None where it was saved without.
+
+    Its tensors are copies: they keep nothing else of the model's in memory.
 
     Raises:
         CompatibilityError: See `ContentSpace.from_state`.
     """
-    begin = f"{CONTENT}."
-    own = {name.removeprefix(begin): value for name, value in tensors.items() if name.startswith(begin)}
-    return ContentSpace.from_state(model[CONTENT], own)
+    begin, own = f"{CONTENT}.", model.get(CONTENT)
+    if _KEPT in tensors:
+        own = json.loads(tensors[_KEPT].tobytes())
+    if not isinstance(own, Mapping) or not _is_kept(own):
+        return None
+    found = {
+        name.removeprefix(begin): value.copy() for name, value in tensors.items() if name.startswith(begin)
+    }
+    return ContentSpace.from_state(own, found)
+
+
+def _is_kept(own: Mapping[str, Any]) -> bool:
+    return "fingerprint" in own
 
 
 def texts_of(items: pa.Table) -> list[str]:

@@ -11,7 +11,7 @@ import pyarrow as pa
 from pydantic import Field
 
 from tastemaker.errors import DataError
-from tastemaker.features.content import CONTENT, ContentConfig, ContentSpace, has_space, space_in
+from tastemaker.features.content import ContentConfig, ContentSpace, as_tensors, space_in
 from tastemaker.features.content.words import unit
 from tastemaker.models.cold.item_content import fit_space, items_of
 from tastemaker.models.cold.later import KnowsLater, content_of_taken
@@ -88,20 +88,14 @@ class ContentKnn(ByHistory, KnowsLater):
         """See `ByHistory`."""
         return np.asarray(self.user_vectors(askers) @ self._vectors_ID.T, np.float32)
 
-    def config_dict(self) -> dict[str, Any]:
-        """See `Recommender.config_dict`."""
-        config = super().config_dict()
-        return {"config": config, CONTENT: self.space.config_dict()} if self.knows_later else config
-
     def tensors(self) -> dict[str, np.ndarray]:
         """See `Recommender.tensors`."""
-        found = self.space.tensors() if self.knows_later else {}
-        space = {f"{CONTENT}.{name}": value for name, value in found.items()}
+        space = as_tensors(self.space) if self.knows_later else {}
         return {"vectors": self._vectors_ID, "popular": self.popular_I, **space}
 
     @classmethod
     def from_state(cls, config: Mapping[str, Any], tensors: Mapping[str, np.ndarray]) -> Self:
         """See `Recommender.from_state`."""
-        space = space_in(config, tensors) if has_space(config) else None
-        parsed = ContentKnnConfig.parse(config["config"] if space else config, "model content-knn")
-        return cls(parsed, space, tensors["vectors"], tensors["popular"])
+        # Some bundles have the space's config beside the model's; `space_in` reads both forms.
+        parsed = ContentKnnConfig.parse(config.get("config", config), "model content-knn")
+        return cls(parsed, space_in(config, tensors), tensors["vectors"], tensors["popular"])

@@ -37,6 +37,8 @@ _PARTS: Final = ("base", "content", "attributes", "towers")
 class DropoutNetConfig(Strict):
     """DropoutNet over a base model."""
 
+    LATER: ClassVar = frozenset({"cold_exposure"})
+
     base: zoo.ZooModel = Field(
         default_factory=lambda: zoo.ZooModel(kind="als"), description="the model of factors: als, ials or bpr"
     )
@@ -145,14 +147,19 @@ class DropoutNet(KnowsLater):
         self._item_ID[cold_I] = self.later_vectors(self._content_IC[cold_I])
 
     def _chosen_scale(self, known_I: Bool, held_I: Bool, askers: Askers) -> float:
-        """The factor at which held-out items, told by content alone, are shown as often as the config says."""
+        """The factor at which held-out items, told by content alone, are shown as often as the config says.
+
+        Those asked are strangers, with what they took of known items and their attributes. The base has seen the held-out items: what
+        it knows of other items and makes of a history is still touched by who took them.
+        """
         draws = np.random.default_rng((self.config.seed, 5))
-        there = np.flatnonzero([len(history_L) > 0 for history_L in askers.histories])
+        histories = [history_L[known_I[history_L]] for history_L in askers.histories]
+        there = np.flatnonzero([len(history_L) > 0 for history_L in histories])
         user_B = np.sort(draws.permutation(there)[:_MOST_ASKED])
-        some = Askers.strangers([askers.histories[user] for user in user_B])
+        told = None if askers.attributes is None else askers.attributes.take(user_B)
+        some = Askers.strangers([histories[user] for user in user_B], told)
         _, known_BK = self.recommend(some, SLOTS, Filters(allowed_I=known_I))
         new_BH = self.user_vectors(some) @ self.later_vectors(self._content_IC[held_I]).T
-        new_BH[some.matrix(self.num_items)[:, np.flatnonzero(held_I)].toarray() > 0] = -np.inf
         return scale_for(self.config.cold_exposure, known_BK, new_BH, int(known_I.sum()))
 
     def item_vectors(self) -> Float32:
@@ -192,7 +199,9 @@ class DropoutNet(KnowsLater):
 
     def _with_base(self, base: Recommender) -> Self:
         parts = (self._content, self._attributes, self._towers)
-        return type(self)(self.config, base, parts, self._content_IC, self._item_ID)
+        model = type(self)(self.config, base, parts, self._content_IC, self._item_ID)
+        model._later_NC = self._later_NC
+        return model
 
     def config_dict(self) -> dict[str, Any]:
         """See `Recommender.config_dict`."""

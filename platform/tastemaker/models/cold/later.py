@@ -9,6 +9,7 @@ from typing import Self
 import numpy as np
 import pyarrow as pa
 
+from tastemaker.errors import CompatibilityError
 from tastemaker.features.content import ContentSpace
 from tastemaker.models.log import Askers
 from tastemaker.models.recommender import Recommender
@@ -51,8 +52,14 @@ class KnowsLater(Recommender):
             items: With the schema of imported items.
 
         Raises:
+            CompatibilityError: The model was saved without its space.
             MissingExtraError: The encoder of texts is not installed.
         """
+        if not self.knows_later:
+            raise CompatibilityError(
+                f"a {self.kind} that was saved without its content space cannot encode items",
+                mend="fit it anew",
+            )
         return self.later_vectors(self.later_features(items, self.space.encode(items)))
 
 

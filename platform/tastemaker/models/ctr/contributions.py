@@ -5,12 +5,11 @@ F dense features, R rows of the table that stay, X = F + V * E inputs.
 """
 
 from dataclasses import replace
-from typing import Any
 
 import torch
 from torch import Tensor
-from torch.func import functional_call
 
+from tastemaker.errors import DataError
 from tastemaker.models.contributions import Contributions, require_row
 from tastemaker.models.ctr.fields import Rows
 from tastemaker.models.ctr.vectors import Bags, Batch, Network
@@ -18,10 +17,10 @@ from tastemaker.models.expected_gradients import expected_gradients
 
 
 def network_contributions(network: Network, rows: Rows, at: int) -> Contributions:
-    """Of each field, by name; see `expected_gradients`. Thread-safe.
+    """Of each field, by name; see `expected_gradients`. Thread-safe: the network is asked with a table beside its own.
 
     An input is a standardised number, or one of the numbers that the table has for a field: a field's are added up. A field of many
-    values in which all rows are alike, as in a request's history, stays as it is; of another its mean is read, as most networks do.
+    values in which all rows are alike, as in a request's history, stays as it is; of another its mean is read, as the network does.
 
     Args:
         network: In evaluation.
@@ -29,11 +28,11 @@ def network_contributions(network: Network, rows: Rows, at: int) -> Contribution
         at: The row that is explained.
 
     Raises:
-        DataError: There is no such row.
+        DataError: There is no such row, or rows differ in a field of which the network reads more than its mean.
     """
     require_row(len(rows), at)
     inputs = _Inputs(network, rows)
-    told = expected_gradients(inputs.outputs, inputs.input_KX, inputs.names, at)
+    told = expected_gradients(inputs.outputs, inputs.input_KX, inputs.names, at, inputs.largest)
     return replace(told, by_feature=dict.fromkeys(rows.fields.names, 0.0) | dict(told.by_feature))
 
 
@@ -55,6 +54,7 @@ class _Inputs:
             self._num_single = len(moving)
             for name, bags in batch.bags.items():
                 if not _is_alike(bags):
+                    _require_mean(network, name)
                     moving[name] = vectors.mean(bags)
             self._alike = {name: _first(bags) for name, bags in batch.bags.items() if name not in moving}
             stays = [row_L for row_L, _ in self._alike.values()]
@@ -63,16 +63,17 @@ class _Inputs:
             self.input_KX = torch.cat([batch.dense_BF, *moving.values()], 1)
         self._bag_names, self._multi = list(moving)[self._num_single :], list(batch.bags)
         self.names = list(rows.fields.dense) + [name for name in moving for _ in range(self._width)]
+        self.largest = max([1, *map(len, stays)])
+        """Values of the largest field of a row that stays."""
 
     def outputs(self, input_NX: Tensor) -> Tensor:
         """Log-odds (N,)."""
         dense_NF, rest_NX = input_NX[:, : self._num_dense], input_NX[:, self._num_dense :]
-        rows_RE = torch.cat([self._stays_RE, rest_NX.reshape(-1, self._width)])
-        table: Tensor = _Densely.apply(rows_RE)  # type: ignore[no-untyped-call]
-        row_NV = torch.arange(len(self._stays_RE), len(table)).view(len(input_NX), -1)
+        table_RE = torch.cat([self._stays_RE, rest_NX.reshape(-1, self._width)])
+        row_NV = torch.arange(len(self._stays_RE), len(table_RE)).view(len(input_NX), -1)
         bags = self._bags(row_NV)
-        batch = Batch(row_NV[:, : self._num_single], {name: bags[name] for name in self._multi}, dense_NF)
-        found: Tensor = functional_call(self._network, {"vectors.table": table}, (batch,))
+        in_order = {name: bags[name] for name in self._multi}
+        found: Tensor = self._network(Batch(row_NV[:, : self._num_single], in_order, dense_NF, table_RE))
         return found
 
     def _bags(self, row_NV: Tensor) -> dict[str, Bags]:
@@ -87,18 +88,12 @@ class _Inputs:
         return found
 
 
-class _Densely(torch.autograd.Function):
-    """The same, whose gradient is dense: that of a large table is sparse, of which `cat` makes nothing."""
-
-    @staticmethod
-    def forward(ctx: Any, table_RE: Tensor) -> Tensor:  # noqa: ARG004
-        """The same."""
-        return table_RE.view_as(table_RE)
-
-    @staticmethod
-    def backward(ctx: Any, slope_RE: Tensor) -> Tensor:  # noqa: ARG004
-        """The same, dense."""
-        return slope_RE.to_dense()
+def _require_mean(network: Network, name: str) -> None:
+    if name in network.read_singly:
+        raise DataError(
+            "rows that explain each other", value=f"rows whose {name} differs", limit=f"one {name}",
+            mend="explain rows of one request",
+        )  # fmt: skip
 
 
 def _bags(row_V: Tensor, weight_V: Tensor, length: int, num: int) -> Bags:

@@ -39,6 +39,7 @@ class DinNetwork(Network):
             limit = "a field of many values that is like one of one value"
             raise ConfigError("history of a DIN", value=config.history, limit=limit, mend="name such a field")
         self.vectors, self._history = vectors, config.history
+        self.read_singly = frozenset({config.history})
         self._candidate_at, self._history_at = names.index(like), names.index(config.history)
         self.attention = mlp((4 * config.dim, *config.attention_hidden, 1), 0.0)
         self.dropout = nn.Dropout(config.dropout)
@@ -55,8 +56,7 @@ class DinNetwork(Network):
     def interest(self, batch: Batch, candidate_BD: Tensor) -> Tensor:
         """(B, D) sum of a(h, c) h over the history [Zhou et al. 2018, Eq. 3]; nothing is spent on padding."""
         bags = batch.bags[self._history]
-        value_HD = nn.functional.embedding(bags.row_V, self.vectors.table, sparse=self.vectors.sparse)
-        value_HD = value_HD[:, : candidate_BD.shape[1]]
+        value_HD = self.vectors.rows_of(bags.row_V, batch)[:, : candidate_BD.shape[1]]
         owner_H = torch.repeat_interleave(torch.arange(len(candidate_BD)), bags.length_B)
         candidate_HD = candidate_BD[owner_H]
         seen_HX = torch.cat([value_HD, candidate_HD, value_HD - candidate_HD, value_HD * candidate_HD], 1)

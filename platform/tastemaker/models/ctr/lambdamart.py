@@ -1,6 +1,6 @@
 """LambdaMART by LightGBM: trees that learn from pairs of a request's rows, kept as LightGBM's own text.
 
-Shape letters: N rows, X columns that trees read.
+Shape letters: N rows, K of them of one request, X columns that trees read, V fields.
 """
 
 import math
@@ -116,9 +116,13 @@ class LambdaMart(ClickModel):
         rows.require(self.fields)
         require_row(len(rows), at)
         told: Any = self._booster.predict(_columns(rows), num_threads=1, pred_contrib=True)
-        of_column_KX = np.asarray(told.todense(), np.float64)[:, :-1]  # of sparse columns they are sparse
-        centred_X = of_column_KX[at] - of_column_KX.mean(0)
-        return summed(centred_X, _column_fields(self.fields), self.scores(rows), at)
+        of_field_KV = (
+            told[:, :-1] @ _is_of_field(self.fields)
+        ).toarray()  # of sparse columns they are sparse
+        score_K = self.scores(rows)
+        base = float(score_K.mean(dtype=np.float64))
+        centred_V = of_field_KV[at] - of_field_KV.mean(0)
+        return summed(centred_V, self.fields.names, base, float(score_K[at]))
 
     def predict(self, rows: Rows) -> Float32:
         """See `ClickModel.predict`."""
@@ -262,6 +266,14 @@ def _column_fields(fields: Fields) -> list[str]:
     """Of each column that trees read the field that it is of."""
     single = [*(one.name for one in fields.categorical), *fields.dense]
     return single + [many.name for many in fields.multi for _ in range(many.num_values + 1)]
+
+
+def _is_of_field(fields: Fields) -> sp.csr_matrix:
+    """(X, V): 1 where a column is of a field, in the order of their names."""
+    place = {name: at for at, name in enumerate(fields.names)}
+    place_X = [place[name] for name in _column_fields(fields)]
+    size = (len(place_X), len(place))
+    return sp.csr_matrix((np.ones(len(place_X)), (np.arange(len(place_X)), place_X)), size)
 
 
 def _columns(rows: Rows) -> sp.csr_matrix:

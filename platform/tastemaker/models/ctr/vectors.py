@@ -29,11 +29,12 @@ class Bags:
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """Rows as networks read them: rows of the table instead of values."""
+    """Rows as networks read them: rows of the table instead of values; of a table of the batch's own, where it has one."""
 
     row_BC: Tensor
     bags: Mapping[str, Bags]
     dense_BF: Tensor
+    table_RE: Tensor | None = None
 
 
 class FieldVectors(nn.Module):
@@ -114,24 +115,36 @@ class FieldVectors(nn.Module):
 
     def looked_up(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """The same without the numbers' vectors; the linear model has the numbers."""
-        parts = [functional.embedding(batch.row_BC, self.table, sparse=self.sparse)]
-        parts += [self.mean(bags)[:, None] for bags in batch.bags.values()]
+        parts = [self.rows_of(batch.row_BC, batch)]
+        parts += [self.mean(bags, batch.table_RE)[:, None] for bags in batch.bags.values()]
         both_BVE = torch.cat(parts, 1) if len(parts) > 1 else parts[0]
         linear_B = both_BVE[:, :, self.dim].sum(1) + batch.dense_BF @ self.dense_weight + self.bias
         return both_BVE[:, :, : self.dim], linear_B
 
-    def mean(self, bags: Bags) -> Tensor:
-        """(B, D + 1) means of the rows in each bag; an empty one gives zeros."""
+    def rows_of(self, row: Tensor, batch: Batch) -> Tensor:
+        """(..., D + 1) rows of the table that the batch is read by."""
+        table_RE, is_sparse = self._read_by(batch.table_RE)
+        return functional.embedding(row, table_RE, sparse=is_sparse)
+
+    def mean(self, bags: Bags, table_RE: Tensor | None = None) -> Tensor:
+        """(B, D + 1) means of the rows in each bag, of another table than the module's where one is given; an empty one gives zeros."""
+        table_RE, is_sparse = self._read_by(table_RE)
         return functional.embedding_bag(
-            bags.row_V, self.table, bags.begin_B, mode="sum", sparse=self.sparse,
+            bags.row_V, table_RE, bags.begin_B, mode="sum", sparse=is_sparse,
             per_sample_weights=bags.weight_V,
         )  # fmt: skip
+
+    def _read_by(self, table_RE: Tensor | None) -> tuple[Tensor, bool]:
+        """A table, and whether its gradient is sparse: that of one that was worked out cannot be."""
+        return (self.table, self.sparse) if table_RE is None else (table_RE, False)
 
 
 class Network(nn.Module):
     """What learns: logits (B,) of a batch, and what is added to the loss."""
 
     vectors: FieldVectors
+    read_singly: frozenset[str] = frozenset()
+    """Fields of many values of which it reads more than their mean."""
 
     def penalty(self) -> Tensor | None:
         """Added to each step's mean loss."""
