@@ -14,7 +14,7 @@ from tastemaker.errors import IntegrityError
 from tastemaker.registry.live import LiveAliases, LiveVersion
 from tastemaker.state.items import ItemChanges, PutItems, write_items
 from tastemaker_services.versions import held as versions
-from tastemaker_services.versions.giving_way import BetweenRequests, UnderWay
+from tastemaker_services.versions.giving_way import BetweenRequests
 from tastemaker_services.versions.keeping import Keeper, Turn
 
 WAIT_SECONDS = 20.0
@@ -144,31 +144,6 @@ def test_a_load_goes_on_between_the_requests_of_its_process(state: Any) -> None:
 
     keeper_of(state, Stepping()).settle(live(champion="a"))
     assert [type(pace) for pace in paces] == [BetweenRequests]
-
-
-def test_a_load_gives_way_to_its_machine_but_for_the_first_one(state: Any) -> None:
-    """Others' requests hold up nobody who cannot answer yet."""
-
-    class Busy(UnderWay):
-        asked = 0
-
-        @property
-        def any(self) -> bool:
-            self.asked += 1
-            return False
-
-    class Stepping(Loader):
-        def __call__(self, version: LiveVersion, everything: ItemChanges) -> Version:
-            pacing.step()
-            return super().__call__(version, everything)
-
-    machine, items = Busy(), PutItems(state.client, state.keys)
-    turn = Turn(state.client, state.keys)
-    keeper = Keeper(Stepping(), items, turn, state.keys.catalogue, 0.0, requests=machine)
-    keeper.settle(live(champion="a"))
-    assert (keeper.versions.held, machine.asked) == (["a"], 0)
-    keeper.settle(live(champion="b"))
-    assert ("b" in keeper.versions.held, machine.asked) == (True, 1)
 
 
 def test_a_version_that_is_dropped_is_gone_from_memory(state: Any, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -54,7 +54,6 @@ from tastemaker_services.routes.api import create_api
 from tastemaker_services.tracing import TraceParent, tracer_of
 from tastemaker_services.versions.giving_way import UNDER_WAY
 from tastemaker_services.versions.keeping import Keeper, Turn
-from tastemaker_services.versions.neighbours import Neighbours, page_of
 from tastemaker_services.versions.opened import open_bundle
 from tastemaker_services.versions.quiet import prepare_process
 from tastemaker_services.web.question_schema import ExplainRequest, SearchRequest, SimilarRequest
@@ -119,7 +118,7 @@ class GatewayReplica:
         settings = self._settings
         faces = Keeper(
             self._load, PutItems(client, self._keys), Turn(client, self._keys), settings.catalogue,
-            settings.serving.keep_champion_seconds, self._graph.has_settled, Neighbours(page_of(self._home / "run")),
+            settings.serving.keep_champion_seconds, self._graph.has_settled,
         )  # fmt: skip
         warm_up = WarmUp(self._graph.stages, self._recorder.read, settings.gateway.deadline_ms, self._is_busy)
         return Pins(self._client, self._keys, faces, warm_up, self._graph.names)

@@ -34,7 +34,6 @@ from tastemaker_services.tracing import tracer_of
 from tastemaker_services.versions.giving_way import UNDER_WAY
 from tastemaker_services.versions.held import POLL_SECONDS
 from tastemaker_services.versions.keeping import Keeper, Turn
-from tastemaker_services.versions.neighbours import Neighbours, page_of
 from tastemaker_services.versions.opened import open_bundle
 from tastemaker_services.versions.quiet import at_low_priority, prepare_process
 from tastemaker_services.versions.rehearsal import made_queries, rehearse
@@ -97,9 +96,8 @@ class StageReplica:
         self._items = PutItems(self._client, self._keys)
         turn = Turn(self._client, self._keys)
         self._keeper = Keeper(
-            self._load, self._items, turn, settings.catalogue, settings.serving.keep_champion_seconds,
-            requests=Neighbours(page_of(self._home / "run")),
-        )  # fmt: skip
+            self._load, self._items, turn, settings.catalogue, settings.serving.keep_champion_seconds
+        )
         self._versions = self._keeper.versions
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix=stage, initializer=one_thread)
         self._aside = ThreadPoolExecutor(1, thread_name_prefix=f"{stage}-aside", initializer=one_thread)

@@ -9,7 +9,7 @@ import asyncio
 import threading
 import time
 from collections.abc import Callable
-from typing import Final, Protocol, Self
+from typing import Final, Self
 
 GRACE_SECONDS: Final = 1.0
 MOST_WAITS: Final = 1.5
@@ -21,19 +21,6 @@ AFTER_SECONDS: Final = 0.002
 LOOK_SECONDS: Final = 0.005
 
 
-class Requests(Protocol):
-    """Those that go first: `UnderWay`, `neighbours.Neighbours`."""
-
-    @property
-    def any(self) -> bool:
-        """Whether some are under way."""
-        ...
-
-    def wait(self, seconds: float, /) -> bool:
-        """Waits until none is, for so long at most; whether none is."""
-        ...
-
-
 class UnderWay:
     """The requests that a process is answering: a context for each. Thread-safe."""
 
@@ -41,11 +28,6 @@ class UnderWay:
         self._lock, self._number = threading.Lock(), 0
         self._none = threading.Event()
         self._none.set()
-        self._tell: Callable[[bool], None] = lambda _: None
-
-    def tell(self, tell: Callable[[bool], None]) -> None:
-        """Has `tell` be told of each request that begins, and when the last one has ended."""
-        self._tell = tell
 
     @property
     def any(self) -> bool:
@@ -59,7 +41,6 @@ class UnderWay:
     def __enter__(self) -> Self:
         with self._lock:
             self._number += 1
-            self._tell(True)
             if self._number == 1:
                 self._none.clear()
         return self
@@ -68,7 +49,6 @@ class UnderWay:
         with self._lock:
             self._number -= 1
             if not self._number:
-                self._tell(False)
                 self._none.set()
 
 
@@ -84,7 +64,7 @@ class BetweenRequests:
         clock: Seconds.
     """
 
-    def __init__(self, under_way: Requests = UNDER_WAY, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, under_way: UnderWay = UNDER_WAY, clock: Callable[[], float] = time.monotonic) -> None:
         self._under_way, self._clock = under_way, clock
         self._began, self._waited = clock(), 0.0
 

@@ -2,8 +2,7 @@
 
 Versions are loaded in a thread of their own, one at a time, while what is held goes on answering and following: a new
 version takes what was put meanwhile before it counts as held. On one machine one process loads at a time, so that the
-others answer at their speed, and between the requests of all of them; one that holds nothing yet waits neither for its turn
-nor for others' requests.
+others answer at their speed; one that holds nothing yet does not wait for its turn.
 """
 
 import logging
@@ -19,12 +18,12 @@ import redis
 
 from tastemaker import telemetry
 from tastemaker.errors import StateError
-from tastemaker.pacing import Pace, paced
+from tastemaker.pacing import paced
 from tastemaker.registry.live import LiveAliases, LiveVersion
 from tastemaker.state.items import ItemChanges, PutItems
 from tastemaker.state.keys import Keys
 from tastemaker.state.lease import Lease
-from tastemaker_services.versions.giving_way import UNDER_WAY, BetweenRequests, Requests
+from tastemaker_services.versions.giving_way import BetweenRequests
 from tastemaker_services.versions.held import Versions
 from tastemaker_services.versions.quiet import free_memory, without_collector
 
@@ -54,7 +53,6 @@ class Keeper(Generic[F]):
         catalogue: For the metrics.
         keep_seconds: See `Versions`.
         may_begin: Whether a version may be loaded already, by its manifest's hash.
-        requests: Of its machine: a load gives way to them, but for a process's first one, which gives way to its own alone.
     """
 
     def __init__(
@@ -65,9 +63,8 @@ class Keeper(Generic[F]):
         catalogue: str,
         keep_seconds: float,
         may_begin: Callable[[str], bool] = lambda _: True,
-        requests: Requests = UNDER_WAY,
     ) -> None:
-        self._may_begin, self._requests = may_begin, requests
+        self._may_begin = may_begin
         self._load, self._items, self._turn, self._catalogue = load, items, turn, catalogue
         self.versions: Versions[F] = Versions(catalogue, keep_seconds)
         self._under_way: _Load[F] | None = None
@@ -115,8 +112,7 @@ class Keeper(Generic[F]):
             return
         if self.versions.held and not self._turn.take():
             return
-        pace = BetweenRequests(self._requests if self.versions.held else UNDER_WAY)
-        self._under_way = _Load(self._load, version, self._items.everything(), pace)
+        self._under_way = _Load(self._load, version, self._items.everything())
 
     def _adopt(self) -> None:
         load = self._under_way
@@ -136,15 +132,11 @@ class _Load(Generic[F]):
     """A version on its way."""
 
     def __init__(
-        self,
-        load: Callable[[LiveVersion, ItemChanges], F],
-        version: LiveVersion,
-        everything: ItemChanges,
-        pace: Pace,
+        self, load: Callable[[LiveVersion, ItemChanges], F], version: LiveVersion, everything: ItemChanges
     ) -> None:
         self.version, self.missed = version, list[ItemChanges]()
         self.seconds = 0.0
-        self._run, self._pace = partial(load, version, everything), pace
+        self._run = partial(load, version, everything)
         self._loaded: F | None = None
         self._error: Exception | None = None
         self.thread = threading.Thread(target=self._work, daemon=True, name="version-loader")
@@ -163,7 +155,7 @@ class _Load(Generic[F]):
     def _work(self) -> None:
         started = time.monotonic()
         try:
-            with without_collector(), paced(self._pace):
+            with without_collector(), paced(BetweenRequests()):
                 self._loaded = self._run()
         except Exception as error:  # noqa: BLE001 (told where the thread is waited for)
             self._error = error
