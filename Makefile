@@ -85,7 +85,7 @@ bench-serving: install  ## latency and throughput of both graphs at 1M items, ab
 	$(BIN)/python benchmarks/serving.py $(ARGS)
 
 bench-swap: install  ## promotions and rollbacks under load at 1M items, about 8 minutes
-	$(BIN)/python benchmarks/serving_swap.py $(ARGS)
+	$(BIN)/python benchmarks/serving.py --only swaps $(ARGS)
 
 bench-experiments: install  ## false positives, power, regret and off-policy estimates on simulated worlds, part by part, about 20 minutes (FULL=1: more)
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/experiments.py $(ARGS)

@@ -1,236 +1,48 @@
-"""Recall, time and memory of every kind of index, 10k to 1M items (10M with FULL=1): `make bench-ann`.
+"""Recall, time and memory of every kind of index, from 10k to 10M items: `make bench-ann`.
 
-On vectors of a trained model and on unclustered ones; then what hard rules, shards and loading cost at the largest size.
-Writes benchmarks/out/ann.json, benchmarks/out/ann.html (curves) and docs/results/DATE-ann.md.
-Times are of one thread and one query at a time, of its CPU and by the clock: run it on an idle machine, where both agree.
+    trained      10k, 100k and 1M vectors of a trained model
+    hard         the same of unclustered ones
+    trained-10m  10M of the former
+    hard-10m     10M of the latter
+    rules        what hard rules cost at the million, and what is found under them
+    shards       one shard's time and memory beside the whole's, and merging
+    loading      opening a bundle and reading its index
+
+Parts of 10M items are measured with FULL=1, or where `--only` names them. Times are of one thread and one query at a time, of its CPU and
+by the clock: run it on an idle machine, where both agree. Each part is kept in benchmarks/out/ann-PART.json; of all that are kept the page
+docs/results/DATE-ann.md is made, and benchmarks/out/ann.html with the curves.
 """
 
-import os
-import subprocess
-import sys
-import tempfile
-import time
-from collections.abc import Callable, Sequence
-from functools import cache
+from collections.abc import Mapping
+from typing import Any, Final
 
-import ann_loading
-import numpy as np
-from ann_vectors import DIM, Vectors, hard, trained
-from report import ROOT, main
-from turns import Effort, Part
+import kept
+from ann_curves import WANTED, groups
+from report import OUT
 
-from tastemaker.index.building import build_index
-from tastemaker.index.config import RECALL_AT, IndexConfig
-from tastemaker.index.faiss_index import FaissIndex
-from tastemaker.index.measuring import borders, recall, search_each
-from tastemaker.index.sharded import ShardedIndex, merge_top
-from tastemaker.index.tuning import Trial, Wanted, choose, described, effort_of, nearest, structures, try_out
-from tastemaker.index.tuning_page import COLUMNS, render, row
-from tastemaker.types import Bool, Float32, Int32
+from tastemaker.index.tuning_page import render
 
-WANTED = Wanted(recall=0.95, p99_ms=3.0)
-NUM_QUERIES = 300
-MILLION, TEN_MILLION = 1_000_000, 10_000_000
-_GROUPS: dict[str, list[Trial]] = {}
-_CHOSEN: list[Trial] = []
-
-
-def sizes() -> list[int]:
-    return [10_000, 100_000, MILLION, *([TEN_MILLION] if os.environ.get("FULL") == "1" else [])]
-
-
-@cache
-def made(which: str, num_items: int) -> Vectors:
-    return {"trained": trained, "hard": hard}[which](num_items, NUM_QUERIES)
-
-
-def worth_building(num_items: int) -> list[IndexConfig]:
-    """All structures for few items; for many, those that can be built within the time."""
-    found = structures(num_items, DIM)
-    if num_items >= MILLION:
-        largest = max(config.nlist or 0 for config in found)
-        found = [config for config in found if config.links != 16]
-        found = [config for config in found if config.nlist != largest or config.codes == DIM // 2]
-    return [config for config in found if num_items <= MILLION or config.kind != "hnsw"]
-
-
-def curves(which: str, effort: Effort) -> Part:
-    about = {"trained": "vectors of a trained model", "hard": "unclustered vectors"}[which]
-    part = Part(
-        f"Recall, time and memory on {about}, {DIM} numbers each",
-        ("items", *COLUMNS),
-        notes=[
-            "The fastest effort of each structure that finds 95%, or else the one that finds most. All efforts are in "
-            "`benchmarks/out/ann.json` and, as curves, in `benchmarks/out/ann.html`.",
-            {"trained": (trained.__doc__ or ""), "hard": (hard.__doc__ or "")}[which]
-            .replace("\n    ", " ")
-            .strip(),
-        ],
-    )
-    for full in sizes():
-        num_items = full // effort.divide
-        vectors = made(which, num_items)
-        trials: list[Trial] = []
-        for config in worth_building(num_items):
-            began = time.monotonic()
-            found = try_out(vectors.item_ID, vectors.query_UD, vectors.queries, [config], WANTED)
-            print(
-                f"  {which} {num_items:,}: {described(config)}, {time.monotonic() - began:.0f} s", flush=True
-            )
-            best = choose(found, WANTED) or nearest(found, WANTED)
-            part.rows.append((f"{num_items:,}", *row(best)))
-            trials += found
-        chosen = choose(trials, WANTED) or nearest(trials, WANTED)
-        _CHOSEN.append(chosen)
-        _GROUPS[f"{about}, {num_items:,} items"] = trials
-        part.figures[f"{num_items}"] = [
-            {"config": t.config.model_dump(exclude_none=True), **t.measured.model_dump()} for t in trials
-        ]
-        part.notes.append(
-            f"Chosen at {num_items:,} items: {described(chosen.config)}; {effort_of(chosen.config)}."
-        )
-        if full == MILLION:
-            name = f"{which} vectors, {num_items:,} items"
-            part.target(f"{name}: recall@100", chosen.measured.recall, WANTED.recall, "higher")
-            part.target(f"{name}: p99 of one search, ms", chosen.measured.p99_ms, WANTED.p99_ms, "lower")
-            part.target(f"{name}: the same by the clock", chosen.measured.wall_p99_ms, WANTED.p99_ms, "lower")
-    _draw()
-    if effort.divide == 1 and TEN_MILLION in sizes():
-        made.cache_clear()
-    return part
-
-
-def _draw() -> None:
-    out = ROOT / "benchmarks" / "out"
-    out.mkdir(exist_ok=True)
-    pages = [trial for trial in _CHOSEN if any(trial in trials for trials in _GROUPS.values())]
-    page = render("Recall of each kind of index against time and memory", _GROUPS, WANTED, pages)
-    (out / "ann.html").write_text(page)
-
-
-def _indexes(effort: Effort) -> tuple[Vectors, list[FaissIndex]]:
-    """One index of each kind over a million trained vectors, at efforts that find 95%."""
-    vectors = made("trained", MILLION // effort.divide)
-    kinds = ("flat", "ivf-flat", "ivf-pq", *(["hnsw"] if effort.divide > 1 else []))
-    configs = [IndexConfig(kind=kind) for kind in kinds]
-
-    return vectors, [build_index(vectors.item_ID, config).index for config in configs]
-
-
-def rules(effort: Effort) -> Part:
-    """Times and recall where hard rules leave less to find."""
-    vectors, indexes = _indexes(effort)
-    items, queries = vectors.item_ID, vectors.query_UD[:100]
-    rng = np.random.default_rng(1)
-    drawn = rng.random(len(items))
-    masks: dict[str, Bool | None] = {"nothing": None}
-    masks |= {f"a mask leaves {share:.1%}": drawn < share for share in (0.9, 0.5, 0.1, 0.01, 0.001)}
-    toward = items @ queries.mean(axis=0)
-    masks["a mask leaves the half that is far"] = toward < np.median(toward)
-    part = Part(
-        f"Hard rules inside the search, {len(items):,} trained vectors",
-        ("rule", "index", "recall@100", "p50 ms", "p99 ms"),
-        notes=[
-            "`exclude`: rows of the user's own, drawn from the 20,000 nearest to the query, where they hurt most."
-        ],
-    )
-    for name, mask in masks.items():
-        left = items if mask is None else items[mask]
-        border = borders(queries, left, min(RECALL_AT, len(left)))
-        for index in indexes:
-            part.rows.append(_ruled(name, index, queries, border, mask, None))
-    near = FaissIndex.build(items).search(queries, min(20_000, len(items) // 2))[0]
-    for count in (50, 1000, 5000):
-        gone = [rng.choice(rows, min(count, len(rows) // 2), replace=False).astype(np.int32) for rows in near]
-        border = np.array(
-            [_border_without(items, q, rows) for q, rows in zip(queries, gone, strict=True)], np.float32
-        )
-        for index in indexes:
-            part.rows.append(_ruled(f"exclude {count:,}", index, queries, border, None, gone))
-    return part
-
-
-def _border_without(items: Float32, query: Float32, gone: Int32) -> float:
-    scores = items @ query
-    scores[gone] = -np.inf
-    return float(np.partition(scores, -RECALL_AT)[-RECALL_AT])
-
-
-def _ruled(
-    name: str,
-    index: FaissIndex,
-    queries: Float32,
-    border: Float32,
-    mask: Bool | None,
-    gone: Sequence[Int32] | None,
-) -> tuple[str, ...]:
-    found, times = [], []
-    for b in range(len(queries)):
-        began = time.thread_time()
-        rows, _ = index.search(queries[b : b + 1], RECALL_AT, mask, None if gone is None else [gone[b]])
-        times.append(time.thread_time() - began)
-        found.append(rows[0])
-    most = RECALL_AT if mask is None else min(RECALL_AT, int(np.count_nonzero(mask)))
-    value = recall(np.stack(found)[:, :most], queries, index.vectors(), border)
-    p50, p99 = np.quantile(times, [0.5, 0.99])
-    return name, index.kind, f"{value:.4f}", f"{1e3 * p50:.3f}", f"{1e3 * p99:.3f}"
-
-
-def shards(effort: Effort) -> Part:
-    """What one shard takes of a whole's time, and what merging adds."""
-    vectors = made("trained", MILLION // effort.divide)
-    queries = vectors.query_UD[:200]
-    border = borders(queries, vectors.item_ID, RECALL_AT)
-    part = Part(
-        f"Shards by ranges of rows, {len(vectors.item_ID):,} trained vectors",
-        ("shards", "kind", "recall@100 merged", "slowest shard's p50 ms", "merging, ms", "MB a shard"),
-        notes=[
-            "Shards are asked one after the other here; replicas would be asked at once, and the slowest counts."
-        ],
-    )
-    for kind in ("flat", "ivf-pq"):
-        for num in (1, 4):
-            whole = ShardedIndex.build(vectors.item_ID, num, IndexConfig(kind=kind))
-            times = [np.median(search_each(s.index, queries, RECALL_AT).cpu_B) for s in whole.shards]
-            parts = [shard.search(queries[:1], RECALL_AT) for shard in whole.shards]
-            began = time.perf_counter()
-            for _ in range(100):
-                merge_top(parts, RECALL_AT)
-            merging = (time.perf_counter() - began) / 100
-            found, _ = whole.search(queries, RECALL_AT)
-            value = recall(found, queries, vectors.item_ID, border)
-            memory = max(s.index.memory_bytes for s in whole.shards) / 1e6  # type: ignore[attr-defined]
-            cells = (f"{value:.4f}", f"{1e3 * max(times):.3f}", f"{1e3 * merging:.3f}", f"{memory:,.0f}")
-            part.rows.append((f"{num}", kind, *cells))
-    return part
-
-
-def loading(effort: Effort) -> Part:
-    """Time and memory of opening a bundle and reading its index, in a process of its own."""
-    vectors = made("trained", MILLION // effort.divide)
-    part = Part(
-        f"Opening a bundle and reading its index, {len(vectors.item_ID):,} trained vectors",
-        ("kind", "file MB", "opened in s", "read in s", "MB held", "MB at the peak"),
-        notes=[
-            "Opening hashes every file, reading hashes the index once more as it streams: no copy of the file is held."
-        ],
-    )
-    for kind in ("flat", "ivf-flat", "ivf-pq"):
-        with tempfile.TemporaryDirectory() as folder:
-            uri = ann_loading.release(folder, vectors.item_ID, IndexConfig(kind=kind))
-            command = [sys.executable, ann_loading.__file__, folder, uri]
-            out = subprocess.run(command, check=True, text=True, stdout=subprocess.PIPE).stdout
-            part.rows.append((kind, *out.split()))
-    return part
-
-
-PARTS: dict[str, Callable[[Effort], Part]] = {
-    "trained": lambda effort: curves("trained", effort),
-    "hard": lambda effort: curves("hard", effort),
-    "rules": rules,
-    "shards": shards,
-    "loading": loading,
+PARTS: Final = {
+    "trained": "ann_curves:on_trained",
+    "hard": "ann_curves:on_hard",
+    "trained-10m": "ann_curves:on_ten_million_trained",
+    "hard-10m": "ann_curves:on_ten_million_hard",
+    "rules": "ann_costs:rules",
+    "shards": "ann_costs:shards",
+    "loading": "ann_costs:loading",
 }
+"""Part by part, in the page's order: module and function that measure it."""
+_INTRO: Final = "`make bench-ann`, part by part; one thread, one query at a time."
+
+
+def draw(whole: Mapping[str, Any]) -> None:
+    """The curves of all parts that are kept."""
+    trials, chosen = groups(whole)
+    page = render("Recall of each kind of index against time and memory", trials, WANTED, chosen)
+    (OUT / "ann.html").write_text(page)
+
 
 if __name__ == "__main__":
-    main("ann", "Vector search", __doc__, PARTS)
+    asked = [part for part in PARTS if kept.full() or not part.endswith("-10m")]
+    if whole := kept.main("ann", "Vector search", _INTRO, str(__doc__), PARTS, asked):
+        draw(whole)

@@ -3,15 +3,13 @@
 Shape letters: I items, U users, D dimension.
 """
 
-import os
-import subprocess
-import sys
 import tempfile
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from report import ROOT
+from commands import tastemaker
+from report import OUT
 
 from tastemaker.bundle.reader import Bundle
 from tastemaker.bundle.store import BundleStore
@@ -24,7 +22,7 @@ from tastemaker.registry.client import Registry
 from tastemaker.types import Float32
 
 DIM = 64
-_KEPT = ROOT / "benchmarks" / "out" / "ann-vectors.npz"
+_KEPT = OUT / "ann-vectors.npz"
 _NEIGHBOUR = 10
 _AT_ONCE = 200_000
 
@@ -78,12 +76,9 @@ def _of_a_training() -> tuple[Float32, Float32]:
         print("  training the packaged recipe on MovieLens", flush=True)
         with tempfile.TemporaryDirectory() as folder:
             home = Path(folder) / "home"
-            for arguments in (
-                ("data", "import"),
-                ("train", "movielens", "--workers", "1"),
-                ("publish", "movielens"),
-            ):
-                _tastemaker(home, *arguments)
+            tastemaker(home, "data", "import")
+            tastemaker(home, "train", "movielens", "--workers", "1")
+            tastemaker(home, "publish", "movielens")
             item_ID, user_UD = _vectors_of(home)
         _KEPT.parent.mkdir(exist_ok=True)
         np.savez(_KEPT, items=item_ID, users=user_UD)
@@ -99,9 +94,3 @@ def _vectors_of(folder: Path) -> tuple[Float32, Float32]:
     queries = bundle_queries(bundle, "index.faiss", home, 1000)
     assert queries.kind == "users", queries.kind
     return bundle.index().vectors().copy(), queries.vectors_BD
-
-
-def _tastemaker(home: Path, *arguments: str) -> None:
-    environment = os.environ | {"TASTEMAKER_HOME": str(home)}
-    command = [sys.executable, "-m", "tastemaker.cli", *arguments]
-    subprocess.run(command, env=environment, check=True, stdout=subprocess.DEVNULL)

@@ -17,6 +17,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final, NamedTuple
 
+import kept
 import numpy as np
 from chaos_faults import (
     Fault,
@@ -30,7 +31,6 @@ from chaos_faults import (
     small_disk,
 )
 from chaos_load import LOST, Asked, requests
-from report import main as report_main
 from serving_processes import running
 from serving_world import make_world
 from turns import Effort, Part
@@ -69,6 +69,8 @@ SHARD_FAULTS: Final[dict[str, Fault]] = {
 }
 MAY_BE_LOST: Final = {"freeze a gateway": 0.005}
 """Share of requests that may stay without an answer; of all other faults none may."""
+PARTS: Final = {"faults": "chaos:faults", "shards": "chaos:shards"}
+_INTRO: Final = "`make chaos`, part by part. Requests arrive open-loop; latencies count from the moment at which one was due."
 
 
 class Seen(NamedTuple):
@@ -171,6 +173,4 @@ def _add(part: Part, name: str, seen: Seen) -> None:
 
 if __name__ == "__main__":
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # as Ctrl-C: what was started is stopped
-    report_main(
-        "chaos", "Faults under load", str(__doc__), {"faults": faults, "shards": shards}, target="chaos"
-    )
+    kept.main("chaos", "Faults under load", _INTRO, str(__doc__), PARTS, list(PARTS))

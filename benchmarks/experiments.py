@@ -16,11 +16,9 @@ Each part is kept in benchmarks/out/experiments-PART.json when it is done, and d
 `--only aa` runs one part, `--quick` takes few simulations.
 """
 
-import os
 from typing import Final
 
 import kept
-from turns import Effort
 
 PARTS: Final = {
     "aa": "experiments_aa:false_positives",
@@ -42,5 +40,4 @@ _INTRO: Final = (
 )
 
 if __name__ == "__main__":
-    effort = Effort(turns=15) if os.environ.get("FULL") == "1" else Effort()
-    kept.main("experiments", "Experiments", _INTRO, __doc__ or "", PARTS, list(PARTS), effort)
+    kept.main("experiments", "Experiments", _INTRO, __doc__ or "", PARTS, list(PARTS), kept.by_turns())

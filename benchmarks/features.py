@@ -1,4 +1,4 @@
-"""The feature path's numbers, measured side by side in one run, beside their targets: `make bench-features`.
+"""The feature path's numbers, measured side by side, beside their targets: `make bench-features`.
 
     reading   500 candidates x 50 features for one user, beside Feast's own reading of the same values
     writing   rows a second into Feast's online store, beside Feast's push
@@ -8,27 +8,27 @@
     rebuild   events a second from Parquet days to every online feature
     memory    bytes of a user, an item and an event id in Redis/Valkey
 
-Contenders take turns. Every figure is the median over the turns [least, most]. Writes benchmarks/out/features.json and, of
-a whole run, docs/results/DATE-features.md. `--only stream,memory` runs some parts, `--quick` small ones, FULL=1 takes three
-times as many turns.
+Each part is kept in benchmarks/out/features-PART.json, and docs/results/DATE-features.md is made of all that are kept. `--only
+stream,memory` measures some parts, `--quick` takes little data, FULL=1 three times as many turns.
 """
 
-import features_age
-import features_ingest
-import features_memory
-import features_reading
-import features_rebuild
-import features_stream
-import report
+from typing import Final
+
+import kept
+
+PARTS: Final = {
+    "reading": "features_reading:reading",
+    "writing": "features_reading:writing",
+    "stream": "features_stream:stream",
+    "age": "features_age:age",
+    "ingest": "features_ingest:ingest",
+    "rebuild": "features_rebuild:rebuilding",
+    "memory": "features_memory:memory",
+}
+"""Part by part, in the page's order: module and function that measure it."""
+_INTRO: Final = f"`make bench-features`, part by part. {kept.BY_TURNS}"
 
 if __name__ == "__main__":
-    modules = (
-        features_reading,
-        features_stream,
-        features_age,
-        features_ingest,
-        features_rebuild,
-        features_memory,
+    kept.main(
+        "features", "Features and the event stream", _INTRO, str(__doc__), PARTS, list(PARTS), kept.by_turns()
     )
-    parts = {name: part for module in modules for name, part in module.PARTS.items()}
-    report.main("features", "Features and the event stream", str(__doc__), parts)

@@ -3,10 +3,9 @@
 A small bundle is trained and really served. A process of its own posts events over HTTP in batches, at half of what one
 consumer has to apply; meanwhile one thread hides the first item of a new user's list and asks again until it is gone,
 and another posts a view and looks for it in the user's record, which is what the next request's retrieval reads. All of it shares this
-machine's cores. `python benchmarks/features_age.py --seconds 10` measures less.
+machine's cores.
 """
 
-import argparse
 import asyncio
 import contextlib
 import itertools
@@ -27,7 +26,7 @@ import httpx
 import numpy as np
 import psutil
 import redis
-from report import ROOT, table, target_table
+from report import ROOT
 from turns import Effort, Part
 
 sys.path.append(str(ROOT / "tests" / "support"))
@@ -240,7 +239,7 @@ def row_of(event_id: str, user: str, item: str, kind: str) -> dict[str, Any]:
 @contextlib.contextmanager
 def loading(url: str, seconds: float) -> Iterator[Callable[[], dict[str, float]]]:
     """Posts events from another process meanwhile; what is given waits for its end and tells how it went."""
-    command = [sys.executable, __file__, "--load", url, "--seconds", str(seconds)]
+    command = [sys.executable, __file__, url, str(seconds)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
 
         def finished() -> dict[str, float]:
@@ -284,23 +283,5 @@ async def load(url: str, seconds: float) -> dict[str, float]:
     return {"events_per_second": accepted / took, "batches": float(len(times_ms))} | shares
 
 
-PARTS: dict[str, Callable[[Effort], Part]] = {"age": age}
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--seconds", type=float, default=SECONDS)
-    parser.add_argument("--load", help=argparse.SUPPRESS)
-    asked = parser.parse_args()
-    if asked.load:
-        print(json.dumps(asyncio.run(load(asked.load, asked.seconds))))
-        return
-    part = age(Effort(divide=max(int(SECONDS / asked.seconds), 1)))
-    lines = [part.title, "", *table(part.header, part.rows), *part.notes, "", *target_table(part.targets)]
-    print("\n".join(lines))
-
-
 if __name__ == "__main__":
-    main()
+    print(json.dumps(asyncio.run(load(sys.argv[1], float(sys.argv[2])))))

@@ -102,6 +102,3 @@ def _batches(num_events: int) -> list[list[Event]]:
         for n in range(num_events)
     ]  # fmt: skip
     return [events[start : start + BATCH] for start in range(0, num_events, BATCH)]
-
-
-PARTS: dict[str, Callable[[Effort], Part]] = {"ingest": ingest}

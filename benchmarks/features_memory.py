@@ -6,7 +6,7 @@ it. The users have the events that the stream's benchmark draws, by the same fun
 
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from statistics import median
 
@@ -119,26 +119,25 @@ def _histories(client: redis.Redis, keys: Keys, events: list[Event]) -> int:
 def _items(client: redis.Redis, keys: Keys, events: list[Event]) -> int:
     place: dict[tuple[int, str], int] = {}
     rows = [(place.setdefault((keys.partition(e.user_id), e.item_id), len(place)), e) for e in events]
-    pipe = client.pipeline(transaction=False)
-    for (partition, item_id), record in zip(
-        place, count_events(Counters.zeros(len(place)), rows).encode(), strict=True
-    ):
-        pipe.hset(keys.item_counters(partition), item_id, record)
-    pipe.execute()
-    return len(place)
+    return _put(client, keys.item_counters, place, count_events(Counters.zeros(len(place)), rows))
 
 
 def _in_countries(client: redis.Redis, keys: Keys, events: list[Event]) -> int:
     place: dict[tuple[int, str], int] = {}
     named = [(keys.partition(e.user_id), name, e) for e in events if (name := local_name(e))]
     rows = [(place.setdefault((partition, name), len(place)), e) for partition, name, e in named]
-    pipe = client.pipeline(transaction=False)
-    for (partition, name), record in zip(
-        place, count_weights(Counters.zeros(len(place)), rows).encode(), strict=True
-    ):
-        pipe.hset(keys.local_counters(partition), name, record)
+    return _put(client, keys.local_counters, place, count_weights(Counters.zeros(len(place)), rows))
+
+
+def _put(
+    client: redis.Redis, key_of: Callable[[int], str], place: Iterable[tuple[int, str]], counters: Counters
+) -> int:
+    """Writes each counter into its partition's hash; gives how many."""
+    pipe, records = client.pipeline(transaction=False), counters.encode()
+    for (partition, name), record in zip(place, records, strict=True):
+        pipe.hset(key_of(partition), name, record)
     pipe.execute()
-    return len(place)
+    return len(records)
 
 
 def _dedup(client: redis.Redis, keys: Keys, events: list[Event]) -> int:
@@ -149,6 +148,3 @@ def _dedup(client: redis.Redis, keys: Keys, events: list[Event]) -> int:
     for partition in range(keys.partitions):
         client.delete(keys.events(partition))
     return len(events)
-
-
-PARTS: dict[str, Callable[[Effort], Part]] = {"memory": memory}

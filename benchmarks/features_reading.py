@@ -18,8 +18,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import redis
-from training_ranks import Measured
-from turns import Effort, Part, column, ratios, shown, turns
+from turns import Effort, Measured, Part, column, ratios, shown, turns
 
 from tastemaker.config import Settings
 from tastemaker.features.counters import ROWS, Counters, row_of
@@ -244,6 +243,3 @@ def _project(here: Shop, states: Mapping[str, UserState]) -> Measured:
         here.client.set(here.keys.user(user_id), state.encode())
         here.client.sadd(here.keys.changed_users(here.keys.partition(user_id)), user_id)
     return _rate(len(states), lambda: sum(iter(lambda: project_users(here.client, here.keys, here.rows), 0)))
-
-
-PARTS: dict[str, Callable[[Effort], Part]] = {"reading": reading, "writing": writing}

@@ -2,11 +2,9 @@
 
 Writes Parquet days of synthetic events (Zipf users and items, 64 partitions, one file per two minutes of a day, then
 compacted), and has a process that is held to one core rebuild users' records, histories, items' counters, totals and
-rankings in an embedded Valkey. Prints a table and the target; `python benchmarks/features_rebuild.py --events 100000`
-measures less.
+rankings in an embedded Valkey.
 """
 
-import argparse
 import json
 import os
 import resource
@@ -14,7 +12,6 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from statistics import median
@@ -22,7 +19,6 @@ from statistics import median
 import numpy as np
 import pyarrow as pa
 from features_stream import KINDS, NUM_ITEMS, NUM_USERS, write_items, zipf
-from report import table, target_table
 from turns import Effort, Part, column, shown
 
 from tastemaker.config import Settings
@@ -50,7 +46,7 @@ def rebuilding(effort: Effort) -> Part:
         write_items(home)
         compacted = write_log(home, num_events)
         with EmbeddedValkey(home):
-            command = [sys.executable, __file__, "--rebuild", str(home.root)]
+            command = [sys.executable, __file__, str(home.root)]
             turns = range(min(effort.turns, 3))
             found = [
                 json.loads(subprocess.run(command, check=True, capture_output=True).stdout) for _ in turns
@@ -123,22 +119,5 @@ def measure(root: str) -> None:
     print(json.dumps(asdict(done) | used))
 
 
-PARTS: dict[str, Callable[[Effort], Part]] = {"rebuild": rebuilding}
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--events", type=int, default=NUM_EVENTS)
-    parser.add_argument("--turns", type=int, default=3)
-    parser.add_argument("--rebuild", help=argparse.SUPPRESS)
-    arguments = parser.parse_args()
-    if arguments.rebuild:
-        measure(arguments.rebuild)
-        return
-    effort = Effort(turns=arguments.turns, divide=max(1, NUM_EVENTS // arguments.events))
-    part = rebuilding(effort)
-    print("\n".join([part.title, "", *table(part.header, part.rows), "", *target_table(part.targets)]))
-
-
 if __name__ == "__main__":
-    main()
+    measure(sys.argv[1])

@@ -2,18 +2,15 @@
 
 Appends realistic events (Zipf users and items, 64 partitions, categories) to an embedded Valkey, then has a process that
 is held to one core apply them: users' records, items' counters, histories, offsets, item totals and rankings, Parquet
-days. Each turn goes on from the state that the turn before left. Prints a table and the targets; `python
-benchmarks/features_stream.py --events 20000` measures less.
+days. Each turn goes on from the state that the turn before left.
 """
 
-import argparse
 import json
 import os
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -22,7 +19,6 @@ import numpy as np
 import psutil
 import pyarrow as pa
 import pyarrow.parquet as pq
-from report import table, target_table
 from turns import Effort, Part, column, shown
 
 from tastemaker.config import Settings
@@ -84,7 +80,7 @@ def turn(home: Home, number: int, num_events: int) -> dict[str, float]:
             append(client, keys, events[start : start + 5_000], settings.state, now_ms, durable=False)
     valkey = psutil.Process(json.loads((home / "run" / "valkey.json").read_text())["pid"])
     before = valkey.cpu_times()
-    command = [sys.executable, __file__, "--consume", str(home.root)]
+    command = [sys.executable, __file__, str(home.root)]
     measured: dict[str, float] = json.loads(subprocess.run(command, check=True, capture_output=True).stdout)
     after = valkey.cpu_times()
     assert measured["events"] == num_events, measured
@@ -156,22 +152,5 @@ def write_items(home: Home) -> None:
     )
 
 
-PARTS: dict[str, Callable[[Effort], Part]] = {"stream": stream}
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--events", type=int, default=NUM_EVENTS)
-    parser.add_argument("--consume", help=argparse.SUPPRESS)
-    asked = parser.parse_args()
-    if asked.consume:
-        print(json.dumps(consume(Home.open(Path(asked.consume)))))
-        return
-    part = stream(Effort(turns=3, divide=max(NUM_EVENTS // asked.events, 1)))
-    print("\n".join([part.title, "", *table(part.header, part.rows), "", *target_table(part.targets)]))
-
-
 if __name__ == "__main__":
-    main()
+    print(json.dumps(consume(Home.open(Path(sys.argv[1])))))

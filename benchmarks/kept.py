@@ -1,6 +1,6 @@
-"""Benchmarks whose parts are measured one by one, on different days: each is kept when it is done, and the page is made of all that are kept.
+"""Benchmarks of several parts: each part is kept when it is done, and the page is made of all that are kept.
 
-Those that are measured in one go: see `report`.
+So a part can be measured again alone, on another day, and the page stays whole. What every result and page holds: see `report`.
 """
 
 import argparse
@@ -11,13 +11,23 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict
 from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
-from report import ROOT, circumstances, save, table, target_table
+from report import OUT, circumstances, save, table, target_table
 from turns import Effort, Part
 
-OUT = ROOT / "benchmarks" / "out"
-QUICK = Effort(divide=20, turns=1)
+QUICK: Final = Effort(turns=1, steps=20, divide=20)
+BY_TURNS: Final = "Median over turns [least, most]; contenders take turns, and ratios are those of one turn, so that a loaded machine counts for both."
+
+
+def full() -> bool:
+    """Whether the command asks for what takes long: FULL=1."""
+    return os.environ.get("FULL") == "1"
+
+
+def by_turns() -> Effort:
+    """Five turns of each contender, or more where the command asks for it."""
+    return Effort(turns=15) if full() else Effort()
 
 
 def main(
@@ -28,8 +38,8 @@ def main(
     parts: Mapping[str, str],
     asked: Sequence[str],
     effort: Effort | None = None,
-) -> None:
-    """Measures the parts that the command line names, and writes the page anew.
+) -> dict[str, Any]:
+    """Measures the parts that the command line names; the page and benchmarks/out/NAME.json are written anew from all that are kept.
 
     Args:
         name: Of the page, and of the files benchmarks/out/NAME-PART.json; a quick run's are NAME-PART-quick.json, and on no page.
@@ -39,7 +49,32 @@ def main(
         parts: By name, in the page's order: module and function (of an Effort, gives a Part).
         asked: Parts that are measured where none is named.
         effort: Where it is not a quick run.
+
+    Returns:
+        Results of all parts that are on the page; of a quick run, which writes none, nothing.
     """
+    chosen, quick = _options(about, parts, asked)
+    for part in chosen:
+        print(part, flush=True)
+        result = _run(file_of(name, part, quick=quick), parts[part], QUICK if quick else effort)
+        print("\n".join(_section(part, result)), flush=True)
+    if quick:
+        return {}
+    whole, tried = kept_of(name, parts)
+    missing = [
+        f"`{part}`{' (as a quick run alone)' if part in tried else ''}" for part in parts if part not in whole
+    ]
+    found = {
+        "date": circumstances()["date"],
+        "parts": whole,
+        "targets": [target for result in whole.values() for target in result["targets"]],
+    }
+    save(name, found, _page(title, intro, whole, missing))
+    return whole
+
+
+def _options(about: str, parts: Mapping[str, str], asked: Sequence[str]) -> tuple[list[str], bool]:
+    """Parts to measure, and whether quickly."""
     parser = argparse.ArgumentParser(description=about, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", help=f"parts, by comma: {','.join(parts)}")
     parser.add_argument(
@@ -49,19 +84,7 @@ def main(
     chosen = found.only.split(",") if found.only else list(asked)
     if unknown := set(chosen) - parts.keys():
         parser.error(f"--only: {', '.join(sorted(unknown))} is none of {', '.join(parts)}")
-    for part in chosen:
-        print(part, flush=True)
-        result = _run(file_of(name, part, quick=found.quick), parts[part], QUICK if found.quick else effort)
-        print("\n".join(target_table(result["targets"])), flush=True)
-    whole, quick = kept_of(name, parts)
-    if whole:
-        missing = [
-            f"`{part}`{' (as a quick run alone)' if part in quick else ''}"
-            for part in parts
-            if part not in whole
-        ]
-        page = _page(title, intro, whole, missing)
-        save(name, {"date": circumstances()["date"], "parts": whole}, page)
+    return chosen, found.quick
 
 
 def file_of(name: str, part: str, *, quick: bool) -> Path:
@@ -108,17 +131,20 @@ def _page(title: str, intro: str, found: Mapping[str, Mapping[str, Any]], missin
     """All parts that were measured, each with when and where; and those that were not."""
     lines = [f"# {title}", "", intro]
     for part, result in found.items():
-        lines += ["", f"## {result['title']}", "", *table(result["header"], result["rows"])]
-        lines += [line for note in result["notes"] for line in ("", note)]
-        words = [result["date"], f"commit {result['commit']}", result["machine"]]
-        if "load" in result:
-            words.append(f"load {result['load']:.1f} when it began")
-        if result.get("turns"):
-            words.append(f"{result['turns']} turns asked for")
-        words.append(f"{result['minutes']:.0f} minutes")
-        lines += ["", f"Part `{part}`, {', '.join(words)}."]
-        if result["targets"]:
-            lines += ["", *target_table(result["targets"])]
+        lines += ["", *_section(part, result)]
     if missing:
         lines += ["", "## Not measured", "", f"{', '.join(missing)}."]
     return "\n".join(lines) + "\n"
+
+
+def _section(part: str, result: Mapping[str, Any]) -> list[str]:
+    """What one part found, of which run, and its targets. Results of earlier releases tell less of the run."""
+    lines = [f"## {result['title']}", "", *table(result["header"], result["rows"])]
+    lines += [line for note in result["notes"] for line in ("", note)]
+    words = [result["date"], f"commit {result['commit']}", result["machine"]]
+    told = {"load": "load {:.1f} when it began", "turns": "{} turns asked for", "minutes": "{:.0f} minutes"}
+    words += [text.format(result[key]) for key, text in told.items() if result.get(key) is not None]
+    lines += ["", f"Part `{part}`, {', '.join(words)}."]
+    if result["targets"]:
+        lines += ["", *target_table(result["targets"])]
+    return lines

@@ -7,34 +7,24 @@ first one to five of their items, attributes given. MovieLens-100k takes minutes
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any, Final
 from unittest.mock import patch
 
 import numpy as np
-import pyarrow as pa
-from pyarrow import csv
-from reproduce_data import Ratings, folder, ratings
+from reproduce_cold_splits import COLD_SHARE, TUNED_SEED, cold_items, cold_users, log
 from turns import Effort, Part
 
-from tastemaker.data.schema import ITEMS_SCHEMA
 from tastemaker.evaluation import metrics
 from tastemaker.features.content import space
 from tastemaker.features.content.minilm import encode as encode_by_minilm
 from tastemaker.models import zoo
-from tastemaker.models.log import Askers, Filters, Log
+from tastemaker.models.log import Askers, Filters
 from tastemaker.models.recommender import Recommender
-from tastemaker.users.profile import age_band
 
 SEEDS: Final = (0, 1, 2)
-TUNED_SEED: Final = 100
-"""Of the splits on which settings were chosen."""
 _NAMES: Final = {"ml-100k": "MovieLens-100k", "ml-1m": "MovieLens-1M"}
 _K: Final = 20
-_LIKED: Final = 4.0
-_LEAST: Final = 5
-_COLD: Final = 0.1
 _MINILM: Final[dict[str, Any]] = {"encoder": "minilm", "dim": 384}
 _PROJECTED: Final[dict[str, Any]] = {"projection": "contrastive"}
 _ALS: Final[Mapping[str, Any]] = {"kind": "als", "config": {"dim": 64, "alpha": 1.0, "regularization": 0.1}}
@@ -59,126 +49,6 @@ USER_MODELS: Final[Mapping[str, tuple[str, Mapping[str, Any]]]] = {
 }
 WARM_MARGIN: Final = 0.97
 """Least share of its base's NDCG@20 on warm items that a DropoutNet may have."""
-
-
-@dataclass(frozen=True)
-class ColdItems:
-    """What is learned from; whom to ask; and what they took of cold and of warm items."""
-
-    train: Log
-    cold_I: np.ndarray
-    cold_targets: Sequence[np.ndarray]
-    warm_targets: Sequence[np.ndarray]
-
-
-@dataclass(frozen=True)
-class ColdUsers:
-    """What is learned from, and what the others took, in order of time, with what is known of them."""
-
-    train: Log
-    histories: Sequence[np.ndarray]
-    attributes: pa.Table
-
-
-@cache
-def log(data: str) -> Log:
-    """Ratings of 4 and more of items and users with five of them; ml-100k or ml-1m."""
-    found = ratings(data)
-    found = found.where(found.rating_N >= _LIKED).core(_LEAST)
-    whole = found.log()
-    order_I = np.random.default_rng(0).permutation(whole.num_items)  # ids of ml-100k tell what is popular
-    found = replace(found, item_ids=[found.item_ids[item] for item in order_I])
-    return Log.of(
-        whole.user_N, np.argsort(order_I)[whole.item_N], num_users=whole.num_users, num_items=whole.num_items,
-        timestamp_ms_N=whole.timestamp_ms_N, items=_movies(data, found), users=_people(data, found),
-    )  # fmt: skip
-
-
-def _movies(data: str, found: Ratings) -> pa.Table:
-    """Titles; genres and the year as tags."""
-    table, ids = _file(data, "item", found.item_ids), found.item_ids
-    genres = table["genre"] if "genre" in table else table["class"]
-    years = [str(year).partition(".")[0] for year in table["release_year"]]
-    tags = [
-        [*str(words).split(), *([f"year {year}"] if year.isdigit() else ())]
-        for words, year in zip(genres, years, strict=True)
-    ]
-    columns: list[list[Any]] = [
-        ids,
-        [str(title) for title in table["movie_title"]],
-        [""] * len(ids),
-        tags,
-        [None] * len(ids),
-    ]
-    return pa.table(dict(zip(ITEMS_SCHEMA.names, columns, strict=True)), schema=ITEMS_SCHEMA)
-
-
-def _people(data: str, found: Ratings) -> pa.Table:
-    """Age band, gender and occupation as words."""
-    table = _file(data, "user", found.user_ids)
-    told = {name: [str(value) for value in table[name]] for name in ("gender", "occupation")}
-    return pa.table({"age_band": [age_band(int(age)) for age in table["age"]], **told})
-
-
-def _file(data: str, what: str, ids: Sequence[str]) -> dict[str, np.ndarray]:
-    """Columns of the file of users or items, a row for each id."""
-    options = csv.ParseOptions(delimiter="\t", quote_char=False)
-    table = csv.read_csv(folder(data) / f"{data}.{what}", parse_options=options)
-    table = table.rename_columns([column.partition(":")[0] for column in table.column_names])
-    at = {str(value): row for row, value in enumerate(table.column(f"{what}_id").to_pylist())}
-    order = [at[one] for one in ids]
-    return {name: table.column(name).to_numpy(zero_copy_only=False)[order] for name in table.column_names}
-
-
-def cold_items(data: str, seed: int, *, newest: bool) -> ColdItems:
-    """A tenth of the items, by chance or those first taken last, and of the rest a tenth of each user's rows."""
-    whole, draws = log(data), np.random.default_rng(seed)
-    cold_I = _newest(whole) if newest else _drawn(whole, draws, seed)
-    is_cold_N = cold_I[whole.item_N]
-    warm_test_N = ~is_cold_N & (draws.random(len(whole)) < _COLD)
-    train = _rows(whole, ~is_cold_N & ~warm_test_N)
-    return ColdItems(train, cold_I, _of_users(whole, is_cold_N), _of_users(whole, warm_test_N))
-
-
-def _newest(whole: Log) -> np.ndarray:
-    """(I,) the tenth of the items that was first taken last: the same for all seeds."""
-    first_ms_I = np.full(whole.num_items, np.iinfo(np.int64).max)
-    np.minimum.at(first_ms_I, whole.item_N, whole.timestamp_ms_N)
-    cold_I = np.zeros(whole.num_items, bool)
-    cold_I[np.argsort(first_ms_I, kind="stable")[-int(_COLD * whole.num_items) :]] = True
-    return cold_I
-
-
-def _drawn(whole: Log, draws: np.random.Generator, seed: int) -> np.ndarray:
-    """(I,) a tenth of the items by chance, none of which was cold in the split that settings were chosen on."""
-    order_I = draws.permutation(whole.num_items)
-    if seed != TUNED_SEED:
-        tuned_I = _drawn(whole, np.random.default_rng(TUNED_SEED), TUNED_SEED)
-        order_I = order_I[~tuned_I[order_I]]
-    cold_I = np.zeros(whole.num_items, bool)
-    cold_I[order_I[-int(_COLD * whole.num_items) :]] = True
-    return cold_I
-
-
-def cold_users(data: str, seed: int) -> ColdUsers:
-    """A fifth of the users, by chance, is not learned from."""
-    whole, draws = log(data), np.random.default_rng(seed)
-    out_U = draws.random(whole.num_users) < 0.2
-    users = np.flatnonzero(out_U)
-    known = Askers.known(whole, users.astype(np.int32))
-    assert known.attributes is not None
-    return ColdUsers(_rows(whole, ~out_U[whole.user_N]), known.histories, known.attributes)
-
-
-def _rows(whole: Log, kept_N: np.ndarray) -> Log:
-    return Log.of(
-        whole.user_N[kept_N], whole.item_N[kept_N], num_users=whole.num_users, num_items=whole.num_items,
-        timestamp_ms_N=whole.timestamp_ms_N[kept_N], items=whole.items, users=whole.users,
-    )  # fmt: skip
-
-
-def _of_users(whole: Log, kept_N: np.ndarray) -> list[np.ndarray]:
-    return _rows(whole, kept_N).histories()
 
 
 def _reached(
@@ -274,7 +144,7 @@ def _items(data: str, effort: Effort) -> Part:
         for name in ("dropoutnet on als", "content-knn, projected"):
             part.target(f"{name}, {how}: NDCG@20 among the cold as a multiple of the best content-knn's",
                         means[name][1][1] / plain, 1.0, "higher")  # fmt: skip
-    num_cold = int(_COLD * log(data).num_items)
+    num_cold = int(COLD_SHARE * log(data).num_items)
     part.notes.append(
         f"{num_cold} of {log(data).num_items} items are cold: a list by chance among them has a Recall@20 of {_K / num_cold:.4f}. Lists of models that "
         "cannot tell them apart (popular, als) are in the order of the catalogue, which is by chance. The temperature and the steps of the projection, and how often a "

@@ -6,8 +6,6 @@ MMR and DPP go by.
 """
 
 import os
-import subprocess
-import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -15,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from commands import tastemaker
 from turns import Effort, Part
 
 from tastemaker.config import Settings
@@ -63,12 +62,6 @@ HEADER = (
     "stage", "NDCG@10", "difference", "Recall@10", "unlike by tags", "unlike by vectors", "categories", "mix (KL)",
     "novelty, bits", "coverage",
 )  # fmt: skip
-
-
-def tastemaker(home: Path, *arguments: str) -> None:
-    environment = os.environ | {"TASTEMAKER_HOME": str(home)}
-    command = [sys.executable, "-m", "tastemaker.cli", *arguments]
-    subprocess.run(command, env=environment, check=True, stdout=subprocess.DEVNULL)
 
 
 @contextmanager
@@ -225,6 +218,3 @@ def _difference(values: Float64, plain: Float64) -> str:
 def _interval(values: Float64, plain: Float64) -> dict[str, float]:
     mean, low, high = paired_bootstrap(values, plain)
     return {"mean": float(values.mean()), "difference": mean, "low": low, "high": high}
-
-
-PARTS = {"quality": measure_quality}

@@ -9,8 +9,7 @@ import time
 from collections.abc import Callable
 
 import numpy as np
-from training_ranks import Measured
-from turns import Effort, Part, column, ratios, shown, turns
+from turns import Effort, Measured, Part, column, ratios, shown, turns
 
 from tastemaker.data.item_rows import Item, table_of
 from tastemaker.features.traits import ItemTraits
@@ -140,6 +139,3 @@ def whole_stage(config: dict[str, object]) -> tuple[Reranking, Query, Candidates
     ranked = Candidates(chosen, score, np.ones(CANDIDATES, np.uint32), np.stack([score] * 4, 1), features)
     query = Query(luck.choice(ITEMS, 50).astype(np.int32), k=20, now_ms=NOW_MS, explore=True, seed=7)
     return stage, query, ranked
-
-
-PARTS = {"speed": measure_speed}

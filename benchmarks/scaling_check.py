@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from training_ranks import Measured, answer, run
+from training_ranks import answer, run
+from turns import Measured
 
 SMALL_RANKS = 2
 SMALL = {

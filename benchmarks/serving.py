@@ -9,22 +9,19 @@
 
 A catalogue of 1M items x 64 is made and published; 500 candidates, 50 features, every source, full rerank, records of users in
 an embedded Valkey, no cached lists. Contenders take turns, each started anew by its own command; the load comes from a
-process of its own. Every figure is the median over the turns [least, most]. Writes benchmarks/out/serving.json and, of a
-whole run, docs/results/DATE-serving.md with a plot. `--quick` is a small catalogue and short runs, FULL=1 takes more turns.
+process of its own. Each part is kept in benchmarks/out/serving-PART.json, and docs/results/DATE-serving.md is made of all that are kept.
+`--only swaps` measures a part alone, `--quick` takes a small catalogue and short runs, FULL=1 more turns.
 """
 
-import shutil
 import statistics
-import time
-from collections.abc import Callable
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any, Final
 
+import kept
 import numpy as np
-import report
-from report import ROOT
+from report import OUT, ROOT
 from serving_processes import Kind
-from serving_swap import swaps
 from serving_turns import (
     KINDS,
     LEVELS,
@@ -52,7 +49,6 @@ QUEUED: Final = {"wait and retrieve": ("wait", "retrieve")}
 """What a fused graph tells apart and a spread one does not: judged together, request by request."""
 OWN: Final = {f"{stage}, its own": f"{stage}_work" for stage in ("retrieve", "rank", "rerank")}
 """What a stage's process took of what the gateway waited for it, as a spread graph tells it."""
-SVG: Final = ROOT / "benchmarks" / "out" / "serving.svg"
 
 
 def latency(effort: Effort) -> Part:
@@ -70,13 +66,14 @@ def latency(effort: Effort) -> Part:
             part.target(f"{kind}: p99 at {rate}/s, ms", p99, limit, "lower")
         failed = sum(num_failed(turn[f"{rate}/s"]) for turn in found[kind] for rate in RATES)
         part.target(f"{kind}: answers other than 200", failed, 0, "lower")
+    plot = _plot_file(effort)
     late = [run["late_ms"] for kind in GRAPHS for turn in found[kind] for run in [turn["25/s"]]]
     part.notes = [
         "Latencies count from the moment at which a request was due, so that a queue shows. The load itself was behind by "
         f"{np.percentile(np.concatenate(late), 99):.1f} ms at p99 of 25/s, which is in them.",
-        f"![Latency by arrivals]({_today()}-serving.svg)",
+        f"![Latency by arrivals]({plot.name})",
     ]
-    _plot(found)
+    _plot(found, plot)
     part.figures = {kind: [summary(turn) for turn in turns] for kind, turns in found.items()}
     return part
 
@@ -226,7 +223,14 @@ def memory(effort: Effort) -> Part:
     return part
 
 
-def _plot(found: Turns) -> None:
+def _plot_file(effort: Effort) -> Path:
+    """Beside the page; of a quick run, which is on none, where its result is."""
+    if effort.divide > 1:
+        return OUT / "serving-quick.svg"
+    return ROOT / "docs" / "results" / f"{datetime.now(UTC).date()}-serving.svg"
+
+
+def _plot(found: Turns, file: Path) -> None:
     import matplotlib as mpl
 
     mpl.use("Agg")
@@ -244,27 +248,17 @@ def _plot(found: Turns) -> None:
     axes.set_ylabel("latency from due to answered, ms")
     axes.set_ylim(bottom=0)
     axes.legend()
-    SVG.parent.mkdir(exist_ok=True)
-    figure.savefig(SVG, bbox_inches="tight")
+    file.parent.mkdir(exist_ok=True)
+    figure.savefig(file, bbox_inches="tight")
     plt.close(figure)
 
 
-def _today() -> str:
-    return datetime.now(UTC).date().isoformat()
-
-
-PARTS: Final[dict[str, Callable[[Effort], Part]]] = {
-    "latency": latency, "stages": stages, "overhead": overhead, "where": where, "memory": memory, "swaps": swaps,
-}  # fmt: skip
-
-
-def main() -> None:
-    began = time.time()
-    report.main("serving", "Serving", str(__doc__), PARTS)
-    page = ROOT / "docs" / "results" / f"{_today()}-serving.md"
-    if page.exists() and page.stat().st_mtime >= began:
-        shutil.copyfile(SVG, page.with_suffix(".svg"))
+PARTS: Final = {
+    **{part: f"serving:{part}" for part in ("latency", "stages", "overhead", "where", "memory")},
+    "swaps": "serving_swap:swaps",
+}
+_INTRO: Final = f"`make bench-serving`, part by part. {kept.BY_TURNS}"
 
 
 if __name__ == "__main__":
-    main()
+    kept.main("serving", "Serving", _INTRO, str(__doc__), PARTS, list(PARTS), kept.by_turns())

@@ -49,7 +49,7 @@ class Client:
         self._free: list[Streams] = []
 
     async def post(self, path: str, body: dict[str, Any]) -> tuple[int, Any]:
-        """Status and the JSON that came back. A kept connection that the server has closed meanwhile is not its fault."""
+        """Status and the JSON that came back, {} where it is none: a proxy's own page. A kept connection that the server has closed meanwhile is not its fault."""
         while self._free:
             try:
                 return await self._exchange(self._free.pop(), path, body)
@@ -70,7 +70,8 @@ class Client:
             writer.close()
         else:
             self._free.append(streams)
-        return int(lines[0].split()[1]), json.loads(answer)
+        is_json = "json" in headers.get("content-type", "")
+        return int(lines[0].split()[1]), json.loads(answer) if is_json else {}
 
 
 class Load:

@@ -73,6 +73,14 @@ def _role(process: psutil.Process) -> str:
     return next((role for word, role in ROLES.items() if word in command), "other")
 
 
+def made_world(folder: Path, num_items: int, num_users: int) -> Home:
+    """The home of a world that a process of its own makes in `folder`, so that this one stays small."""
+    script = Path(__file__).with_name("serving_world.py")
+    command = [sys.executable, str(script), str(folder), "--items", str(num_items), "--users", str(num_users)]
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL, env=os.environ | {"OMP_NUM_THREADS": "1"})
+    return Home.open(folder / "home")
+
+
 @contextlib.contextmanager
 def running(
     kind: Kind, home: Home, environment: Mapping[str, str] | None = None, logs: Path | None = None

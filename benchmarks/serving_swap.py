@@ -1,4 +1,4 @@
-"""Promotions and rollbacks while requests come in: `make bench-swap`, or as a part of `make bench-serving`.
+"""Promotions and rollbacks while requests come in: `make bench-swap`, which is a part of `make bench-serving`.
 
 Requests arrive open-loop from a process of its own while a version is promoted, loaded by every process, tried and flipped
 to, and while `tastemaker rollback` brings the one before back. Every second item has another id in the promoted bundles,
@@ -7,7 +7,6 @@ so that an answer made of two bundles is seen.
 
 import io
 import json
-import os
 import subprocess
 import sys
 import tempfile
@@ -22,9 +21,8 @@ from typing import Any, Final, NamedTuple
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from report import main as report_main
 from serving_load import LOST_SECONDS
-from serving_processes import Kind, Running, running
+from serving_processes import Kind, Running, made_world, running
 from turns import Effort, Part, shown
 
 from tastemaker.bundle.manifest import BundleRef
@@ -78,7 +76,7 @@ def swaps(effort: Effort) -> Part:
     )
     part = Part(f"Swaps at {RATE:.0f} requests/s, {NUM_ITEMS // effort.divide:,} items", titles)
     with tempfile.TemporaryDirectory() as folder:
-        home = _world(Path(folder), NUM_ITEMS // effort.divide)
+        home = made_world(Path(folder), NUM_ITEMS // effort.divide, NUM_USERS)
         for kind in KINDS:
             with running(kind, home) as served:
                 found, asked = measure(served, home, num, seconds)
@@ -184,13 +182,6 @@ def _asked(row: list[Any], renamed_ids: set[str]) -> Asked:
     return Asked(due, latency_ms, status, bundle, has_other and has_renamed, degraded)
 
 
-def _world(folder: Path, num_items: int) -> Home:
-    script = Path(__file__).with_name("serving_world.py")
-    command = [sys.executable, str(script), str(folder), "--items", str(num_items), "--users", str(NUM_USERS)]
-    subprocess.run(command, check=True, stdout=subprocess.DEVNULL, env=os.environ | {"OMP_NUM_THREADS": "1"})
-    return Home.open(folder / "home")
-
-
 def _add(part: Part, kind: Kind, found: Sequence[Swap], asked: Sequence[Asked]) -> None:
     before, during = [], []
     for swap in found:
@@ -222,7 +213,3 @@ def _by_second(asked: Sequence[Asked], swap: Swap) -> list[tuple[int, float]]:
         if swap.promoted_at - 5 <= one.due < swap.flipped_at + 5:
             seconds.setdefault(int(one.due - swap.promoted_at), []).append(one.latency_ms)
     return [(second, max(values)) for second, values in sorted(seconds.items())]
-
-
-if __name__ == "__main__":
-    report_main("swap", "Swaps under load", str(__doc__), {"swaps": swaps})

@@ -1,9 +1,6 @@
 """The turns of `make bench-serving`: every contender started, asked and stopped, again and again; and what a run says."""
 
 import functools
-import os
-import subprocess
-import sys
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,10 +8,8 @@ from typing import Any, Final
 
 import numpy as np
 from serving_load import send
-from serving_processes import Kind, Running, running
+from serving_processes import Kind, Running, made_world, running
 from turns import Effort
-
-from tastemaker.home import Home
 
 KINDS: Final[tuple[Kind, ...]] = ("bare", "fused", "fused x 2", "spread")
 RATES: Final = (10, 25, 50)
@@ -33,8 +28,7 @@ def measured(effort: Effort) -> Turns:
     seconds = 12.0 if effort.divide == 1 else 4.0
     found: Turns = {kind: [] for kind in KINDS}
     with tempfile.TemporaryDirectory() as folder:
-        _make_world(Path(folder), num_items(effort))
-        home = Home.open(Path(folder) / "home")
+        home = made_world(Path(folder), num_items(effort), NUM_USERS)
         for turn in range(count):
             for kind in KINDS[turn % len(KINDS) :] + KINDS[: turn % len(KINDS)]:
                 print(f"  turn {turn + 1} of {count}: {kind}", flush=True)
@@ -59,12 +53,6 @@ def _one(contender: Running, seconds: float, turn: int) -> dict[str, Any]:
             found[f"{rate}/s"] = send(contender.url, rate=rate, seconds=1.5 * seconds, **common)
     found["memory"] = contender.memory_mb()
     return found
-
-
-def _make_world(folder: Path, num_items: int) -> None:
-    script = Path(__file__).with_name("serving_world.py")
-    command = [sys.executable, str(script), str(folder), "--items", str(num_items), "--users", str(NUM_USERS)]
-    subprocess.run(command, check=True, stdout=subprocess.DEVNULL, env=os.environ | {"OMP_NUM_THREADS": "1"})
 
 
 def num_items(effort: Effort) -> int:

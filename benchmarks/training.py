@@ -1,4 +1,4 @@
-"""Training's numbers, measured side by side in one run, beside their targets: `make bench-training`.
+"""Training's numbers, measured side by side, beside their targets: `make bench-training`.
 
     plain       the sharded job against DDP on the same DLRM: samples a second
     memory      the same jobs with tables ten times as large: peak memory of a rank
@@ -8,14 +8,26 @@
     checkpoint  how long a save holds training up
     input       rows a second from Parquet to the step, beside a bare scan
 
-Contenders take turns (A B A B), each job in processes of its own. Every figure is the median over the turns [least,
-most]; ratios are those of one turn. Writes benchmarks/out/training.json and, of a whole run, docs/results/DATE-training.md.
-`--only plain,ranks` runs some parts, `--quick` small ones, FULL=1 takes three times as many turns.
+Contenders take turns (A B A B), each job in processes of its own. Each part is kept in benchmarks/out/training-PART.json, and
+docs/results/DATE-training.md is made of all that are kept. `--only plain,ranks` measures some parts, `--quick` takes small tables, FULL=1
+three times as many turns.
 """
 
-import report
-from training_parts import PARTS
-from training_ranks import reruns
+from typing import Final
+
+import kept
+
+PARTS: Final = {
+    "plain": "training_parts:against_plain",
+    "memory": "training_parts:memory",
+    "ranks": "training_parts:ranks",
+    "tables": "training_parts:tables",
+    "rows": "training_parts:rows",
+    "checkpoint": "training_parts:checkpoint",
+    "input": "training_parts:input_path",
+}
+"""Part by part, in the page's order: module and function that measure it."""
+_INTRO: Final = f"`make bench-training`, part by part; each job in processes of its own. {kept.BY_TURNS}"
 
 if __name__ == "__main__":
-    report.main("training", "Distributed training", str(__doc__), PARTS, reruns)
+    kept.main("training", "Distributed training", _INTRO, str(__doc__), PARTS, list(PARTS), kept.by_turns())

@@ -7,7 +7,8 @@ from typing import Any
 
 import torch.distributed as dist
 from training_model import GLOBAL_BATCH, WARM_UP_STEPS, BenchDlrm, batches, bench_specs
-from training_ranks import Measured, answer
+from training_ranks import answer
+from turns import Measured
 
 from tastemaker_training.distributed.checkpoint_files import MANIFEST, Position
 from tastemaker_training.distributed.checkpoints import Checkpoints

@@ -15,7 +15,8 @@ import torch.distributed as dist
 from torch import nn
 from torch.profiler import ProfilerActivity, profile, record_function
 from training_model import GLOBAL_BATCH, WARM_UP_STEPS, Batch, BenchDlrm, PlainBags, batches, bench_specs
-from training_ranks import Measured, answer, forget_peak, peak_bytes, resident_bytes
+from training_ranks import answer, forget_peak, peak_bytes, resident_bytes
+from turns import Measured
 
 from tastemaker_training.distributed import pipelining
 from tastemaker_training.distributed.pipelining import Objective, Pipeline, StepBatch

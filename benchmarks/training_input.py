@@ -16,7 +16,8 @@ import pyarrow.parquet as pq
 import torch
 import torch.distributed as dist
 from training_model import GLOBAL_BATCH, NUM_DENSE, NUM_TABLES, Batch, ids
-from training_ranks import Measured, answer, forget_peak, peak_bytes, resident_bytes
+from training_ranks import answer, forget_peak, peak_bytes, resident_bytes
+from turns import Measured
 
 from tastemaker.models.tables import Jagged
 from tastemaker_training.rows.stream import RowStream, StreamConfig

@@ -2,14 +2,13 @@
 
 import statistics
 import tempfile
-from collections.abc import Callable
 from pathlib import Path
 
 import psutil
 import training_input
 from training_model import BOTTOM, DIM, GLOBAL_BATCH, NUM_DENSE, NUM_TABLES, TOP
-from training_ranks import Measured, run
-from turns import Effort, Part, column, ratios, shown, turns, worst
+from training_ranks import run
+from turns import Effort, Measured, Part, column, ratios, shown, turns, worst
 
 MIB = 2**20
 NAMES = {
@@ -232,9 +231,3 @@ def input_path(effort: Effort) -> Part:
                 part.rows.append((kind, stages[stage], shown(speed, 0), shown(ratios(speed, scan), 2)))
             part.figures[kind] = found
     return part
-
-
-PARTS: dict[str, Callable[[Effort], Part]] = {
-    "plain": against_plain, "memory": memory, "ranks": ranks, "tables": tables, "rows": rows,
-    "checkpoint": checkpoint, "input": input_path,
-}  # fmt: skip

@@ -14,14 +14,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from turns import Measured
+
 from tastemaker.runtime import free_port
 
 FOLDER = Path(__file__).parent
 DEADLINE_SECONDS = 600.0
-Measured = dict[str, Any]
 _MOST_RERUNS = 3
-reruns: list[str] = []
-"""What each job that had to be run once more said at its end."""
 
 
 class _CrashError(RuntimeError):
@@ -31,19 +30,21 @@ class _CrashError(RuntimeError):
 def run(script: str, job: dict[str, Any], *, num_ranks: int = 2, threads: int = 1) -> list[Measured]:
     """What each rank measured, rank 0 first.
 
-    A job that a signal ended is run again and noted in `reruns`: DDP with sparse gradients now and then corrupts glibc's
-    heap (cause unknown), and that must not cost the whole run.
+    A job that a signal ended is run again, and each rank's `reruns` hold what it said at its end: DDP with sparse gradients now and then
+    corrupts glibc's heap (cause unknown), and that must not cost the whole run.
 
     Raises:
         RuntimeError: A rank failed; carries the end of its output.
     """
-    for _ in range(_MOST_RERUNS):
+    reruns: list[str] = []
+    while True:
         try:
-            return _run(script, job, num_ranks, threads)
+            return [rank | {"reruns": reruns} for rank in _run(script, job, num_ranks, threads)]
         except _CrashError as crash:
+            if len(reruns) == _MOST_RERUNS:
+                raise
             reruns.append(str(crash))
             print(f"once more: {crash}", flush=True)
-    return _run(script, job, num_ranks, threads)
 
 
 def _run(script: str, job: dict[str, Any], num_ranks: int, threads: int) -> list[Measured]:

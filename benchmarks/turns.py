@@ -5,7 +5,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from training_ranks import Measured
+Measured = dict[str, Any]
+"""What a contender measured in one turn, by name."""
 
 
 @dataclass(frozen=True)

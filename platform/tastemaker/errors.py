@@ -22,7 +22,10 @@
 A message says what, value, limit and mend, and the error carries the same as fields.
 """
 
-from typing import ClassVar
+from typing import ClassVar, Final
+
+MOST_SHOWN: Final = 300
+"""Characters of a value in a message; the error itself has all of it."""
 
 
 class TastemakerError(Exception):
@@ -46,13 +49,23 @@ class TastemakerError(Exception):
     def __str__(self) -> str:
         text = self.what
         if self.value is not None:
-            text += f", is {self.value!r}" if isinstance(self.value, str) else f", is {self.value}"
+            text += f", is {_shown(self.value)}"
         if self.limit is not None:
             text += f", must be {self.limit}"
         return f"{text}: {self.mend}" if self.mend else text
 
     def __reduce__(self) -> tuple[object, ...]:
         return _rebuild, (type(self), self.what, self.value, self.limit, self.mend)
+
+
+def _shown(value: object) -> str:
+    """A value as a message has it: a text in quotes, and of what is long its beginning.
+
+    >>> _shown("tv"), _shown(["tv"]), _shown("x" * 1000)[-20:]
+    ("'tv'", "['tv']", '… (1,002 characters)')
+    """
+    text = repr(value) if isinstance(value, str) else str(value)
+    return text if len(text) <= MOST_SHOWN else f"{text[:MOST_SHOWN]}… ({len(text):,} characters)"
 
 
 def _rebuild(

@@ -42,6 +42,8 @@ SERVE_MODE = {
     "RAY_SERVE_PROXY_HEALTH_CHECK_TIMEOUT_S": "30",
     "RAY_SERVE_HAPROXY_STARTUP_TIMEOUT_S": "60",
 }
+OF_IMAGE = {"RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH": "tastemaker_services.web.steering:middlewares"}
+"""What the serving image says of itself, as it names code of its own version: a chart may run an image of before."""
 QUIET = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
@@ -79,7 +81,7 @@ def prepare_ray(settings: Settings, home: Home) -> dict[str, Any]:
     Values that the environment has already are kept. Token authentication stays on: Ray's own listeners bind
     all interfaces whatever they are told.
     """
-    for key, value in (SERVE_MODE | QUIET).items():
+    for key, value in (SERVE_MODE | OF_IMAGE | QUIET).items():
         os.environ.setdefault(key, value)
     for key in SERVE_PORTS:
         _set_once(key, lambda: str(free_port()))

@@ -81,7 +81,12 @@ def _config_error(cls: type[BaseModel], error: ValidationError, origin: str) -> 
         return ConfigError(
             f"{at}: values do not belong together: {first['ctx']['error']}", mend="correct the values"
         )
-    return ConfigError(f"{origin}: {key}", value=first["input"], limit=first["msg"], mend="correct the value")
+    return ConfigError(
+        f"{origin}: {key}",
+        value=first["input"],
+        limit=first["msg"].removeprefix("Input should be "),
+        mend="correct the value",
+    )
 
 
 def _fields_at(cls: type[BaseModel], path: tuple[int | str, ...]) -> list[str]:

@@ -7,12 +7,13 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
 from contextlib import contextmanager, nullcontext, redirect_stdout
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 from rich.console import Console
 from rich.table import Table
 
 _PLAIN_WIDTH = 160
+_LONG = 40
 console = Console(highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() else _PLAIN_WIDTH)
 errors = Console(stderr=True, highlight=False, soft_wrap=True)
 
@@ -73,12 +74,15 @@ def track(items: Iterable[T], description: str, total: int | None = None) -> Ite
 def print_table(
     title: str, columns: Sequence[str], rows: Iterable[Sequence[object]], to: Console = console
 ) -> None:
-    """A table on stdout unless told; the first column is text, the others are numbers."""
+    """A table on stdout unless told; the first column is text, the others are numbers. Sentences go on in further lines, so that nothing is cut off."""
+    cells = [[str(cell) for cell in row] for row in rows]
     table = Table(title=title, title_justify="left", header_style="bold")
     for i, column in enumerate(columns):
-        table.add_column(column, justify="left" if i == 0 else "right", no_wrap=True)
-    for row in rows:
-        table.add_row(*(str(cell) for cell in row))
+        is_long = max((len(row[i]) for row in cells), default=0) > _LONG
+        justify: Literal["left", "right"] = "left" if i == 0 or is_long else "right"
+        table.add_column(column, justify=justify, no_wrap=not is_long, overflow="fold")
+    for row in cells:
+        table.add_row(*row)
     to.print(table)
 
 

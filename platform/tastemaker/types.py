@@ -6,7 +6,7 @@ Shape letters: B requests, L history, K candidates, S sources, F features.
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Literal, get_args
+from typing import Literal, Protocol, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -21,6 +21,19 @@ Float32 = npt.NDArray[np.float32]
 Float64 = npt.NDArray[np.float64]
 Bool = npt.NDArray[np.bool_]
 Strings = npt.NDArray[np.object_]
+
+
+class VectorRows(Protocol):
+    """Vectors of a catalogue that are looked up by row: a matrix (I, D), or several that are one behind the other."""
+
+    def __len__(self) -> int:
+        """Rows."""
+        ...
+
+    def __getitem__(self, rows_K: Int32, /) -> Float32:
+        """Some rows (K, D), a copy."""
+        ...
+
 
 EventKind = Literal[
     "impression", "view", "click", "like", "purchase", "rating", "watch", "skip", "dislike", "hide"

@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 import yaml
 
+from tastemaker.runtime import OF_IMAGE
+
 ROOT = Path(__file__).parents[2]
 IMAGES = ("serve", "train", "train-gpu")
 TRAINING_ALONE = {
@@ -77,6 +79,11 @@ def test_the_serving_image_has_nothing_of_training(wheel_set: "dict[str, set[str
     assert {"torchrec", "mlflow", "feast"} <= wheel_set["train"]
     assert "faiss-gpu-cu12" in wheel_set["train-gpu"]
     assert "faiss-cpu" not in wheel_set["train-gpu"]  # they own one module
+
+
+def test_the_serving_image_takes_steering_headers_off_as_the_embedded_graph_does() -> None:
+    told = dict(re.findall(r"(RAY_SERVE_\w+)=(\S+)", dockerfile("serve")))
+    assert told == OF_IMAGE
 
 
 def test_what_goes_before_the_chart_is_pinned() -> None:

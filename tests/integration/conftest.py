@@ -3,33 +3,18 @@
 import itertools
 import zlib
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-import redis
-from clustered import PARTITIONS
-from clustered import State as ClusteredState
+from clustered import PARTITIONS, State
 from valkey_cluster import ValkeyCluster
 
 from tastemaker.config import Settings, StateSettings
 from tastemaker.home import Home
 from tastemaker.state.connection import connect, open_keys
-from tastemaker.state.keys import Keys
 from tastemaker.state.server import EmbeddedValkey
 
 _catalogues = itertools.count()
-
-
-@dataclass(frozen=True)
-class State:
-    """A running Valkey, and a catalogue of this test's own in it."""
-
-    client: redis.Redis
-    keys: Keys
-    home: Home
-    settings: Settings
-    url: str
 
 
 @pytest.fixture(scope="session")
@@ -65,9 +50,7 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ValkeyCluster]
 
 
 @pytest.fixture
-def clustered(
-    cluster: ValkeyCluster, tmp_path: Path, request: pytest.FixtureRequest
-) -> Iterator[ClusteredState]:
+def clustered(cluster: ValkeyCluster, tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[State]:
     """The cluster with an empty catalogue of 16 partitions."""
     home = Home.make(tmp_path / "home")
     settings = Settings(
@@ -76,4 +59,4 @@ def clustered(
         state=StateSettings(partitions=PARTITIONS, url=cluster.url),
     )
     with connect(cluster.url) as client:
-        yield ClusteredState(client, open_keys(client, settings), home, settings, cluster.url)
+        yield State(client, open_keys(client, settings), home, settings, cluster.url)

@@ -134,6 +134,16 @@ def test_an_unreachable_server_is_a_state_error(tmp_path: Path) -> None:
         pass
 
 
+def test_a_wrong_password_is_told_from_a_server_that_is_away(state: Any, tmp_path: Path) -> None:
+    port = state.url.rpartition(":")[2]
+    settings = Settings(state=StateSettings(url=f"redis://:other@127.0.0.1:{port}"))
+    with (
+        pytest.raises(StateError, match="check user, password"),
+        open_state(settings, Home.make(tmp_path)) as client,
+    ):
+        open_keys(client, settings)
+
+
 def test_a_changed_number_of_partitions_is_refused(state: Any) -> None:
     changed = state.settings.model_copy(update={"state": StateSettings(partitions=8)})
     with pytest.raises(StateError, match=r"partitions .*, is 8, must be 4"):

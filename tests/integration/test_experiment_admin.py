@@ -85,12 +85,17 @@ def test_an_experiment_lives_through_the_routes_and_all_of_it_is_recorded(state:
         ("POST", "", {"definition": DEFINITION | {"allocation": {"kind": "fixed", "weights": [0.5, 0.6]}}}, 422, "definition", "add up to 1.1"),
         ("POST", "", {"definition": DEFINITION | {"colour": 1}}, 422, "definition", "unknown key colour"),
         ("POST", "", {"definition": DEFINITION, "starts": True}, 422, "starts", "starts is unknown"),
-        ("POST", "", {"definition": DEFINITION | {"name": "two", "metric": "joy"}}, 409, None, "metric is unknown, is 'joy'"),
+        ("POST", "", {"definition": DEFINITION | {"name": "two", "metric": "joy"}}, 422, "definition", "metric is unknown, is 'joy'"),
         ("POST", "", {"definition": DEFINITION | {"name": "two", "traffic": 0.9}, "start": True}, 409, None, "at most 0.8"),
         ("POST", "", {"definition": DEFINITION}, 409, None, "experiment front exists"),
         ("PUT", "/front", {"definition": DEFINITION | {"salt": "t"}}, 409, None, "salt decides who takes part"),
         ("PUT", "/front", {"definition": DEFINITION | {"name": "other"}}, 422, "definition.name", "must be 'front'"),
         ("POST", "/front/ramp", {}, 422, "traffic", "traffic and weights are missing"),
+        ("POST", "/front/ramp", {"traffic": 1.5}, 422, "definition", "traffic"),
+        ("POST", "/front/ramp", {"weights": [0.5, 0.6]}, 422, "definition", "add up to 1.1"),
+        ("PUT", "/front", {"definition": DEFINITION | {"guardrails": [{"metric": "coverage"}]}}, 422, "definition", "a metric that each unit has a value of"),
+        ("PUT", "/front", {"definition": DEFINITION, "version": 7}, 422, "version", "version is unknown"),
+        ("PUT", "/front", {"definition": DEFINITION | {"version": 7}}, 409, None, "it was changed meanwhile"),
         ("POST", "/front/ramp", {"traffic": 0.1}, 409, None, "traffic falls from 0.2 to 0.1"),
         ("POST", "/front/start", {}, 409, None, "runs already"),
         ("POST", "/nobody/stop", {}, 404, "name", "no experiment nobody, must be one of: front"),
@@ -109,6 +114,29 @@ def test_what_is_refused_says_why_and_changes_nothing(
     assert refused.headers["content-type"] == "application/problem+json"
     assert words in problem["detail"]
     assert after.json()["experiments"] == [began.json()["experiment"]]
+
+
+def test_the_listener_tells_programs_of_its_own_routes_too(state: Any, tmp_path: Path) -> None:
+    """Whatever the refusals above answered stands in the document, and so does each body."""
+    (answer,) = call(state, tmp_path, ("GET", "/openapi.json", None))
+    paths, one = answer.json()["paths"], PATH + "/{name}"
+    assert "/v1/recommendations" in paths
+    assert {*paths[PATH]["post"]["responses"]} == {
+        "201", "400", "401", "403", "408", "409", "413", "415", "422", "503",
+    }  # fmt: skip
+    for path, method in (
+        (one, "put"),
+        (one + "/start", "post"),
+        (one + "/stop", "post"),
+        (one + "/ramp", "post"),
+    ):
+        assert {"404", "409", "415", "422"} <= {*paths[path][method]["responses"]}, path
+    assert {"404", "409"} <= {*paths[one]["delete"]["responses"]}
+    assert {*paths[one + "/history"]["get"]["responses"]} >= {"200", "404"}
+    body = paths[one + "/ramp"]["post"]["requestBody"]["content"]["application/json"]["schema"]
+    assert {*body["properties"]} == {"actor", "reason", "traffic", "weights", "reassign"}
+    refused = paths[PATH]["post"]["responses"]["422"]["content"]["application/json"]["schema"]["$ref"]
+    assert "detail" in answer.json()["components"]["schemas"][refused.rsplit("/")[-1]]["properties"]
 
 
 def test_an_edit_that_is_asked_for_goes_through(state: Any, tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ import pytest
 from experiment_log import decision, event, experiment
 
 from tastemaker import cli, context
-from tastemaker.errors import ExperimentError, UsageError
+from tastemaker.errors import ConfigError, ExperimentError, UsageError
 from tastemaker.events.archive import event_table, write_days
 from tastemaker.experiments.decision_log import decision_table
 from tastemaker.experiments.store import ExperimentStore
@@ -38,7 +38,7 @@ def test_a_plan_like_an_experiment_takes_its_controls_variation(state: Any) -> N
 
     with pytest.raises(UsageError, match="coverage is of a variant as a whole"):
         cli.invoke(["experiment", "plan", "--effect", "0.05", "--like", "past", "--metric", "coverage"])
-    with pytest.raises(ExperimentError, match="metric"):
+    with pytest.raises(ConfigError, match="metric"):
         cli.invoke(["experiment", "plan", "--effect", "0.05", "--like", "past", "--metric", "joy"])
     with pytest.raises(ExperimentError, match="nowhere"):
         cli.invoke(["experiment", "plan", "--effect", "0.05", "--like", "nowhere"])

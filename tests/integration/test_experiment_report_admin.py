@@ -68,6 +68,11 @@ def test_the_report_is_told_as_json_and_as_a_page(state: Any, tmp_path: Path) ->
     page = get(state, tmp_path, f"{PATH}?format=html")
     assert page.headers["content-type"] == "text/html; charset=utf-8"
     assert "<h1>Experiment exp</h1>" in page.text
+    assert found.stop is None
+    ExperimentStore(state.client, state.keys).stop("exp", actor="guardrail", reason="clicks fell")
+    stopped = ExperimentReport.model_validate_json(get(state, tmp_path, PATH).content)
+    assert stopped.stop is not None
+    assert (stopped.state, stopped.stop.actor, stopped.stop.reason) == ("stopped", "guardrail", "clicks fell")
 
 
 @pytest.mark.usefixtures("traffic")

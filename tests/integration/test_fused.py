@@ -9,13 +9,14 @@ import numpy as np
 import pytest
 from tagged import NUM_ITEMS, write_bundle
 
+from tastemaker import telemetry
 from tastemaker.bundle.store import BundleStore
 from tastemaker.config_serving import ServingSettings
 from tastemaker.registry.live import LiveAliases, LiveVersion
 from tastemaker.types import Candidates, Query
 from tastemaker_services.gateway.ladder import Stages
 from tastemaker_services.graph.fused import FUSED, FusedGraph
-from tastemaker_services.replicas.calls import Send, StageCalls, StageError
+from tastemaker_services.replicas.calls import Failed, Send, StageCalls, StageError
 from tastemaker_services.replicas.stages import Ranker, Reranker, Retriever
 
 SECONDS = 30.0
@@ -116,3 +117,16 @@ def test_a_version_that_is_not_held_is_the_fault_of_that_call(state: Any, sha256
     with pytest.raises(StageError, match="the stage failed") as raised:
         asyncio.run(stages.retrieve(("0" * 64, Query(np.empty(0, np.int32))), SECONDS))
     assert "is not loaded here" in str(raised.value.mend)
+
+
+def test_all_calls_of_a_message_were_as_long_in_the_stages_process(state: Any, sha256: str) -> None:
+    retriever, (one, other, *_) = Retriever(state.settings), queries()
+    histogram = telemetry.STAGE_WORK_SECONDS.labels(state.settings.catalogue, "retrieve")
+    before = histogram._sum.get()
+    calls = [(sha256, one), ("0" * 64, one), (sha256, other)]
+    first, gone, last = asyncio.run(retriever.retrieve(calls))
+    assert isinstance(first, Candidates)
+    assert isinstance(gone, Failed)
+    assert isinstance(last, Candidates)
+    assert first.worked_seconds == last.worked_seconds > 0
+    assert histogram._sum.get() == pytest.approx(before + 3 * first.worked_seconds)

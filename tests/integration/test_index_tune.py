@@ -109,6 +109,10 @@ def test_applied_it_is_a_new_version_that_shares_all_other_files(
     assert shop.registry.aliases("default")["champion"].number == 1
     invoke(["promote", "2", "--json"])
     assert shop.registry.aliases("default")["champion"].number == 2
+    listed = invoke(["bundles", "list"])
+    assert [one["sha256"][:12] for one in listed["versions"]] == [old.bundle_id, new.bundle_id]
+    rows = [line for line in capsys.readouterr().out.splitlines() if new.bundle_id in line]
+    assert "champion" in rows[-1]
 
 
 def test_nothing_is_published_where_nothing_is_fast_enough(
@@ -116,9 +120,15 @@ def test_nothing_is_published_where_nothing_is_fast_enough(
 ) -> None:
     arguments = ["index", "tune", "--queries", "20", "--kinds", "flat", "--latency", "0.001"]
     invoke([*arguments])
-    assert "nothing reaches recall 0.95 within 0.001 ms; nearest: flat, exact" in capsys.readouterr().out
+    told = "nothing reaches recall 0.95 within 0.001 ms; nearest: flat, exact"
+    assert told in capsys.readouterr().out
     with pytest.raises(BundleError, match=r"no index reaches both .* raise --latency"):
         invoke([*arguments, "--apply"])
+    assert told in capsys.readouterr().out
+    (page,) = shop.home.root.rglob("index.html")
+    curves = page.read_text().split("Plotly.newPlot")[-1]
+    assert '"name":"nearest"' in curves
+    assert '"name":"chosen"' not in curves
     assert len(shop.registry.versions("default")) == 1
 
 

@@ -2,6 +2,7 @@
 
 import json
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -210,6 +211,27 @@ def test_weights_of_an_experiment_are_judged_from_its_log(
     (learned,) = run("--experiment", "home", "--policy", str(bandit))
     # All was shown before the first window closed: nothing is known, and shares stay even.
     assert learned["estimates"][0]["value"]["value"] == pytest.approx(0.375)
+
+
+def test_a_variant_that_the_log_cannot_judge_does_not_hide_the_other(
+    state: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    begin(state, monkeypatch, "home", Fixed(weights=(0.9, 0.1)))
+    decisions = []
+    for n in range(500):  # 450 of a, 50 of b: a rests on 450 answers, b on 50 where 100 are asked for
+        one = answered(n, 1_760_000_000_000 + n, state.keys.catalogue, user_id=f"u{n}", epoch=0)
+        is_b = n % 10 == 9
+        drawn = {"variant": "ab"[is_b], "propensity": (0.9, 0.1)[is_b], "propensities": (0.9, 0.1)}
+        decisions.append(entry(replace(one, **drawn)))
+    write_days(state.home / "decisions" / state.keys.catalogue, decision_table(decisions))
+    assert [one["policy"] for one in run("--experiment", "home")] == ["all to a"]
+    said = " ".join(capsys.readouterr().err.split())
+    assert (
+        "all to b is not judged: the estimate would rest on few answers: those of equal weight among 500, is 50.0"
+        in said
+    )
+    with pytest.raises(ExperimentError, match="rest on few answers"):
+        run("--experiment", "home", "--least-effective", "480")
 
 
 def test_the_last_days_of_an_experiment_are_judged_alone(

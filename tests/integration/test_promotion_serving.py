@@ -11,6 +11,7 @@ from promotable import ITEM_IDS, write_bundle
 from tastemaker.bundle.reader import Bundle
 from tastemaker.bundle.store import BundleStore
 from tastemaker.config_experiments import CanaryGuardrail, CanarySettings, PromotionSettings
+from tastemaker.errors import ConfigError
 from tastemaker.events.archive import event_table, write_days
 from tastemaker.events.log import Entry
 from tastemaker.events.schema import Event
@@ -275,6 +276,15 @@ def test_a_canary_begins_with_few_users_and_goes_on_step_by_step(world):
     traffic(world, experiment.name, since_ms, 0.5, 0.5)
     done = canary(world, since_ms + 2 * HOUR_MS)
     assert (done.outcome, done.numbers["step"]) == ("passed", 2.0)
+
+
+def test_a_canary_that_could_not_be_judged_moves_nothing(world):
+    """Its settings name a metric that nobody knows: said before the alias `canary` is given away."""
+    world.gateway(champion=1, canary=2)
+    with pytest.raises(ConfigError, match="guardrail is unknown, is 'joy'"):
+        canary(world, limits={"guardrails": (CLICKS, CanaryGuardrail(metric="joy", margin=0.1))})
+    assert "canary" not in world.registry.aliases(world.case().settings.catalogue)
+    assert world.experiments.list() == ()
 
 
 def test_a_canary_whose_users_click_less_is_refused_at_once(world):

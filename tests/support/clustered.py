@@ -24,7 +24,7 @@ USERS, ITEMS = [f"u{n}" for n in range(60)], [f"i{n}" for n in range(12)]
 
 @dataclass(frozen=True)
 class State:
-    """A catalogue of a test's own on a cluster."""
+    """A catalogue of a test's own, on the Valkey or cluster that runs."""
 
     client: redis.Redis
     keys: Keys

@@ -5,6 +5,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import pytest
 from promotable import write_bundle
 
 from tastemaker.bundle.reader import Bundle
@@ -20,6 +21,7 @@ from tastemaker.registry.live import Watcher
 from tastemaker.registry.reports import Report
 from tastemaker.retention import receipts
 from tastemaker.retention.collecting import Collected, collect
+from tastemaker.retention.gone import DAY_SECONDS, Limits
 
 NUM_VERSIONS = 7
 
@@ -95,3 +97,15 @@ class Shop:
     def receipts(self) -> list[dict[str, Any]]:
         lines = (self.home / "logs" / receipts.RECEIPTS).read_text().splitlines()
         return [one for line in lines if (one := json.loads(line))["catalogue"] == self.keys.catalogue]
+
+
+def names(done: Collected, kind: str) -> list[str]:
+    """What went of a kind."""
+    return [one.name for one in done.of(kind)]
+
+
+def forty_days_on(monkeypatch: pytest.MonkeyPatch) -> float:
+    """Lets forty days go by for whoever asks what is old; gives the moment, Unix seconds."""
+    moment = time.time() + 40 * DAY_SECONDS
+    monkeypatch.setattr(Limits, "of", classmethod(lambda cls, settings: cls(settings, moment)))
+    return moment

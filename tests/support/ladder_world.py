@@ -2,10 +2,12 @@
 
 import asyncio
 from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from typing import Any
 
 from gateway_world import World
+from virtual_time import virtual_time
 
 from tastemaker.errors import StateError
 from tastemaker.experiments.eligibility import Subject
@@ -19,6 +21,11 @@ from tastemaker_services.replicas.through import Through, Way, Went
 from tastemaker_services.web.schema import RecommendationRequest
 
 DEADLINE_MS = 100.0
+CLOCKS = (
+    "tastemaker_services.gateway.run",
+    "tastemaker_services.gateway.breakers",
+    "tastemaker_services.gateway.shedding",
+)
 
 
 class Ladder(World):
@@ -119,3 +126,8 @@ def chained(stages: Stages) -> Through:
 
 def request(**fields: Any) -> RecommendationRequest:
     return RecommendationRequest(**{"user_id": "old", "k": 3} | fields)
+
+
+def ladder_time() -> AbstractContextManager[None]:
+    """Virtual time of all that the ladder measures."""
+    return virtual_time(*CLOCKS)

@@ -131,12 +131,19 @@ def test_unknown_context_is_ignored_and_ten_thousand_exclusions_are_taken(client
         ({"filters": Filters(categories=("odd",))}, []),
     ],
 )  # fmt: skip
+@pytest.mark.parametrize("forced", [None, "retrieval-order", "cached", "popular"])
 def test_rules_that_leave_nothing_give_an_empty_list_that_says_so(
-    asked: dict[str, Any], note: list[str]
+    asked: dict[str, Any], note: list[str], forced: str | None
 ) -> None:
-    answer = World().recommend("old", **asked)
+    """Which is no rung's doing: none is tried, whatever the kill switch says, and no stage is asked."""
+    world = World()
+    world.forced = forced
+    answer = world.recommend("old", **asked)
     assert answer["notes"] == note
     assert (items(answer) == []) is bool(note)
+    if note:
+        assert (answer["degraded"], world.graph.queries) == ([], [])
+        assert [[*one.item_ids, *one.rungs] for one in world.decisions] == [[]]
 
 
 def test_a_parameter_that_stands_twice_is_refused(client: httpx.Client) -> None:

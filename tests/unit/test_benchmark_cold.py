@@ -8,7 +8,7 @@ import pytest
 
 sys.path.append(str(Path(__file__).parents[2] / "benchmarks"))
 
-import reproduce_cold
+import reproduce_cold_splits
 
 from tastemaker.models.log import Log
 
@@ -22,19 +22,19 @@ def log(monkeypatch) -> Log:
     found = Log.of(
         users, items, num_users=5, num_items=NUM_ITEMS, timestamp_ms_N=3_600_000 * (NUM_ITEMS - items)
     )
-    monkeypatch.setattr(reproduce_cold, "log", lambda data: found)  # no download
+    monkeypatch.setattr(reproduce_cold_splits, "log", lambda data: found)  # no download
     return found
 
 
 def cold(seed: int, how: str) -> set[int]:
-    split = reproduce_cold.cold_items("ml-100k", seed, newest=how == "newest")
+    split = reproduce_cold_splits.cold_items("ml-100k", seed, newest=how == "newest")
     taken = np.unique(split.train.item_N)
     assert not split.cold_I[taken].any()
     return set(np.flatnonzero(split.cold_I).tolist())
 
 
 def test_no_drawn_item_is_tested_that_settings_were_chosen_on():
-    tuned = cold(reproduce_cold.TUNED_SEED, "drawn")
+    tuned = cold(reproduce_cold_splits.TUNED_SEED, "drawn")
     drawn = [cold(seed, "drawn") for seed in range(10)]
     assert len(tuned) == NUM_ITEMS // 10
     for items in drawn:
@@ -44,5 +44,5 @@ def test_no_drawn_item_is_tested_that_settings_were_chosen_on():
 
 
 def test_the_newest_items_are_the_same_in_all_seeds():
-    for seed in (0, 1, reproduce_cold.TUNED_SEED):
+    for seed in (0, 1, reproduce_cold_splits.TUNED_SEED):
         assert cold(seed, "newest") == set(range(NUM_ITEMS // 10))

@@ -1,7 +1,10 @@
 """What benchmarks write beside their figures, and whom they ask."""
 
+import ast
+import json
 import subprocess
 import sys
+from importlib import import_module
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -17,6 +20,8 @@ import reproduce_transfer
 import serving
 from reproduction import Reproduction
 from turns import Effort, Part, shown
+
+FOLDER = Path(kept.__file__).parent
 
 
 def test_a_commit_with_changes_on_top_of_it_is_told(monkeypatch, tmp_path):
@@ -63,31 +68,65 @@ def test_a_page_says_load_turns_and_what_is_missing():
     assert text.endswith("## Not measured\n\n`two`, `three` (as a quick run alone).\n")
 
 
-def test_a_quick_run_leaves_the_whole_result(monkeypatch, tmp_path):
-    def part_of(effort):
-        return Part(f"of {effort.divide}", ("a",), rows=[("1",)])
+@pytest.fixture
+def run(monkeypatch, tmp_path):
+    """Runs a benchmark of three parts, each of which misses a target of 2, by a command line; gives the page."""
 
+    def part_of(effort):
+        part = Part(f"of {effort.divide}", ("a",), rows=[("1",)])
+        part.target("rows", 1, 2, "higher")
+        return part
+
+    out, results = tmp_path / "benchmarks" / "out", tmp_path / "docs" / "results"
     monkeypatch.setattr(report, "ROOT", tmp_path)
-    monkeypatch.setattr(kept, "OUT", tmp_path / "benchmarks" / "out")
+    for module in (report, kept):
+        monkeypatch.setattr(module, "OUT", out)
     monkeypatch.setattr(kept, "import_module", lambda _: SimpleNamespace(part=part_of))
-    (tmp_path / "docs" / "results").mkdir(parents=True)
-    (tmp_path / "benchmarks").mkdir()
+    results.mkdir(parents=True)
+    out.mkdir(parents=True)
     parts = dict.fromkeys(("one", "two", "old"), "module:part")
 
     def run(*words):
         monkeypatch.setattr(sys, "argv", ["bench", *words])
         kept.main("name", "Title", "intro", "about", parts, [])
-        (page,) = (tmp_path / "docs" / "results").glob("*-name.md")
+        (page,) = results.glob("*-name.md")
         return page.read_text()
 
-    whole = run("--only", "one")
-    assert "## of 1\n" in whole
+    return run
+
+
+def test_a_quick_run_leaves_the_whole_result_and_the_page(run):
+    page = run("--only", "one")
+    assert "## of 1\n" in page
+    written = {file: file.read_text() for file in kept.OUT.iterdir()}
+    assert run("--only", "one,two", "--quick") == page
+    assert {file: file.read_text() for file in written} == written
+    assert kept.file_of("name", "two", quick=True).exists()
+
+
+def test_a_page_says_which_parts_were_measured_quickly_alone(run):
+    run("--only", "one")
     old = kept.OUT / "name-old.json"
     old.write_text((kept.OUT / "name-one.json").read_text().replace('"quick": false', '"quick": true'))
-    page = run("--only", "one,two", "--quick")
-    assert page.count("## of 1\n") == 1
-    assert "## of 20" not in page
-    assert "`two` (as a quick run alone), `old` (as a quick run alone)." in page
+    run("--only", "two", "--quick")
+    assert "`two` (as a quick run alone), `old` (as a quick run alone)." in run("--only", "one")
+
+
+@pytest.mark.parametrize(
+    "name", [file.stem for file in FOLDER.glob("*.py") if "kept.main(" in file.read_text()]
+)
+def test_every_part_is_a_function_that_is_there(name):
+    for path in import_module(name).PARTS.values():
+        module, function = path.split(":")
+        defined = ast.parse((FOLDER / f"{module}.py").read_text()).body
+        assert function in {one.name for one in defined if isinstance(one, ast.FunctionDef)}, path
+
+
+def test_targets_of_all_parts_that_are_kept_stand_in_one_list(run):
+    run("--only", "one")
+    run("--only", "two")
+    target = {"name": "rows", "value": 1.0, "target": 2, "better": "higher", "met": False}
+    assert json.loads((kept.OUT / "name.json").read_text())["targets"] == [target, target]
 
 
 def run_of(wait: float, retrieve: list[float]) -> dict:

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import yaml
 
-from tastemaker.errors import ConfigError, ExperimentError
+from tastemaker.errors import ConfigError
 from tastemaker.experiments.definition import Experiment, Fixed, Interleaving, RampStep, Variant
 from tastemaker.experiments.eligibility import Eligibility, Subject
 from tastemaker.experiments.starting import check_definition, stages_changed
@@ -30,7 +30,7 @@ def experiment(**fields: Any) -> Experiment:
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({"traffic": 0}, "traffic, is 0, must be Input should be greater than 0"),
+        ({"traffic": 0}, "traffic, is 0, must be greater than 0"),
         ({"traffic": 1.5}, "traffic"),
         ({"traffic": 0.00005}, "traffic must be a multiple of 0.0001, is 5e-05"),
         ({"traffic": 0.5, "ramp": [{"traffic": 0.2, "after_seconds": 60}]}, "must not shrink along the ramp, is 0.5, 0.2"),
@@ -85,7 +85,7 @@ def test_shares_that_do_not_add_up_are_told_without_all_the_rest() -> None:
 def test_a_metric_that_nobody_knows_is_refused_where_experiments_are_kept(
     fields: dict[str, object], message: str
 ) -> None:
-    with pytest.raises(ExperimentError, match=message):
+    with pytest.raises(ConfigError, match=message):
         check_definition(experiment(**fields))
 
 

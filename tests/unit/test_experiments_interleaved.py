@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from experiment_log import CATALOGUE, DAY_MS, START_MS, WINDOW_MS, decision, event, experiment, write
 
-from tastemaker.errors import ExperimentError
+from tastemaker.errors import ConfigError, ExperimentError
 from tastemaker.events.log import Entry
 from tastemaker.experiments.definition import Experiment, Interleaving
 from tastemaker.experiments.interleaving import NOBODYS, team_draft
@@ -86,7 +86,7 @@ def test_a_purchase_wins_by_its_value(home: Home) -> None:
 
 def test_a_metric_of_whole_lists_wins_none(home: Home) -> None:
     with pytest.raises(
-        ExperimentError,
+        ConfigError,
         match="metric of an interleaving, is 'latency_ms', must be one of: clicks_per_request",
     ):
         build_interleaving_report(home, CATALOGUE, duel(), "latency_ms")

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from experiment_log import CATALOGUE, DAY_MS, START_MS, decision, event, experiment, write
 
-from tastemaker.errors import ExperimentError
+from tastemaker.errors import ConfigError
 from tastemaker.experiments.definition import Thompson
 from tastemaker.experiments.metrics import METRICS, metric_of
 from tastemaker.experiments.reporting.comparisons import compare
@@ -55,7 +55,7 @@ def test_every_metric_says_what_it_needs() -> None:
         assert bool(metric.events) == (
             metric.measure in ("any", "items", "value", "mean value", "tail items")
         ), name
-    with pytest.raises(ExperimentError, match="one of: clicks_per_request"):
+    with pytest.raises(ConfigError, match="one of: clicks_per_request"):
         metric_of("happiness")
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from experiment_log import DAY_MS, START_MS, WINDOW_MS, decision, event, experiment, write
 
-from tastemaker.errors import DataError, ExperimentError
+from tastemaker.errors import ConfigError, DataError, ExperimentError, NothingYetError
 from tastemaker.events.archive import EVENT_SCHEMA, read_days, write_days
 from tastemaker.events.log import Entry
 from tastemaker.experiments.decision_log import (
@@ -19,6 +19,7 @@ from tastemaker.experiments.decision_log import (
 from tastemaker.experiments.definition import Guardrail, Thompson, Variant
 from tastemaker.experiments.metrics import METRICS
 from tastemaker.experiments.reporting.report import ExperimentReport, build_report
+from tastemaker.experiments.reporting.words import moment
 from tastemaker.home import Home
 
 
@@ -113,14 +114,25 @@ def test_a_variant_without_clicks_or_units_gives_reasons_not_numbers(home: Home)
 def test_a_split_that_lost_units_raises_the_alarm(home: Home) -> None:
     decisions = [decision(f"r{i}", f"u{i}", "a" if i % 3 else "b", i) for i in range(300)]
     write(home, decisions, [event("r1", "x", 5)])
-    assert build_report(home, "shop", experiment(), now_ms=START_MS + 50_000).srm_alarm
+    found = build_report(home, "shop", experiment(), now_ms=START_MS + 50_000)
+    assert (found.srm_alarm, found.advice.verdict) == (True, "look at SRM first")
+    assert "(100 of 300 to b, 33.3% instead of 50.0%)" in found.advice.reason  # or as many too many to a
 
 
 def test_an_experiment_without_decisions_has_no_report(home: Home) -> None:
     with pytest.raises(ExperimentError, match="no decision whose window has closed"):
         build_report(home, "shop", experiment(), now_ms=START_MS)
-    with pytest.raises(ExperimentError, match="metric, is 'happiness'"):
+    with pytest.raises(ConfigError, match="metric, is 'happiness'"):
         build_report(home, "shop", experiment(), "happiness", now_ms=START_MS)
+
+
+def test_whose_windows_are_all_open_says_when_the_first_one_closes(home: Home) -> None:
+    write(home, [decision("r1", "u1", "a", 60_000), decision("r2", "u2", "b", 500)], [])
+    closes_ms = START_MS + 500 + experiment().attribution_window_ms
+    with pytest.raises(
+        NothingYetError, match=f"whose window has closed: the first one closes at {moment(closes_ms)} UTC"
+    ):
+        build_report(home, "shop", experiment(), now_ms=closes_ms - 1)
 
 
 def test_decisions_of_a_strange_variant_are_refused(home: Home) -> None:

@@ -9,8 +9,11 @@ import pytest
 from experiment_log import CATALOGUE, DAY_MS, START_MS, decision, event, experiment, write
 
 from tastemaker.experiments.definition import Guardrail
+from tastemaker.experiments.history import Action, Change
+from tastemaker.experiments.reporting.head import Stop, last_stop
 from tastemaker.experiments.reporting.page import render
 from tastemaker.experiments.reporting.report import ExperimentReport, build_report
+from tastemaker.experiments.reporting.words import moment
 from tastemaker.home import Home
 
 
@@ -89,6 +92,30 @@ def test_plots_have_the_reports_numbers(report: ExperimentReport, page: str) -> 
 def test_what_customers_wrote_stays_text(page: str) -> None:
     assert "b &lt;script&gt;is&lt;/script&gt; better" in page
     assert "device: &lt;b&gt;tv" in page
+
+
+def test_a_stopped_one_says_who_stopped_it_and_why(report: ExperimentReport, page: str) -> None:
+    assert "stopped by" not in page
+    stop = Stop(at_ms=START_MS, actor="guardrail", reason="rewarded_requests of b < the limit")
+    ended = report.model_copy(update={"state": "stopped", "stop": stop})
+    assert f"stopped by guardrail, {moment(START_MS)} UTC: rewarded_requests of b &lt; the limit" in render(
+        ended
+    )
+
+
+def test_only_the_last_stop_of_one_that_is_stopped_is_told() -> None:
+    def change(action: Action, at_ms: int, reason: str) -> Change:
+        return Change(version=1, at_ms=at_ms, actor="ann", action=action, reason=reason, changes={})
+
+    history = [
+        change("stop", 1, "lunch"),
+        change("start", 2, ""),
+        change("stop", 3, "done"),
+        change("edit", 4, ""),
+    ]
+    assert last_stop(experiment(state="stopped"), history) == Stop(at_ms=3, actor="ann", reason="done")
+    assert last_stop(experiment(), history) is None
+    assert last_stop(experiment(state="stopped"), []) is None
 
 
 def test_the_page_is_self_contained(page: str) -> None:

@@ -1,30 +1,32 @@
-"""Lists of two variants' picks at the gateway: whose picks stand where, what is logged, and when nothing is counted.
+"""Lists of two variants' picks at the gateway: whose picks they are, what is logged, and when nothing is counted.
 
 The graph of `gateway_world` answers i9 … i0 after retrieval, i0 … i9 after ranking and i5 first after reranking; "old" has taken i0 and i1.
 """
 
 import asyncio
 import json
-from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-import numpy as np
 import pytest
 from gateway_world import SHA, World, candidates, items, make_face
-from hypothesis import given
-from hypothesis import strategies as st
 from prometheus_client import REGISTRY
 
+from tastemaker.events.log import Entry
 from tastemaker.experiments.allocation import Interleaving
 from tastemaker.experiments.assigned import Assigned
 from tastemaker.experiments.assignment import Assignment, assign_interleaved
-from tastemaker.experiments.decision_log import decision_table, decisions_in, logged_assignments
+from tastemaker.experiments.decision_log import (
+    Decision,
+    decision_table,
+    decisions_in,
+    encode_decision,
+    logged_assignments,
+)
 from tastemaker.experiments.definition import Experiment, Variant
 from tastemaker.experiments.interleaving import LoggedSide
-from tastemaker.stages.overlay import FRESH, PINNED
 from tastemaker_services.gateway.cache import Kept
-from tastemaker_services.gateway.interleaving import drafted, in_rows_of, names_with
+from tastemaker_services.gateway.interleaving import drafted
 from tastemaker_services.gateway.pages import PagedList
 from tastemaker_services.gateway.pins import Pin
 
@@ -33,7 +35,6 @@ RANKED, RETRIEVED = (
     Variant(name="retrieved", alias="champion", policy={"until": "retrieve"}),
 )
 FACE = make_face()
-FRESH_BIT, PINNED_BIT = (1 << names_with(FACE.source_names).index(name) for name in (FRESH, PINNED))
 
 
 def interleaving(*variants: Variant, **fields: Any) -> Experiment:
@@ -64,7 +65,7 @@ def test_a_list_holds_both_variants_picks_and_the_record_says_whose_each_is() ->
     answer = world.recommend(k=4)
     assert sorted(items(answer)) == ["i2", "i3", "i8", "i9"]  # the two best of each
     assert (answer["experiment"], answer["variant"], answer["degraded"]) == ("duel", "interleaved", [])
-    (decision,) = decisions_in(decision_table_of(world))
+    (decision,) = read_back(world)
     own = {"i2": 0, "i3": 0, "i9": 1, "i8": 1}
     assert decision.slot_team == [own[item] for item in decision.item_ids]
     (logged,) = logged_assignments(decision)
@@ -73,11 +74,9 @@ def test_a_list_holds_both_variants_picks_and_the_record_says_whose_each_is() ->
     assert (served("ranked"), served("retrieved")) == (before[0] + 1, before[1] + 1)
 
 
-def decision_table_of(world: World) -> Any:
-    from tastemaker.events.log import Entry
-    from tastemaker.experiments.decision_log import encode_decision
-
-    return decision_table([Entry("1-0", encode_decision(one)) for one in world.decisions])
+def read_back(world: World) -> list[Decision]:
+    """The decisions that the gateway logged, as analyses read them."""
+    return decisions_in(decision_table([Entry("1-0", encode_decision(one)) for one in world.decisions]))
 
 
 def test_an_explained_list_says_whose_each_is_and_where_it_stands_in_both_lists() -> None:
@@ -99,7 +98,7 @@ def test_the_record_says_what_made_both_lists() -> None:
     world = world_of(RANKED, Variant(name="other", alias="challenger"))
     world.standing = json.dumps({"reranking": {"rules": [{"kind": "block", "match": {"item_ids": ["i4"]}}]}})
     world.recommend(k=4)
-    (decision,) = decisions_in(decision_table_of(world))
+    (decision,) = read_back(world)
     sides = [LoggedSide.of_logged(text) for text in decision.sides]
     assert [side.bundle for side in sides] == [SHA["champion"][:12], SHA["challenger"][:12]]
     assert json.loads(sides[0].policy)["until"] == "rank"
@@ -189,60 +188,6 @@ def test_other_layers_policies_stand_beside_both() -> None:
     (decision,) = world.decisions
     assert json.loads(decision.policy) == {"source_weights": {"popular": 2.0}}
     assert [one["experiment"] for one in logged_assignments(decision)] == ["duel", "weights"]
-
-
-def test_the_same_request_draws_the_same_list() -> None:
-    first, second = candidates(range(8)), candidates(range(7, -1, -1))
-    one, again, other = (drafted(FACE, first, second, 8, "s", name) for name in ("r", "r", "r2"))
-    assert one.item_index.tolist() == again.item_index.tolist()
-    assert one.team is not None
-    assert again.team is not None
-    assert one.team.tolist() == again.team.tolist()
-    assert one.item_index.tolist() != other.item_index.tolist()
-
-
-rankings = st.permutations(range(10)).flatmap(lambda rows: st.integers(1, 10).map(lambda n: rows[:n]))
-
-
-@given(rankings, rankings, st.integers(1, 10), st.sets(st.integers(0, 9), max_size=3))
-def test_pins_stay_new_items_are_nobodys_and_scores_are_their_rankers(
-    a: Sequence[int], b: Sequence[int], k: int, new: set[int]
-) -> None:
-    pinned = a[0]
-    b = [pinned, *(row for row in b if row != pinned)]
-    first, second = (masked(rows, pinned, new - {pinned}) for rows in (a, b))
-    slate = drafted(FACE, first, second, k, "s", "r")
-    assert slate.team is not None
-    assert len(slate) == min(k, len({*a, *b}))
-    assert (slate.item_index[0], slate.team[0]) == (pinned, -1)
-    for row, score, team in zip(
-        slate.item_index.tolist(), slate.score.tolist(), slate.team.tolist(), strict=True
-    ):
-        if team >= 0:
-            own = (first, second)[team]
-            assert score == own.score[own.item_index.tolist().index(row)]
-            assert row not in new
-
-
-def masked(rows: Sequence[int], pinned: int, new: set[int]) -> Any:
-    masks = [PINNED_BIT | 1 if row == pinned else FRESH_BIT if row in new else 1 for row in rows]
-    return replace(candidates(rows), source_mask=np.array(masks, np.uint32))
-
-
-def test_a_slate_of_another_bundle_comes_into_this_ones_rows_and_sources() -> None:
-    other = make_face("challenger")
-    other.item_ids = [f"i{9 - row}" for row in range(10)]
-    other.source_names = ("popular", "content")
-    slate = replace(candidates([0, 3], mask=1 | 1 << 3), because=np.array([9, -1], np.int32))
-    found = in_rows_of(FACE, other, slate)
-    assert found is not None
-    assert found.item_index.tolist() == [9, 6]
-    assert [FACE.sources_of(mask) for mask in found.source_mask.tolist()] == [["popular", PINNED]] * 2
-    assert found.because is not None
-    assert found.because.tolist() == [0, -1]
-    assert found.source_score_KS[:, 1].tolist() == slate.score.tolist()
-    other.item_ids = [*other.item_ids[:3], "unheard", *other.item_ids[4:]]
-    assert in_rows_of(FACE, other, slate) is None
 
 
 def test_what_the_champion_lacks_is_shown_in_the_challengers_rows() -> None:

@@ -1,14 +1,12 @@
 """What dashboards show of a gateway: empty lists, budgets, how many calls travel together."""
 
 import asyncio
-from concurrent.futures import ThreadPoolExecutor
-from typing import Any, cast
+from typing import Any
 
-from gateway_world import NUM_ITEMS, World, candidates, items
+from gateway_world import NUM_ITEMS, World, items
 
 from tastemaker import telemetry
-from tastemaker_services.replicas.calls import Failed, StageCalls
-from tastemaker_services.replicas.process import StageReplica
+from tastemaker_services.replicas.calls import StageCalls
 
 
 def test_an_empty_list_is_counted_and_no_other() -> None:
@@ -53,21 +51,3 @@ def test_an_answer_says_what_each_stages_own_process_took() -> None:
         "retrieve_work": 2.5,
         "rank_work": 4.0,
     }
-
-
-def test_all_calls_of_a_message_were_as_long_in_the_stages_process() -> None:
-    histogram = telemetry.STAGE_WORK_SECONDS.labels("message", "rank")
-    ranker = StageReplica.__new__(StageReplica)
-    ranker._stage, ranker._tracer, ranker._worked = "ranker", None, {"rank": histogram}
-    ranker._versions = cast(Any, {"held": "a version"})
-
-    async def ask() -> list[Any]:
-        with ThreadPoolExecutor(1) as ranker._pool:
-            work = lambda version, rest: candidates(rest)  # noqa: E731 (one line says it)
-            return await ranker._timed("rank", work, [("held", 3, 1), ("gone", 2), ("held", 5)])
-
-    first, gone, last = asyncio.run(ask())
-    assert (first.item_index.tolist(), last.item_index.tolist()) == ([3, 1], [5])
-    assert isinstance(gone, Failed)
-    assert first.worked_seconds == last.worked_seconds
-    assert histogram._sum.get() == 3 * first.worked_seconds

@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 
 from tastemaker.errors import IntegrityError
 from tastemaker.index.config import IndexConfig
+from tastemaker.index.extended import ExtendedIndex
 from tastemaker.index.faiss_index import FaissIndex
 from tastemaker.index.sharded import merge_top, row_ranges
 from tastemaker.index.slicing import SlicedIndex
@@ -83,23 +84,17 @@ def test_slices_find_together_what_the_whole_finds(tmp_path, kind):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_vectors_grow_behind_a_slice_and_the_file_stays(tmp_path, kind):
-    vectors = integers(0, 400, 8)
+def test_more_items_stand_behind_a_slice(tmp_path, kind):
+    vectors, new = integers(0, 400, 8), integers(1, 2, 8)
     index = FaissIndex.build(vectors, IndexConfig(kind=kind))
-    content = bytes(index.to_bytes())
-    (tmp_path / "index.faiss").write_bytes(content)
+    (tmp_path / "index.faiss").write_bytes(bytes(index.to_bytes()))
     part = SlicedIndex.read(tmp_path / "index.faiss", range(100, 200), index.config)
-    before = part.vectors()
-    growing = part.growing()
-    new = integers(1, 2, 8)
-    grown = growing.write(np.array([400, 401]), new)
-    np.testing.assert_array_equal(grown, np.concatenate([vectors, new]))
-    assert np.shares_memory(grown, before)
-    assert len(before) == 400
-    anew = part.growing()  # the first one's rows may still be read
-    assert not np.shares_memory(anew.write(np.array([400]), new[:1]), before)
-    np.testing.assert_array_equal(grown[400:], new)
-    assert (tmp_path / "index.faiss").read_bytes() == content
+    grown = ExtendedIndex(part, new)
+    assert grown.num_items == 402
+    np.testing.assert_array_equal(grown.vectors()[np.array([401, 7, 400])], [new[1], vectors[7], new[0]])
+    rows, _ = grown.search(100 * new[:1], 5)
+    assert 400 in rows
+    assert all(100 <= row < 200 for row in rows[0] if row < 400)
 
 
 def test_an_exact_slice_of_a_matrix():

@@ -271,7 +271,7 @@ def test_a_grown_source_looks_up_in_the_vectors_of_its_bundle(
     later = live._growth.after(put(3)).later["my-content-knn"]
     source = BundledModel.read(bundle, "my-content-knn")
     own = source.index.vectors()  # type: ignore[union-attr]
-    vectors: Any = source.source(later)._vectors
+    vectors: Any = source.source(later)._index.vectors()  # type: ignore[union-attr]
     assert np.shares_memory(vectors._first_ID, own)
     assert len(vectors) == len(own) + 1
 

@@ -1,6 +1,7 @@
 """A bundle's stages over a catalogue that changes while they serve."""
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -9,11 +10,14 @@ from tagged import NUM_ITEMS, open_bundle
 from tastemaker.bundle.store import BundleStore
 from tastemaker.data.item_rows import Item
 from tastemaker.features.item_store import ItemFacts, ItemStore
+from tastemaker.index.extended import ExtendedIndex, JoinedRows
+from tastemaker.index.faiss_index import FaissIndex
 from tastemaker.stages.live import LiveStages
+from tastemaker.stages.live_items import LiveVectors
 from tastemaker.stages.overlay import FEW_DELETED, Overlay, OverlayRows
 from tastemaker.stages.pipeline import Pipeline
 from tastemaker.state.items import ItemChanges
-from tastemaker.types import Candidates, Query
+from tastemaker.types import Candidates, Float32, Query
 
 LIKES_T1 = np.array([1, 5, 9], np.int32)
 NOBODY = np.empty(0, np.int32)
@@ -62,6 +66,44 @@ def test_nearest_of_all_is_the_new_item(live: LiveStages) -> None:
     assert first.source_score_KS[new, column] == pytest.approx(np.nanmax(first.source_score_KS[:, column]))
     ease = live.pipeline.source_names.index("ease")
     assert np.isnan(first.source_score_KS[new, ease]).all()
+
+
+names = st.sampled_from(["i3", "new", "newer", "newest"])
+
+
+@given(st.lists(st.dictionaries(names, st.integers(1, 9), min_size=1), min_size=1, max_size=6))
+def test_vectors_are_those_of_the_newest_put_and_earlier_ones_stay(puts: list[dict[str, int]]) -> None:
+    """Whoever holds an earlier moment goes on reading it; of the bundle's own rows none is ever made anew."""
+
+    def encode(items: pa.Table) -> Float32:
+        return np.array([[float(title)] * 4 for title in items["title"].to_pylist()], np.float32)
+
+    rows = OverlayRows(NUM_ITEMS, {f"i{n}": n for n in range(NUM_ITEMS)}.get)
+    vectors, own, latest = LiveVectors(NUM_ITEMS, 4, encode), -np.ones((NUM_ITEMS, 4), np.float32), {}
+    index, moments = FaissIndex.build(own), []
+    for epoch, titles in enumerate(puts, 1):
+        items = {
+            item_id: Item(item_id=item_id, title=str(title)).encode() for item_id, title in titles.items()
+        }
+        further_ND = vectors.after(rows.take(ItemChanges("L", epoch, False, [*titles], {**items})))
+        latest = latest | {rows.row_of(name): title for name, title in titles.items() if name != "i3"}
+        moments.append((ExtendedIndex(index, further_ND).vectors(), latest))
+    for seen, expected in moments:
+        assert len(seen) == NUM_ITEMS + len(expected)
+        for row, title in ({3: -1} | expected).items():
+            assert seen[np.array([row], np.int32)].tolist() == [[title] * 4]
+
+
+def test_an_item_that_is_put_again_is_another_and_the_bundle_is_not_copied(live: LiveStages) -> None:
+    query = Query(LIKES_T1, k=30)
+    live.take(put(1, "new", tag="t1"))
+    first, before = live.pipeline, shown(live.pipeline, query, "retrieve")
+    live.take(put(2, "new", tag="t3", order=False))
+    assert shown(first, query, "retrieve") == before
+    assert shown(live.pipeline, query, "retrieve").index(NUM_ITEMS) > before.index(NUM_ITEMS)
+    vectors = live._nearest[1].vectors()
+    assert isinstance(vectors, JoinedRows)
+    assert vectors._first_ID is live._bundle.searched().vectors()
 
 
 def test_what_was_there_before_stays_as_it_was(live: LiveStages) -> None:

@@ -37,6 +37,25 @@ def test_ranges_give_what_the_whole_gives(table, k, at_once):
     assert (top.item_BK[:, num_items:] == PADDING).all()
 
 
+@given(
+    st.integers(1, 30).flatmap(
+        lambda width: st.lists(
+            st.lists(st.sampled_from([-np.inf, 0.0, 1.0, 2.0]), min_size=width, max_size=width), max_size=4
+        ).map(lambda rows: np.array(rows, np.float32).reshape(len(rows), width))
+    ),
+    st.integers(1, 35),
+)
+@settings(max_examples=300, deadline=None)
+def test_the_best_are_those_of_a_stable_sort(score_BI, k):
+    k = min(k, score_BI.shape[1])
+    order_BK = np.argsort(-score_BI, axis=1, kind="stable")[:, :k]
+    value_BK = np.take_along_axis(score_BI, order_BK, axis=1)
+    for laid_out in (score_BI, np.asfortranarray(score_BI)):
+        found_BK, found_value_BK = best(laid_out, k)
+        assert found_BK.tolist() == np.where(np.isneginf(value_BK), PADDING, order_BK).tolist()
+        assert found_value_BK.tolist() == value_BK.tolist()
+
+
 def test_scores_that_rise_all_along_are_sorted_range_by_range():
     """Every item is better than all before it: no range is passed over."""
     score_BI = np.arange(200, dtype=np.float32)[None]

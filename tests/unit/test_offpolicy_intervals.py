@@ -139,7 +139,9 @@ def test_what_half_of_the_choices_never_try_is_refused() -> None:
 def test_few_effective_rows_are_refused() -> None:
     weight_R = np.where(np.arange(10_000) < 50, 200.0, 0.0)
     found = support_of(weight_R, np.arange(10_000))
-    with pytest.raises(ExperimentError, match=r"effective rows of 10,000, is 50.0, must be at least 100"):
+    with pytest.raises(
+        ExperimentError, match=r"those of equal weight among 10,000, is 50.0, must be at least 100"
+    ):
         require_support(found)
 
 

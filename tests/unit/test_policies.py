@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from tastemaker.errors import ConfigError, ExperimentError
+from tastemaker.errors import ConfigError
 from tastemaker.experiments.allocation import (
     Adaptive,
     EpsilonGreedy,
@@ -285,7 +285,7 @@ def test_a_policy_of_successes_refuses_amounts() -> None:
     assert reward_problem(Ucb1(), "real") is None
     message = "allocation.reward is binary, but the metric to learn from is real"
     assert reward_problem(Thompson(), "real") == message
-    with pytest.raises(ExperimentError, match=f"{message}: set allocation.reward to real"):
+    with pytest.raises(ConfigError, match=f"{message}: set allocation.reward to real"):
         check_definition(experiment(Thompson(), 2).model_copy(update={"reward": "revenue"}))
     check_definition(experiment(Thompson(reward="real"), 2).model_copy(update={"reward": "revenue"}))
 

@@ -4,8 +4,10 @@ import json
 import logging
 import subprocess
 import sys
+import threading
 import time
 from dataclasses import FrozenInstanceError
+from http.server import BaseHTTPRequestHandler, HTTPServer
 
 import pytest
 
@@ -64,6 +66,21 @@ def test_an_alias_names_one_version_until_it_is_moved(registry, catalogue):
         "challenger": 1,
     }
     assert registry.version(catalogue, "champion").ref == ref(3)
+
+
+def test_versions_that_are_known_are_not_read_again(registry, catalogue, monkeypatch):
+    first, second, _ = registry.versions(catalogue)
+    registry.set_alias(catalogue, "champion", 1, "ann", "first")
+    read, own = [], registry._client.get_model_version
+    monkeypatch.setattr(
+        registry._client, "get_model_version", lambda name, number: read.append(number) or own(name, number)
+    )
+    assert registry.named(catalogue, {1: first}) == {"champion": first}
+    assert read == []
+    registry.set_alias(catalogue, "champion", 2, "ann", "better")
+    read.clear()
+    assert registry.named(catalogue, {1: first}) == {"champion": second}
+    assert read == ["2"]
 
 
 def test_history_says_what_was_live_when_and_who_moved_it_and_why(registry, catalogue):
@@ -198,6 +215,26 @@ def test_a_server_that_does_not_answer_is_one_line(tmp_path, monkeypatch):
         RegistryError, match=r"cannot read catalogue default: .*: check registry.tracking_uri"
     ):
         registry.aliases("default")
+
+
+def test_a_server_that_knows_another_password_is_told_apart(tmp_path, monkeypatch):
+    class Refusing(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(401)
+            self.end_headers()
+            self.wfile.write(b"You are not authenticated.")
+
+        def log_message(self, *_: object) -> None:
+            """Nothing on stderr."""
+
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    with HTTPServer(("127.0.0.1", 0), Refusing) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        settings = Settings(registry=RegistrySettings(tracking_uri=f"http://127.0.0.1:{server.server_port}"))
+        registry = Registry(settings, Home.make(tmp_path / "home"))
+        with pytest.raises(RegistryError, match=r"401.*: check MLFLOW_TRACKING_USERNAME and _PASSWORD"):
+            registry.aliases("default")
+        server.shutdown()
 
 
 _OPEN = """

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from tastemaker.runtime import HAPROXY_FILES, SERVE_PORTS, free_port
+from tastemaker.runtime import HAPROXY_FILES, OF_IMAGE, SERVE_PORTS, free_port
 
 SCRIPT = """
 import json, os, sys
@@ -50,6 +50,10 @@ def test_a_session_of_ours_is_new_local_and_quiet(session: Any) -> None:
     assert first["_node_ip_address"] == "127.0.0.1"
     assert first["include_dashboard"] is False
     assert first["num_cpus"] == (os.cpu_count() or 1) + 3
+
+
+def test_serve_finds_what_takes_steering_headers_off_a_request(session: Any) -> None:
+    assert session["environment"].items() >= OF_IMAGE.items()
 
 
 def test_token_authentication_is_on_and_its_token_private(session: Any) -> None:

@@ -164,6 +164,7 @@ def test_the_report_by_hand(tmp_path: Path) -> None:
         home,
         decision("r1", "abcd"), decision("s1", "bcxy", "r1", took=30.0),  # 2 of 4
         decision("r2", "abcd", unit="u2"), decision("s2", "abcd", "r2", unit="u2", took=10.0),  # 4 of 4
+        decision("r7", "abcd", cached_from="r2", took=1.0), decision("s7", "abxy", "r7", took=20.0),  # 2 of 4
         decision("r3", "abcd", rungs=["no-rerank"]), decision("s3", "wxyz", "r3"),  # a fallback: not compared
         decision("r4", "abcd"), decision("s4", "", "r4", rungs=["failed"]),
         decision("r5", "abcd"),
@@ -171,13 +172,13 @@ def test_the_report_by_hand(tmp_path: Path) -> None:
     )  # fmt: skip
     report = shadow_report(home, "default", 0, 2000)
     assert (report.bundle, report.shown_by) == ("new", ("old",))
-    assert (report.num_shown, report.num_pairs) == (5, 2)
-    assert report.mirrored == 4 / 5
-    assert report.failed == 1 / 4
-    assert report.overlap == 6 / 8
+    assert (report.num_shown, report.num_pairs) == (6, 3)
+    assert report.mirrored == 5 / 6
+    assert report.failed == pytest.approx(1 / 5)
+    assert report.overlap == 8 / 12
     assert report.overlap_low is not None
-    assert report.overlap_low < 6 / 8
-    assert report.same_first == 1 / 2
+    assert report.overlap_low < 8 / 12
+    assert report.same_first == 2 / 3
     assert (report.shown_p50_ms, report.shadow_p50_ms) == (10.0, 20.0)
     assert (report.items_shown, report.items_shadow) == (4, 6)
 

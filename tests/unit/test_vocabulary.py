@@ -193,7 +193,7 @@ def test_hashes_are_the_same_in_another_process():
             "min_count and max_age_days are of kind map",
         ),
         ({"kind": "map", "num_buckets": 9}, "num_buckets is of kind hash"),
-        ({"kind": "tree"}, "must be Input should be 'map' or 'hash'"),
+        ({"kind": "tree"}, "must be 'map' or 'hash'"),
     ],
 )
 def test_options_of_the_other_kind_are_refused(config, message):

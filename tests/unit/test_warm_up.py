@@ -11,6 +11,8 @@ import pytest
 from gateway_world import NUM_ITEMS, Graph, candidates, make_face
 
 from tastemaker.errors import StateError
+from tastemaker.stages.business_rules import Filter, Hard
+from tastemaker.stages.matching import Match
 from tastemaker.stages.recorded import Recorded
 from tastemaker.types import Candidates, Query
 from tastemaker_services.graph.warm_up import WarmUp
@@ -26,13 +28,20 @@ from tastemaker_services.versions.rehearsal import (
 RECORDED = [Recorded(["i3", "gone", "i1"], ["i1"], 7, {"country": "de"})]
 
 
-def try_out(graph: Graph, recorded: Any = RECORDED, deadline_ms: float = 1000.0, slow: bool = False) -> None:
+def try_out(
+    graph: Graph,
+    recorded: Any = RECORDED,
+    deadline_ms: float = 1000.0,
+    slow: bool = False,
+    hard_rules: tuple[Hard, ...] = (),
+) -> None:
     async def read() -> Sequence[Recorded]:
         if isinstance(recorded, Exception):
             raise recorded
         return list(recorded)
 
-    asyncio.run(WarmUp(graph.stages(), read, deadline_ms, lambda: False)(make_face(), may_be_slow=slow))
+    face = make_face(hard_rules=hard_rules)
+    asyncio.run(WarmUp(graph.stages(), read, deadline_ms, lambda: False)(face, may_be_slow=slow))
 
 
 def test_recorded_requests_go_through_all_stages_in_the_rows_of_the_new_bundle() -> None:
@@ -64,6 +73,13 @@ def test_answers_that_come_too_late_are_refused_where_something_else_answers() -
     ):
         try_out(Graph(), deadline_ms=0.0001)
     try_out(Graph(), deadline_ms=0.0001, slow=True)
+
+
+def test_a_bundle_whose_own_rules_leave_nothing_is_refused() -> None:
+    """Its stages answer, and no user would see an item of it."""
+    try_out(Graph(), hard_rules=(Filter(match=Match(categories=("odd",))),))
+    with pytest.raises(EmptyAnswersError, match="all of 5 first answers are empty"):
+        try_out(Graph(), hard_rules=(Filter(match=Match(categories=("none",))),))
 
 
 class Parts:

@@ -116,9 +116,9 @@ topologySpreadConstraints:
   {{- end }}
 {{- end -}}
 
-{{/* A checksum that rolls pods when the config changes. */}}
+{{/* A checksum that rolls pods when the config changes, or when a Secret is said to have changed. */}}
 {{- define "tastemaker.checksum" -}}
-checksum/config: {{ include "tastemaker.config" . | sha256sum }}
+checksum/config: {{ printf "%s%s" (include "tastemaker.config" .) .Values.secretsRevision | sha256sum }}
 {{- end -}}
 
 {{/* A random text of a Secret of ours, the same over upgrades: {root, secret, key}. */}}

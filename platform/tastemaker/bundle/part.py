@@ -15,7 +15,6 @@ from tastemaker.bundle.reader import Bundle, Restorable
 from tastemaker.bundle.store import BundleStore
 from tastemaker.bundle.tensor_file import map_tensors
 from tastemaker.errors import CompatibilityError
-from tastemaker.index.extended import GrowingVectors
 from tastemaker.index.mapped import let_go
 from tastemaker.index.sharded import ShardOf
 from tastemaker.index.slicing import SlicedIndex
@@ -59,10 +58,6 @@ class BundlePart(Bundle):
             CompatibilityError: It holds another number or length of vectors than the manifest says.
         """
         return self.once(f"slice of {name}", lambda: self._slice(name))
-
-    def growing(self, name: str = "index.faiss") -> GrowingVectors:
-        """See `SlicedIndex.growing`."""
-        return self.searched(name).growing()
 
     def _slice(self, name: str) -> SlicedIndex:
         file = self._file(name)

@@ -18,9 +18,9 @@ from tastemaker.errors import BundleError, CompatibilityError, IntegrityError
 from tastemaker.pacing import step
 
 if TYPE_CHECKING:
-    from tastemaker.index.extended import GrowingVectors
-    from tastemaker.index.faiss_index import FaissIndex, VectorIndex
+    from tastemaker.index.faiss_index import FaissIndex
     from tastemaker.index.sharded import ShardOf
+    from tastemaker.index.slicing import SlicedIndex
 
 Array = npt.NDArray[Any]
 _AT_ONCE = 2**20
@@ -149,15 +149,9 @@ class Bundle:
             raise CompatibilityError(f"size of {name}", value=(index.num_items, index.dim), limit=limit)
         return index
 
-    def searched(self, name: str = "index.faiss") -> "VectorIndex":
+    def searched(self, name: str = "index.faiss") -> "FaissIndex | SlicedIndex":
         """What is searched of an index for candidates: here all of it, see `index`."""
         return self.index(name)
-
-    def growing(self, name: str = "index.faiss") -> "GrowingVectors":
-        """The vectors of an index, to which others are to be added."""
-        from tastemaker.index.extended import GrowingVectors
-
-        return GrowingVectors(self.index(name).vectors())
 
     def _read_index(self, name: str, file: FileInfo) -> "FaissIndex":
         from tastemaker.index.faiss_index import FaissIndex

@@ -20,7 +20,7 @@ app.add_typer(bundles, name="bundles")
 
 @bundles.command("list")
 def list_(as_json: Json = False) -> dict[str, Any]:
-    """The live aliases and who moved them."""
+    """All versions, and which aliases name them."""
     from dataclasses import asdict
 
     from tastemaker.registry.client import Registry
@@ -29,12 +29,27 @@ def list_(as_json: Json = False) -> dict[str, Any]:
     registry = Registry(settings, context.home())
     aliases = {name: v.number for name, v in registry.aliases(settings.catalogue).items()}
     history = [asdict(entry) for entry in registry.history(settings.catalogue)]
+    versions = [asdict(version) for version in registry.versions(settings.catalogue)]
+    found = {"aliases": aliases, "versions": versions, "history": history}
     if as_json:
-        print_json({"aliases": aliases, "history": history})
-    else:
-        print_table("Live", ["alias", "version"], aliases.items())
-        console.print("`tastemaker history` says who moved them, when and why", markup=False)
-    return {"aliases": aliases, "history": history}
+        print_json(found)
+        return found
+    rows = [
+        [
+            v["number"],
+            v["sha256"][:12],
+            v["created"][:19].replace("T", " "),
+            _of_version(aliases, v["number"]),
+        ]
+        for v in versions
+    ]
+    print_table("Versions", ["version", "bundle", "published (UTC)", "aliases"], rows)
+    console.print("`tastemaker history` says who moved the aliases, when and why", markup=False)
+    return found
+
+
+def _of_version(aliases: dict[str, int], number: int) -> str:
+    return ", ".join(alias for alias, named in aliases.items() if named == number)
 
 
 @bundles.command("gates")

@@ -15,6 +15,7 @@ from tastemaker.types import Origin
 if TYPE_CHECKING:
     from tastemaker.experiments.reporting.advice import Advice
     from tastemaker.experiments.reporting.comparisons import Interval
+    from tastemaker.experiments.reporting.head import ReportHead
     from tastemaker.experiments.reporting.interleaved import InterleavingReport
     from tastemaker.experiments.reporting.report import ExperimentReport
 
@@ -36,6 +37,7 @@ def report(
     """What an experiment says so far: lifts with their intervals, the split, guardrails, segments, and what to do."""
     from tastemaker.events.drained import await_drained
     from tastemaker.experiments.metrics import metric_of
+    from tastemaker.experiments.reporting.head import last_stop
     from tastemaker.experiments.reporting.interleaved import build_interleaving_report
     from tastemaker.experiments.reporting.interleaved_page import render_interleaving
     from tastemaker.experiments.reporting.page import render
@@ -48,11 +50,14 @@ def report(
     settings, home = context.settings(), context.home()
     with open_state(settings, home) as client:
         keys = open_keys(client, settings)
-        definition = ExperimentStore(client, keys).get(name)
+        store = ExperimentStore(client, keys)
+        definition = store.get(name)
+        stop = {"stop": last_stop(definition, store.history(name))}
         if definition.origin != "live":
             await_drained(client, keys, SETTLE_SECONDS)
     if definition.interleaves:
         duel = build_interleaving_report(home, settings.catalogue, definition, metric, level=level)
+        duel = duel.model_copy(update=stop)
         return tell(
             duel.model_dump(mode="json"),
             html,
@@ -60,7 +65,7 @@ def report(
             lambda: render_interleaving(duel),
             lambda: _print_duel(duel),
         )
-    found = build_report(home, settings.catalogue, definition, metric, level=level)
+    found = build_report(home, settings.catalogue, definition, metric, level=level).model_copy(update=stop)
     return tell(
         found.model_dump(mode="json"), html, as_json, lambda: render(found), lambda: print_report(found)
     )
@@ -116,8 +121,8 @@ def tell(
 def _print_duel(found: "InterleavingReport") -> None:
     rows = [[t.name, t.alias, t.picks, f"{t.earned:g}", t.wins] for t in found.teams]
     columns = ["variant", "alias", "picks shown", f"earned ({found.metric})", "lists won"]
-    print_table(f"{found.experiment}: {found.hypothesis}", columns, rows)
-    console.print(f"{found.requests:,} lists of {found.units:,} units, {found.ties:,} ties", markup=False)
+    _print_head(found, "lists")
+    print_table(f"Variants, {found.ties:,} ties", columns, rows)
     for holds, one, p_value in (
         ("for one look", found.preference, found.p_value),
         ("at every look", found.always_valid, found.always_valid_p_value),
@@ -127,19 +132,29 @@ def _print_duel(found: "InterleavingReport") -> None:
     _print_advice(found.advice)
 
 
+def _print_head(found: "ReportHead", lists: str = "answers") -> None:
+    from tastemaker.experiments.reporting.head import circumstances, told_stop
+
+    console.print(f"{found.experiment}, hypothesis: {found.hypothesis}", markup=False)
+    console.print(circumstances(found, lists), markup=False)
+    if found.stop is not None:
+        console.print(told_stop(found.stop), markup=False)
+
+
 def print_report(found: "ExperimentReport") -> None:
     """Prints a report's tables and advice."""
+    from tastemaker.experiments.reporting.comparisons import Interval
+
     columns = ["variant", "alias", "units", "requests", "clicks", found.metric, f"{found.level:.0%} interval"]
     rows = [
         [v.name, v.alias, v.units, v.requests, v.clicks, _number(v.value), _interval(v.low, v.high)]
         for v in found.variants
     ]
-    print_table(f"{found.experiment}: {found.hypothesis}", columns, rows)
+    _print_head(found)
+    print_table("Variants", columns, rows)
     for one in found.lifts:
-        text = (
-            one.reason
-            or f"{_percent(one.value)} [{_percent(one.low)}, {_percent(one.high)}], p {_p(one.p_value)}"
-        )
+        interval = Interval(value=one.value, low=one.low, high=one.high)
+        text = one.reason or f"{_lift(interval)}, p {_p(one.p_value)}"
         console.print(f"lift of {one.variant}: {text}", markup=False)
     print_table(
         "Metrics",
@@ -149,7 +164,8 @@ def print_report(found: "ExperimentReport") -> None:
     for guardrail in found.guardrails:
         console.print(f"guardrail {guardrail.state}: {guardrail.reason}", markup=False)
     alarm = "; the split is not what was asked for" if found.srm_alarm else ""
-    console.print(f"SRM p-value: {found.srm_p_value:.4f}{alarm}", markup=False)
+    told = f"p {_p(found.srm_p_value)}, at any look {_p(found.srm_always_valid_p_value)}"
+    console.print(f"SRM: {told}{alarm}", markup=False)
     _print_advice(found.advice)
 
 
@@ -172,24 +188,24 @@ def _metric_rows(found: "ExperimentReport") -> list[list[str]]:
 
 
 def _lift(lift: "Interval") -> str:
+    from tastemaker.experiments.reporting.words import bounds, percent
+
     if lift.value is None:
         return ""
-    bounds = "" if lift.low is None or lift.high is None else f" [{lift.low:+.1%}, {lift.high:+.1%}]"
-    return f"{lift.value:+.1%}{bounds}"
+    return " ".join(
+        [percent(lift.value)]
+        + ([] if lift.low is None or lift.high is None else [bounds(lift.low, lift.high)])
+    )
 
 
-def _p(p_value: float | None) -> str:
-    if p_value is None:
-        return ""
-    return f"{p_value:.4f}" if p_value >= 0.0001 else "<0.0001"
+def _p(p: float | None) -> str:
+    from tastemaker.experiments.reporting.words import p_value
+
+    return "" if p is None else p_value(p)
 
 
 def _number(value: float | None) -> str:
     return "" if value is None else f"{value:.4f}"
-
-
-def _percent(value: float | None) -> str:
-    return "" if value is None else f"{value:+.2%}"
 
 
 def _interval(low: float | None, high: float | None) -> str:

@@ -142,7 +142,7 @@ def show(name: str, as_json: Json = False) -> dict[str, Any]:
         print_json(tree)
         return tree
     console.print(_sentence(found), markup=False)
-    console.print(found.hypothesis, markup=False)
+    console.print(f"hypothesis: {found.hypothesis}", markup=False)
     rows = [(_moment(c.at_ms), c.version, c.action, c.actor, _changed(c), c.reason) for c in changes]
     print_table("Changes", ["at (UTC)", "version", "action", "by", "changed", "reason"], rows)
     return tree

@@ -63,12 +63,16 @@ def tune(
         "queries": asked.kind, "meets": chosen is not None, "chosen": _plain(best),
         "trials": [_plain(trial) for trial in trials], "report": str(files[0]), "recipe": str(files[1]),
         "is_so_already": _same(best, bundle, name),
-        "published": _publish(registry, store, found, bundle, name, chosen) if apply else None,
     }  # fmt: skip
+    if not as_json:
+        _show(outcome, trials, best, wanted)
+    made = _publish(registry, store, found, bundle, name, chosen) if apply else None
+    outcome["published"] = made
     if as_json:
         print_json(outcome)
-    else:
-        _show(outcome, trials, best, wanted)
+    elif made:
+        text = f"version {made['version']} is the bundle with it, {made['bundle']}, which no alias names yet"
+        console.print(text, markup=False)
     return outcome
 
 
@@ -164,6 +168,3 @@ def _show(outcome: dict[str, Any], trials: "list[Trial]", best: "Trial", wanted:
     if outcome["is_so_already"]:
         console.print("the bundle's index is that already", markup=False)
     console.print(f"plots: {outcome['report']}; part of a recipe: {outcome['recipe']}", markup=False)
-    if made := outcome["published"]:
-        text = f"version {made['version']} is the bundle with it, {made['bundle']}, which no alias names yet"
-        console.print(text, markup=False)

@@ -10,7 +10,7 @@ import typer
 from tastemaker import context
 from tastemaker.commands.options import Json
 from tastemaker.errors import ExperimentError, UsageError
-from tastemaker.terminal import console, print_json, print_table
+from tastemaker.terminal import console, errors, print_json, print_table
 
 if TYPE_CHECKING:
     from tastemaker.offpolicy.judgement import Judgement
@@ -230,10 +230,20 @@ def _of_experiment(
     if chosen is not None and chosen.allocation is not None:
         catalogue, allocation = settings.catalogue, chosen.allocation
         return [judge_allocation(home, catalogue, seen, definition, metric, allocation, name=label, **how)]
-    policies = {label: chosen} if chosen else {
-        f"all to {variant}": JudgedPolicy(weights={variant: 1.0}) for variant in definition.variant_names
-    }  # fmt: skip
-    return [judge_weights(seen, definition, metric, one, name=told, **how) for told, one in policies.items()]
+    if chosen is not None:
+        return [judge_weights(seen, definition, metric, chosen, name=label, **how)]
+    found, refused = [], dict[str, ExperimentError]()
+    for variant in definition.variant_names:
+        alone, told = JudgedPolicy(weights={variant: 1.0}), f"all to {variant}"
+        try:
+            found.append(judge_weights(seen, definition, metric, alone, name=told, **how))
+        except ExperimentError as error:
+            refused[told] = error
+    if not found:
+        raise next(iter(refused.values()))
+    for told, reason in refused.items():
+        errors.print(f"{told} is not judged: {reason}", markup=False)
+    return found
 
 
 def _of_lists(

@@ -13,7 +13,7 @@ import scipy.sparse as sp
 
 from tastemaker.evaluation import beyond, counterfactual, metrics, predictions
 from tastemaker.evaluation.offline import Evaluation, score_lists
-from tastemaker.evaluation.systems import Answers, ModelSystem, System
+from tastemaker.evaluation.systems import Answers, System
 from tastemaker.evaluation.windows import Fold
 from tastemaker.features.traits import ItemTraits
 from tastemaker.models.item_propensities import popularity_propensity
@@ -91,7 +91,7 @@ def measure(
     )
     if popularity_power is not None:
         per_user |= _unbiased(answers.ranked_BK, fold, num_users_I, ks, popularity_power)
-    overall = found.overall | _of_scores(system, fold, answers)
+    overall = found.overall | _of_scores(fold, answers)
     if answers.auc_B is not None:
         per_user["auc"] = answers.auc_B
     per_user = {name: value_U for name, value_U in per_user.items() if not np.isnan(value_U).all()}
@@ -153,14 +153,14 @@ def _unbiased(
     return found | {f"unbiased_dcg@{k}": counterfactual.snips_dcg(hits_UK, weight_U, k) for k in ks}
 
 
-def _of_scores(system: System, fold: Fold, answers: Answers) -> dict[str, float]:
+def _of_scores(fold: Fold, answers: Answers) -> dict[str, float]:
     """Of all users together, what the scores themselves say."""
     found = {}
     if answers.auc_B is not None and not np.isnan(answers.auc_B).all():
         known_U = ~np.isnan(answers.auc_B)
         size_U = np.array([len(targets) for targets in fold.targets])
         found["gauc"] = float(np.average(answers.auc_B[known_U], weights=size_U[known_U]))
-    if isinstance(system, ModelSystem) and system.model.predicts_values and answers.target_scores:
+    if answers.target_scores:
         guess_M, value_M = np.concatenate(answers.target_scores), np.concatenate(fold.values)
         found |= {"rmse": predictions.rmse(guess_M, value_M), "mae": predictions.mae(guess_M, value_M)}
     return found

@@ -23,7 +23,7 @@ _FEW_TARGETS = 8
 
 @dataclass(frozen=True, slots=True)
 class Answers:
-    """Lists (B, K), and where all items are scored the AUC of each asker and the scores of the targets as they are."""
+    """Lists (B, K), where all items are scored the AUC of each asker, and of models that guess values the targets' as they are."""
 
     ranked_BK: Int32
     auc_B: Float64 | None = None
@@ -51,7 +51,9 @@ class ModelSystem:
     def answer(self, askers: Askers, targets: Sequence[Int32], k: int) -> Answers:
         """See `System.answer`."""
         score_BI = np.array(self.model.scores(askers), np.float32)
-        of_targets = [row_I[items] for row_I, items in zip(score_BI, targets, strict=True)]
+        of_targets = None
+        if self.model.predicts_values:
+            of_targets = [row_I[items] for row_I, items in zip(score_BI, targets, strict=True)]
         self._filters.block(score_BI, askers)
         if self._sampled is not None:
             self._sample(score_BI, askers, targets)

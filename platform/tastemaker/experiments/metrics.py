@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final, Literal
 
-from tastemaker.errors import ExperimentError
+from tastemaker.errors import ConfigError
 from tastemaker.types import EventKind
 
 DAY_MS: Final = 86_400_000
@@ -94,8 +94,10 @@ def metric_of(name: str) -> Metric:
     """The metric of that name.
 
     Raises:
-        ExperimentError: There is none.
+        ConfigError: There is none.
     """
     if name not in METRICS:
-        raise ExperimentError("metric", value=name, limit=f"one of: {', '.join(METRICS)}")
+        raise ConfigError(
+            "metric", value=name, limit=f"one of: {', '.join(METRICS)}", mend="correct the name"
+        )
     return METRICS[name]

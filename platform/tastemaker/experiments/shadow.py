@@ -20,7 +20,7 @@ from tastemaker.types import Float64, Origin
 
 _COLUMNS: Final = (
     "decision_id", "request_id", "timestamp_ms", "received_ms", "origin", "unit", "bundle", "item_ids",
-    "rungs", "timings_ms", "shadow_of",
+    "rungs", "timings_ms", "shadow_of", "cached_from",
 )  # fmt: skip
 _READ: Final = pa.schema([DECISION_SCHEMA.field(name) for name in _COLUMNS])
 
@@ -31,8 +31,8 @@ class ShadowReport:
 
     `mirrored` is the share of shown answers that the shadow was asked for, `failed` the share of those that it failed.
     `overlap` is the share of shown items that its slate has too, over pairs without fallbacks, with its 95% interval
-    by units; None below two units. `same_first` is the share of pairs with the same first item. Times are of the stages,
-    in milliseconds; `items` are the different ones in all slates of those pairs.
+    by units; None below two units. `same_first` is the share of pairs with the same first item. Times are in milliseconds, of
+    what was shown without the lists that were answered again, as a shadow makes each anew; `items` are the different ones in all slates of those pairs.
     """
 
     bundle: str
@@ -103,7 +103,8 @@ def _report(bundle: str, shown: list[dict[str, Any]], shadows: list[dict[str, An
     ]
     num_mirrored = sum(row["shadow_of"] in by_id for row in shadows)
     estimate = _overlap(pairs)
-    shown_ms, shadow_ms = (np.array([_took_ms(pair[side]) for pair in pairs]) for side in (0, 1))
+    shown_ms = np.array([_took_ms(first) for first, _ in pairs if first["cached_from"] is None])
+    shadow_ms = np.array([_took_ms(other) for _, other in pairs])
     return ShadowReport(
         bundle=bundle,
         shown_by=tuple(sorted({first["bundle"] for first, _ in pairs})),

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Final
 
-from tastemaker.errors import ExperimentError
+from tastemaker.errors import ConfigError, ExperimentError
 from tastemaker.experiments.allocation import reward_problem
 from tastemaker.experiments.definition import Experiment, Variant
 from tastemaker.experiments.layers import SLOTS, num_slots, overlap, resized, size
@@ -19,8 +19,7 @@ def check_definition(experiment: Experiment) -> None:
     """Refuses what could never run, whatever else does.
 
     Raises:
-        ConfigError: A variant's policy has an unknown key or a wrong value.
-        ExperimentError: A metric is unknown, or is none that can be used so.
+        ConfigError: A variant's policy has an unknown key or a wrong value; a metric is unknown, or is none that can be used so.
     """
     for variant in experiment.variants:
         StagePolicy.of(variant.policy, f"policy of variant {variant.name}")
@@ -30,7 +29,7 @@ def check_definition(experiment: Experiment) -> None:
     for guardrail in experiment.guardrails:
         _check_metric("guardrail", guardrail.metric)
         if METRICS[guardrail.metric].kind == "variant":
-            raise ExperimentError(
+            raise ConfigError(
                 "guardrail",
                 value=guardrail.metric,
                 limit="a metric that each unit has a value of",
@@ -40,29 +39,27 @@ def check_definition(experiment: Experiment) -> None:
     kind = METRICS[experiment.reward].reward
     if kind is None:
         able = ", ".join(name for name, metric in METRICS.items() if metric.reward is not None)
-        raise ExperimentError(
-            "reward", value=experiment.reward, limit=f"one of: {able}", mend="choose another"
-        )
+        raise ConfigError("reward", value=experiment.reward, limit=f"one of: {able}", mend="choose another")
     if (reason := reward_problem(experiment.allocation, kind)) is not None:
-        raise ExperimentError(reason, mend=f"set allocation.reward to {kind}")
+        raise ConfigError(reason, mend=f"set allocation.reward to {kind}")
 
 
 def check_credit(name: str) -> None:
     """Refuses a metric that no list is won by, as single items earn nothing in it.
 
     Raises:
-        ExperimentError: It is such a one.
+        ConfigError: It is such a one.
     """
     if METRICS[name].reward is None:
         able = ", ".join(one for one, metric in METRICS.items() if metric.reward is not None)
-        raise ExperimentError(
+        raise ConfigError(
             "metric of an interleaving", value=name, limit=f"one of: {able}", mend="choose another"
         )
 
 
 def _check_metric(field: str, name: str) -> None:
     if name not in METRICS:
-        raise ExperimentError(
+        raise ConfigError(
             f"{field} is unknown", value=name, limit=f"one of: {', '.join(METRICS)}", mend="correct the name"
         )
 

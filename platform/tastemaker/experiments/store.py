@@ -37,8 +37,8 @@ class ExperimentStore:
         """Keeps an experiment, and starts it unless it is a draft; as it is kept.
 
         Raises:
-            ConfigError: A variant's policy has an unknown key or a wrong value.
-            ExperimentError: Its name is taken, a metric is unknown, or it is to run and cannot, see `start`.
+            ConfigError: A variant's policy has an unknown key or a wrong value, or a metric is unknown or cannot be used so.
+            ExperimentError: Its name is taken, or it is to run and cannot, see `start`.
         """
         starting.check_definition(experiment)
         live = self._live() if experiment.state == "running" else None
@@ -134,7 +134,7 @@ class ExperimentStore:
             reassign: Whether units that were assigned may get something else.
 
         Raises:
-            ConfigError: A variant's policy has an unknown key or a wrong value.
+            ConfigError: A variant's policy has an unknown key or a wrong value, or a metric is unknown or cannot be used so.
             ExperimentError: There is none of that name, it was changed meanwhile, what was asked flips units without
                 `reassign`, or it runs and could not start like this.
         """

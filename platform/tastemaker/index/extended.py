@@ -9,24 +9,23 @@ import numpy as np
 
 from tastemaker.index.faiss_index import VectorIndex
 from tastemaker.index.rules import Allowed, of_request
-from tastemaker.types import Bool, Float32, Int32, Int64
+from tastemaker.types import Bool, Float32, Int32, Int64, VectorRows
 
 
 class GrowingVectors:
     """A matrix that rows are added to. Views that were given before stay as they were. One thread adds.
 
-    Adding writes behind all earlier views and copies nothing, but when room runs out, which without a buffer is the first time;
-    writing over a row copies the whole.
+    Adding writes behind all earlier views and copies nothing, but when room runs out; writing over a row copies the whole. So it is
+    for the further rows alone, which are few.
 
     Args:
-        vector_ID: The first rows.
-        buffer_JD: Of which they are the beginning, with room behind them that nobody else writes to.
+        dim: Length of a row.
     """
 
-    def __init__(self, vector_ID: Float32, buffer_JD: Float32 | None = None) -> None:
-        self.vectors = vector_ID
-        """All rows so far (I, D)."""
-        self._buffer = vector_ID if buffer_JD is None else buffer_JD
+    def __init__(self, dim: int) -> None:
+        self.vectors: Float32 = np.zeros((0, dim), np.float32)
+        """All rows so far (N, D)."""
+        self._buffer = self.vectors
 
     def write(self, rows_W: Int32 | Int64, vector_WD: Float32) -> Float32:
         """All rows with others at `rows_W`: in place of those that are there, or next behind the last."""
@@ -42,22 +41,22 @@ class GrowingVectors:
 
 
 class JoinedRows:
-    """The rows of a matrix and of further ones behind them, looked up as those of one matrix. Neither is copied."""
+    """The rows of a matrix, at least one, and of further ones behind them, looked up as those of one matrix. Neither is copied."""
 
-    def __init__(self, first_ID: Float32, further_ND: Float32) -> None:
+    def __init__(self, first_ID: VectorRows, further_ND: Float32) -> None:
         self._first_ID, self._further_ND = first_ID, further_ND
 
     def __len__(self) -> int:
         return len(self._first_ID) + len(self._further_ND)
 
-    def __getitem__(self, rows_K: Int32) -> Float32:
+    def __getitem__(self, rows_K: Int32, /) -> Float32:
         """Some rows (K, D), a copy."""
-        is_further_K, num = rows_K >= len(self._first_ID), len(self._first_ID)
-        if not is_further_K.any():
+        num = len(self._first_ID)
+        further = np.flatnonzero(rows_K >= num)
+        if not len(further):
             return self._first_ID[rows_K]
-        found_KD = np.empty((len(rows_K), self._further_ND.shape[1]), np.float32)
-        found_KD[~is_further_K] = self._first_ID[rows_K[~is_further_K]]
-        found_KD[is_further_K] = self._further_ND[rows_K[is_further_K] - num]
+        found_KD = self._first_ID[np.minimum(rows_K, num - 1)]
+        found_KD[further] = self._further_ND[rows_K[further] - num]
         return found_KD
 
 
@@ -67,11 +66,11 @@ class ExtendedIndex:
     Args:
         index: Of the first items.
         further_ND: Vectors of the items behind those.
-        vectors_ID: Of all items, where they lie in one matrix; without it `vectors` copies them into one.
     """
 
-    def __init__(self, index: VectorIndex, further_ND: Float32, vectors_ID: Float32 | None = None) -> None:
-        self._index, self._further_ND, self._vectors_ID = index, further_ND, vectors_ID
+    def __init__(self, index: VectorIndex, further_ND: Float32) -> None:
+        self._index, self._further_ND = index, further_ND
+        self._vectors = JoinedRows(index.vectors(), further_ND)
         self._first = index.num_items
 
     @property
@@ -84,11 +83,9 @@ class ExtendedIndex:
         """Length of a vector."""
         return self._index.dim
 
-    def vectors(self) -> Float32:
+    def vectors(self) -> VectorRows:
         """All vectors (I, D), read-only."""
-        if self._vectors_ID is None:
-            return np.concatenate([self._index.vectors(), self._further_ND])
-        return self._vectors_ID
+        return self._vectors
 
     def search(
         self, queries_BD: Float32, k: int, allowed: Allowed = None, exclude: Sequence[Int32] | None = None

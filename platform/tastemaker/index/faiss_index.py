@@ -15,7 +15,7 @@ from tastemaker.index.device import DeviceSearch, Transfer, to_gpu
 from tastemaker.index.library import faiss
 from tastemaker.index.rules import Allowed, Rules, all_alike, of_request
 from tastemaker.index.structure import Structure, config_of, take_apart, train_structure
-from tastemaker.types import Float32, Int32
+from tastemaker.types import Float32, Int32, VectorRows
 
 ITEMS_PER_BEAM = 40
 """Items that are scored, by picking their rows, in the time that one more place of a graph search's beam takes."""
@@ -44,7 +44,7 @@ class VectorIndex(Protocol):
         """The k best allowed items of each query, see `FaissIndex.search`."""
         ...
 
-    def vectors(self) -> Float32:
+    def vectors(self) -> VectorRows:
         """All vectors (I, D), read-only."""
         ...
 

@@ -1,17 +1,16 @@
-"""Vectors that lie in a file and are read from it when they are looked up, with room for more behind them.
+"""Vectors that lie in a file and are read from it when they are looked up.
 
 What is read stays in the system's page cache, of which all processes of a machine that map the file have one copy, and which
-the system takes back when memory is short. The file is not changed. Of systems with `mmap` and its MAP_FIXED.
+the system takes back when memory is short. The file is not changed.
 
 Shape letters: I rows in the file, D dimension.
 """
 
-import ctypes
 import mmap
 import os
 import tempfile
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -19,39 +18,22 @@ import numpy.typing as npt
 from tastemaker.errors import BundleError
 from tastemaker.types import Float32
 
-_MAP_FIXED: Final = 0x10
-_FAILED: Final = ctypes.c_void_p(-1).value
 
+def map_rows(path: Path, offset: int, num_rows: int, dim: int) -> Float32:
+    """A matrix (I, D) whose rows are those of the file from byte `offset` on, read-only.
 
-def map_rows(path: Path, offset: int, num_rows: int, dim: int, room: int) -> Float32:
-    """A matrix (I + room, D) whose first rows are those of the file from byte `offset` on; the others are zeros.
-
-    Writing to it changes memory alone. The file may be removed from its folder while it is mapped.
+    The file may be removed from its folder while it is mapped.
 
     Raises:
         BundleError: The system does not map it.
     """
-    size = (num_rows + room) * dim * 4
-    begin = offset - offset % mmap.PAGESIZE
-    own = mmap.mmap(-1, offset - begin + size)
-    address = np.frombuffer(own, np.uint8).ctypes.data
-    libc = ctypes.CDLL(None, use_errno=True)
-    libc.mmap.restype = ctypes.c_void_p
-    libc.mmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t, *[ctypes.c_int] * 3, ctypes.c_long]
-    with path.open("rb") as file:
-        found = libc.mmap(
-            address, offset - begin + num_rows * dim * 4, mmap.PROT_READ | mmap.PROT_WRITE,
-            mmap.MAP_PRIVATE | _MAP_FIXED, file.fileno(), begin,
-        )  # fmt: skip
-    if found == _FAILED:
+    try:
+        # A row in a FAISS file need not lie at a multiple of its type; the processors that we know read it all the same.
+        return np.asarray(np.memmap(path, np.float32, "r", offset, (num_rows, dim)))
+    except (OSError, ValueError) as error:
         raise BundleError(
-            f"{path} cannot be mapped", value=os.strerror(ctypes.get_errno()), mend="serve without shards"
-        )
-    flat = np.frombuffer(own, np.uint8)[offset - begin :]
-    # A row in a FAISS file need not lie at a multiple of its type; the processors that we know read it all the same.
-    matrix: Float32 = flat.view(np.float32).reshape(num_rows + room, dim)
-    matrix[num_rows : num_rows + mmap.PAGESIZE // (dim * 4) + 1] = 0.0  # what stands behind them in the file
-    return matrix
+            f"{path} cannot be mapped", value=str(error), mend="serve without shards"
+        ) from error
 
 
 def spilled_rows(num_rows: int, dim: int) -> Float32:

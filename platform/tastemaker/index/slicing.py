@@ -12,7 +12,6 @@ from typing import Any
 
 from tastemaker.errors import IntegrityError
 from tastemaker.index.config import IndexConfig
-from tastemaker.index.extended import GrowingVectors
 from tastemaker.index.faiss_index import FaissIndex
 from tastemaker.index.library import faiss
 from tastemaker.index.mapped import map_rows, spilled_rows
@@ -21,7 +20,6 @@ from tastemaker.index.sharded import Shard
 from tastemaker.index.structure import Structure, config_of, emptied, lay_out, take_apart, train_structure
 from tastemaker.types import Float32, Int32
 
-_LEAST_ROOM = 65_536
 _REFINE_TAIL = 4
 """Bytes behind the vectors of an ivf-pq's file: the factor of its refining."""
 
@@ -31,15 +29,13 @@ class SlicedIndex:
 
     Args:
         shard: Own rows.
-        buffer_JD: Vectors of all rows, and room behind them.
-        num_items: Rows of the catalogue.
+        vectors_ID: Of all rows.
     """
 
-    def __init__(self, shard: Shard, buffer_JD: Float32, num_items: int) -> None:
-        self._shard, self._buffer_JD, self.num_items = shard, buffer_JD, num_items
-        self._vectors_ID = buffer_JD[:num_items]
+    def __init__(self, shard: Shard, vectors_ID: Float32) -> None:
+        self._shard, self.num_items = shard, len(vectors_ID)
+        self._vectors_ID = vectors_ID[:]
         self._vectors_ID.flags.writeable = False
-        self._has_grown = False
 
     @classmethod
     def read(cls, path: Path, own: range, config: IndexConfig | None = None) -> "SlicedIndex":
@@ -63,22 +59,21 @@ class SlicedIndex:
         spilled: list[Float32] = []
 
         def plain(ivf: Any) -> Any:
-            spilled.append(spilled_rows(ivf.ntotal + _room(ivf.ntotal), ivf.d))
+            spilled.append(spilled_rows(ivf.ntotal, ivf.d))
             lay_out(ivf, spilled[0])
-            return _view(faiss.downcast_index(ivf.quantizer).codes.owner, spilled[0][: ivf.ntotal])
+            return _view(faiss.downcast_index(ivf.quantizer).codes.owner, spilled[0])
 
         whole = take_apart(index, plain)
-        buffer_JD = spilled[0] if spilled else _mapped(path, whole)
-        vectors_ID = buffer_JD[: whole.flat.ntotal]
+        vectors_ID = spilled[0] if spilled else _mapped(path, whole)
         sliced = _sliced(whole, vectors_ID[own.start : own.stop])
         index = FaissIndex(sliced, config_of(sliced)).with_config(config or config_of(whole))
-        return cls(Shard(index, own.start), buffer_JD, len(vectors_ID))
+        return cls(Shard(index, own.start), vectors_ID)
 
     @classmethod
     def exact(cls, vectors_ID: Float32, own: range) -> "SlicedIndex":
         """An exact index of own rows of a matrix, of which those alone are copied."""
         sliced = FaissIndex.build(vectors_ID[own.start : own.stop])
-        return cls(Shard(sliced, own.start), vectors_ID, len(vectors_ID))
+        return cls(Shard(sliced, own.start), vectors_ID)
 
     @property
     def dim(self) -> int:
@@ -89,12 +84,6 @@ class SlicedIndex:
         """Vectors (I, D) of all items, read-only."""
         return self._vectors_ID
 
-    def growing(self) -> GrowingVectors:
-        """The vectors, to which others are added: the first time that it is asked for, without a copy of them."""
-        room = None if self._has_grown else self._buffer_JD
-        self._has_grown = True
-        return GrowingVectors(self._vectors_ID, room)
-
     def search(
         self, queries_BD: Float32, k: int, allowed: Allowed = None, exclude: Sequence[Int32] | None = None
     ) -> tuple[Int32, Float32]:
@@ -102,24 +91,20 @@ class SlicedIndex:
         return self._shard.search(queries_BD, k, allowed, exclude)
 
 
-def _room(num_items: int) -> int:
-    return max(_LEAST_ROOM, num_items // 4)
-
-
 def _mapped(path: Path, whole: Structure) -> Float32:
-    """Vectors of all rows (I + room, D): they stand at the end of the file, but for an ivf-flat's."""
+    """Vectors of all rows (I, D): they stand at the end of the file, but for an ivf-flat's."""
     num_items, dim = whole.flat.ntotal, whole.flat.d
     tail = _REFINE_TAIL if whole.kind == "ivf-pq" else 0
     offset = path.stat().st_size - tail - num_items * dim * 4
-    buffer_JD = map_rows(path, offset, num_items, dim, _room(num_items))
+    vectors_ID = map_rows(path, offset, num_items, dim)
     own_ID = faiss.rev_swig_ptr(whole.flat.get_xb(), num_items * dim).reshape(num_items, dim)
     for row in (0, num_items - 1):
-        if buffer_JD[row].tobytes() != own_ID[row].tobytes():
+        if vectors_ID[row].tobytes() != own_ID[row].tobytes():
             raise IntegrityError(
                 "vectors at the end of the index's file", value=f"row {row} is another",
                 limit="the index's own", mend="serve without shards, and tell us which FAISS wrote it",
             )  # fmt: skip
-    return buffer_JD
+    return vectors_ID
 
 
 def _sliced(whole: Structure, own_ND: Float32) -> Structure:

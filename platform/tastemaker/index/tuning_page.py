@@ -1,6 +1,7 @@
 """The page of a tuning: recall against time and memory, self-contained. Not for the figures themselves."""
 
 import html
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -13,6 +14,7 @@ _STYLE = (
 )
 COLUMNS = ("index", "effort", "recall@100", "p50 ms", "p99 ms", "by the clock", "MB", "built in s")
 _COLOURS = {"flat": "#555555", "hnsw": "#1f77b4", "ivf-flat": "#2ca02c", "ivf-pq": "#d62728"}
+_HEIGHT = 520
 _DASHES = ("solid", "dash", "dot", "dashdot")
 
 
@@ -38,7 +40,7 @@ def render(title: str, groups: Mapping[str, Sequence[Trial]], wanted: Wanted, ch
         title: What was tuned.
         groups: Trials by what they were tried on: one pair of plots each.
         wanted: Drawn as lines.
-        chosen: Marked.
+        chosen: Marked, as what comes nearest where one of them does not reach what is wanted.
     """
     from plotly.offline import get_plotlyjs
 
@@ -78,12 +80,19 @@ def _curves(trials: Sequence[Trial], wanted: Wanted, chosen: Sequence[Trial]) ->
     stars = [trial for trial in trials if trial in chosen]
     if stars:
         star = {"symbol": "star", "size": 16, "color": "gold", "line": {"width": 1}}
-        figure.add_scatter(row=1, col=1, name="chosen", mode="markers", marker=star, **_points(stars))
-    figure.add_hline(y=wanted.recall, line_dash="dot", row="all", col="all")
+        name = "chosen" if all(map(wanted.met_by, stars)) else "nearest"
+        figure.add_scatter(row=1, col=1, name=name, mode="markers", marker=star, **_points(stars))
+    recall, p99 = f"recall {wanted.recall:g}", f"p99 at most {wanted.p99_ms:g} ms"
+    figure.add_hline(y=wanted.recall, line_dash="dot", row="all", col="all", annotation_text=recall)
     figure.add_vline(x=wanted.p99_ms, line_dash="dot", row=1, col=1)
     figure.update_xaxes(type="log", title_text="median ms of one search, one thread", row=1, col=1)
+    figure.add_annotation(  # of a logarithmic axis an annotation's place is the exponent, a line's is not
+        x=math.log10(wanted.p99_ms), y=0.02, yref="y domain", text=p99, textangle=-90,
+        showarrow=False, xanchor="right", yanchor="bottom", row=1, col=1,
+    )  # fmt: skip
     figure.update_xaxes(title_text="MB", row=1, col=2)
     figure.update_yaxes(title_text="recall@100")
+    figure.update_layout(height=_HEIGHT)
     return str(figure.to_html(full_html=False, include_plotlyjs=False))
 
 

@@ -99,8 +99,7 @@ class Log:
     def matrix(self, *, values: bool = False) -> sp.csr_matrix:
         """(U, I) float32: 1 where a user has an item, or the sum of its values."""
         data_N = self.value_N if values else np.ones(len(self), np.float32)
-        matrix = sp.csr_matrix((data_N.copy(), (self.user_N, self.item_N)), (self.num_users, self.num_items))
-        matrix.sum_duplicates()
+        matrix = _of_rows(self.offsets, self.item_N, data_N, self.num_items)
         if not values:
             matrix.data[:] = 1.0
         return matrix
@@ -178,8 +177,8 @@ class Askers:
     def matrix(self, num_items: int) -> sp.csr_matrix:
         """(B, I) float32: 1 where an asker has an item."""
         place_N, item_N, _ = self.taken(num_items)
-        found = sp.csr_matrix((np.ones(len(item_N), np.float32), (place_N, item_N)), (len(self), num_items))
-        found.sum_duplicates()
+        begin_B1 = np.searchsorted(place_N, np.arange(len(self) + 1))
+        found = _of_rows(begin_B1, item_N, np.ones(len(item_N), np.float32), num_items)
         found.data[:] = 1.0
         return found
 
@@ -218,6 +217,13 @@ class Filters:
                 score_BJ[place_N[inside_N], item_N[inside_N] - first] = -np.inf
 
         return block
+
+
+def _of_rows(begin_R1: Int64, item_N: Int32, data_N: Float32, num_items: int) -> sp.csr_matrix:
+    """(R, I) of rows end to end, in the order of the items, what a row has twice summed. Turned twice, which sorts in linear time."""
+    found = sp.csr_matrix((data_N, item_N, begin_R1), (len(begin_R1) - 1, num_items)).tocsc().tocsr()
+    found.sum_duplicates()
+    return found
 
 
 def known_rows(history_L: Int32, num_items: int) -> Int32:

@@ -60,15 +60,14 @@ def best(score_BI: Float32, k: int) -> tuple[Int32, Float32]:
     """The k largest of each row (B, k), largest first, of equals the lower row; `PADDING` where the score is -inf."""
     num_items = score_BI.shape[1]
     if k >= num_items:
-        found_BK = np.broadcast_to(np.arange(num_items), score_BI.shape)
+        item_BK, value_BK = np.broadcast_to(np.arange(num_items), score_BI.shape), score_BI
     else:
-        found_BK = np.argpartition(score_BI, num_items - k, axis=1)[:, num_items - k :]
-        found_BK.sort(axis=1)
-        _settle_ties(score_BI, found_BK)
-    value_BK = np.take_along_axis(score_BI, found_BK, axis=1)
+        flat_BK = _largest(score_BI, k)
+        item_BK = flat_BK - num_items * np.arange(len(score_BI))[:, None]
+        value_BK = score_BI.reshape(-1)[flat_BK]
     order_BK = np.argsort(-value_BK, axis=1, kind="stable")
     value_BK = np.take_along_axis(value_BK, order_BK, axis=1)
-    item_BK = np.take_along_axis(found_BK, order_BK, axis=1)
+    item_BK = np.take_along_axis(item_BK, order_BK, axis=1)
     return np.where(np.isneginf(value_BK), PADDING, item_BK).astype(np.int32), value_BK
 
 
@@ -78,11 +77,20 @@ def num_true(mask_BI: Bool) -> Int64:
     return found_B
 
 
-def _settle_ties(score_BI: Float32, found_BK: Int64) -> None:
-    """Where more items score as the least of the found does, the lowest rows of these take the last places."""
-    least_B1 = np.take_along_axis(score_BI, found_BK, axis=1).min(axis=1, keepdims=True)
-    num_equal_B = num_true(score_BI == least_B1)
-    num_taken_B = (np.take_along_axis(score_BI, found_BK, axis=1) == least_B1).sum(axis=1)
-    for b in np.flatnonzero(num_equal_B > num_taken_B):
-        above, equal = np.flatnonzero(score_BI[b] > least_B1[b]), np.flatnonzero(score_BI[b] == least_B1[b])
-        found_BK[b] = np.sort(np.concatenate([above, equal[: found_BK.shape[1] - len(above)]]))
+def _largest(score_BI: Float32, k: int) -> Int64:
+    """Where the k largest of each row (B, k) lie in all rows end to end, in the order of the items.
+
+    Partitioning values and looking for what reaches the k-th takes half the time of partitioning places.
+    """
+    num_askers, num_items = score_BI.shape
+    least_B1 = np.partition(score_BI, num_items - k, axis=1)[:, num_items - k, None]
+    place_N = np.flatnonzero(~(score_BI < least_B1))
+    if len(place_N) > num_askers * k:  # of those that score as the least does the lowest stay
+        row_N = place_N // num_items
+        above_N = score_BI.reshape(-1)[place_N] > least_B1[row_N, 0]
+        begin_B = np.searchsorted(row_N, np.arange(num_askers))
+        equal_before_N = np.cumsum(~above_N) - ~above_N
+        equal_before_N -= equal_before_N[begin_B][row_N]
+        num_above_B = np.bincount(row_N[above_N], minlength=num_askers)
+        place_N = place_N[above_N | (equal_before_N < k - num_above_B[row_N])]
+    return place_N.reshape(num_askers, k)

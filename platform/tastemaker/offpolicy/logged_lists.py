@@ -31,6 +31,8 @@ _EVENT_COLUMNS: Final = (
 _DECISIONS = pa.schema([DECISION_SCHEMA.field(name) for name in _COLUMNS])
 _EVENTS = pa.schema([EVENT_SCHEMA.field(name) for name in _EVENT_COLUMNS])
 _LEAST = 1e-300
+LUCKLESS: Final = "were made by a bundle and policy that left no first slot to luck, beside some that did"
+"""Why a list is left out that could not have been another."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,11 +130,9 @@ def lists_of(
         left_out[reason], kept_R = int(kept_R.sum() - stays_R.sum()), stays_R
     decisions = decisions.filter(pa.array(kept_R))
     if not decisions.num_rows:
-        told = "; ".join(f"{count:,} {reason}" for reason, count in left_out.items() if count)
-        raise ExperimentError(
-            f"lists with logged propensities among {num_read:,} answers ({told or 'none was logged'})", value=0, limit="at least 1",
-            mend="let some traffic explore (`reranking.sampling` in a recipe or a variant's policy), or name other days",
-        )  # fmt: skip
+        raise _none(num_read, left_out)
+    drawn_R = _of_policies_with_luck(decisions)
+    left_out[LUCKLESS], decisions = int((~drawn_R).sum()), decisions.filter(pa.array(drawn_R))
     shown = Shown.of(decisions["item_ids"])
     touches = join(decisions, shown, events).touches.within(metric.events, window_ms)
     items = [list(one or ()) for one in decisions["item_ids"].to_pylist()]
@@ -162,6 +162,34 @@ def _conditions(decisions: pa.Table, now_ms: int, window_ms: int) -> dict[str, B
         "were fallbacks": (_lengths(decisions["rungs"]) == 0) & _is_null(decisions["forced"]),
         "lack propensities of their slots": exact & (drawn > 0) & (drawn == shown),
     }
+
+
+def _none(num_read: int, left_out: Mapping[str, int]) -> ExperimentError:
+    """What a log is refused by that has no list to judge from."""
+    if not num_read:
+        return ExperimentError(
+            "no answer was logged whose window has closed in the days that are looked at",
+            mend="wait until windows have closed (--window-minutes after an answer), or name other days (--days)",
+        )
+    told = "; ".join(f"{count:,} {reason}" for reason, count in left_out.items() if count)
+    return ExperimentError(
+        f"lists with logged propensities among {num_read:,} answers ({told})", value=0, limit="at least 1",
+        mend="let some traffic explore (`reranking.sampling` in a recipe or a variant's policy), or name other days",
+    )  # fmt: skip
+
+
+def _of_policies_with_luck(decisions: pa.Table) -> Bool:
+    """Which lists were made by a bundle and policy that let luck decide the first slot of any; all, where none did.
+
+    Which policy made a list says nothing of what came of it, as units are dealt out by a hash. So where one variant of an
+    experiment explores, its lists are judged from, and those that could not have been others are no evidence against it.
+    """
+    made = list(zip(decisions["bundle"].to_pylist(), decisions["policy"].to_pylist(), strict=True))
+    number = {one: place for place, one in enumerate(dict.fromkeys(made))}
+    group_R = np.array([number[one] for one in made])
+    first_R: Float64 = pc.list_element(decisions["slot_propensity"], 0).to_numpy()
+    lucky_G = np.bincount(group_R, weights=first_R < 1.0) > 0
+    return lucky_G[group_R] if lucky_G.any() else np.ones(len(group_R), bool)
 
 
 def _lengths(column: Any) -> Int64:

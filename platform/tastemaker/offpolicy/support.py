@@ -108,13 +108,13 @@ def require_support(
     if support.supported < least_mass - _TINY:
         raise ExperimentError(
             f"what the policy would do lacks support in the log: of its mass, {1 - support.supported:.1%} is on what was never "
-            f"tried, and {support.num_used:,} of {support.num_rows:,} rows agree with it; supported share",
+            f"tried, and {support.num_used:,} of {support.num_rows:,} answers agree with it; supported share",
             value=round(support.supported, 4), limit=f"at least {least_mass:g}",
             mend="judge a policy nearer to what was logged or fewer slots (--depth), or let more traffic explore (reranking.sampling, an allocation's floor)",
         )  # fmt: skip
     if support.effective_rows < least_effective:
         raise ExperimentError(
-            f"the estimate would rest on few answers: effective rows of {support.num_rows:,}",
+            f"the estimate would rest on few answers: those of equal weight among {support.num_rows:,}",
             value=round(support.effective_rows, 1), limit=f"at least {least_effective:g}",
             mend="log more days, or judge a policy nearer to what was logged or fewer slots (--depth)",
         )  # fmt: skip

@@ -12,6 +12,7 @@ from tastemaker.experiments.definition import Experiment
 from tastemaker.experiments.reporting.guardrails import GuardrailReport, check_guardrails
 from tastemaker.experiments.reporting.observations import Observations, read_observations
 from tastemaker.experiments.reporting.weighing import Weighing
+from tastemaker.experiments.starting import check_definition
 from tastemaker.experiments.store import ExperimentStore
 from tastemaker.promotion.gate import Case, GateResult, Outcome
 from tastemaker.registry.live import Watcher
@@ -85,6 +86,8 @@ class Canary:
             return _result("waiting", f"{running[0].name} runs: promote its version, or stop it")
         if not any(stage_of(name) == GATEWAY for name in read_reports(client, keys)):
             return _result("not applicable", "no gateway serves")
+        experiment = _experiment(case)
+        check_definition(experiment)  # before the alias is moved for it
         catalogue, reason = case.settings.catalogue, f"canary of version {case.number}"
         named = self._registry.aliases(catalogue).get(ALIAS)
         if named is None or named.number != case.number:
@@ -93,7 +96,6 @@ class Canary:
         if not wait_until_answered(client, keys, ALIAS, case.number, _ANSWER_SECONDS):
             why = f"not every gateway answers from version {case.number} yet: see `tastemaker versions`"
             return _result("waiting", why)
-        experiment = _experiment(case)
         try:
             store.create(experiment, actor=ACTOR, reason=reason)
         except ExperimentError as error:

@@ -96,11 +96,16 @@ class Registry(Runs):
         """What every alias names now that names a bundle; empty for a catalogue that nothing was published for."""
         return {alias: version for alias, version in self.named(catalogue).items() if version is not None}
 
-    def named(self, catalogue: str) -> dict[str, Version | None]:
-        """The same with aliases that were pointed, in MLflow, at a version that is no bundle: None for those."""
-        name = catalogue_name(catalogue)
+    def named(self, catalogue: str, known: Mapping[int, Version] | None = None) -> dict[str, Version | None]:
+        """The same with aliases that were pointed, in MLflow, at a version that is no bundle: None for those.
+
+        Versions that are `known` by number are not read again: what they were made of never changes.
+        """
+        name, known = catalogue_name(catalogue), known or {}
         numbers = self._aliases(name)
-        versions = {number: self._bundle(name, number) for number in set(numbers.values())}
+        versions = {
+            number: known.get(number) or self._bundle(name, number) for number in set(numbers.values())
+        }
         return {alias: versions[number] for alias, number in sorted(numbers.items())}
 
     def set_alias(

@@ -107,9 +107,13 @@ def registry_errors(doing: str) -> Iterator[None]:
         yield
     except (MlflowException, OSError, sqlite3.Error) as error:
         first = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise RegistryError(
-            f"cannot {doing}: {first}", mend="check registry.tracking_uri and its server"
-        ) from error
+        refused = getattr(error, "get_http_status_code", int)() in (401, 403)
+        mend = (
+            "MLFLOW_TRACKING_USERNAME and _PASSWORD, as MLflow knows them"
+            if refused
+            else "registry.tracking_uri and its server"
+        )
+        raise RegistryError(f"cannot {doing}: {first}", mend=f"check {mend}") from error
 
 
 def found_or_none(read: Callable[[], T]) -> T | None:

@@ -11,7 +11,7 @@ from typing import Final
 
 import numpy as np
 
-from tastemaker.types import Candidates, Float32, Int32, Query
+from tastemaker.types import Candidates, Int32, Query, VectorRows
 
 NOTHING: Final = -1
 """In `Candidates.because`: no item of the history speaks for the candidate."""
@@ -19,7 +19,7 @@ MOST_HISTORY: Final = 50
 """Newest items of the history that may be named."""
 
 
-def because(query: Query, slate: Candidates, vectors_ID: Float32) -> Candidates:
+def because(query: Query, slate: Candidates, vectors_ID: VectorRows) -> Candidates:
     """The slate with `because`: the row of the most similar item of the history, the newest of equals.
 
     `NOTHING` stands where there is no history, or where all of it points away: the similarity is not above 0.
@@ -32,7 +32,7 @@ def because(query: Query, slate: Candidates, vectors_ID: Float32) -> Candidates:
     return replace(slate, because=_nearest(query, slate.item_index, vectors_ID))
 
 
-def _nearest(query: Query, item_index_K: Int32, vectors_ID: Float32) -> Int32:
+def _nearest(query: Query, item_index_K: Int32, vectors_ID: VectorRows) -> Int32:
     past_L = query.history_L[-MOST_HISTORY:][::-1]
     past_L = past_L[past_L < len(vectors_ID)]
     found_K = np.full(len(item_index_K), NOTHING, np.int32)

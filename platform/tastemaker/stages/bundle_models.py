@@ -26,7 +26,7 @@ from tastemaker.stages.live_items import LiveItems
 from tastemaker.stages.overlay import Overlay
 from tastemaker.stages.session import QueryVectors
 from tastemaker.stages.shards import OwnRows
-from tastemaker.types import Float32
+from tastemaker.types import Float32, VectorRows
 
 if TYPE_CHECKING:
     from tastemaker.bundle.reader import Bundle
@@ -123,13 +123,13 @@ class BundleModels:
         return places
 
     @property
-    def vectors(self) -> Float32:
-        """The item tower's unit vectors (I, D), in the index's own memory while nothing was added."""
-        return self.bundle.searched().vectors() if self.live is None else self.live.vectors_ID
+    def vectors(self) -> VectorRows:
+        """The item tower's unit vectors (I, D): the bundle's in the index's own memory."""
+        return self.index().vectors()
 
     def index(self) -> "VectorIndex":
         """The items by the item tower's vectors."""
-        return _grown(self.bundle.searched(), self.vectors)
+        return _grown(self.bundle.searched(), None if self.live is None else self.live.vectors_ND)
 
     def query_encoder(self, name: str) -> QueryVectors:
         """Makes users' vectors; items that came later count in histories by their own vectors."""
@@ -150,11 +150,10 @@ class BundleModels:
 
     def content_index(self) -> "VectorIndex":
         """The items by content vectors."""
-        index = self.bundle.searched(CONTENT_INDEX)
-        vectors_ID = None if self.live is None else self.live.content_ID
-        return index if vectors_ID is None else _grown(index, vectors_ID)
+        return _grown(
+            self.bundle.searched(CONTENT_INDEX), None if self.live is None else self.live.content_ND
+        )
 
 
-def _grown(index: "VectorIndex", vectors_ID: Float32) -> "VectorIndex":
-    num = index.num_items
-    return index if len(vectors_ID) == num else ExtendedIndex(index, vectors_ID[num:], vectors_ID)
+def _grown(index: "VectorIndex", further_ND: Float32 | None) -> "VectorIndex":
+    return index if further_ND is None or not len(further_ND) else ExtendedIndex(index, further_ND)

@@ -10,7 +10,7 @@ import numpy as np
 
 from tastemaker.stages.session import QueryVectors
 from tastemaker.stages.source import Asked, Source
-from tastemaker.types import Float32, Int32, Query
+from tastemaker.types import Float32, Int32, Query, VectorRows
 
 
 class WithinBundle(Source):
@@ -59,7 +59,7 @@ class BundleHistories:
         num_bundle: Its items.
     """
 
-    def __init__(self, encoder: QueryVectors, vectors_ID: Float32, num_bundle: int) -> None:
+    def __init__(self, encoder: QueryVectors, vectors_ID: VectorRows, num_bundle: int) -> None:
         self._encoder, self._vectors_ID, self._num_bundle = encoder, vectors_ID, num_bundle
 
     def encode_queries(self, queries: Sequence[Query]) -> Float32:

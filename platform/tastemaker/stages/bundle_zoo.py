@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 
 from tastemaker.data.schema import Column
-from tastemaker.index.extended import ExtendedIndex, GrowingVectors, JoinedRows
+from tastemaker.index.extended import ExtendedIndex, GrowingVectors
 from tastemaker.models.cold.later import KnowsLater
 from tastemaker.models.recommender import Recommender
 from tastemaker.models.zoo import Packed
@@ -67,8 +67,7 @@ class BundledModel:
         model = self.model.with_later(later.features_NF)
         if not len(later.vectors_ND):
             return ModelSource(self.name, model, self.index)
-        grown = ExtendedIndex(self.index, later.vectors_ND)
-        return ModelSource(self.name, model, grown, JoinedRows(self.index.vectors(), later.vectors_ND))
+        return ModelSource(self.name, model, ExtendedIndex(self.index, later.vectors_ND))
 
 
 class GrowingModel:
@@ -83,9 +82,8 @@ class GrowingModel:
     def __init__(self, model: KnowsLater, index: "VectorIndex", content_of: ContentOf | None) -> None:
         self._model, self._content_of, self._num_bundle = model, content_of, index.num_items
         none = pa.table({Column.ITEM_ID: pa.array([], pa.string())})
-        content_ND = np.zeros((0, model.space.dim), np.float32)
-        self._features = GrowingVectors(model.later_features(none, content_ND))
-        self._vectors = GrowingVectors(np.zeros((0, index.dim), np.float32))
+        num_features = model.later_features(none, np.zeros((0, model.space.dim), np.float32)).shape[1]
+        self._features, self._vectors = GrowingVectors(num_features), GrowingVectors(index.dim)
 
     def after(self, step: Step) -> LaterItems:
         """All that there are after a step."""

@@ -59,6 +59,24 @@ def _new_and_not_of(seen: set[int], rows: Sequence[int]) -> list[bool]:
     return found
 
 
+def nothing_fits(query: Query, num_items: int) -> bool:
+    """Whether the hard rules forbid the query every item of a catalogue.
+
+    >>> odd_I = np.arange(6) % 2 == 1
+    >>> nothing_fits(Query(np.array([3], np.int32), exclude=np.array([5, 3], np.int32), allowed=odd_I), 6)
+    False
+    >>> nothing_fits(Query(np.array([3], np.int32), exclude=np.array([5, 1], np.int32), allowed=odd_I), 6)
+    True
+    """
+    forbidden = np.concatenate([query.exclude, query.history_L]) if query.exclude_seen else query.exclude
+    num_left = num_items if query.allowed is None else int(np.count_nonzero(query.allowed))
+    if num_left > len(forbidden):  # nearly always: to be exact costs more
+        return False
+    if query.allowed is not None:
+        forbidden = forbidden[query.allowed[forbidden]]
+    return len(np.unique(forbidden)) == num_left
+
+
 def hard_filter(query: Query, candidates: Candidates) -> Candidates:
     """The candidates that `query` may be shown, in the order given, cut to `query.k`."""
     rows_K = candidates.item_index

@@ -19,7 +19,7 @@ from tastemaker.features.request_features import REQUEST_FEATURES, chosen
 from tastemaker.models.popularity import Popularity
 from tastemaker.stages.merging import z_scores
 from tastemaker.strict import Strict
-from tastemaker.types import Candidates, Float32, Int32, Query
+from tastemaker.types import Candidates, Float32, Int32, Query, VectorRows
 
 ITEM_FEATURES = ("log_count", "log_trending")
 HISTORY_FEATURES = (
@@ -71,7 +71,7 @@ class Hydration:
         self,
         items: RankingItems,
         popularity: Popularity,
-        vectors_ID: Float32,
+        vectors_ID: VectorRows,
         source_names: Sequence[str],
         config: HydrationConfig | None = None,
         request_features: RequestFeatures | None = None,

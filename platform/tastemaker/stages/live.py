@@ -16,7 +16,7 @@ from tastemaker.features.trending import Trending
 from tastemaker.features.well_known import Tried
 from tastemaker.stages.asking import Asking
 from tastemaker.stages.editorial import EditorialList
-from tastemaker.stages.live_items import ContentOf, LiveItems, LiveVectors
+from tastemaker.stages.live_items import ContentOf, LiveItems
 from tastemaker.stages.loading import BundleParts
 from tastemaker.stages.overlay import Overlay, OverlayRows
 from tastemaker.stages.pipeline import Pipeline
@@ -102,7 +102,7 @@ class LiveStages:
             return np.empty(0, np.int32), np.empty(0, np.float32)
         fitted = fit(query)
         others = np.append(forbidden(fitted), np.int32(item_index))
-        vector_1D = index.vectors()[item_index : item_index + 1]
+        vector_1D = index.vectors()[np.array([item_index], np.int32)]
         rows_BK, score_BK = index.search(vector_1D, query.k, [fitted.allowed], [others])
         return rows_BK[0], score_BK[0]
 
@@ -151,9 +151,8 @@ class _Growth:
     def __init__(self, published: BundleParts, rows: OverlayRows, parts: frozenset[Part]) -> None:
         self._published, self._rows = published, rows
         self._columns = published.columns
-        self._vectors = LiveVectors(published.growing_vectors(), published.encode)
-        content = published.growing_content() if "retrieve" in parts else None
-        self._content = None if content is None else LiveVectors(content, published.encode_content)
+        self._vectors = published.growing_vectors()
+        self._content = published.growing_content() if "retrieve" in parts else None
         self._traits = published.traits if "rerank" in parts else None
         self._places = published.places if "retrieve" in parts else None
         self._models = published.growing_models() if "retrieve" in parts else {}

@@ -37,39 +37,41 @@ class LiveItems:
     """One moment of the catalogue in a bundle's rows. Immutable.
 
     An item of the bundle whose attributes were put anew keeps the bundle's vectors, by which its index knows it; the next
-    bundle has new ones. `content_ID` is None where no source reads content vectors, `traits` where no rule reads them here,
-    `places` where no source does. `later` has an entry for each source whose model knows later items.
+    bundle has new ones. Of vectors it has those behind the bundle's: the item tower's, and content vectors, None where no
+    source reads them. `traits` is None where no rule reads them here, `places` where no source does. `later` has an entry for each
+    source whose model knows later items.
     """
 
     overlay: Overlay
     row_of: RowOf
     columns: ItemColumns
-    vectors_ID: Float32
-    content_ID: Float32 | None
+    vectors_ND: Float32
+    content_ND: Float32 | None
     traits: ItemTraits | None = None
     places: Places | None = None
     later: Mapping[str, LaterItems] = field(default_factory=dict)
 
 
 class LiveVectors:
-    """Vectors of one space that grow as items come. One thread takes steps.
+    """Vectors behind the bundle's own in one space, as items come; the bundle's are not copied. One thread takes steps.
 
     Args:
-        growing: The bundle's.
+        num_bundle: Items of the bundle.
+        dim: Length of a vector.
         encode: Makes those of new items.
     """
 
-    def __init__(self, growing: GrowingVectors, encode: Encode) -> None:
-        self._growing, self._encode = growing, encode
-        self._num_bundle = len(growing.vectors)
+    def __init__(self, num_bundle: int, dim: int, encode: Encode) -> None:
+        self._num_bundle, self._encode = num_bundle, encode
+        self._growing = GrowingVectors(dim)
 
     def after(self, step: Step) -> Float32:
-        """All vectors after a step."""
+        """All (N, D) after a step; what earlier steps gave stays as it was."""
         is_new_W = step.rows_W >= self._num_bundle
         if not is_new_W.any():
             return self._growing.vectors
         new = step.items.filter(pa.array(is_new_W))
-        return self._growing.write(step.rows_W[is_new_W], self._encode(new))
+        return self._growing.write(step.rows_W[is_new_W] - self._num_bundle, self._encode(new))
 
 
 def content_vectors(space: ContentSpace, items: pa.Table, content_of: ContentOf | None) -> Float32:

@@ -28,7 +28,7 @@ from tastemaker.stages.content import CONTENT_INDEX
 from tastemaker.stages.editorial import EditorialList
 from tastemaker.stages.exploring import Exploration
 from tastemaker.stages.hydration import Hydration, feature_names
-from tastemaker.stages.live_items import ContentOf, LiveItems, content_vectors
+from tastemaker.stages.live_items import ContentOf, LiveItems, LiveVectors, content_vectors
 from tastemaker.stages.matching import ItemMatcher
 from tastemaker.stages.pipeline_config import PipelineConfig
 from tastemaker.stages.policy import hard_rules_of
@@ -38,12 +38,11 @@ from tastemaker.stages.reranking import Reranking
 from tastemaker.stages.retrieval import Retrieval
 from tastemaker.stages.shards import OwnRows
 from tastemaker.stages.text_search import TextSearch
-from tastemaker.types import Float32, Int32
+from tastemaker.types import Float32, Int32, VectorRows
 
 if TYPE_CHECKING:
     from tastemaker.bundle.reader import Bundle
     from tastemaker.bundle.writer import BundleWriter
-    from tastemaker.index.extended import GrowingVectors
     from tastemaker.index.faiss_index import VectorIndex
 
 STORE: Final = "store"
@@ -100,13 +99,17 @@ class BundleParts:
         """Rows that are proposed here; None: all."""
         return self._models.own
 
-    def growing_vectors(self) -> "GrowingVectors":
-        """The item tower's unit vectors (I, D), for those of new items to be added."""
-        return self._bundle.growing()
+    def growing_vectors(self) -> LiveVectors:
+        """The item tower's unit vectors, of new items."""
+        index = self._bundle.searched()
+        return LiveVectors(index.num_items, index.dim, self.encode)
 
-    def growing_content(self) -> "GrowingVectors | None":
-        """Content vectors (I, D) of the items, likewise; None where the bundle has none."""
-        return self._bundle.growing(CONTENT_INDEX) if self._bundle.has(CONTENT_INDEX) else None
+    def growing_content(self) -> LiveVectors | None:
+        """Content vectors, likewise; None where the bundle has none."""
+        if not self._bundle.has(CONTENT_INDEX):
+            return None
+        index = self._bundle.searched(CONTENT_INDEX)
+        return LiveVectors(index.num_items, index.dim, self.encode_content)
 
     @property
     def traits(self) -> ItemTraits:
@@ -219,7 +222,7 @@ class BundleParts:
 
 
 def reranking_items(
-    columns: ItemColumns, vectors_ID: Float32, traits: ItemTraits | None = None
+    columns: ItemColumns, vectors_ID: VectorRows, traits: ItemTraits | None = None
 ) -> RerankingItems:
     """What reranking knows of the items; row 0 of categories, which stands for unknown, becomes -1."""
     return RerankingItems(vectors_ID, columns.category_row_I - 1, traits)

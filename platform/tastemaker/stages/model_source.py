@@ -19,7 +19,6 @@ from tastemaker.users.profile import DEMOGRAPHIC
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    from tastemaker.index.extended import JoinedRows
     from tastemaker.index.faiss_index import VectorIndex
 
 
@@ -32,24 +31,15 @@ class ModelSource(Source):
         name: Of the source.
         model: Fitted.
         index: Of the model's item vectors; unset, an exact one is made where it has such.
-        vectors: The same vectors, to look some of them up in; unset, the index's.
     """
 
-    def __init__(
-        self,
-        name: str,
-        model: Recommender,
-        index: "VectorIndex | None" = None,
-        vectors: "Float32 | JoinedRows | None" = None,
-    ) -> None:
+    def __init__(self, name: str, model: Recommender, index: "VectorIndex | None" = None) -> None:
         self.name, self.needs_history, self._model = name, model.needs_history, model
         if index is None and (vectors_ID := model.item_vectors()) is not None:
             from tastemaker.index.faiss_index import FaissIndex  # late: only those who search need FAISS
 
             index = FaissIndex.build(vectors_ID)
-        self._index, self._vectors = index, vectors
-        if index is not None and vectors is None:
-            self._vectors = index.vectors()
+        self._index = index
 
     def ask(self, queries: Sequence[Query]) -> Asked:
         """See `Source.ask`."""
@@ -59,8 +49,7 @@ class ModelSource(Source):
             return _AskedScores(queries, self._model.scores(askers), known_B)
         vector_BD = self._model.user_vectors(askers)
         assert vector_BD is not None, "who has item vectors has users' vectors"
-        assert self._vectors is not None, "an index has its vectors"
-        return AskedIndex(queries, vector_BD, known_B, self._index, self._vectors)
+        return AskedIndex(queries, vector_BD, known_B, self._index, self._index.vectors())
 
     def _attributes(self, queries: Sequence[Query]) -> "pa.Table | None":
         if not self._model.reads_attributes:

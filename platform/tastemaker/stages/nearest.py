@@ -16,10 +16,9 @@ from tastemaker.models.als import Als
 from tastemaker.stages.session import QueryVectors
 from tastemaker.stages.source import Asked, Source, best_allowed, filled, forbidden, has_history
 from tastemaker.strict import Strict
-from tastemaker.types import Bool, Float32, Int32, Query
+from tastemaker.types import Bool, Float32, Int32, Query, VectorRows
 
 if TYPE_CHECKING:
-    from tastemaker.index.extended import JoinedRows
     from tastemaker.index.faiss_index import VectorIndex
 
 
@@ -77,7 +76,7 @@ class AskedIndex:
         vector_BD: Float32,
         known_B: Bool,
         index: "VectorIndex",
-        vectors: "Float32 | JoinedRows",
+        vectors: VectorRows,
     ) -> None:
         self._queries, self._vector_BD, self._known_B = queries, vector_BD, known_B
         self._index, self._vectors = index, vectors

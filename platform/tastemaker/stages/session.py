@@ -15,7 +15,7 @@ from pydantic import Field
 
 from tastemaker.stages.signals import RowOf, under_way
 from tastemaker.strict import Strict
-from tastemaker.types import Float32, Float64, Query
+from tastemaker.types import Float32, Float64, Query, VectorRows
 
 
 class SessionConfig(Strict):
@@ -45,7 +45,7 @@ class SessionVectors:
     """
 
     def __init__(
-        self, encoder: QueryVectors, vectors_ID: Float32, row_of: RowOf, config: SessionConfig
+        self, encoder: QueryVectors, vectors_ID: VectorRows, row_of: RowOf, config: SessionConfig
     ) -> None:
         self._encoder, self._vectors_ID, self._row_of, self.config = encoder, vectors_ID, row_of, config
 

@@ -34,9 +34,13 @@ def state_errors(doing: str) -> Iterator[None]:
     try:
         yield
     except (redis.RedisError, OSError) as error:
-        raise StateError(
-            f"cannot {doing}: {error}", mend="check that Redis/Valkey is up (state.url)"
-        ) from error
+        raise StateError(f"cannot {doing}: {error}", mend=_mend(error)) from error
+
+
+def _mend(error: Exception) -> str:
+    if isinstance(error, redis.AuthenticationError | redis.exceptions.NoPermissionError):
+        return "check user, password and the user's rights there (state.url, state.password)"
+    return "check that Redis/Valkey is up (state.url)"
 
 
 def connect(url: str, timeout_seconds: float = _TIMEOUT_SECONDS) -> redis.Redis:

@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Final, TypeVar
 
 from fastapi import FastAPI, Request, Response
 
-from tastemaker.errors import DataError, ExperimentError, TastemakerError, UnknownExperimentError
+from tastemaker.errors import ConfigError, DataError, ExperimentError, TastemakerError, UnknownExperimentError
 from tastemaker.experiments.holdout import HoldoutStore
 from tastemaker.experiments.metrics import metric_of
+from tastemaker.experiments.reporting.head import last_stop
 from tastemaker.experiments.reporting.held_out import DEFAULT_METRIC, build_holdout_report
 from tastemaker.experiments.reporting.interleaved import build_interleaving_report
 from tastemaker.experiments.reporting.interleaved_page import render_interleaving
@@ -25,6 +26,7 @@ from tastemaker.state.keys import Keys
 from tastemaker.strict import Strict
 from tastemaker_services.admin.experiments import HOLDOUT_PATH, PATH
 from tastemaker_services.web.access import Access
+from tastemaker_services.web.openapi import problems
 from tastemaker_services.web.problems import Problem, invalid
 
 if TYPE_CHECKING:
@@ -53,8 +55,9 @@ class ReportAdmin:
 
     def add_to(self, admin: FastAPI) -> None:
         """Adds it."""
-        admin.get(PATH + "/{name}/report")(self.report)
-        admin.get(HOLDOUT_PATH + "/report")(self.holdout)
+        refused = (401, 403, 409, 422, 503)
+        admin.get(PATH + "/{name}/report", responses=problems(*refused, 404))(self.report)
+        admin.get(HOLDOUT_PATH + "/report", responses=problems(*refused))(self.holdout)
 
     async def report(
         self, request: Request, name: str, metric: str = "", level: str = "0.95", format: str = "json"
@@ -85,13 +88,15 @@ class ReportAdmin:
             self._access.scopes(request.headers.get("authorization"), "admin")
             if form not in ("json", "html"):
                 raise invalid("format", f"format is {form!r}, must be json or html: correct it")
-            wanted, of = _level(level), _metric(metric)
+            wanted, of = _level(level), metric_of(metric).name if metric else None
             async with self._turn:
                 return await asyncio.to_thread(made, of, wanted, form)
         except Problem as problem:
             return problem.response()
         except UnknownExperimentError as error:
             return Problem(404, "unknown-experiment", str(error), field="name").response()
+        except ConfigError as error:
+            return invalid("metric", str(error)).response()
         except (ExperimentError, DataError) as error:
             return Problem(409, "no-report", str(error)).response()
         except TastemakerError as error:
@@ -109,26 +114,20 @@ class ReportAdmin:
 
     def _made(self, name: str, metric: str | None, level: float, form: str) -> Response:
         experiment, now_ms = self._store.get(name), time.time_ns() // 1_000_000
+        stop = {"stop": last_stop(experiment, self._store.history(name))}
         if experiment.interleaves:
             duel = build_interleaving_report(
                 self._home, self._catalogue, experiment, metric, level=level, now_ms=now_ms
             )
-            return _response(duel, render_interleaving, form)
+            return _response(duel.model_copy(update=stop), render_interleaving, form)
         found = build_report(self._home, self._catalogue, experiment, metric, level=level, now_ms=now_ms)
-        return _response(found, render, form)
+        return _response(found.model_copy(update=stop), render, form)
 
 
 def _response(found: R, page: Callable[[R], str], form: str) -> Response:
     if form == "html":
         return Response(page(found), media_type="text/html; charset=utf-8")
     return Response(found.model_dump_json(), media_type="application/json")
-
-
-def _metric(text: str) -> str | None:
-    try:
-        return metric_of(text).name if text else None
-    except ExperimentError as error:
-        raise invalid("metric", str(error)) from error
 
 
 def _level(text: str) -> float:

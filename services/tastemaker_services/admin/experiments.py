@@ -20,6 +20,7 @@ from tastemaker.state.keys import Keys
 from tastemaker.strict import Strict
 from tastemaker_services.web.access import Access
 from tastemaker_services.web.bodies import json_response, parse
+from tastemaker_services.web.openapi import body_schema, problems
 from tastemaker_services.web.problems import Problem, invalid
 
 if TYPE_CHECKING:
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
 PATH: Final = "/admin/v1/experiments"
 HOLDOUT_PATH: Final = "/admin/v1/holdout"
 _KEY_DIGITS: Final = 8
+_READ: Final = (401, 403, 503)
+_WRITTEN: Final = (400, 401, 403, 408, 409, 413, 415, 422, 503)
 Work = Callable[[str], Awaitable[dict[str, Any]]]
 
 
@@ -89,17 +92,20 @@ class ExperimentAdmin:
 
     def add_to(self, admin: FastAPI) -> None:
         """Adds the routes."""
-        admin.get(PATH)(self.list)
-        admin.post(PATH)(self.create)
-        admin.get(PATH + "/{name}")(self.show)
-        admin.put(PATH + "/{name}")(self.edit)
-        admin.delete(PATH + "/{name}")(self.delete)
-        admin.get(PATH + "/{name}/history")(self.history)
-        admin.post(PATH + "/{name}/start")(self.start)
-        admin.post(PATH + "/{name}/stop")(self.stop)
-        admin.post(PATH + "/{name}/ramp")(self.ramp)
-        admin.get(HOLDOUT_PATH)(self.show_holdout)
-        admin.put(HOLDOUT_PATH)(self.put_holdout)
+        one, found, refused = PATH + "/{name}", problems(*_READ, 404), problems(*_WRITTEN, 404)
+        admin.get(PATH, responses=problems(*_READ))(self.list)
+        written: dict[str, Any] = {"status_code": 201, "responses": problems(*_WRITTEN)}
+        admin.post(PATH, openapi_extra=body_schema(CreateRequest), **written)(self.create)
+        admin.get(one, responses=found)(self.show)
+        admin.put(one, responses=refused, openapi_extra=body_schema(EditRequest))(self.edit)
+        admin.delete(one, responses=problems(*_READ, 404, 409))(self.delete)
+        admin.get(one + "/history", responses=found)(self.history)
+        admin.post(one + "/start", responses=refused, openapi_extra=body_schema(StartRequest))(self.start)
+        admin.post(one + "/stop", responses=refused, openapi_extra=body_schema(Write))(self.stop)
+        admin.post(one + "/ramp", responses=refused, openapi_extra=body_schema(RampRequest))(self.ramp)
+        admin.get(HOLDOUT_PATH, responses=problems(*_READ))(self.show_holdout)
+        share = body_schema(HoldoutRequest)
+        admin.put(HOLDOUT_PATH, responses=problems(*_WRITTEN), openapi_extra=share)(self.put_holdout)
 
     async def list(self, request: Request) -> Response:
         """All experiments: drafts, running and stopped."""

@@ -35,13 +35,16 @@ def create_admin(settings: GatewaySettings, metrics_folder: Path) -> FastAPI:
 
     @admin.get("/docs")
     def docs() -> Response:
-        """The gateway's API for people."""
+        """The gateway's API and that of `/admin/v1` for people."""
         return get_swagger_ui_html(openapi_url="/openapi.json", title="Tastemaker")
 
     @admin.get("/openapi.json")
     def openapi() -> dict[str, Any]:
-        """The gateway's API for programs."""
-        return gateway_openapi(settings)
+        """The gateway's API and that of `/admin/v1` for programs."""
+        told, own = gateway_openapi(settings), admin.openapi()
+        told["paths"] |= {path: tree for path, tree in own["paths"].items() if path.startswith("/admin/")}
+        told["components"]["schemas"] |= own.get("components", {}).get("schemas", {})
+        return told
 
     @admin.get("/metrics")
     def metrics() -> Response:

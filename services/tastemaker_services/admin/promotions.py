@@ -17,6 +17,7 @@ from tastemaker.strict import Strict
 from tastemaker_services.admin.experiments import caller_of
 from tastemaker_services.web.access import Access
 from tastemaker_services.web.bodies import json_response, parse, query
+from tastemaker_services.web.openapi import body_schema, problems, query_schema
 from tastemaker_services.web.problems import Problem, invalid
 
 if TYPE_CHECKING:
@@ -53,9 +54,12 @@ class PromotionsAdmin:
 
     def add_to(self, admin: FastAPI) -> None:
         """Adds the routes."""
-        admin.get(PROMOTIONS + "/{version}")(self.promotions)
-        admin.get(HISTORY)(self.history)
-        admin.post(ROLLBACK)(self.rollback)
+        asked = (401, 403, 409, 422, 503)
+        admin.get(PROMOTIONS + "/{version}", responses=problems(*asked, 404))(self.promotions)
+        of_history = query_schema("alias?", "at?")
+        admin.get(HISTORY, responses=problems(*asked), openapi_extra=of_history)(self.history)
+        written = problems(*asked, 400, 408, 413, 415)
+        admin.post(ROLLBACK, responses=written, openapi_extra=body_schema(RollbackRequest))(self.rollback)
 
     async def promotions(self, request: Request, version: str) -> Response:
         """What the gates said of a version, for each alias that it wanted."""

@@ -17,7 +17,7 @@ from tastemaker.models.popularity import Popularity
 from tastemaker.models.rankers import dense_features_of
 from tastemaker.stages.bundle_items import heads_of, popularity_of, traits_of
 from tastemaker.stages.business_rules import Hard, HardRules, hard
-from tastemaker.stages.filtering import hard_filter
+from tastemaker.stages.filtering import hard_filter, nothing_fits
 from tastemaker.stages.matching import ItemMatcher
 from tastemaker.stages.merging import Merging
 from tastemaker.stages.overlay import FRESH, PINNED, Overlay, OverlayRows, Step
@@ -145,6 +145,10 @@ class BundleFace:
         """Names of the rules of the catalogue and of a request that keep an item from it."""
         deleted = ["deleted"] if self.overlay.deleted_I[row] else []
         return deleted + self._rules.broken(row, filters, context)
+
+    def nothing_fits(self, query: Query) -> bool:
+        """Whether the query's hard rules leave nothing of the catalogue."""
+        return nothing_fits(self.overlay.fit(query), self.overlay.num_items)
 
     def finish(self, query: Query, found: Candidates) -> Candidates:
         """What of an answer may be shown: items that are known here, not deleted and that no hard rule forbids."""

@@ -84,7 +84,12 @@ class Ladder:
         self._breakers = breakers
 
     async def answer(self, run: Run, face: BundleFace, query: Query, until: str, found: Found) -> Candidates:
-        """The slate by the stages up to and with `until`, or by the best rung that answers."""
+        """The slate by the stages up to and with `until`, or by the best rung that answers.
+
+        Where the hard rules leave nothing, nothing is the answer, by no rung: nobody is asked.
+        """
+        if face.nothing_fits(query):
+            return Candidates.empty(len(face.source_names))
         best = await self._ladder(run, face, query, until, found)
         if unknown := len(best) - len(face.overlay.known(best)):
             telemetry.UNKNOWN_ROWS.labels(self._catalogue).inc(unknown)

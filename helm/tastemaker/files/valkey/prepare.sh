@@ -4,10 +4,16 @@ set -eu
 umask 077
 secrets=${1:-/run/secrets/valkey} acl=${2:-/run/valkey/users.acl} data=${3:-/data} template=${4:-/etc/valkey/users.acl}
 
+hash() {
+  [ -s "$1" ] || { echo "$1 has no password" >&2; exit 1; }
+  printf '#%s' "$(printf '%s' "$(cat "$1")" | sha256sum | cut -d ' ' -f 1)"
+}
 cp "$template" "$acl"
 for user in serving stream admin features ray backup; do
-  hash=$(printf '%s' "$(cat "$secrets/$user")" | sha256sum | cut -d ' ' -f 1)
-  sed -i "s/@$user@/#$hash/" "$acl"
+  passwords=$(hash "$secrets/$user")
+  # While a password is changed, clients that have not been rolled out yet come with the one of before.
+  if [ -s "$secrets/$user.before" ]; then passwords="$passwords $(hash "$secrets/$user.before")"; fi
+  sed -i "s/@$user@/$passwords/" "$acl"
 done
 
 if [ -f "$data/restore.rdb" ]; then

@@ -14,6 +14,7 @@ from scipy import special
 
 from tastemaker.experiments.reporting.comparisons import Comparison, MetricReport
 from tastemaker.experiments.reporting.guardrails import GuardrailReport, breached
+from tastemaker.experiments.reporting.words import percent
 from tastemaker.experiments.statistics.multiplicity import holm
 from tastemaker.strict import Strict
 
@@ -40,6 +41,7 @@ def advise(
     guardrails: Sequence[GuardrailReport],
     *,
     srm_alarm: bool,
+    split: str = "",
     level: float,
     effect: float | None,
     ran_ms: int,
@@ -53,6 +55,7 @@ def advise(
         primary: The primary metric.
         guardrails: All of them.
         srm_alarm: Whether units were split otherwise than asked for.
+        split: How they were, in words.
         level: Of certainty.
         effect: Relative change that is worth finding; None where the experiment does not say.
         ran_ms: From the first decision to the last.
@@ -64,8 +67,8 @@ def advise(
     if srm_alarm:
         return Advice(
             verdict="look at SRM first",
-            reason="units came to the variants in other shares than asked for, so that they may differ by more than their "
-            "variants: find out which units are missing before reading anything else",
+            reason=f"units came to the variants in other shares than asked for{split and f' ({split})'}, so that they may differ by "
+            "more than their variants: find out which units are missing before reading anything else",
         )
     if broken := breached(guardrails):
         return Advice(verdict="stop", variant=broken[0].variant, reason=f"guardrail: {broken[0].reason}")
@@ -132,7 +135,7 @@ def _told(one: Comparison) -> str:
     value, low, high = one.lift.value, one.always_valid.low, one.always_valid.high
     if value is None or low is None or high is None:
         return one.reason or "no lift yet"
-    return f"lift {value:+.1%}, always-valid interval {low:+.1%} to {high:+.1%}"
+    return f"lift {percent(value)}, always-valid interval {percent(low)} to {percent(high)}"
 
 
 def _undecided(primary: MetricReport, level: float, effect: float | None, units: int) -> str:

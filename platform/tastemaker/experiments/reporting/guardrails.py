@@ -47,7 +47,8 @@ def check_guardrails(seen: Observations, weighing: Weighing) -> tuple[GuardrailR
     """Every guardrail of the experiment for every variant but the control.
 
     Raises:
-        ExperimentError: A guardrail names an unknown metric, or one that has no values of units.
+        ConfigError: A guardrail names an unknown metric.
+        ExperimentError: It names one that has no values of units.
     """
     guardrails = weighing.experiment.guardrails
     num_checks = max(1, len(guardrails) * (weighing.num_variants - 1))

@@ -1,10 +1,21 @@
 """What every report begins with: which experiment, and what of the log it is made of."""
 
+from collections.abc import Sequence
 from typing import Any
 
 from tastemaker.experiments.definition import Experiment
+from tastemaker.experiments.history import Change
+from tastemaker.experiments.reporting.words import moment
 from tastemaker.strict import Strict
 from tastemaker.types import Int64
+
+
+class Stop(Strict):
+    """When an experiment was stopped, by whom and why."""
+
+    at_ms: int
+    actor: str
+    reason: str
 
 
 class ReportHead(Strict):
@@ -23,6 +34,30 @@ class ReportHead(Strict):
     unknown_events: int
     first_ms: int
     last_ms: int
+    stop: Stop | None = None
+
+
+def last_stop(experiment: Experiment, history: Sequence[Change]) -> Stop | None:
+    """What its history says of the end of a stopped experiment; None of one that is not stopped, and where no history was kept."""
+    stops = [change for change in history if change.action == "stop"]
+    if experiment.state != "stopped" or not stops:
+        return None
+    return Stop(at_ms=stops[-1].at_ms, actor=stops[-1].actor, reason=stops[-1].reason)
+
+
+def circumstances(head: ReportHead, lists: str = "answers") -> str:
+    """How it stands and what the report is made of, in a sentence; `lists` is what a request gets."""
+    return (
+        f"{head.state} · {head.allocation} · traffic {head.origin} · {moment(head.first_ms)} to {moment(head.last_ms)} UTC · "
+        f"{head.units:,} units, {head.requests:,} {lists}; {head.open_requests:,} left out whose window is open; "
+        f"{head.unknown_events:,} events that named {lists} outside of the experiment or items that they did not show"
+    )
+
+
+def told_stop(stop: Stop) -> str:
+    """Who stopped it, when and why, in a sentence."""
+    why = f": {stop.reason}" if stop.reason else ""
+    return f"stopped by {stop.actor}, {moment(stop.at_ms)} UTC{why}"
 
 
 def head_of(

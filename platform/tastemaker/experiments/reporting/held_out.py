@@ -45,7 +45,8 @@ def build_holdout_report(
         now_ms: Answers whose window is open then are left out and counted; unset is now.
 
     Raises:
-        ExperimentError: Nobody is held out, an unknown metric, or no answer yet.
+        ConfigError: An unknown metric.
+        ExperimentError: Nobody is held out, or no answer yet.
         DataError: A day cannot be read.
     """
     if holdout.share == 0:

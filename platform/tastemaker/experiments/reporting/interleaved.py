@@ -80,7 +80,7 @@ def build_interleaving_report(
 
     Raises:
         NothingYetError: Fewer than two units.
-        ExperimentError: A metric that is unknown or not of single items.
+        ConfigError: A metric that is unknown or not of single items.
         DataError: A day cannot be read.
     """
     wanted = metric_of(metric or experiment.metric)

@@ -4,29 +4,20 @@ import html
 
 from tastemaker.experiments.reporting import figures
 from tastemaker.experiments.reporting.interleaved import InterleavingReport
-from tastemaker.experiments.reporting.markup import advice_box, document, moment, number, plot, table
+from tastemaker.experiments.reporting.markup import advice_box, document, head, number, plot, table
 
 
 def render_interleaving(report: InterleavingReport) -> str:
     """The page."""
     title = f"Interleaving {report.experiment}"
     sections = [
-        _head(title, report),
+        head(title, report, "lists"),
         advice_box(report.advice),
         _teams(report),
         _preference(report),
         _reading(),
     ]
     return document(title, sections)
-
-
-def _head(title: str, report: InterleavingReport) -> str:
-    return (
-        f"<h1>{html.escape(title)}</h1><p>{html.escape(report.hypothesis)}</p><p class='note'>"
-        f"{report.state} · traffic {report.origin} · {moment(report.first_ms)} to {moment(report.last_ms)} UTC · "
-        f"{report.units:,} units, {report.requests:,} lists; {report.open_requests:,} left out whose window is open; "
-        f"{report.unknown_events:,} events that named a list outside of the experiment or an item that it did not show</p>"
-    )
 
 
 def _teams(report: InterleavingReport) -> str:

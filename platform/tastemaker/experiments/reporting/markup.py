@@ -2,12 +2,13 @@
 
 import html
 import json
-from collections.abc import Sequence
-from datetime import UTC, datetime
+from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 from tastemaker.experiments.reporting.advice import Advice
 from tastemaker.experiments.reporting.comparisons import Interval
+from tastemaker.experiments.reporting.head import ReportHead, circumstances, told_stop
+from tastemaker.experiments.reporting.words import percent
 
 _STYLE: Final = """
 :root { color-scheme: light dark; --line: #8884; --good: #1a7f37; --bad: #c93c37; --wait: #9a6700; }
@@ -36,6 +37,15 @@ def document(title: str, sections: Sequence[str]) -> str:
     )
 
 
+def head(title: str, report: ReportHead, lists: str = "answers") -> str:
+    """The title, what was expected, how it stands, and how it ended."""
+    stopped = f"<p class='note'>{html.escape(told_stop(report.stop))}</p>" if report.stop else ""
+    return (
+        f"<h1>{html.escape(title)}</h1><p>Hypothesis: {html.escape(report.hypothesis)}</p>"
+        f"<p class='note'>{html.escape(circumstances(report, lists))}</p>{stopped}"
+    )
+
+
 def advice_box(advice: Advice) -> str:
     """What to do, and what to mind."""
     variant = f" {html.escape(advice.variant)}" if advice.variant and advice.verdict == "ship" else ""
@@ -50,24 +60,19 @@ def number(value: Interval) -> str:
     """A value with its interval."""
     if value.value is None:
         return "<span class='note'>-</span>"
-    return f"{value.value:,.4g}" + _bounds(value, "{:,.4g}")
+    return f"{value.value:,.4g}" + _bounds(value, lambda bound: f"{bound:,.4g}")
 
 
 def lift(value: Interval) -> str:
     """A relative change with its interval; nothing where there is none."""
-    return "" if value.value is None else f"{value.value:+.1%}" + _bounds(value, "{:+.1%}")
+    return "" if value.value is None else percent(value.value) + _bounds(value, percent)
 
 
-def _bounds(value: Interval, form: str) -> str:
+def _bounds(value: Interval, told: Callable[[float], str]) -> str:
     """An interval on a line of its own."""
     if value.low is None or value.high is None:
         return ""
-    return f"<br><span class='bounds'>[{form.format(value.low)}, {form.format(value.high)}]</span>"
-
-
-def moment(at_ms: int) -> str:
-    """A time to the minute, UTC."""
-    return datetime.fromtimestamp(at_ms / 1000, UTC).strftime("%Y-%m-%d %H:%M")
+    return f"<br><span class='bounds'>[{told(value.low)}, {told(value.high)}]</span>"
 
 
 def table(columns: Sequence[str], rows: Sequence[Sequence[str]], words: Sequence[int] = ()) -> str:

@@ -9,8 +9,8 @@ from tastemaker.experiments.reporting.guardrails import GuardrailReport
 from tastemaker.experiments.reporting.markup import (
     advice_box,
     document,
+    head,
     lift,
-    moment,
     number,
     plot,
     table,
@@ -25,7 +25,7 @@ def render(report: ExperimentReport) -> str:
     return document(
         title,
         [
-            _head(title, report),
+            head(title, report),
             advice_box(report.advice),
             _variants(report),
             _over_time(report),
@@ -36,15 +36,6 @@ def render(report: ExperimentReport) -> str:
             _trends(report),
             _reading(report),
         ],
-    )
-
-
-def _head(title: str, report: ExperimentReport) -> str:
-    return (
-        f"<h1>{html.escape(title)}</h1><p>{html.escape(report.hypothesis)}</p><p class='note'>"
-        f"{report.state} · {report.allocation} · traffic {report.origin} · {moment(report.first_ms)} to {moment(report.last_ms)} UTC · "
-        f"{report.units:,} units, {report.requests:,} answers; {report.open_requests:,} left out whose window is open; "
-        f"{report.unknown_events:,} events that named an answer outside of the experiment or an item that it did not show</p>"
     )
 
 

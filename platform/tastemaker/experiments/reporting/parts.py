@@ -21,6 +21,7 @@ from tastemaker.errors import NothingYetError
 from tastemaker.events.archive import read_batches, reread, without_repeats
 from tastemaker.experiments.reporting.days import ANSWERS, EVENTS, Wanted, read_answers, read_events
 from tastemaker.experiments.reporting.spill import Spill
+from tastemaker.experiments.reporting.words import moment
 from tastemaker.home import Home
 from tastemaker.types import Bool, Int64
 
@@ -132,13 +133,16 @@ class LogParts:
         users: list[Int64] = []
         requests: list[Int64] = []
         buckets: list[npt.NDArray[np.uint8]] = []
-        first_ms = None
+        first_ms, open_ms = None, None
         for rows in read_answers(paths, self._wanted):
             if not len(rows):
                 continue
             bucket_R = _of_each(rows["user_id"], lambda text: zlib.crc32(text.encode()) % spill.num_buckets)
             spill.put("answers", rows, bucket_R)
             closed_R = self._is_closed(rows)
+            if not closed_R.all():
+                earliest = int(rows["received_ms"].to_numpy()[~closed_R].min())
+                open_ms = earliest if open_ms is None else min(open_ms, earliest)
             if closed_R.any():
                 closed = rows.filter(pa.array(closed_R))
                 users.append(np.unique(_of_each(closed["user_id"], hash)))
@@ -147,13 +151,19 @@ class LogParts:
                 earliest = int(pc.min(closed["received_ms"]).as_py())
                 first_ms = earliest if first_ms is None else min(first_ms, earliest)
         if first_ms is None:
-            raise NothingYetError(
-                f"{self._wanted.name} has no decision whose window has closed",
-                mend="wait for traffic, and for the stream consumer",
-            )
+            raise self._nothing_yet(open_ms)
         request_R, bucket_R8 = np.concatenate(requests), np.concatenate(buckets)
         order = np.argsort(request_R, kind="stable")
         return _Known(np.unique(np.concatenate(users)), request_R[order], bucket_R8[order], first_ms)
+
+    def _nothing_yet(self, open_ms: int | None) -> NothingYetError:
+        """What is told where no window has closed; `open_ms` is when the first answer was given whose window is open."""
+        what = f"{self._wanted.name} has no decision whose window has closed"
+        if open_ms is None:
+            return NothingYetError(what, mend="wait for traffic, and for the stream consumer")
+        return NothingYetError(
+            what, mend=f"the first one closes at {moment(open_ms + self._window_ms)} UTC, wait for it"
+        )
 
     def _put_events(self, paths: list[Path], spill: Spill, known: _Known) -> None:
         since_ms = 0 if self._with_past else known.first_ms

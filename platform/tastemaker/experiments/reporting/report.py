@@ -116,7 +116,8 @@ def build_report(
         wanted: Which decisions are the experiment's; unset, those that the log says.
 
     Raises:
-        ExperimentError: An unknown metric, or no decision yet.
+        ConfigError: An unknown metric.
+        ExperimentError: No decision yet.
     """
     primary = metric_of(metric or experiment.metric)
     now_ms = round(time.time() * 1000) if now_ms is None else now_ms
@@ -140,6 +141,7 @@ def build_report(
             reports[0],
             guardrails,
             srm_alarm=split.alarm,
+            split=_shares(seen, experiment),
             level=level,
             effect=weighing.effect(primary),
             ran_ms=head["last_ms"] - head["first_ms"],
@@ -217,6 +219,16 @@ def _lift(primary: MetricReport, v: int) -> LiftReport:
 def _srm(seen: Observations) -> Srm:
     first = seen.first_exposures()
     return srm_draws(seen.variant_R[first], seen.rows.shares_PV[seen.rows.share_R[first]])
+
+
+def _shares(seen: Observations, experiment: Experiment) -> str:
+    """The variant whose share of the units is farthest from what was asked for, in words."""
+    first = seen.first_exposures()
+    num_V = np.bincount(seen.variant_R[first], minlength=len(experiment.variants))
+    asked_V = seen.rows.shares_PV[seen.rows.share_R[first]].mean(axis=0)
+    share_V = num_V / num_V.sum()
+    v = int(np.abs(share_V - asked_V).argmax())
+    return f"{num_V[v]:,} of {num_V.sum():,} to {experiment.variant_names[v]}, {share_V[v]:.1%} instead of {asked_V[v]:.1%}"
 
 
 def _looks(seen: Observations, primary: Metric, weighing: Weighing) -> tuple[Look, ...]:

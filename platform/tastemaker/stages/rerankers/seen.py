@@ -9,17 +9,17 @@ import numpy as np
 
 from tastemaker.errors import CompatibilityError
 from tastemaker.features.traits import NO_WORD, ItemTraits
-from tastemaker.types import Float32, Int32, Int64
+from tastemaker.types import Float32, Int32, Int64, VectorRows
 
 
 @dataclass(frozen=True, slots=True)
 class RerankingItems:
-    """What reranking knows of the items: unit vectors float32 (I, D), category int32 (I,), -1 for none, and traits.
+    """What reranking knows of the items: unit vectors (I, D), category int32 (I,), -1 for none, and traits.
 
     Without traits no item has a franchise, tags, a price or an age.
     """
 
-    vectors_ID: Float32
+    vectors_ID: VectorRows
     category_I: Int32
     traits: ItemTraits | None = None
 

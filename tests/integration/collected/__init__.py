@@ -1,0 +1,1 @@
+"""What `tastemaker gc` does to a catalogue with versions in every kind of use."""
