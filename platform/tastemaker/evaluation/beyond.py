@@ -11,9 +11,12 @@ import numpy as np
 import scipy.sparse as sp
 
 from tastemaker.evaluation.metrics import PADDING, ratio
+from tastemaker.models.top import num_true
 from tastemaker.types import Bool, Float64, Int32
 
 _SMOOTHING = 0.01
+_FIRST_PLACES = 4
+"""Of the order of the items, times the length of a list: few users have seen so much of what all see."""
 
 
 def serendipity(relevance_BK: Float64, ranked_BK: Int32, obvious_BK: Int32) -> Float64:
@@ -36,7 +39,7 @@ def serendipity(relevance_BK: Float64, ranked_BK: Int32, obvious_BK: Int32) -> F
 def most_popular_unseen(order_I: Int32, seen_BI: sp.csr_matrix, k: int) -> Int32:
     """(B, k) the first k of an order of the items that each user has not; `PADDING` at the end where there are fewer.
 
-    What is j-th among the unseen is at place j + (how many seen ones have at most j unseen before them) of the order.
+    Looked for among the order's first places, and among twice as many for users who have seen too many of these.
 
     >>> seen = sp.csr_matrix(np.array([[0, 1, 0, 1], [0, 0, 0, 0]], float))
     >>> most_popular_unseen(np.array([3, 0, 1, 2], np.int32), seen, 3).tolist()
@@ -45,20 +48,23 @@ def most_popular_unseen(order_I: Int32, seen_BI: sp.csr_matrix, k: int) -> Int32
     num_users, num_items = seen_BI.shape
     place_I = np.empty(num_items, np.int32)
     place_I[order_I] = np.arange(num_items, dtype=np.int32)
-    size_B = np.diff(seen_BI.indptr)
-    place_N, user_N = place_I[seen_BI.indices], np.repeat(np.arange(num_users), size_B)
-    # What lies further back has k unseen ones before it, however many of the places before it are seen.
-    near_N = place_N < (size_B + k)[user_N]
-    place_N, user_N = place_N[near_N], user_N[near_N]
-    begin_B = np.searchsorted(user_N, np.arange(num_users + 1))
-    seen = sp.csr_matrix((np.ones(len(place_N), np.bool_), place_N, begin_B), seen_BI.shape)
-    seen.sort_indices()
-    unseen_before_N = seen.indices - (np.arange(len(user_N)) - begin_B[user_N])
-    counts_N = unseen_before_N < k
-    seen_BK = np.bincount(user_N[counts_N] * k + unseen_before_N[counts_N], minlength=num_users * k)
-    place_BK = np.arange(k) + seen_BK.reshape(num_users, k).cumsum(axis=1)
-    there_BK = place_BK < num_items
-    return np.where(there_BK, order_I[np.where(there_BK, place_BK, 0)], PADDING).astype(np.int32)
+    found_BK = np.full((num_users, k), PADDING, np.int32)
+    user_N, place_N = np.repeat(np.arange(num_users), np.diff(seen_BI.indptr)), place_I[seen_BI.indices]
+    asked, width = np.arange(num_users), min(_FIRST_PLACES * k, num_items)
+    while len(asked):
+        near_N = place_N < width
+        unseen_AW = np.ones((len(asked), width), np.bool_)
+        unseen_AW[user_N[near_N], place_N[near_N]] = False
+        enough_A = (num_true(unseen_AW) >= k) | (width == num_items)
+        row_N, at_N = np.nonzero(unseen_AW[enough_A])
+        slot_N = np.arange(len(row_N)) - np.searchsorted(row_N, np.arange(int(enough_A.sum())))[row_N]
+        row_N, at_N, slot_N = row_N[slot_N < k], at_N[slot_N < k], slot_N[slot_N < k]
+        found_BK[asked[enough_A][row_N], slot_N] = order_I[at_N]
+        # Those who are left, numbered anew.
+        asked, left_N = asked[~enough_A], ~enough_A[user_N]
+        user_N, place_N = (np.cumsum(~enough_A) - 1)[user_N[left_N]], place_N[left_N]
+        width = min(2 * width, num_items)
+    return found_BK
 
 
 def mean_popularity(ranked_BK: Int32, popularity_I: Float64) -> Float64:
