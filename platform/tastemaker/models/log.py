@@ -220,8 +220,12 @@ class Filters:
 
 
 def _of_rows(begin_R1: Int64, item_N: Int32, data_N: Float32, num_items: int) -> sp.csr_matrix:
-    """(R, I) of rows end to end, in the order of the items, what a row has twice summed. Turned twice, which sorts in linear time."""
-    found = sp.csr_matrix((data_N, item_N, begin_R1), (len(begin_R1) - 1, num_items)).tocsc().tocsr()
+    """(R, I) of rows end to end, in the order of the items, what a row has twice summed."""
+    shape = (len(begin_R1) - 1, num_items)
+    if len(item_N) > num_items:  # turned twice, which sorts in linear time
+        found = sp.csr_matrix((data_N, item_N, begin_R1), shape).tocsc().tocsr()
+    else:
+        found = sp.csr_matrix((data_N.copy(), item_N.copy(), begin_R1), shape)
     found.sum_duplicates()
     return found
 

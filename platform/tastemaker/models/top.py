@@ -57,7 +57,10 @@ def _picked(score_BJ: Float32, wanted_BJ: Bool, width: int) -> tuple[Int32, Floa
 
 
 def best(score_BI: Float32, k: int) -> tuple[Int32, Float32]:
-    """The k largest of each row (B, k), largest first, of equals the lower row; `PADDING` where the score is -inf."""
+    """The k largest of each row (B, min(k, I)), largest first, of equals the lower row; `PADDING` where the score is -inf.
+
+    NaN counts as large and says nothing of the order: no model scores so.
+    """
     num_items = score_BI.shape[1]
     if k >= num_items:
         item_BK, value_BK = np.broadcast_to(np.arange(num_items), score_BI.shape), score_BI
@@ -84,13 +87,9 @@ def _largest(score_BI: Float32, k: int) -> Int64:
     """
     num_askers, num_items = score_BI.shape
     least_B1 = np.partition(score_BI, num_items - k, axis=1)[:, num_items - k, None]
-    place_N = np.flatnonzero(~(score_BI < least_B1))
-    if len(place_N) > num_askers * k:  # of those that score as the least does the lowest stay
-        row_N = place_N // num_items
-        above_N = score_BI.reshape(-1)[place_N] > least_B1[row_N, 0]
-        begin_B = np.searchsorted(row_N, np.arange(num_askers))
-        equal_before_N = np.cumsum(~above_N) - ~above_N
-        equal_before_N -= equal_before_N[begin_B][row_N]
-        num_above_B = np.bincount(row_N[above_N], minlength=num_askers)
-        place_N = place_N[above_N | (equal_before_N < k - num_above_B[row_N])]
-    return place_N.reshape(num_askers, k)
+    stays_BI = ~(score_BI < least_B1)
+    surplus_B = num_true(stays_BI) - k
+    for b in np.flatnonzero(surplus_B):  # of those that score as the least the lowest stay
+        equal = np.flatnonzero(stays_BI[b] & ~(score_BI[b] > least_B1[b]))
+        stays_BI[b, equal[len(equal) - surplus_B[b] :]] = False
+    return np.flatnonzero(stays_BI).reshape(num_askers, k)
