@@ -83,7 +83,7 @@ SYSTEMS: Final = {
     ),
     "gru4rec": System(
         "gru4rec", "GRU4Rec (RecBole's protocol)",
-        {"dim": 64, "max_length": 100, "dropout": 0.3, "hidden": 128, "fit": _FAST | {"epochs": 30, "batch_size": 64}},
+        {"dim": 64, "max_length": 100, "dropout": 0.3, "hidden": 128, "fit": _FIT | {"epochs": 40, "batch_size": 16}},
         0.2776, 0.1545, is_recboles=True,
     ),
 }  # fmt: skip
@@ -152,6 +152,11 @@ def measure(name: str, effort: Effort) -> Reproduction:
         f" validation (NDCG@10 {model.fitted.best_ndcg:.4f}); median epoch"
         f" {np.median([epoch.seconds for epoch in curve]):.1f} s."
     )
+    if system.is_recboles:
+        hit_rate, ndcg = found.measured(model, masked=True)
+        part.notes.append(
+            f"With what a user has masked, which RecBole does not do, the same fit has HR@10 {hit_rate:.4f} and NDCG@10 {ndcg:.4f}."
+        )
     part.figures["curve"] = [
         [epoch.number, epoch.loss, epoch.ndcg_at_10] for epoch in curve if epoch.ndcg_at_10 is not None
     ]
