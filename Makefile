@@ -81,10 +81,10 @@ bench-training: install  ## sharded training beside plain jobs: speed, memory, c
 bench-features: install  ## reading, writing, streaming and rebuilding features (FULL=1: more turns)
 	$(BIN)/python benchmarks/features.py $(ARGS)
 
-bench-serving: install  ## latency and throughput of both graphs at 1M items, about 20 minutes (FULL=1: more turns)
+bench-serving: install  ## latency and throughput of both graphs at 1M items, about 25 minutes (FULL=1: more turns)
 	$(BIN)/python benchmarks/serving.py $(ARGS)
 
-bench-swap: install  ## promotions and rollbacks under load at 1M items, about 8 minutes
+bench-swap: install  ## promotions and rollbacks under load at 1M items, about 10 minutes; a part of bench-serving's page
 	$(BIN)/python benchmarks/serving.py --only swaps $(ARGS)
 
 bench-experiments: install  ## false positives, power, regret and off-policy estimates on simulated worlds, part by part, about 20 minutes (FULL=1: more)

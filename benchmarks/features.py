@@ -9,7 +9,8 @@
     memory    bytes of a user, an item and an event id in Redis/Valkey
 
 Each part is kept in benchmarks/out/features-PART.json, and docs/results/DATE-features.md is made of all that are kept. `--only
-stream,memory` measures some parts, `--quick` takes little data, FULL=1 three times as many turns.
+stream,memory` measures some parts, `--quick` takes little data and one turn. Five turns of `reading`, `writing` and `ingest`, 15 of them with
+FULL=1; three of `stream` and `rebuild`, two of `memory`, one of `age`.
 """
 
 from typing import Final

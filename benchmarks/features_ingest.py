@@ -39,7 +39,8 @@ def ingest(effort: Effort) -> Part:
         with EmbeddedValkey(home):
             for in_flight in (1, 8):
                 jobs = {mode: _job(home, mode, in_flight, num_events) for mode in NAMES}
-                found = turns(effort.turns, jobs)
+                part.num_turns = effort.turns
+                found = turns(part.num_turns, jobs)
                 for mode, measured in found.items():
                     part.rows.append(
                         (NAMES[mode], str(in_flight), shown(column(measured, "accepted"), 0),

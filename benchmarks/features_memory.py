@@ -63,6 +63,7 @@ def memory(effort: Effort) -> Part:
         with EmbeddedValkey(home), connect(url_of(settings, home), timeout_seconds=60.0) as client:
             for name, (write, holds) in writes.items():
                 found = [_taken(client, settings, write) for _ in range(min(effort.turns, 2))]
+                part.num_turns = len(found)
                 bytes_of[name] = median(size for _, size in found)
                 part.rows.append((name, f"{found[0][0]:,}", shown([size for _, size in found], 0), holds))
     user = bytes_of["user's record"] + bytes_of["user's history"]

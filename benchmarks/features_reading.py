@@ -96,6 +96,7 @@ def reading(effort: Effort) -> Part:
             "Feast": lambda: _latencies(max(effort.steps // 4, 10), rng, here, _read_feast),
         }
         found = turns(effort.turns, jobs)
+    part.num_turns = effort.turns
     for name, measured in found.items():
         part.rows.append((name, shown(column(measured, "p50_ms"), 2), shown(column(measured, "p99_ms"), 2)))
     times = ratios(column(found["Feast"], "p50_ms"), column(found["ours"], "p50_ms"))
@@ -130,6 +131,7 @@ def writing(effort: Effort) -> Part:
             "ours from records, all views": lambda: _project(here, states),
         }
         found = turns(effort.turns, jobs)
+    part.num_turns = effort.turns
     for name, measured in found.items():
         part.rows.append((name, shown(column(measured, "per_second"), 0)))
     times = ratios(column(found["ours"], "per_second"), column(found["Feast's push"], "per_second"))

@@ -65,7 +65,7 @@ def stream(effort: Effort) -> Part:
         ("memory of the consumer, MiB", shown(column(found, "peak_mib"), 0)),
     ]
     part.target("live events a second, one consumer on one core", median(speed), TARGET_PER_SECOND, "higher")
-    part.figures = {"turns": found}
+    part.figures, part.num_turns = {"turns": found}, len(found)
     return part
 
 

@@ -46,5 +46,5 @@ def als(effort: Effort) -> Part:
         ("implicit", shown(column(found["implicit"], "seconds")), ""),
     ]
     part.target("ALS over implicit, median", sorted(over)[len(over) // 2], ALS_TARGET, "lower")
-    part.figures["ratios"] = over
+    part.figures["ratios"], part.num_turns = over, len(over)
     return part

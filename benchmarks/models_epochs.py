@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Any, Final
 
 from models_evaluation import RECBOLE
-from peers import OUT, environment, told
+from peers import environment, told
+from report import OUT
 from turns import Part, ratios, shown
 
 HEADER: Final = ("whose", "CPU s of an epoch", "ratio")
@@ -51,5 +52,5 @@ def compared(part: Part, what: str, ours: list[float], peer: str, theirs: list[f
     over = ratios(ours, theirs)
     part.rows += [("tastemaker", shown(ours), shown(over, 3)), (peer, shown(theirs), "")]
     part.target(f"{what} over {peer}'s, median", sorted(over)[len(over) // 2], TARGET, "lower")
-    part.figures["ratios"] = over
+    part.figures["ratios"], part.num_turns = over, len(over)
     return part

@@ -13,7 +13,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from peers import OUT, environment, told
+from peers import environment, told
+from report import OUT
 from turns import Effort, Part, column, ratios, shown, turns
 
 KIB_OF_MIB = 1024.0
@@ -50,7 +51,9 @@ def evaluation(effort: Effort) -> Part:
         },
     )
     part = Part(
-        "Evaluation of 6,040 users by 3,706 items, all metrics of each", ("whose", "CPU s", "times ours")
+        "Evaluation of 6,040 users by 3,706 items, all metrics of each",
+        ("whose", "CPU s", "times ours"),
+        num_turns=count,
     )
     ours = column(found["tastemaker"], "seconds")
     for name, each in found.items():
@@ -90,7 +93,7 @@ def lists(effort: Effort) -> Part:
             "RecTools": lambda: told(python, SCRIPT, "rectools", WORK),
         },
     )
-    part = Part("Metrics of 6,040 given lists of 50", ("whose", "CPU s", "times ours"))
+    part = Part("Metrics of 6,040 given lists of 50", ("whose", "CPU s", "times ours"), num_turns=count)
     ours = column(found["tastemaker"], "seconds")
     for name, each in found.items():
         over = ratios(column(each, "seconds"), ours)

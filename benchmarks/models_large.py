@@ -29,6 +29,7 @@ def large(effort: Effort) -> Part:
     part = Part(
         f"Lists of {K} for {NUM_ASKERS} askers out of {num_items:,} items, {DIM} factors",
         ("scores", "CPU s", "MiB above the model"),
+        num_turns=len(found["by ranges"]),
     )
     for name, each in found.items():
         part.rows.append((name, shown(column(each, "seconds"), 2), shown(column(each, "mib"), 0)))

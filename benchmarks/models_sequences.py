@@ -9,7 +9,7 @@ import time
 
 import numpy as np
 from models_epochs import HEADER, compared, epoch_seconds, recbole_seconds, rectools_seconds, write_atomic
-from peers import OUT
+from report import OUT
 from turns import Effort, Part, column, shown, turns
 
 from tastemaker.models.log import Log

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-OUT = Path(__file__).resolve().parent / "out"
+from report import OUT
 
 
 def environment(name: str, requirements: Sequence[str]) -> Path:
@@ -32,6 +32,7 @@ def environment(name: str, requirements: Sequence[str]) -> Path:
 def told(python: Path, script: Path, *arguments: object) -> Any:
     """What a script in another environment prints last, as JSON; it has one thread, and leaves logs under benchmarks/out."""
     alone = os.environ | {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
+    OUT.mkdir(exist_ok=True)
     command = [str(python), str(script), *map(str, arguments)]
     done = subprocess.run(command, check=True, text=True, stdout=subprocess.PIPE, env=alone, cwd=OUT)
     return json.loads(done.stdout.splitlines()[-1])

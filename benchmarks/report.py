@@ -6,6 +6,8 @@ Those of several parts: see `kept`.
 import json
 import os
 import platform
+import re
+import shutil
 import subprocess
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
@@ -38,12 +40,33 @@ def _git(*words: str) -> str:
     return found.stdout.strip()
 
 
-def save(name: str, result: Mapping[str, Any], page: str | None) -> None:
-    """Writes the JSON and, where there is one, the page."""
+def save(name: str, result: Mapping[str, Any]) -> None:
+    """Writes benchmarks/out/NAME.json."""
     OUT.mkdir(exist_ok=True)
     (OUT / f"{name}.json").write_text(json.dumps(result, indent=2, default=_plain) + "\n")
-    if page is not None:
-        (ROOT / "docs" / "results" / f"{result['date']}-{name}.md").write_text(page)
+
+
+def write_page(name: str, date: str, page: str) -> Path:
+    """Writes docs/results/DATE-NAME.md, and beside it the pictures that it shows, out of benchmarks/out; gives where it is.
+
+    A page of that day which has more parts stays, as they may have been measured on another machine: the new one is then written to benchmarks/out.
+    """
+    file = ROOT / "docs" / "results" / f"{date}-{name}.md"
+    if file.exists() and _num_parts(file.read_text()) > _num_parts(page):
+        print(
+            f"{file} has more parts and stays; the page of what is kept here is {OUT / file.name}", flush=True
+        )
+        file = OUT / file.name
+    file.write_text(page)
+    for picture in re.findall(r"!\[[^]]*]\(([\w.-]+)\)", page):
+        if (OUT / picture).exists() and file.parent != OUT:
+            shutil.copy(OUT / picture, file.with_name(picture))
+    return file
+
+
+def _num_parts(page: str) -> int:
+    titles = [line for line in page.splitlines() if line.startswith("## ")]
+    return len([title for title in titles if title not in ("## Targets", "## Not measured")])
 
 
 def _plain(value: Any) -> Any:

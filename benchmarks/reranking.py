@@ -6,7 +6,7 @@
 Costs and gains are means over users with 95% intervals of the differences, users drawn in pairs [Efron 1979]. The recipe is
 trained by three seeds in a home of its own; RERANKING_HOME names one where they lie already (runs reranking-0 to -2). Each part
 is kept in benchmarks/out/reranking-PART.json, and docs/results/DATE-reranking.md is made of both. `--only speed` measures one, `--quick`
-takes one turn and a small recipe, FULL=1 three times as many turns.
+takes one turn and a small recipe, FULL=1 15 turns of `speed` in place of 5.
 """
 
 from typing import Final

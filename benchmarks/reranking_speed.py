@@ -104,7 +104,7 @@ def measure_speed(effort: Effort) -> Part:
         times = ratios(others, mine)
         rows.append((name, shown(mine, 2), shown(others), shown(times, 0)))
         part_targets[name] = float(np.median(times))
-    part.rows = rows
+    part.rows, part.num_turns = rows, effort.turns
     part.target("MMR over 500 x 64 to 50, times the plain loop", part_targets["MMR"], 50.0, "higher")
     part.figures["times"] = part_targets
     for name, config in {"the defaults": {}, "every stage": EVERYTHING}.items():

@@ -3,7 +3,8 @@
     sources  each as it serves, beside scoring every item and picking the best: times, and whether both give the same items
     stage    five sources together, one after the other and as served
 
-Each part is kept in benchmarks/out/retrieval-PART.json, and docs/results/DATE-retrieval.md is made of both. `--quick` takes fewer items.
+Each part is kept in benchmarks/out/retrieval-PART.json, and docs/results/DATE-retrieval.md is made of both, which are
+measured on one catalogue and always together. `--quick` takes fewer items.
 """
 
 from typing import Final
@@ -17,4 +18,4 @@ _INTRO: Final = (
 )
 
 if __name__ == "__main__":
-    kept.main("retrieval", "Retrieval", _INTRO, str(__doc__), PARTS, list(PARTS))
+    kept.main("retrieval", "Retrieval", _INTRO, str(__doc__), PARTS, list(PARTS), together=[list(PARTS)])

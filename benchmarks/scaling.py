@@ -147,7 +147,7 @@ def main() -> None:
     checked = checks()
     page = with_blocks(PAGE.read_text(encoding="utf-8"), made | {"checks": check_table(checked)})
     PAGE.write_text(page, encoding="utf-8")
-    save("scaling", circumstances() | {"gpus": GPUS, "plan": found, "targets": checked}, page=None)
+    save("scaling", circumstances() | {"gpus": GPUS, "plan": found, "targets": checked})
     print(page)
 
 

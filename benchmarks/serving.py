@@ -10,7 +10,8 @@
 A catalogue of 1M items x 64 is made and published; 500 candidates, 50 features, every source, full rerank, records of users in
 an embedded Valkey, no cached lists. Contenders take turns, each started anew by its own command; the load comes from a
 process of its own. Each part is kept in benchmarks/out/serving-PART.json, and docs/results/DATE-serving.md is made of all that are kept.
-`--only swaps` measures a part alone, `--quick` takes a small catalogue and short runs, FULL=1 more turns.
+All but `swaps` read the same turns: with one of them all are measured. `--only swaps` measures that part alone, `--quick` takes a small
+catalogue, short runs and one turn; FULL=1 takes six turns in place of two, of swaps no more.
 """
 
 import statistics
@@ -20,7 +21,7 @@ from typing import Any, Final
 
 import kept
 import numpy as np
-from report import OUT, ROOT
+from report import OUT
 from serving_processes import Kind
 from serving_turns import (
     KINDS,
@@ -33,6 +34,7 @@ from serving_turns import (
     measured,
     num_failed,
     num_items,
+    num_turns,
     per_core_second,
     per_second,
     percentiles,
@@ -55,7 +57,7 @@ def latency(effort: Effort) -> Part:
     """How long answers take from the moment at which they were due."""
     found = measured(effort)
     names = ("graph", "requests/s", *(f"p{level}, ms" for level in LEVELS), "late or degraded, %")
-    part = Part(f"Open-loop arrivals, {num_items(effort):,} items", names)
+    part = Part(f"Open-loop arrivals, {num_items(effort):,} items", names, num_turns=num_turns(found))
     for kind in GRAPHS:
         for rate in RATES:
             runs = [turn[f"{rate}/s"] for turn in found[kind]]
@@ -84,6 +86,7 @@ def stages(effort: Effort) -> Part:
     part = Part(
         "Stages, as the gateway times them",
         ("graph", "requests/s", "stage", *(f"p{level}, ms" for level in LEVELS)),
+        num_turns=num_turns(found),
     )
     for kind in GRAPHS:
         for rate in RATES:
@@ -140,7 +143,7 @@ def overhead(effort: Effort) -> Part:
         "requests per core-second",
         "of bare",
     )
-    part = Part("The graph beside one process that calls the same stages", names)
+    part = Part("The graph beside one process that calls the same stages", names, num_turns=num_turns(found))
     rates = {kind: [per_second(turn["many"]) for turn in found[kind]] for kind in KINDS}
     for kind in KINDS:
         alone, many = ([turn[name] for turn in found[kind]] for name in ("alone", "many"))
@@ -184,7 +187,9 @@ def where(effort: Effort) -> Part:
     """A lone request's time by what it goes to."""
     found = measured(effort)
     part = Part(
-        "Where a lone request's time goes: p50, ms", ("", *STAGES, "between stages", "outside: HTTP, proxy")
+        "Where a lone request's time goes: p50, ms",
+        ("", *STAGES, "between stages", "outside: HTTP, proxy"),
+        num_turns=num_turns(found),
     )
     for kind in KINDS:
         rows = []
@@ -211,6 +216,7 @@ def memory(effort: Effort) -> Part:
     part = Part(
         f"Memory with {num_items(effort):,} items",
         ("", "process", "RSS, MB", "PSS, MB", "PSS by million items, MB"),
+        num_turns=num_turns(found),
     )
     for kind in KINDS:
         for role in found[kind][0]["memory"]:
@@ -224,10 +230,8 @@ def memory(effort: Effort) -> Part:
 
 
 def _plot_file(effort: Effort) -> Path:
-    """Beside the page; of a quick run, which is on none, where its result is."""
-    if effort.divide > 1:
-        return OUT / "serving-quick.svg"
-    return ROOT / "docs" / "results" / f"{datetime.now(UTC).date()}-serving.svg"
+    """Where the results are; the page takes it from there."""
+    return OUT / ("serving-quick.svg" if effort.divide > 1 else f"{datetime.now(UTC).date()}-serving.svg")
 
 
 def _plot(found: Turns, file: Path) -> None:
@@ -253,12 +257,10 @@ def _plot(found: Turns, file: Path) -> None:
     plt.close(figure)
 
 
-PARTS: Final = {
-    **{part: f"serving:{part}" for part in ("latency", "stages", "overhead", "where", "memory")},
-    "swaps": "serving_swap:swaps",
-}
+OF_THE_TURNS: Final = ("latency", "stages", "overhead", "where", "memory")
+PARTS: Final = {**{part: f"serving:{part}" for part in OF_THE_TURNS}, "swaps": "serving_swap:swaps"}
 _INTRO: Final = f"`make bench-serving`, part by part. {kept.BY_TURNS}"
 
 
 if __name__ == "__main__":
-    kept.main("serving", "Serving", _INTRO, str(__doc__), PARTS, list(PARTS), kept.by_turns())
+    kept.main("serving", "Serving", _INTRO, str(__doc__), PARTS, list(PARTS), kept.by_turns(), [OF_THE_TURNS])

@@ -63,7 +63,7 @@ class Swap:
 
 def swaps(effort: Effort) -> Part:
     """Answers before, during and after promotions, and how long a rollback takes."""
-    seconds, num = (20.0, 2) if effort.divide == 1 else (6.0, 1)
+    seconds, num = (20.0, 5) if effort.divide == 1 else (6.0, 1)
     titles = (
         "graph",
         "before: p50, ms",
@@ -74,7 +74,9 @@ def swaps(effort: Effort) -> Part:
         "load, s",
         "rollback, s",
     )
-    part = Part(f"Swaps at {RATE:.0f} requests/s, {NUM_ITEMS // effort.divide:,} items", titles)
+    part = Part(
+        f"Swaps at {RATE:.0f} requests/s, {NUM_ITEMS // effort.divide:,} items", titles, num_turns=num
+    )
     with tempfile.TemporaryDirectory() as folder:
         home = made_world(Path(folder), NUM_ITEMS // effort.divide, NUM_USERS)
         for kind in KINDS:
@@ -89,7 +91,7 @@ def swaps(effort: Effort) -> Part:
 
 
 def measure(served: Running, home: Home, num: int, seconds: float) -> tuple[list[Swap], list[Asked]]:
-    """Promotes and rolls back `num` times under load, with `seconds` of quiet before each."""
+    """Promotes and rolls back `num` times under load, with `seconds` of quiet before a promotion and a quarter of them before a rollback."""
     settings = Settings(home=home.root)
     registry = Registry(settings, home)
     catalogue = settings.catalogue
@@ -102,7 +104,7 @@ def measure(served: Running, home: Home, num: int, seconds: float) -> tuple[list
             promoted = time.time()
             registry.set_alias(catalogue, "champion", number, "bench", "swap")
             flipped = _until(lambda sha=bundle.ref.bundle_id: log[-1].bundle == sha and log[-2].bundle == sha)
-            time.sleep(SETTLE_SECONDS + seconds)
+            time.sleep(SETTLE_SECONDS + seconds / 4)
             done.append(Swap(promoted, flipped, _roll_back(home)))
         time.sleep(SETTLE_SECONDS)
     return done, log
@@ -140,7 +142,7 @@ def renamed(home: Home, settings: Settings, num: int) -> list[Renamed]:
 def _roll_back(home: Home) -> float:
     began = time.monotonic()
     command = [sys.executable, "-W", "ignore", "-m", "tastemaker.cli", "--home", str(home.root), "rollback"]
-    subprocess.run(command, capture_output=True, check=True)
+    subprocess.run(command, stdout=subprocess.DEVNULL, check=True)
     return time.monotonic() - began
 
 

@@ -55,6 +55,10 @@ def _one(contender: Running, seconds: float, turn: int) -> dict[str, Any]:
     return found
 
 
+def num_turns(found: Turns) -> int:
+    return len(found["fused"])
+
+
 def num_items(effort: Effort) -> int:
     return NUM_ITEMS // effort.divide
 

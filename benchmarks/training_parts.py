@@ -3,6 +3,7 @@
 import statistics
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import psutil
 import training_input
@@ -23,6 +24,26 @@ def contend(contender: str, num_rows: int, steps: int, *, law: str = "zipf", **r
     return worst(run("training_contender.py", job, **ranks))
 
 
+def with_reruns(part: Part) -> Part:
+    """The part, with a note of the jobs that a signal ended and that were run again."""
+    names = sorted(_rerun(part.figures))
+    if names:
+        part.notes.append(
+            f"Ended by a signal and run again: {'; '.join(names)}. What they said is in `reruns` of the JSON."
+        )
+    return part
+
+
+def _rerun(figures: Any, *names: str) -> set[str]:
+    """By their keys in a part's figures."""
+    if isinstance(figures, list):
+        return {name for one in figures for name in _rerun(one, *names)}
+    if not isinstance(figures, dict):
+        return set()
+    found = {name for key, one in figures.items() for name in _rerun(one, *names, key)}
+    return found | {", ".join(names)} if figures.get("reruns") else found
+
+
 def against_plain(effort: Effort) -> Part:
     num_rows = 100_000 // effort.divide
     part = Part(
@@ -35,7 +56,8 @@ def against_plain(effort: Effort) -> Part:
             name: lambda name=name, law=law: contend(name, num_rows, steps.get(name, effort.steps), law=law)
             for name in NAMES
         }
-        found = turns(effort.turns, jobs)
+        part.num_turns = effort.turns
+        found = turns(part.num_turns, jobs)
         sharded = column(found["table_wise"], "step_ms")
         for name, measured in found.items():
             ms = column(measured, "step_ms")
@@ -53,7 +75,7 @@ def against_plain(effort: Effort) -> Part:
         f"The model: {NUM_DENSE} dense features, MLPs {[NUM_DENSE, *BOTTOM, DIM]} and {list(TOP)}, dot interactions, "
         "one id a bag. Sharded tables use row-wise Adagrad, plain ones Adagrad; the plain jobs drop the bags' weights."
     )
-    return part
+    return with_reruns(part)
 
 
 def memory(effort: Effort) -> Part:
@@ -63,7 +85,8 @@ def memory(effort: Effort) -> Part:
         ("job", "MiB", "sharded is this share of it"),
     )
     jobs = {name: lambda name=name: contend(name, num_rows, 3) for name in ("table_wise", "sparse", "dense")}
-    found = turns(min(effort.turns, 2), jobs)
+    part.num_turns = min(effort.turns, 2)
+    found = turns(part.num_turns, jobs)
     sharded = column(found["table_wise"], "above_imports_bytes")
     for name, measured in found.items():
         held = column(measured, "above_imports_bytes")
@@ -73,7 +96,7 @@ def memory(effort: Effort) -> Part:
             label = f"sharded peak memory over that of {NAMES[name]}"
             part.target(label, statistics.median(share), 0.6, "lower")
     part.figures = found
-    return part
+    return with_reruns(part)
 
 
 def ranks(effort: Effort) -> Part:
@@ -89,7 +112,8 @@ def ranks(effort: Effort) -> Part:
         )
         for name, shape in shapes.items()
     }
-    found = turns(effort.turns, jobs)
+    part.num_turns = effort.turns
+    found = turns(part.num_turns, jobs)
     base = column(found["1 x 2"], "step_ms")
     for name, measured in found.items():
         ms, cpu = column(measured, "step_ms"), column(measured, "cpu_ms")
@@ -111,7 +135,7 @@ def ranks(effort: Effort) -> Part:
     )[0]
     part.notes += _profile_notes(profiled)
     part.figures = found | {"profile": profiled}
-    return part
+    return with_reruns(part)
 
 
 def _profile_notes(profiled: Measured) -> list[str]:
@@ -136,7 +160,8 @@ def tables(effort: Effort) -> Part:
         part.notes.append(f"Left out: it needs {needed / 2**30:.0f} GiB of free memory.")
         return part
     jobs = {f"{n:,}": lambda n=n: contend("table_wise", n, effort.steps) for n in sizes}
-    found = turns(min(effort.turns, 3), jobs)
+    part.num_turns = min(effort.turns, 3)
+    found = turns(part.num_turns, jobs)
     base = column(found[f"{sizes[0]:,}"], "step_ms")
     for name, measured in found.items():
         ms = column(measured, "step_ms")
@@ -144,7 +169,7 @@ def tables(effort: Effort) -> Part:
     last = ratios(column(found[f"{sizes[-1]:,}"], "step_ms"), base)
     part.target("step at 10M rows over step at 100k", statistics.median(last), 2.0, "lower")
     part.figures = found
-    return part
+    return with_reruns(part)
 
 
 def rows(effort: Effort) -> Part:
@@ -161,7 +186,8 @@ def rows(effort: Effort) -> Part:
             name: lambda path=path: worst(run("training_input.py", {"kind": "train", "folder": str(path)}))
             for name, path in paths.items()
         }
-        found = turns(min(effort.turns, 2), jobs)
+        part.num_turns = min(effort.turns, 2)
+        found = turns(part.num_turns, jobs)
     once, tenfold = found.values()
     for name, measured in found.items():
         part.rows.append(
@@ -173,7 +199,7 @@ def rows(effort: Effort) -> Part:
     above = ratios(column(tenfold, "above_imports_bytes"), column(once, "above_imports_bytes"))
     part.notes.append(f"Above the imports it is {shown(above, 2)} times as much.")
     part.figures = found
-    return part
+    return with_reruns(part)
 
 
 def checkpoint(effort: Effort) -> Part:
@@ -200,7 +226,7 @@ def checkpoint(effort: Effort) -> Part:
         "optimizer state by the plan. The first save also makes the buffers that later ones use again."
     )
     part.figures = {"ranks": found}
-    return part
+    return with_reruns(part)
 
 
 def input_path(effort: Effort) -> Part:
@@ -224,10 +250,11 @@ def input_path(effort: Effort) -> Part:
                 )[0]
                 for stage in stages
             }
-            found = turns(min(effort.turns, 3), jobs)
+            part.num_turns = min(effort.turns, 3)
+            found = turns(part.num_turns, jobs)
             scan = column(found["scan"], "rows_per_second")
             for stage, measured in found.items():
                 speed = column(measured, "rows_per_second")
                 part.rows.append((kind, stages[stage], shown(speed, 0), shown(ratios(speed, scan), 2)))
             part.figures[kind] = found
-    return part
+    return with_reruns(part)

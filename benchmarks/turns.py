@@ -11,7 +11,7 @@ Measured = dict[str, Any]
 
 @dataclass(frozen=True)
 class Effort:
-    """How much is measured. `divide` makes tables and data smaller."""
+    """How much is measured: turns of each contender where a part does not say otherwise. `divide` makes tables and data smaller."""
 
     turns: int = 5
     steps: int = 200
@@ -28,6 +28,8 @@ class Part:
     targets: list[dict[str, Any]] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     figures: dict[str, Any] = field(default_factory=dict)
+    num_turns: int | None = None
+    """That it took of each contender; none where it does not go by turns."""
 
     def target(self, name: str, value: float, target: float, better: str) -> None:
         value = float(value)

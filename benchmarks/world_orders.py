@@ -274,7 +274,7 @@ def main() -> None:
         "rows": rows,
         "runs": runs,
     }
-    save("world-orders", result, None)
+    save("world-orders", result)
     header = ("order", *next(iter(rows.values())))
     print(
         "\n".join(table(header, [(name, *(f"{v:.4f}" for v in row.values())) for name, row in rows.items()]))

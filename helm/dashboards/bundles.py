@@ -44,6 +44,7 @@ _ROWS = (
                 "Version by time",
                 [Query(largest("alias", "tastemaker_bundle_live_version"), "{{alias}}")],
                 "A step is a swap.",
+                stepped=True,
                 lowest=0,
                 decimals=0,
                 width=12,
@@ -56,6 +57,7 @@ _ROWS = (
                     )
                 ],
                 "In the hour before, over all pods.",
+                stepped=True,
                 lowest=0,
                 decimals=0,
                 width=12,

@@ -31,6 +31,7 @@ class Panel:
         lowest: Where the axis begins; None lets Grafana choose.
         highest: Where it ends.
         stacked: Whether series lie on one another.
+        stepped: Whether lines keep a value until the next sample, as what changes at once does.
         mappings: Words and a colour in place of values.
         decimals: Digits behind the point; None lets Grafana choose.
         empty: What is told in place of `No data`.
@@ -51,6 +52,7 @@ class Panel:
     lowest: float | None = None
     highest: float | None = None
     stacked: bool = False
+    stepped: bool = False
     mappings: Mappings = field(default_factory=dict)
     decimals: int | None = None
     empty: str | None = None
@@ -107,6 +109,8 @@ class Panel:
                 "stacking": {"mode": "normal" if self.stacked else "none", "group": "A"},
                 "thresholdsStyle": {"mode": "line" if len(self.steps) > 1 else "off"},
             }
+            if self.stepped:
+                defaults["custom"]["lineInterpolation"] = "stepAfter"
         return defaults
 
     def _options(self) -> dict[str, Any]:

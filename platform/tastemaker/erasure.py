@@ -28,7 +28,8 @@ from tastemaker.events.receipts import Receipt, write_receipt
 from tastemaker.features.feast_repo import repo_folder
 from tastemaker.features.projection import erase_projected
 from tastemaker.home import Home, write_bytes
-from tastemaker.registry.client import Registry, Version
+from tastemaker.registry.client import Registry
+from tastemaker.registry.versions import Version
 from tastemaker.state.connection import state_errors
 from tastemaker.state.keys import Keys
 from tastemaker.users.archive import profile_files

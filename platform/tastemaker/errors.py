@@ -133,7 +133,7 @@ class PortInUseError(ServingError):
 
 
 class ExperimentError(TastemakerError):
-    """An experiment is ill-defined or lacks the data for a verdict."""
+    """An experiment may not do so beside what runs, or lacks the data for a verdict; one that is ill-defined is a ConfigError."""
 
 
 class UnknownExperimentError(ExperimentError):

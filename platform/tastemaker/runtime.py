@@ -7,6 +7,7 @@ The embedded graph and the cluster run the same Serve mode. Ray reads all of it 
 import atexit
 import functools
 import gc
+import logging
 import os
 import secrets
 import shutil
@@ -64,6 +65,7 @@ HAPROXY_FILES = {
     "RAY_SERVE_HAPROXY_SERVER_STATE_FILE": "server-state",
     "RAY_SERVE_HAPROXY_METRICS_SOCKET_PATH": "metrics.sock",
 }
+log = logging.getLogger(__name__)
 SPARE_CPUS = 3
 """Logical CPUs beyond the machine's: the graph, the consumer and a trainer's coordinator mostly wait."""
 
@@ -83,6 +85,9 @@ def prepare_ray(settings: Settings, home: Home) -> dict[str, Any]:
     """
     for key, value in (SERVE_MODE | OF_IMAGE | QUIET).items():
         os.environ.setdefault(key, value)
+    for key, value in OF_IMAGE.items():
+        if os.environ[key] != value:
+            log.warning("%s is %s, not %s: callers' headers can steer Ray Serve", key, os.environ[key], value)
     for key in SERVE_PORTS:
         _set_once(key, lambda: str(free_port()))
     for key, name in HAPROXY_FILES.items():

@@ -1,8 +1,9 @@
 """What every config is made of: frozen, unknown keys refused, nothing coerced silently. And what is kept for other releases to read."""
 
 import json
+import re
 from collections.abc import Mapping
-from typing import Any, ClassVar, Self, get_args, get_origin
+from typing import Any, ClassVar, Final, Self, get_args, get_origin
 
 from pydantic import (
     BaseModel,
@@ -15,6 +16,9 @@ from pydantic_core import CoreSchema
 from pydantic_core.core_schema import wrap_serializer_function_ser_schema
 
 from tastemaker.errors import ConfigError
+
+_SHOULD: Final = re.compile(r"^Input should be |^\w+ should (have|match) ")
+"""How Pydantic's messages begin where ours say "must be"."""
 
 
 class Strict(BaseModel):
@@ -84,7 +88,7 @@ def _config_error(cls: type[BaseModel], error: ValidationError, origin: str) -> 
     return ConfigError(
         f"{origin}: {key}",
         value=first["input"],
-        limit=first["msg"].removeprefix("Input should be "),
+        limit=_SHOULD.sub(lambda found: "of " if found[1] else "", first["msg"]),
         mend="correct the value",
     )
 

@@ -9,11 +9,14 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Siz
 from contextlib import contextmanager, nullcontext, redirect_stdout
 from typing import Any, Literal, TypeVar
 
+from rich.cells import cell_len
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 _PLAIN_WIDTH = 160
 _LONG = 40
+_READABLE = 8
 console = Console(highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() else _PLAIN_WIDTH)
 errors = Console(stderr=True, highlight=False, soft_wrap=True)
 
@@ -74,16 +77,46 @@ def track(items: Iterable[T], description: str, total: int | None = None) -> Ite
 def print_table(
     title: str, columns: Sequence[str], rows: Iterable[Sequence[object]], to: Console = console
 ) -> None:
-    """A table on stdout unless told; the first column is text, the others are numbers. Sentences go on in further lines, so that nothing is cut off."""
+    """A table on stdout unless told; the first column is text, the others are numbers or sentences. Nothing in it is markup.
+
+    Nothing is cut off: text goes on in further lines, and words with digits stay whole, though the table be wider than the terminal.
+    """
     cells = [[str(cell) for cell in row] for row in rows]
-    table = Table(title=title, title_justify="left", header_style="bold")
+    table = Table(title=Text(title, style="table.title"), title_justify="left", header_style="bold")
     for i, column in enumerate(columns):
-        is_long = max((len(row[i]) for row in cells), default=0) > _LONG
+        texts = [row[i] for row in cells]
+        is_long = max(map(len, texts), default=0) > _LONG
         justify: Literal["left", "right"] = "left" if i == 0 or is_long else "right"
-        table.add_column(column, justify=justify, no_wrap=not is_long, overflow="fold")
+        width = _least_width([column, *texts])
+        table.add_column(Text(column), justify=justify, min_width=width, overflow="fold")
     for row in cells:
-        table.add_row(*row)
+        table.add_row(*map(Text, row))
     to.print(table)
+
+
+def _least_width(texts: Iterable[str]) -> int:
+    """Of a column: its longest number, and so much of other words as can be read."""
+    words = [word for text in texts for word in text.split()]
+    return max((_kept_whole(word) for word in words), default=1)
+
+
+def _kept_whole(word: str) -> int:
+    """How many cells of a word stand in one line.
+
+    >>> _kept_whole("1,234,567"), _kept_whole("experiment")
+    (9, 8)
+    """
+    is_number = any(map(str.isdigit, word)) and len(word) <= _LONG
+    return cell_len(word) if is_number else min(cell_len(word), _READABLE)
+
+
+def time_of(at_ms: int) -> str:
+    """A time to the second, UTC.
+
+    >>> time_of(1_795_703_442_999)
+    '2026-11-26 14:30:42'
+    """
+    return time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime(at_ms / 1000))
 
 
 @contextmanager

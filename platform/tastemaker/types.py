@@ -31,7 +31,7 @@ class VectorRows(Protocol):
         ...
 
     def __getitem__(self, rows_K: Int32, /) -> Float32:
-        """Some rows (K, D), a copy."""
+        """The vectors (K, D) of `rows_K`, (K,) integers from 0 on and below the length: a copy."""
         ...
 
 

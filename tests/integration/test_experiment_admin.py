@@ -85,7 +85,7 @@ def test_an_experiment_lives_through_the_routes_and_all_of_it_is_recorded(state:
         ("POST", "", {"definition": DEFINITION | {"allocation": {"kind": "fixed", "weights": [0.5, 0.6]}}}, 422, "definition", "add up to 1.1"),
         ("POST", "", {"definition": DEFINITION | {"colour": 1}}, 422, "definition", "unknown key colour"),
         ("POST", "", {"definition": DEFINITION, "starts": True}, 422, "starts", "starts is unknown"),
-        ("POST", "", {"definition": DEFINITION | {"name": "two", "metric": "joy"}}, 422, "definition", "metric is unknown, is 'joy'"),
+        ("POST", "", {"definition": DEFINITION | {"name": "two", "metric": "joy"}}, 422, "definition", "metric, is 'joy'"),
         ("POST", "", {"definition": DEFINITION | {"name": "two", "traffic": 0.9}, "start": True}, 409, None, "at most 0.8"),
         ("POST", "", {"definition": DEFINITION}, 409, None, "experiment front exists"),
         ("PUT", "/front", {"definition": DEFINITION | {"salt": "t"}}, 409, None, "salt decides who takes part"),
@@ -135,7 +135,7 @@ def test_the_listener_tells_programs_of_its_own_routes_too(state: Any, tmp_path:
     assert {*paths[one + "/history"]["get"]["responses"]} >= {"200", "404"}
     body = paths[one + "/ramp"]["post"]["requestBody"]["content"]["application/json"]["schema"]
     assert {*body["properties"]} == {"actor", "reason", "traffic", "weights", "reassign"}
-    refused = paths[PATH]["post"]["responses"]["422"]["content"]["application/json"]["schema"]["$ref"]
+    refused = paths[PATH]["post"]["responses"]["422"]["content"]["application/problem+json"]["schema"]["$ref"]
     assert "detail" in answer.json()["components"]["schemas"][refused.rsplit("/")[-1]]["properties"]
 
 

@@ -8,7 +8,7 @@ import pytest
 from experiment_log import decision, event, experiment
 
 from tastemaker import cli, context
-from tastemaker.errors import ConfigError, ExperimentError, UsageError
+from tastemaker.errors import ConfigError, ExperimentError
 from tastemaker.events.archive import event_table, write_days
 from tastemaker.experiments.decision_log import decision_table
 from tastemaker.experiments.store import ExperimentStore
@@ -36,7 +36,7 @@ def test_a_plan_like_an_experiment_takes_its_controls_variation(state: Any) -> N
     # a: 4 clicks of 8 requests; by unit 2, 1, 1, 0 less half of 2: 1, 0, 0, -1. Var = 4/3 * 2 / 8^2 and times 4 units / .5^2.
     assert tree["variation"] == pytest.approx(np.sqrt(4 / 3 * 2 / 64 * 4) / 0.5)
 
-    with pytest.raises(UsageError, match="coverage is of a variant as a whole"):
+    with pytest.raises(ConfigError, match="metric, is 'coverage', must be a metric that each unit has"):
         cli.invoke(["experiment", "plan", "--effect", "0.05", "--like", "past", "--metric", "coverage"])
     with pytest.raises(ConfigError, match="metric"):
         cli.invoke(["experiment", "plan", "--effect", "0.05", "--like", "past", "--metric", "joy"])

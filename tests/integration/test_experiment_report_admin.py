@@ -13,7 +13,7 @@ from experiment_log import START_MS, decision, event, experiment
 from tastemaker.config_serving import ApiKey, GatewaySettings
 from tastemaker.events.archive import event_table, write_days
 from tastemaker.experiments.decision_log import decision_table
-from tastemaker.experiments.definition import Interleaving
+from tastemaker.experiments.definition import Guardrail, Interleaving
 from tastemaker.experiments.holdout import Holdout, HoldoutStore
 from tastemaker.experiments.reporting.interleaved import InterleavingReport
 from tastemaker.experiments.reporting.report import ExperimentReport
@@ -100,6 +100,25 @@ def test_before_any_traffic_there_is_no_report(state: Any, tmp_path: Path) -> No
 
 
 @pytest.mark.usefixtures("traffic")
+@pytest.mark.parametrize("query", ["", "?metric=rewarded_requests"])
+@pytest.mark.parametrize(("changed", "word"), [("metric", "metric"), ("guardrails", "guardrail")])
+def test_a_kept_metric_that_is_gone_is_no_fault_of_the_request(
+    state: Any, tmp_path: Path, query: str, changed: str, word: str
+) -> None:
+    """As of an experiment that another release kept: what the request names is judged by, where that says all."""
+    gone = {"metric": "joy", "guardrails": (Guardrail(metric="joy", margin=0.1),)}
+    kept = experiment(**{changed: gone[changed]})
+    state.client.hset(state.keys.experiments, "exp", kept.model_dump_json())
+    answer = get(state, tmp_path, PATH + query)
+    if query and changed == "metric":
+        assert answer.status_code == 200
+    else:
+        told = answer.json()
+        assert (answer.status_code, told.get("field")) == (409, None), told
+        assert f"{word}, is 'joy'" in told["detail"]
+
+
+@pytest.mark.usefixtures("traffic")
 def test_only_admins_may(state: Any, tmp_path: Path) -> None:
     assert get(state, tmp_path, PATH, key="reader").status_code == 403
 
@@ -116,10 +135,9 @@ def test_an_interleaving_and_the_holdout_have_reports_of_their_own(state: Any, t
     found = InterleavingReport.model_validate_json(get(state, tmp_path, PATH).content)
     assert [(team.name, team.wins) for team in found.teams] == [("a", 0), ("b", 67)]
     assert "<h1>Interleaving exp</h1>" in get(state, tmp_path, f"{PATH}?format=html").text
-    assert (
-        "metric of an interleaving, is 'latency_ms'"
-        in get(state, tmp_path, f"{PATH}?metric=latency_ms").json()["detail"]
-    )
+    told = get(state, tmp_path, f"{PATH}?metric=latency_ms").json()
+    assert (told["status"], told["field"]) == (422, "metric")
+    assert "metric of an interleaving, is 'latency_ms'" in told["detail"]
 
     path = "/admin/v1/holdout/report?origin=simulator"
     refused = get(state, tmp_path, path)

@@ -1,5 +1,6 @@
 """The guard on a real Valkey: it stops what breaks a guardrail, says why, and leaves the rest alone."""
 
+import json
 import time
 from typing import Any
 
@@ -8,7 +9,6 @@ from experiment_log import START_MS, decision, event, experiment
 
 from tastemaker import telemetry
 from tastemaker.config_experiments import ExperimentSettings
-from tastemaker.errors import UsageError
 from tastemaker.events.archive import event_table, write_days
 from tastemaker.experiments.decision_log import decision_table
 from tastemaker.experiments.definition import Guardrail, Interleaving, Variant
@@ -74,9 +74,36 @@ def test_an_experiment_that_cannot_be_judged_keeps_no_other_from_it_and_is_told(
     assert "cannot look at experiment apart: " in caplog.text
 
 
+def test_a_metric_that_is_gone_keeps_no_other_experiment_from_being_judged(
+    state: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    """As one that a later release left."""
+    store = ExperimentStore(state.client, state.keys)
+    alike = tuple(Variant(name=name, alias="champion") for name in "ab")
+    store.create(experiment(name="another", layer="other", variants=alike, guardrails=(GUARDRAIL,)))
+    store.create(experiment(guardrails=(GUARDRAIL,)))
+    kept = json.loads(state.client.hget(state.keys.experiments, "another"))
+    state.client.hset(state.keys.experiments, "another", json.dumps(kept | {"metric": "smiles"}))
+    assert [one.name for one in store.list() if one.metric == "smiles"] == ["another"]
+    traffic(state, {"a": 3, "b": 12})
+    strays = [
+        decision(f"o{v}{n}", f"o{v}{n}", v, AGO_MS + n, experiment="another") for v in "ab" for n in range(40)
+    ]
+    write_days(state.home / "decisions" / state.settings.catalogue, decision_table(strays))
+    assert Guard(state.settings, state.home).look(NOW_MS) == ["exp"]
+    assert store.get("another").state == "running"
+    assert "cannot tell the metrics of experiment another: metric, is 'smiles', must be one of" in caplog.text
+
+
 def test_one_process_looks_at_a_time(state: Any) -> None:
-    with state.home.lock("guardrails"), pytest.raises(UsageError, match="in use by another process"):
-        Guard(state.settings, state.home).look(NOW_MS)
+    store = ExperimentStore(state.client, state.keys)
+    store.create(experiment(guardrails=(GUARDRAIL,)))
+    traffic(state, {"a": 3, "b": 12})
+    guard = Guard(state.settings, state.home)
+    with state.home.lock("guardrails"):
+        assert guard.look(NOW_MS) == []
+        assert store.get("exp").state == "running"
+    assert guard.look(NOW_MS) == ["exp"]
 
 
 def test_it_looks_by_itself(state: Any) -> None:

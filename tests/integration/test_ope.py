@@ -214,7 +214,7 @@ def test_weights_of_an_experiment_are_judged_from_its_log(
 
 
 def test_a_variant_that_the_log_cannot_judge_does_not_hide_the_other(
-    state: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    state: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     begin(state, monkeypatch, "home", Fixed(weights=(0.9, 0.1)))
     decisions = []
@@ -224,12 +224,15 @@ def test_a_variant_that_the_log_cannot_judge_does_not_hide_the_other(
         drawn = {"variant": "ab"[is_b], "propensity": (0.9, 0.1)[is_b], "propensities": (0.9, 0.1)}
         decisions.append(entry(replace(one, **drawn)))
     write_days(state.home / "decisions" / state.keys.catalogue, decision_table(decisions))
-    assert [one["policy"] for one in run("--experiment", "home")] == ["all to a"]
-    said = " ".join(capsys.readouterr().err.split())
-    assert (
-        "all to b is not judged: the estimate would rest on few answers: those of equal weight among 500, is 50.0"
-        in said
-    )
+    page = tmp_path / "page.html"
+    judged, refused = run("--experiment", "home", "--html", str(page), "--json")
+    told = capsys.readouterr()
+    assert json.loads(told.out)[1] == refused
+    assert (judged["policy"], refused["policy"]) == ("all to a", "all to b")
+    few = "the estimate would rest on few answers: those of equal weight among 500, is 50.0"
+    assert refused["refused"].startswith(few)
+    assert f"all to b is not judged: {few}" in " ".join(told.err.split())
+    assert f"<h2>all to b</h2><p>Not judged: {few}" in page.read_text()
     with pytest.raises(ExperimentError, match="rest on few answers"):
         run("--experiment", "home", "--least-effective", "480")
 

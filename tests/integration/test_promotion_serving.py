@@ -11,7 +11,6 @@ from promotable import ITEM_IDS, write_bundle
 from tastemaker.bundle.reader import Bundle
 from tastemaker.bundle.store import BundleStore
 from tastemaker.config_experiments import CanaryGuardrail, CanarySettings, PromotionSettings
-from tastemaker.errors import ConfigError
 from tastemaker.events.archive import event_table, write_days
 from tastemaker.events.log import Entry
 from tastemaker.events.schema import Event
@@ -24,6 +23,7 @@ from tastemaker.promotion.gate import Case
 from tastemaker.promotion.latency_gate import latency
 from tastemaker.promotion.off_policy_gate import off_policy
 from tastemaker.promotion.promoter import Promoter, PromotionOrder
+from tastemaker.promotion.record import read_gates
 from tastemaker.promotion.shadow_gate import shadow
 from tastemaker.registry.client import Registry
 from tastemaker.registry.live import Watcher, read_live
@@ -281,8 +281,18 @@ def test_a_canary_begins_with_few_users_and_goes_on_step_by_step(world):
 def test_a_canary_that_could_not_be_judged_moves_nothing(world):
     """Its settings name a metric that nobody knows: said before the alias `canary` is given away."""
     world.gateway(champion=1, canary=2)
-    with pytest.raises(ConfigError, match="guardrail is unknown, is 'joy'"):
-        canary(world, limits={"guardrails": (CLICKS, CanaryGuardrail(metric="joy", margin=0.1))})
+    result = canary(world, limits={"guardrails": (CLICKS, CanaryGuardrail(metric="joy", margin=0.1))})
+    assert result.outcome == "refused"
+    assert result.reason.startswith("it cannot be judged: guardrail, is 'joy', must be one of: clicks_per")
+
+    wrong = world.with_limits(
+        canary=CanarySettings(steps=STEPS, guardrails=(CanaryGuardrail(metric="joy", margin=0.1),))
+    )
+    ended = Promoter(wrong, world.home, world.registry, world.store).promote(PromotionOrder(2, actor="ann"))
+    assert (ended.state, ended.gates[-1].outcome) == ("refused", "refused")
+    assert ended.gates[-1].reason.startswith("it cannot be judged: metric, is 'joy'")
+    assert read_gates(world.registry, world.catalogue, 2)["canary"] == ended.gates[-1]
+    assert {name: v.number for name, v in world.registry.aliases(world.catalogue).items()} == {"champion": 1}
     assert "canary" not in world.registry.aliases(world.case().settings.catalogue)
     assert world.experiments.list() == ()
 

@@ -91,6 +91,21 @@ def test_settings_are_hashable_so_that_workers_may_keep_what_was_made_of_them() 
     assert hash(Settings()) == hash(Settings())
 
 
+def test_limits_read_as_limits() -> None:
+    class Limited(Strict):
+        names: tuple[str, ...] = Field(("a",), min_length=1)
+        code: str = Field("a", pattern="[a-z]")
+        even: int = Field(0, multiple_of=2)
+
+    for data, limit in (
+        ({"names": []}, "of at least 1 item"),
+        ({"code": "9"}, "of pattern"),
+        ({"even": 1}, "a multiple of 2"),
+    ):
+        with pytest.raises(ConfigError, match=f", must be {limit}"):
+            Limited.parse(data, "a file")
+
+
 @pytest.mark.parametrize("where", ["outside", "inside"])
 def test_a_mapping_that_is_refused_as_one_value_is_named_with_it(where: str) -> None:
     """Values do not belong together where a model says so, of its own."""

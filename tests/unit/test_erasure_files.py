@@ -13,7 +13,7 @@ from tastemaker.erasure import drop_rows, trained_after
 from tastemaker.errors import BundleError, DataError
 from tastemaker.events.receipts import read_receipt
 from tastemaker.home import Home
-from tastemaker.registry.client import Version
+from tastemaker.registry.versions import Version
 
 
 def write(path: Path, **columns: list[object]) -> Path:

@@ -69,13 +69,13 @@ def test_shares_that_do_not_add_up_are_told_without_all_the_rest() -> None:
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({"metric": "happiness"}, "metric is unknown, is 'happiness', must be one of: clicks_per_request"),
+        ({"metric": "happiness"}, "metric, is 'happiness', must be one of: clicks_per_request"),
         (
             {"metric": "latency_ms", "allocation": Interleaving()},
             "metric of an interleaving, is 'latency_ms', must be one of: clicks_per",
         ),
         ({"reward": "coverage"}, "reward, is 'coverage', must be one of: clicks_per_request"),
-        ({"guardrails": ({"metric": "happiness"},)}, "guardrail is unknown, is 'happiness'"),
+        ({"guardrails": ({"metric": "happiness"},)}, "guardrail, is 'happiness'"),
         (
             {"guardrails": ({"metric": "coverage"},)},
             "guardrail, is 'coverage', must be a metric that each unit has",

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from experiment_log import CATALOGUE, DAY_MS, START_MS, decision, event, experiment, write
 
-from tastemaker.errors import ExperimentError
+from tastemaker.errors import ConfigError
 from tastemaker.experiments.definition import Guardrail, Thompson
 from tastemaker.experiments.reporting.guardrails import GuardrailReport, breached, check_guardrails
 from tastemaker.experiments.reporting.observations import read_observations
@@ -124,5 +124,5 @@ def test_draws_weigh_by_their_propensities(home: Home) -> None:
 
 def test_metrics_that_units_have_no_value_of_are_refused(home: Home) -> None:
     traffic(home, 0.3, 0.3, 10)
-    with pytest.raises(ExperimentError, match="metric of a guardrail, is 'coverage'"):
+    with pytest.raises(ConfigError, match="guardrail, is 'coverage', must be a metric that each unit has"):
         check(home, Guardrail(metric="coverage"))

@@ -10,7 +10,7 @@ from experiment_log import CATALOGUE, DAY_MS, START_MS, decision, event, experim
 
 from tastemaker.experiments.definition import Guardrail
 from tastemaker.experiments.history import Action, Change
-from tastemaker.experiments.reporting.head import Stop, last_stop
+from tastemaker.experiments.reporting.head import Stop, with_stop
 from tastemaker.experiments.reporting.page import render
 from tastemaker.experiments.reporting.report import ExperimentReport, build_report
 from tastemaker.experiments.reporting.words import moment
@@ -103,7 +103,7 @@ def test_a_stopped_one_says_who_stopped_it_and_why(report: ExperimentReport, pag
     )
 
 
-def test_only_the_last_stop_of_one_that_is_stopped_is_told() -> None:
+def test_only_the_last_stop_of_one_that_is_stopped_is_told(report: ExperimentReport) -> None:
     def change(action: Action, at_ms: int, reason: str) -> Change:
         return Change(version=1, at_ms=at_ms, actor="ann", action=action, reason=reason, changes={})
 
@@ -113,9 +113,10 @@ def test_only_the_last_stop_of_one_that_is_stopped_is_told() -> None:
         change("stop", 3, "done"),
         change("edit", 4, ""),
     ]
-    assert last_stop(experiment(state="stopped"), history) == Stop(at_ms=3, actor="ann", reason="done")
-    assert last_stop(experiment(), history) is None
-    assert last_stop(experiment(state="stopped"), []) is None
+    stopped = report.model_copy(update={"state": "stopped"})
+    assert with_stop(stopped, history).stop == Stop(at_ms=3, actor="ann", reason="done")
+    assert with_stop(report, history) == report
+    assert with_stop(stopped, []) == stopped
 
 
 def test_the_page_is_self_contained(page: str) -> None:

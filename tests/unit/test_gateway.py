@@ -241,6 +241,15 @@ def test_similar_falls_back_to_what_trends() -> None:
     assert answer["degraded"] == ["popular"]
 
 
+@pytest.mark.parametrize("fault", [{}, {"similar": "raises"}])
+def test_where_nothing_fits_nothing_is_similar_and_no_rung_is_told(fault: dict[str, str]) -> None:
+    world = World()
+    world.graph.faults = fault
+    asked = SimilarRequest(item_id="i0", k=2, filters=Filters(categories=("none",)))
+    answer = world.use(lambda gateway: Listing(gateway).similar(asked))
+    assert (items(answer), answer["degraded"], answer["notes"]) == ([], [], ["nothing-fits"])
+
+
 def test_similar_to_an_unknown_item_is_404() -> None:
     with pytest.raises(Problem, match="'nowhere' is not in the catalogue") as raised:
         World().use(lambda gateway: Listing(gateway).similar(SimilarRequest(item_id="nowhere", k=3)))

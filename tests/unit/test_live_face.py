@@ -1,5 +1,7 @@
 """The gateway over a catalogue that changes: names, hard rules and every rung follow; what it does not know it drops."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from gateway_world import NUM_ITEMS, SHA, World, candidates, items, make_face
@@ -9,6 +11,7 @@ from tastemaker.data.item_rows import Item
 from tastemaker.features.trending import Ranked, Trending
 from tastemaker.state.items import ItemChanges
 from tastemaker.state.lists import StoredList
+from tastemaker.types import Candidates
 from tastemaker_services.gateway.cache import Kept
 from tastemaker_services.gateway.face import LiveFace
 from tastemaker_services.gateway.pins import Pin
@@ -121,19 +124,50 @@ def _answer(rows: list[int]):  # type: ignore[no-untyped-def]
     return stage
 
 
-def test_a_kept_list_with_a_deleted_item_is_made_anew(live: LiveFace) -> None:
-    class Memory:
-        def __init__(self) -> None:
-            self.kept: dict[bytes, Kept] = {}
+class Memory:
+    def __init__(self) -> None:
+        self.kept: dict[bytes, Kept] = {}
 
+    async def get(self, user_id: str, question: bytes, num_sources: int, now_ms: int) -> Kept | None:
+        del user_id, num_sources, now_ms
+        return self.kept.get(question)
+
+    def keep(self, user_id: str, question: bytes, kept: Kept) -> None:
+        del user_id
+        self.kept[question] = kept
+
+
+def test_an_empty_answer_is_no_answer_once_an_item_fits(live: LiveFace) -> None:
+    asked = {"user_id": "nobody", "k": 3, "filters": Filters(categories=("brand new",))}
+    live.take(put(1, Item(item_id="other")))
+    world = world_of(live)
+    world.lists = Memory()
+    assert items(world.recommend(**asked)) == []
+    live.take(put(2, Item(item_id="new", category="brand new")))
+    world.pins["champion"] = Pin(1, live.face)
+    world.graph._stage = lambda name, rows: _answer([NUM_ITEMS + 1, 4, 1])  # type: ignore[assignment, misc]
+    found = world.recommend(**asked)
+    assert (items(found), found["cached"], found["notes"]) == (["new"], False, [])
+    assert world.recommend(**asked)["cached"]  # this one is kept
+
+
+def test_an_empty_list_that_was_kept_answers_nothing(live: LiveFace) -> None:
+    """The release before kept such."""
+
+    class Empty(Memory):
         async def get(self, user_id: str, question: bytes, num_sources: int, now_ms: int) -> Kept | None:
-            del user_id, num_sources, now_ms
-            return self.kept.get(question)
+            found = await super().get(user_id, question, num_sources, now_ms)
+            return found and replace(found, slate=Candidates.empty(num_sources))
 
-        def keep(self, user_id: str, question: bytes, kept: Kept) -> None:
-            del user_id
-            self.kept[question] = kept
+    world = world_of(live)
+    world.lists = Empty()
+    first = world.recommend("nobody")
+    again = world.recommend("nobody")
+    assert (items(again), again["cached"]) == (items(first), False)
+    assert len(items(first)) == 3
 
+
+def test_a_kept_list_with_a_deleted_item_is_made_anew(live: LiveFace) -> None:
     world = world_of(live)
     world.lists = Memory()
     first = world.recommend("nobody", k=3)

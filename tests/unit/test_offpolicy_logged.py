@@ -13,7 +13,7 @@ from tastemaker.experiments.metrics import METRICS
 from tastemaker.home import Home
 from tastemaker.offpolicy import slot_chances as slot_chances_module
 from tastemaker.offpolicy.lists import agreement, judge_lists, unsupported_lists
-from tastemaker.offpolicy.logged_lists import LUCKLESS, LoggedLists, read_lists
+from tastemaker.offpolicy.logged_lists import LoggedLists, read_lists
 from tastemaker.offpolicy.page import render
 from tastemaker.offpolicy.slot_chances import SlotChances, slot_chances, with_known_draws
 from tastemaker.offpolicy.slots import Luck, by_one_luck
@@ -77,7 +77,7 @@ def test_what_cannot_be_used_is_counted_by_its_reason(home: Home) -> None:
     assert found.num_read == 9  # all but the simulator's
     assert found.left_out == {
         "were made for comparison": 1, "are still open": 1, "were kept lists or later pages": 2, "were fallbacks": 2,
-        "lack propensities of their slots": 1, LUCKLESS: 0,
+        "lack propensities of their slots": 1,
     }  # fmt: skip
 
 
@@ -92,26 +92,6 @@ def test_a_log_without_propensities_is_refused_with_numbers(home: Home) -> None:
         read_lists(
             home, "shop", METRICS["rewarded_requests"], origin="live", since_ms=0, until_ms=1, now_ms=1, window_ms=1
         )  # fmt: skip
-
-
-def test_lists_that_could_not_have_been_others_are_left_out_where_some_could(home: Home) -> None:
-    """A variant that explores beside one that does not: the first is judged from, whole, whatever a list of it happened to draw."""
-    explores, plain = {"policy": '{"sampling":1}'}, {"slot_propensity": [1.0, 0.9]}
-    of_another_bundle = {"bundle": "b2", "policy": '{"sampling":1}', "slot_propensity": [1.0, 1.0]}
-    write(
-        home,
-        [decision(0, **explores), decision(1, **explores, slot_propensity=[1.0, 0.5]), decision(2, **plain), decision(3, **of_another_bundle)],
-        [],
-    )  # fmt: skip
-    found = read(home)
-    assert found.decisions["decision_id"].to_pylist() == ["d0", "d1"]
-    assert found.left_out[LUCKLESS] == 2
-
-
-def test_a_log_without_any_luck_is_judged_by_what_it_is(home: Home) -> None:
-    write(home, [decision(0, slot_propensity=[1.0, 0.9]), decision(1, slot_propensity=[1.0, 0.9])], [])
-    found = read(home)
-    assert (len(found), found.left_out[LUCKLESS]) == (2, 0)
 
 
 def test_a_time_without_answers_is_told_as_that(home: Home) -> None:

@@ -16,6 +16,7 @@ from tastemaker.config import RegistrySettings, Settings
 from tastemaker.errors import RegistryError, UsageError
 from tastemaker.home import Home
 from tastemaker.registry.client import Registry
+from tastemaker.registry.versions import Named
 
 # SQLAlchemy 2.1 warns about a loading strategy that MLflow 3.17 uses.
 pytestmark = pytest.mark.filterwarnings("ignore:The ``noload`` loader strategy:DeprecationWarning")
@@ -75,12 +76,26 @@ def test_versions_that_are_known_are_not_read_again(registry, catalogue, monkeyp
     monkeypatch.setattr(
         registry._client, "get_model_version", lambda name, number: read.append(number) or own(name, number)
     )
-    assert registry.named(catalogue, {1: first}) == {"champion": first}
-    assert read == []
+    seen = registry.read_named(catalogue)
+    assert (seen.aliases, read) == ({"champion": first}, ["1"])
+    assert registry.read_named(catalogue, seen) == seen
+    assert read == ["1"]
     registry.set_alias(catalogue, "champion", 2, "ann", "better")
     read.clear()
-    assert registry.named(catalogue, {1: first}) == {"champion": second}
+    assert registry.read_named(catalogue, seen).aliases == {"champion": second}
     assert read == ["2"]
+
+
+def test_a_catalogue_that_was_made_anew_has_other_versions_under_the_same_numbers(registry, catalogue):
+    registry.set_alias(catalogue, "champion", 1, "ann", "first")
+    seen = registry.read_named(catalogue)
+    registry._client.delete_registered_model(catalogue)
+    assert registry.read_named(catalogue, seen) == Named(0, {})
+    registry.publish(catalogue, ref(9), {})
+    registry.set_alias(catalogue, "champion", 1, "ann", "first again")
+    now = registry.read_named(catalogue, seen)
+    assert (now.aliases["champion"].number, now.aliases["champion"].ref) == (1, ref(9))
+    assert now.created_ms > seen.created_ms
 
 
 def test_history_says_what_was_live_when_and_who_moved_it_and_why(registry, catalogue):
@@ -232,9 +247,12 @@ def test_a_server_that_knows_another_password_is_told_apart(tmp_path, monkeypatc
         threading.Thread(target=server.serve_forever, daemon=True).start()
         settings = Settings(registry=RegistrySettings(tracking_uri=f"http://127.0.0.1:{server.server_port}"))
         registry = Registry(settings, Home.make(tmp_path / "home"))
-        with pytest.raises(RegistryError, match=r"401.*: check MLFLOW_TRACKING_USERNAME and _PASSWORD"):
-            registry.aliases("default")
-        server.shutdown()
+        mend = "check MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD"
+        try:
+            with pytest.raises(RegistryError, match=rf"401.*: {mend}"):
+                registry.aliases("default")
+        finally:
+            server.shutdown()
 
 
 _OPEN = """

@@ -11,6 +11,7 @@ from tastemaker.bundle.manifest import BundleRef
 from tastemaker.errors import StateError
 from tastemaker.home import Home
 from tastemaker.registry.live import LiveAliases, LiveVersion, Watcher, read_live, read_live_async, write_live
+from tastemaker.registry.versions import Named
 from tastemaker.state.connection import connect, connect_async
 from tastemaker.state.keys import Keys
 from tastemaker.state.server import EmbeddedValkey
@@ -19,19 +20,23 @@ from tastemaker.state.server import EmbeddedValkey
 class Version:
     """What write_live reads of a registry's version; the real one needs MLflow's seconds to import."""
 
-    def __init__(self, number):
-        self.number, self.uri, self.sha256 = number, f"manifests/default/{number:012x}.json", f"{number:064x}"
+    def __init__(self, number, bundle=None):
+        bundle = bundle or number
+        self.number, self.uri, self.sha256 = number, f"manifests/default/{bundle:012x}.json", f"{bundle:064x}"
 
 
 class Registry:
-    """Answers with what it is told."""
+    """Answers with what it is told, and notes what it is asked with."""
 
     def __init__(self, **aliases):
         self.aliases = {alias: number and Version(number) for alias, number in aliases.items()}
-        self.asked = 0
+        self.asked, self.seen = 0, []
+        self.created_ms = 1
 
-    def named(self, catalogue, known):
-        return dict(self.aliases) if catalogue == "default" else {}
+    def read_named(self, catalogue, seen):
+        assert catalogue == "default"
+        self.seen.append(seen)
+        return Named(self.created_ms, dict(self.aliases))
 
     def note_outside_moves(self, catalogue):
         self.asked += 1
@@ -110,6 +115,30 @@ def test_the_history_is_looked_at_when_an_alias_moved_and_at_no_other_time(clien
     registry.aliases = {"champion": Version(2)}
     watcher.poll()
     assert registry.asked == 2
+
+
+def test_each_look_is_told_what_the_one_before_it_saw(client):
+    registry = Registry(champion=1, challenger=None)
+    watcher = Watcher(registry, client, KEYS)
+    first = Named(1, dict(registry.aliases))
+    watcher.poll()
+    watcher.poll()
+    assert registry.seen == [None, first]
+    registry.aliases = {"champion": Version(2)}
+    watcher.poll()
+    watcher.poll()
+    assert registry.seen == [None, first, first, Named(1, dict(registry.aliases))]
+
+
+def test_a_number_that_means_another_bundle_now_is_followed(client):
+    registry = Registry(champion=1)
+    watcher = Watcher(registry, client, KEYS)
+    watcher.poll()
+    registry.created_ms, registry.aliases = 2, {"champion": Version(1, bundle=9)}
+    live = watcher.poll()
+    assert (live.generation, live.aliases["champion"].version) == (2, 1)
+    assert live.aliases["champion"].sha256 == f"{9:064x}"
+    assert registry.asked == 2  # the history was looked at as well
 
 
 def test_watchers_at_once_lose_no_generation(client, url):

@@ -26,11 +26,11 @@ from tastemaker.events.log import Entry
 from tastemaker.events.manifest import read_manifest
 from tastemaker.experiments.definition import Experiment
 from tastemaker.home import Home
-from tastemaker.registry.client import Version
 from tastemaker.registry.forgetting import EndedRun
 from tastemaker.registry.history import AliasMove
 from tastemaker.registry.live import LiveAliases, LiveVersion
 from tastemaker.registry.reports import Report
+from tastemaker.registry.versions import Version
 from tastemaker.retention.checkpoints import doomed_checkpoints, remove_checkpoint, remove_leavings
 from tastemaker.retention.days import doomed_days, doomed_rejects, remove_rejects
 from tastemaker.retention.gone import DAY_SECONDS, Gone, Limits

@@ -30,7 +30,7 @@ def prepared(home: Path, settings: dict[str, Any] | None = None, **environment: 
     clean = {k: v for k, v in os.environ.items() if not k.startswith(("RAY_", "TASTEMAKER_", "PROMETHEUS_"))}
     command = [sys.executable, "-c", SCRIPT, str(home), json.dumps(settings or {})]
     run = subprocess.run(command, env=clean | environment, capture_output=True, text=True, check=True)
-    return json.loads(run.stdout)
+    return json.loads(run.stdout) | {"told": run.stderr}
 
 
 @pytest.fixture(scope="module")
@@ -54,6 +54,14 @@ def test_a_session_of_ours_is_new_local_and_quiet(session: Any) -> None:
 
 def test_serve_finds_what_takes_steering_headers_off_a_request(session: Any) -> None:
     assert session["environment"].items() >= OF_IMAGE.items()
+    assert session["told"] == ""
+
+
+def test_another_callback_is_kept_and_told(tmp_path: Path) -> None:
+    [name] = OF_IMAGE
+    session = prepared(tmp_path / "home", **{name: "shop.proxy:middlewares"})
+    assert session["environment"][name] == "shop.proxy:middlewares"
+    assert f"{name} is shop.proxy:middlewares, not {OF_IMAGE[name]}: callers' headers" in session["told"]
 
 
 def test_token_authentication_is_on_and_its_token_private(session: Any) -> None:

@@ -23,7 +23,7 @@ from tastemaker_services.gateway.gateway import Gateway
 from tastemaker_services.gateway.pins import Pin
 from tastemaker_services.gateway.shadow import Shadow
 from tastemaker_services.replicas.calls import StageError
-from tastemaker_services.web.schema import RecommendationRequest
+from tastemaker_services.web.schema import Filters, RecommendationRequest
 
 DEADLINE_MS = 300.0
 
@@ -39,14 +39,16 @@ class Mirrored:
         self.stages, self.busy = stages, busy
         self.settings = ServingSettings(**settings)
 
-    def ask(self, times: int = 1, origin: Any = "live", shadowed: bool = True) -> list[dict[str, Any]]:
+    def ask(
+        self, times: int = 1, origin: Any = "live", shadowed: bool = True, **fields: Any
+    ) -> list[dict[str, Any]]:
         async def run(gateway: Gateway) -> list[dict[str, Any]]:
             shadow = Shadow(
                 self.settings, "default", DEADLINE_MS, pin=self.world.pins.get, stages=self.stages,
                 is_busy=self.busy, keep=self.world.decisions.append,
             )  # fmt: skip
             self.world.answered = shadow.offer if shadowed else lambda _: None
-            request = RecommendationRequest(user_id="old", k=3)
+            request = RecommendationRequest(user_id="old", k=3, **fields)
             answers = [await gateway.recommend(request, origin) for _ in range(times)]
             await asyncio.gather(*shadow._under_way)
             return answers
@@ -164,7 +166,7 @@ def test_the_report_by_hand(tmp_path: Path) -> None:
         home,
         decision("r1", "abcd"), decision("s1", "bcxy", "r1", took=30.0),  # 2 of 4
         decision("r2", "abcd", unit="u2"), decision("s2", "abcd", "r2", unit="u2", took=10.0),  # 4 of 4
-        decision("r7", "abcd", cached_from="r2", took=1.0), decision("s7", "abxy", "r7", took=20.0),  # 2 of 4
+        decision("r7", "abcd", cached_from="r2", took=1.0), decision("s7", "abxy", "r7", took=28.0),  # 2 of 4
         decision("r3", "abcd", rungs=["no-rerank"]), decision("s3", "wxyz", "r3"),  # a fallback: not compared
         decision("r4", "abcd"), decision("s4", "", "r4", rungs=["failed"]),
         decision("r5", "abcd"),
@@ -179,8 +181,35 @@ def test_the_report_by_hand(tmp_path: Path) -> None:
     assert report.overlap_low is not None
     assert report.overlap_low < 8 / 12
     assert report.same_first == 2 / 3
+    # r7 was answered again: 10 and 10 beside 30 and 10
     assert (report.shown_p50_ms, report.shadow_p50_ms) == (10.0, 20.0)
+    assert report.shadow_p99_ms == pytest.approx(10 + 0.99 * 20)
+    assert report.shadow_all_p99_ms == pytest.approx(28 + 0.98 * 2)  # of 10, 28, 30
     assert (report.items_shown, report.items_shadow) == (4, 6)
+
+
+def test_what_showed_nothing_is_no_agreement(tmp_path: Path) -> None:
+    home = Home.make(tmp_path / "home")
+    compared = [decision("r1", "ab"), decision("s1", "bx", "r1")]
+    archived(home, *compared)
+    report = shadow_report(home, "default", 0, 2000)
+    assert (report.num_shown, report.mirrored, report.same_first, report.overlap) == (1, 1.0, 0.0, 0.5)
+    other = Home.make(tmp_path / "other")
+    nothing = [
+        decision("r2", ""),
+        decision("s2", "", "r2"),
+        decision("r3", ""),
+        decision("s3", "", "r3", rungs=["failed"]),
+    ]
+    archived(other, *compared, *nothing)
+    assert shadow_report(other, "default", 0, 2000) == report
+
+
+def test_what_showed_nothing_is_not_mirrored() -> None:
+    mirrored = Mirrored(other_stages(9))
+    mirrored.ask(filters=Filters(categories=("none",)))
+    assert mirrored.shadows == []
+    assert len(mirrored.world.decisions) == 1
 
 
 def test_days_of_before_there_were_shadows_are_read(tmp_path: Path) -> None:

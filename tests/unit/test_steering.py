@@ -52,6 +52,12 @@ def test_what_steers_serve_is_taken_off_and_the_rest_passed_on_in_order(name: by
     assert passed_on([*KEPT[:2], (name, value), *KEPT[2:], (name, value)]) == KEPT
 
 
+def test_the_sessions_header_is_the_one_that_serve_was_told_of(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RAY_SERVE_SESSION_ID_HEADER_KEY", "X_Cart")
+    plain = (b"x-session-id", b"a")  # steers nothing then
+    assert passed_on([*KEPT, (b"x-cart", b"a"), (b"X_CART", b"b"), plain]) == [*KEPT, plain]
+
+
 def test_what_has_no_headers_is_passed_on() -> None:
     scopes: list[dict[str, Any]] = []
 

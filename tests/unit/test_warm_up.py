@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import time
 from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
@@ -10,11 +11,14 @@ import numpy as np
 import pytest
 from gateway_world import NUM_ITEMS, Graph, candidates, make_face
 
+from tastemaker.data.item_rows import Item
 from tastemaker.errors import StateError
-from tastemaker.stages.business_rules import Filter, Hard
+from tastemaker.stages.business_rules import Block, Filter, Hard
 from tastemaker.stages.matching import Match
 from tastemaker.stages.recorded import Recorded
+from tastemaker.state.items import ItemChanges
 from tastemaker.types import Candidates, Query
+from tastemaker_services.gateway.face import LiveFace
 from tastemaker_services.graph.warm_up import WarmUp
 from tastemaker_services.replicas.calls import StageError
 from tastemaker_services.versions.rehearsal import (
@@ -25,6 +29,7 @@ from tastemaker_services.versions.rehearsal import (
     rehearse,
 )
 
+DAY_MS = 86_400_000
 RECORDED = [Recorded(["i3", "gone", "i1"], ["i1"], 7, {"country": "de"})]
 
 
@@ -34,14 +39,17 @@ def try_out(
     deadline_ms: float = 1000.0,
     slow: bool = False,
     hard_rules: tuple[Hard, ...] = (),
+    put: ItemChanges | None = None,
 ) -> None:
     async def read() -> Sequence[Recorded]:
         if isinstance(recorded, Exception):
             raise recorded
         return list(recorded)
 
-    face = make_face(hard_rules=hard_rules)
-    asyncio.run(WarmUp(graph.stages(), read, deadline_ms, lambda: False)(face, may_be_slow=slow))
+    live = LiveFace(make_face(hard_rules=hard_rules))
+    if put is not None:
+        live.take(put)
+    asyncio.run(WarmUp(graph.stages(), read, deadline_ms, lambda: False)(live.face, may_be_slow=slow))
 
 
 def test_recorded_requests_go_through_all_stages_in_the_rows_of_the_new_bundle() -> None:
@@ -80,6 +88,22 @@ def test_a_bundle_whose_own_rules_leave_nothing_is_refused() -> None:
     try_out(Graph(), hard_rules=(Filter(match=Match(categories=("odd",))),))
     with pytest.raises(EmptyAnswersError, match="all of 5 first answers are empty"):
         try_out(Graph(), hard_rules=(Filter(match=Match(categories=("none",))),))
+
+
+@pytest.mark.parametrize(("age_days", "limit_days", "is_fit"), [(3, 30, True), (300, 30, False)])
+def test_ages_are_those_of_now_also_for_made_requests(age_days: int, limit_days: int, is_fit: bool) -> None:
+    born_ms = time.time_ns() // 1_000_000 - age_days * DAY_MS
+    dated = [Item(item_id=f"i{n}", created_at_ms=born_ms) for n in range(NUM_ITEMS)]
+    put = ItemChanges("L", 1, False, [], {item.item_id: item.encode() for item in dated})
+    nobody = StateError("cannot read recorded requests")
+    young = (Filter(match=Match(max_age_days=limit_days)),)
+    old = (Block(match=Match(min_age_days=limit_days)), Filter(match=Match(min_age_days=1)))
+    for hard_rules in (young, old):
+        if is_fit:
+            try_out(Graph(), nobody, hard_rules=hard_rules, put=put)
+        else:
+            with pytest.raises(EmptyAnswersError, match="all of 4 first answers are empty"):
+                try_out(Graph(), nobody, hard_rules=hard_rules, put=put)
 
 
 class Parts:

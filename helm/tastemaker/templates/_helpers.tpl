@@ -118,7 +118,7 @@ topologySpreadConstraints:
 
 {{/* A checksum that rolls pods when the config changes, or when a Secret is said to have changed. */}}
 {{- define "tastemaker.checksum" -}}
-checksum/config: {{ printf "%s%s" (include "tastemaker.config" .) .Values.secretsRevision | sha256sum }}
+checksum/config: {{ printf "%s%s" (include "tastemaker.config" .) (.Values.secretsRevision | default "") | sha256sum }}
 {{- end -}}
 
 {{/* A random text of a Secret of ours, the same over upgrades: {root, secret, key}. */}}

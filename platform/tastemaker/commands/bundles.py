@@ -1,26 +1,32 @@
 """`tastemaker rollback` and `bundles`: which version is live, and the way back."""
 
 import time
+from datetime import datetime
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from tastemaker import context
 from tastemaker.commands.options import Json
-from tastemaker.terminal import console, print_json, print_table
+from tastemaker.terminal import console, print_json, print_table, time_of
 
 if TYPE_CHECKING:
     from tastemaker.registry.client import Registry
 
 WAIT_SECONDS = 60.0
+NEWEST = 20
+"""Versions that a list shows unless asked for all."""
 app = typer.Typer()
 bundles = typer.Typer(help="Versions of the catalogue's bundle.")
 app.add_typer(bundles, name="bundles")
 
 
 @bundles.command("list")
-def list_(as_json: Json = False) -> dict[str, Any]:
-    """All versions, and which aliases name them."""
+def list_(
+    every: Annotated[bool, typer.Option("--all", help=f"Show more than the newest {NEWEST}.")] = False,
+    as_json: Json = False,
+) -> dict[str, Any]:
+    """Versions, the newest first, and which aliases name them; as JSON all, the oldest first."""
     from dataclasses import asdict
 
     from tastemaker.registry.client import Registry
@@ -34,16 +40,21 @@ def list_(as_json: Json = False) -> dict[str, Any]:
     if as_json:
         print_json(found)
         return found
+    shown = versions[::-1] if every else versions[::-1][:NEWEST]
     rows = [
         [
             v["number"],
             v["sha256"][:12],
-            v["created"][:19].replace("T", " "),
+            time_of(round(datetime.fromisoformat(v["created"]).timestamp() * 1000)),
             _of_version(aliases, v["number"]),
         ]
-        for v in versions
+        for v in shown
     ]
     print_table("Versions", ["version", "bundle", "published (UTC)", "aliases"], rows)
+    if len(shown) < len(versions):
+        console.print(
+            f"older versions left out: {len(versions) - len(shown):,}; --all shows them", markup=False
+        )
     console.print("`tastemaker history` says who moved the aliases, when and why", markup=False)
     return found
 

@@ -112,7 +112,7 @@ def _variation(
 def _seen(name: str, metric: str | None) -> float:
     import time
 
-    from tastemaker.experiments.metrics import metric_of
+    from tastemaker.experiments.metrics import unit_metric_of
     from tastemaker.experiments.reporting.observations import read_observations
     from tastemaker.experiments.reporting.weighing import Weighing
     from tastemaker.experiments.statistics.planning import variation_of
@@ -122,9 +122,7 @@ def _seen(name: str, metric: str | None) -> float:
     settings, home = context.settings(), context.home()
     with open_state(settings, home) as client:
         definition = ExperimentStore(client, open_keys(client, settings)).get(name)
-    wanted = metric_of(metric or definition.metric)
-    if wanted.kind == "variant":
-        raise UsageError(f"metric {wanted.name} is of a variant as a whole", mend="plan by one of units")
+    wanted = unit_metric_of(metric or definition.metric)
     seen = read_observations(home, settings.catalogue, definition, time.time_ns() // 1_000_000)
     weighing = Weighing(definition, level=0.95, num_items=0)
     return variation_of(weighing.influence(seen, weighing.measured(seen, wanted)))

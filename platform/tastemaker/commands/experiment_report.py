@@ -37,7 +37,7 @@ def report(
     """What an experiment says so far: lifts with their intervals, the split, guardrails, segments, and what to do."""
     from tastemaker.events.drained import await_drained
     from tastemaker.experiments.metrics import metric_of
-    from tastemaker.experiments.reporting.head import last_stop
+    from tastemaker.experiments.reporting.head import with_stop
     from tastemaker.experiments.reporting.interleaved import build_interleaving_report
     from tastemaker.experiments.reporting.interleaved_page import render_interleaving
     from tastemaker.experiments.reporting.page import render
@@ -52,12 +52,12 @@ def report(
         keys = open_keys(client, settings)
         store = ExperimentStore(client, keys)
         definition = store.get(name)
-        stop = {"stop": last_stop(definition, store.history(name))}
+        history = store.history(name)
         if definition.origin != "live":
             await_drained(client, keys, SETTLE_SECONDS)
     if definition.interleaves:
         duel = build_interleaving_report(home, settings.catalogue, definition, metric, level=level)
-        duel = duel.model_copy(update=stop)
+        duel = with_stop(duel, history)
         return tell(
             duel.model_dump(mode="json"),
             html,
@@ -65,7 +65,7 @@ def report(
             lambda: render_interleaving(duel),
             lambda: _print_duel(duel),
         )
-    found = build_report(home, settings.catalogue, definition, metric, level=level).model_copy(update=stop)
+    found = with_stop(build_report(home, settings.catalogue, definition, metric, level=level), history)
     return tell(
         found.model_dump(mode="json"), html, as_json, lambda: render(found), lambda: print_report(found)
     )

@@ -13,7 +13,7 @@ from tastemaker import context
 from tastemaker.commands import experiment_plan, experiment_report
 from tastemaker.commands.options import Json
 from tastemaker.errors import UsageError
-from tastemaker.terminal import console, print_json, print_table
+from tastemaker.terminal import console, print_json, print_table, time_of
 
 if TYPE_CHECKING:
     import redis
@@ -143,7 +143,7 @@ def show(name: str, as_json: Json = False) -> dict[str, Any]:
         return tree
     console.print(_sentence(found), markup=False)
     console.print(f"hypothesis: {found.hypothesis}", markup=False)
-    rows = [(_moment(c.at_ms), c.version, c.action, c.actor, _changed(c), c.reason) for c in changes]
+    rows = [(time_of(c.at_ms), c.version, c.action, c.actor, _changed(c), c.reason) for c in changes]
     print_table("Changes", ["at (UTC)", "version", "action", "by", "changed", "reason"], rows)
     return tree
 
@@ -233,7 +233,3 @@ def _changed(change: "Change") -> str:
     before, after = change.changes.get("course", ({}, {}))
     anew = ["units assigned anew"] if before.get("generation") != after.get("generation") else []
     return ", ".join(sorted(change.changes.keys() - {"course"}) + anew)
-
-
-def _moment(at_ms: int) -> str:
-    return time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime(at_ms / 1000))

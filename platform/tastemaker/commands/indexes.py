@@ -12,7 +12,7 @@ from tastemaker.terminal import console, print_json, print_table
 if TYPE_CHECKING:
     from tastemaker.bundle.reader import Bundle
     from tastemaker.index.tuning import Trial, Wanted
-    from tastemaker.registry.client import Version
+    from tastemaker.registry.versions import Version
 
 app = typer.Typer()
 indexes = typer.Typer(help="Indexes that items are searched by.")

@@ -1,4 +1,4 @@
-"""`tastemaker ope` and `position-bias`: what another policy or bundle would have earned, and how far down lists are looked at."""
+"""`tastemaker ope`: what another policy or bundle would have earned, judged from the decision log."""
 
 import time
 from dataclasses import replace
@@ -13,6 +13,8 @@ from tastemaker.errors import ExperimentError, UsageError
 from tastemaker.terminal import console, errors, print_json, print_table
 
 if TYPE_CHECKING:
+    from tastemaker.experiments.definition import Experiment
+    from tastemaker.offpolicy.dealt import DealtLists
     from tastemaker.offpolicy.judgement import Judgement
     from tastemaker.offpolicy.judging import Span
     from tastemaker.offpolicy.policies import JudgedPolicy
@@ -49,6 +51,13 @@ def ope(
     version: Annotated[
         int | None, typer.Option(min=1, help="Judge the lists of this version of the catalogue's bundle.")
     ] = None,
+    variant: Annotated[
+        str | None,
+        typer.Option(
+            metavar="EXPERIMENT/VARIANT",
+            help="Judge lists from those of this variant alone; the experiment's allocation is fixed.",
+        ),
+    ] = None,
     metric: Annotated[str, typer.Option(help="What is earned.")] = "clicks_per_request",
     days: Annotated[
         float,
@@ -81,21 +90,25 @@ def ope(
 ) -> list[dict[str, Any]]:
     """Judge a policy or a bundle from the decision log; refuses what the log cannot support."""
     chosen = _policy(policy)
-    _refuse_mixed(experiment, chosen, version, depth)
-    bounds = _Bounds(metric, level, least_effective)
+    of_lists = version is not None or depth is not None or variant is not None
+    _refuse_mixed(experiment, chosen, version, of_lists=of_lists)
+    bounds, refused = _Bounds(metric, level, least_effective), dict[str, str]()
     if experiment is not None:
         _refuse_of_lists(told)
-        found = _of_experiment(
+        found, refused = _of_experiment(
             experiment, chosen, str(policy), bounds, days if _is_told(told, "days") else None
         )
     else:
         span = _span(days, window_minutes, origin)
-        found = [_of_lists(version, chosen, span, bounds, depth=depth, belief=belief)]
+        found = [_of_lists(version, chosen, span, bounds, depth=depth, belief=belief, variant=variant)]
     if html is not None:
         from tastemaker.offpolicy.page import render
 
-        html.write_text(render(found), encoding="utf-8")
+        html.write_text(render(found, refused), encoding="utf-8")
     rows = [one.as_json() for one in found]
+    rows += [{"policy": name, "refused": reason} for name, reason in refused.items()]
+    for name, reason in refused.items():
+        errors.print(f"{name} is not judged: {reason}", markup=False)
     if as_json:
         print_json(rows)
         return rows
@@ -106,55 +119,14 @@ def ope(
     return rows
 
 
-@app.command("position-bias")
-def position_bias(
-    to: Annotated[
-        Path | None, typer.Option(help="Write it here, for a recipe's `ranker.fit.click_weights`.")
-    ] = None,
-    days: Annotated[
-        float, typer.Option(min=0.001, max=3650, help="Of the log, up to the newest closed answer.")
-    ] = 7.0,
-    window_minutes: Annotated[
-        float, typer.Option(min=0, help="How long after an answer a click counts.")
-    ] = 30.0,
-    origin: Annotated[Literal["live", "simulator"], typer.Option(help="Of the answers.")] = "live",
-    as_json: Json = False,
-) -> dict[str, Any]:
-    """Estimate how likely each slot is looked at, from lists whose order was drawn by luck."""
-    from tastemaker.offpolicy.slots import measure_examination
-
-    told, num_lists = measure_examination(
-        context.settings(), context.home(), _span(days, window_minutes, origin)
-    )
-    found = {
-        "lists": num_lists, "method": told.method, "examination": told.probability_K.tolist(),
-        "low": told.low_K.tolist(), "high": told.high_K.tolist(),
-    }  # fmt: skip
-    if to is not None:
-        told.save(to)
-    if as_json:
-        print_json(found)
-        return found
-    rows = [
-        [slot, f"{p:.3f} [{low:.3f}, {high:.3f}]"]
-        for slot, (p, low, high) in enumerate(
-            zip(told.probability_K, told.low_K, told.high_K, strict=True), 1
-        )
-    ]
-    print_table(f"Examination, from {num_lists:,} lists", ["slot", "against the first, 95%"], rows)
-    if to is not None:
-        console.print(f"written to {to}", markup=False)
-    return found
-
-
 def _refuse_mixed(
-    experiment: str | None, chosen: "JudgedPolicy | None", version: int | None, depth: int | None
+    experiment: str | None, chosen: "JudgedPolicy | None", version: int | None, *, of_lists: bool
 ) -> None:
     """Refuses options that do not go together: lists and experiments are judged in different ways."""
-    of_lists = version is not None or depth is not None or (chosen is not None and chosen.stages is not None)
-    if experiment is not None and of_lists:
+    if experiment is not None and (of_lists or (chosen is not None and chosen.stages is not None)):
         raise UsageError(
-            "--experiment judges weights and allocations", mend="leave out --version, --depth and stages"
+            "--experiment judges weights and allocations",
+            mend="leave out --version, --variant, --depth and stages",
         )
     if experiment is None and version is None and chosen is None:
         raise UsageError("nothing to judge", mend="give --version, --policy with stages, or --experiment")
@@ -196,20 +168,16 @@ def _span(days: float, window_minutes: float, origin: "Origin") -> "Span":
 
 def _of_experiment(
     name: str, chosen: "JudgedPolicy | None", label: str, bounds: _Bounds, days: float | None
-) -> "list[Judgement]":
-    """Judges from all of an experiment's answers, or from those of the last days."""
+) -> "tuple[list[Judgement], dict[str, str]]":
+    """Judges from all of an experiment's answers, or from those of the last days; of policies that the log cannot judge, why."""
     from tastemaker.experiments.metrics import metric_of
     from tastemaker.experiments.reporting.days import of_experiment
     from tastemaker.experiments.reporting.observations import read_observations
-    from tastemaker.experiments.store import ExperimentStore
     from tastemaker.offpolicy.allocations import judge_allocation
     from tastemaker.offpolicy.arms import judge_weights
     from tastemaker.offpolicy.policies import JudgedPolicy
-    from tastemaker.state.connection import open_keys, open_state
 
-    settings, home = context.settings(), context.home()
-    with open_state(settings, home) as client:
-        definition = ExperimentStore(client, open_keys(client, settings)).get(name)
+    settings, home, definition = context.settings(), context.home(), _definition(name)
     if definition.interleaves:
         raise ExperimentError(
             f"allocation of experiment {name}", value="interleaving", limit="a split or a bandit: each list holds both variants",
@@ -229,9 +197,10 @@ def _of_experiment(
     how: dict[str, Any] = {"level": bounds.level, "least_effective": bounds.least_effective}
     if chosen is not None and chosen.allocation is not None:
         catalogue, allocation = settings.catalogue, chosen.allocation
-        return [judge_allocation(home, catalogue, seen, definition, metric, allocation, name=label, **how)]
+        learned = judge_allocation(home, catalogue, seen, definition, metric, allocation, name=label, **how)
+        return [learned], {}
     if chosen is not None:
-        return [judge_weights(seen, definition, metric, chosen, name=label, **how)]
+        return [judge_weights(seen, definition, metric, chosen, name=label, **how)], {}
     found, refused = [], dict[str, ExperimentError]()
     for variant in definition.variant_names:
         alone, told = JudgedPolicy(weights={variant: 1.0}), f"all to {variant}"
@@ -241,9 +210,26 @@ def _of_experiment(
             refused[told] = error
     if not found:
         raise next(iter(refused.values()))
-    for told, reason in refused.items():
-        errors.print(f"{told} is not judged: {reason}", markup=False)
-    return found
+    return found, {told: str(reason) for told, reason in refused.items()}
+
+
+def _definition(name: str) -> "Experiment":
+    from tastemaker.experiments.store import ExperimentStore
+    from tastemaker.state.connection import open_keys, open_state
+
+    settings = context.settings()
+    with open_state(settings, context.home()) as client:
+        return ExperimentStore(client, open_keys(client, settings)).get(name)
+
+
+def _dealt(told: str, origin: "Origin") -> "DealtLists":
+    """The lists of what `--variant` names."""
+    from tastemaker.offpolicy.dealt import DealtLists
+
+    experiment, _, variant = told.partition("/")
+    if not experiment or not variant:
+        raise UsageError("--variant", value=told, limit="EXPERIMENT/VARIANT")
+    return DealtLists.of(_definition(experiment), variant, origin)
 
 
 def _of_lists(
@@ -254,6 +240,7 @@ def _of_lists(
     *,
     depth: int | None,
     belief: "Belief",
+    variant: str | None,
 ) -> "Judgement":
     from tastemaker.bundle.reader import Bundle
     from tastemaker.bundle.store import BundleStore
@@ -261,12 +248,12 @@ def _of_lists(
     from tastemaker.registry.client import Registry
 
     settings, home = context.settings(), context.home()
-    bundle = None
+    bundle, dealt = None, None if variant is None else _dealt(variant, span.origin)
     if version is not None:
         found = Registry(settings, home).version(settings.catalogue, version)
         bundle = Bundle.open(BundleStore.of(settings, home), found.uri, found.sha256)
     return judge_bundle(
-        settings, home, span, bundle=bundle, stages=chosen.stages if chosen else None, depths=(depth,), belief=belief,
+        settings, home, span, bundle=bundle, stages=chosen.stages if chosen else None, depths=(depth,), belief=belief, dealt=dealt,
         name=f"version {version}" if version is not None else "stages", **bounds._asdict(),
     )  # fmt: skip
 

@@ -12,7 +12,7 @@ import typer
 
 from tastemaker import context
 from tastemaker.commands.options import Json
-from tastemaker.terminal import console, print_json, print_table, progress
+from tastemaker.terminal import console, print_json, print_table, progress, time_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -91,7 +91,7 @@ def _told(num_gates: int, as_json: bool) -> "Iterator[Callable[[GateResult], Non
         def tell(gate: "GateResult") -> None:
             advance(1)
             if not as_json:
-                stood = f"; said {_when(gate.at_ms)} UTC" if gate.at_ms < begun_ms else ""
+                stood = f"; said {time_of(gate.at_ms)} UTC" if gate.at_ms < begun_ms else ""
                 console.print(f"{_line(gate)}{stood}", markup=False, soft_wrap=True)
 
         yield tell
@@ -130,12 +130,8 @@ def _time_ms(text: str) -> int:
     return round((moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp() * 1000)
 
 
-def _when(time_ms: int) -> str:
-    return datetime.fromtimestamp(time_ms / 1000, UTC).strftime("%Y-%m-%d %H:%M:%S")
-
-
 def _row(move: "AliasMove") -> list[object]:
-    when = _when(move.timestamp_ms)
+    when = time_of(move.timestamp_ms)
     version, before = ("none" if number is None else number for number in (move.version, move.previous))
     how = f"{move.kind}, forced" if move.forced else move.kind
     return [move.alias, version, before, how, when, move.actor, move.reason]

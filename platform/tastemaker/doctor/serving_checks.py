@@ -17,7 +17,7 @@ from tastemaker.registry.reports import read_reports, stage_of
 from tastemaker.state.keys import Keys
 
 if TYPE_CHECKING:
-    from tastemaker.registry.client import Version
+    from tastemaker.registry.versions import Version
 
 LEAST_FREE_RATIO: Final = 0.1
 LEAST_FREE_BYTES: Final = 2 * 2**30

@@ -90,14 +90,27 @@ METRICS: Final[Mapping[str, Metric]] = {metric.name: metric for metric in _ALL}
 """All metrics by name."""
 
 
-def metric_of(name: str) -> Metric:
-    """The metric of that name.
+def metric_of(name: str, what: str = "metric") -> Metric:
+    """The metric of that name; `what` is what errors call it.
 
     Raises:
         ConfigError: There is none.
     """
     if name not in METRICS:
-        raise ConfigError(
-            "metric", value=name, limit=f"one of: {', '.join(METRICS)}", mend="correct the name"
-        )
+        raise ConfigError(what, value=name, limit=f"one of: {', '.join(METRICS)}", mend="correct the name")
     return METRICS[name]
+
+
+def unit_metric_of(name: str, what: str = "metric") -> Metric:
+    """The metric of that name, of which each unit has a value.
+
+    Raises:
+        ConfigError: There is none, or it is of a variant as a whole.
+    """
+    metric = metric_of(name, what)
+    if metric.kind == "variant":
+        able = ", ".join(one.name for one in METRICS.values() if one.kind != "variant")
+        raise ConfigError(
+            what, value=name, limit=f"a metric that each unit has a value of: {able}", mend="choose another"
+        )
+    return metric

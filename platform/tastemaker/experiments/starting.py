@@ -7,7 +7,7 @@ from tastemaker.errors import ConfigError, ExperimentError
 from tastemaker.experiments.allocation import reward_problem
 from tastemaker.experiments.definition import Experiment, Variant
 from tastemaker.experiments.layers import SLOTS, num_slots, overlap, resized, size
-from tastemaker.experiments.metrics import METRICS
+from tastemaker.experiments.metrics import METRICS, metric_of, unit_metric_of
 from tastemaker.registry.live import CHAMPION, LiveAliases
 from tastemaker.stages.policy import StagePolicy
 
@@ -23,20 +23,12 @@ def check_definition(experiment: Experiment) -> None:
     """
     for variant in experiment.variants:
         StagePolicy.of(variant.policy, f"policy of variant {variant.name}")
-    _check_metric("metric", experiment.metric)
+    metric_of(experiment.metric)
     if experiment.interleaves:
         check_credit(experiment.metric)
     for guardrail in experiment.guardrails:
-        _check_metric("guardrail", guardrail.metric)
-        if METRICS[guardrail.metric].kind == "variant":
-            raise ConfigError(
-                "guardrail",
-                value=guardrail.metric,
-                limit="a metric that each unit has a value of",
-                mend="choose another",
-            )
-    _check_metric("reward", experiment.reward)
-    kind = METRICS[experiment.reward].reward
+        unit_metric_of(guardrail.metric, "guardrail")
+    kind = metric_of(experiment.reward, "reward").reward
     if kind is None:
         able = ", ".join(name for name, metric in METRICS.items() if metric.reward is not None)
         raise ConfigError("reward", value=experiment.reward, limit=f"one of: {able}", mend="choose another")
@@ -54,13 +46,6 @@ def check_credit(name: str) -> None:
         able = ", ".join(one for one, metric in METRICS.items() if metric.reward is not None)
         raise ConfigError(
             "metric of an interleaving", value=name, limit=f"one of: {able}", mend="choose another"
-        )
-
-
-def _check_metric(field: str, name: str) -> None:
-    if name not in METRICS:
-        raise ConfigError(
-            f"{field} is unknown", value=name, limit=f"one of: {', '.join(METRICS)}", mend="correct the name"
         )
 
 

@@ -50,7 +50,8 @@ class JoinedRows:
         return len(self._first_ID) + len(self._further_ND)
 
     def __getitem__(self, rows_K: Int32, /) -> Float32:
-        """Some rows (K, D), a copy."""
+        """The vectors (K, D) of `rows_K`, (K,) integers from 0 on and below the length: a copy."""
+        assert rows_K.min(initial=0) >= 0, "rows are counted from 0"
         num = len(self._first_ID)
         further = np.flatnonzero(rows_K >= num)
         if not len(further):

@@ -96,12 +96,35 @@ def try_out(
         began = time.perf_counter()
         index = FaissIndex.build(vectors_ID, config)
         seconds = time.perf_counter() - began
-        for effort in efforts(index.config):
-            measured = measure(index.with_config(effort), queries_BD, queries, seconds, border_B)
-            trials.append(Trial(effort, measured))
-            if measured.recall >= ENOUGH_RECALL or measured.p50_ms > 3 * wanted.p99_ms:
-                break
+        trials += rising(index, queries_BD, queries, seconds, border_B, wanted)
         done(1)
+    return trials
+
+
+def rising(
+    index: FaissIndex,
+    queries_BD: Float32,
+    queries: QueryKind,
+    build_seconds: float,
+    border_B: Float32,
+    wanted: Wanted,
+) -> list[Trial]:
+    """Searches an index at rising efforts, until it finds nearly all or takes three times the latency that is wanted.
+
+    Args:
+        index: What is searched.
+        queries_BD: What is searched for.
+        queries: What those are.
+        build_seconds: As it was when it was built.
+        border_B: See `measuring.borders`, of as many results as are measured.
+        wanted: What has to be reached.
+    """
+    trials: list[Trial] = []
+    for effort in efforts(index.config):
+        measured = measure(index.with_config(effort), queries_BD, queries, build_seconds, border_B)
+        trials.append(Trial(effort, measured))
+        if measured.recall >= ENOUGH_RECALL or measured.p50_ms > 3 * wanted.p99_ms:
+            break
     return trials
 
 

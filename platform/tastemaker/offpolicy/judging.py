@@ -12,6 +12,7 @@ from tastemaker.config import Settings
 from tastemaker.errors import BundleError, ExperimentError, IntegrityError
 from tastemaker.experiments.metrics import Metric, metric_of
 from tastemaker.home import Home
+from tastemaker.offpolicy.dealt import DealtLists
 from tastemaker.offpolicy.judgement import Judgement
 from tastemaker.offpolicy.lists import judge_lists
 from tastemaker.offpolicy.logged_lists import LoggedLists, read_lists
@@ -59,6 +60,7 @@ def judge_bundle(
     level: float = 0.95,
     least_effective: float = LEAST_EFFECTIVE,
     check: bool = True,
+    dealt: DealtLists | None = None,
 ) -> Judgement:
     """What the lists of a bundle, or of other stages, would have earned.
 
@@ -66,7 +68,7 @@ def judge_bundle(
         settings: Catalogue, bundle store, length of histories.
         home: Of decisions and events.
         span: See `Span`.
-        bundle: Judged; unset, the one that answered last.
+        bundle: Judged; unset, the one that answered last of the lists that are judged from.
         stages: See `stages.policy`; unset, the bundle's own.
         metric: Name of a metric of slots.
         depths: So many first slots are judged and counted, None for all: the first of these that the log supports. Which one that is
@@ -76,6 +78,7 @@ def judge_bundle(
         level: Of intervals.
         least_effective: See `support.require_support`.
         check: Whether to tell how many logged lists come out again.
+        dealt: Judged from the lists of this variant alone, and compared with what they earned; unset, from all traffic's.
 
     Raises:
         ExperimentError: There are no lists with propensities, or they do not support the policy.
@@ -83,19 +86,23 @@ def judge_bundle(
         DataError: The log cannot be read.
     """
     measured = metric_of(metric)
-    logged = _lists_of(settings, home, span, measured)
+    logged = _lists_of(settings, home, span, measured, dealt)
     state = settings.state
     again = Recomputing(home, settings.catalogue, logged, state.history_length, state.late_days)
     asked = check or bundle is None or belief == "item-position"
     bundles = _bundles(settings, home, logged) if asked else {}  # each is read whole
     notes = _checked(again, bundles) if check else []
     lists = again.lists(bundle or _newest(logged, bundles), stages, "answering anew")
+    last = None if bundle is not None else _last(logged)
     draws: list[Draw] = []
     if belief == "item-position":
         every = again.draws(bundles)
         logged, known_S = with_known_draws(logged, every, bundles)
         lists = [one for one, known in zip(lists, known_S, strict=True) if known]
         draws = [one for one, known in zip(every, known_S, strict=True) if known and one is not None]
+
+    if dealt is not None:
+        notes = [*dealt.notes(len(logged), logged.num_read, last), *notes]
 
     def judged(depth: int | None) -> Judgement:
         cut = logged if depth is None else logged.down_to(depth)
@@ -118,11 +125,13 @@ def _first_supported(judged: Callable[[int | None], Judgement], depths: Sequence
     return judged(depths[-1])
 
 
-def _lists_of(settings: Settings, home: Home, span: Span, metric: Metric) -> LoggedLists:
+def _lists_of(
+    settings: Settings, home: Home, span: Span, metric: Metric, dealt: DealtLists | None
+) -> LoggedLists:
     """The newest lists of a span whose request can be made again."""
     logged = read_lists(
         home, settings.catalogue, metric, origin=span.origin, since_ms=span.since_ms, until_ms=span.until_ms,
-        now_ms=span.now_ms, window_ms=span.window_ms,
+        now_ms=span.now_ms, window_ms=span.window_ms, dealt=dealt,
     )  # fmt: skip
     logged = tellable(home, settings.catalogue, logged)
     if len(logged) <= MOST_LISTS:
@@ -138,8 +147,13 @@ def _bundles(settings: Settings, home: Home, logged: LoggedLists) -> dict[str, B
     return {name: bundle for name, bundle in opened.items() if bundle is not None}
 
 
+def _last(logged: LoggedLists) -> str:
+    """The name of the bundle that made the newest list."""
+    return logged.decisions["bundle"][-1].as_py() or ""
+
+
 def _newest(logged: LoggedLists, bundles: Mapping[str, Bundle]) -> Bundle:
-    name = logged.decisions["bundle"][-1].as_py() or ""
+    name = _last(logged)
     if name not in bundles:
         raise BundleError(
             f"bundle {name}, which answered last, cannot be opened", mend="name a version with --version"

@@ -18,12 +18,13 @@ from tastemaker.experiments.metrics import Metric
 from tastemaker.experiments.reporting.joining import Slates as Shown
 from tastemaker.experiments.reporting.joining import Touches, join
 from tastemaker.home import Home
+from tastemaker.offpolicy.dealt import DEALT_COLUMNS, DealtLists
 from tastemaker.types import Bool, Float64, Int64, Origin
 
 _COLUMNS: Final = (
     "decision_id", "request_id", "timestamp_ms", "received_ms", "origin", "unit", "user_id", "bundle", "item_ids",
     "slot_propensity", "slot_propensity_kind", "seed", "cached_from", "rungs", "context", "shadow_of", "request",
-    "policy", "forced", "k", "first_position",
+    "policy", "forced", "k", "first_position", *DEALT_COLUMNS,
 )  # fmt: skip
 _EVENT_COLUMNS: Final = (
     "event_id", "user_id", "item_id", "kind", "timestamp_ms", "received_ms", "value", "request_id", "origin",
@@ -31,8 +32,6 @@ _EVENT_COLUMNS: Final = (
 _DECISIONS = pa.schema([DECISION_SCHEMA.field(name) for name in _COLUMNS])
 _EVENTS = pa.schema([EVENT_SCHEMA.field(name) for name in _EVENT_COLUMNS])
 _LEAST = 1e-300
-LUCKLESS: Final = "were made by a bundle and policy that left no first slot to luck, beside some that did"
-"""Why a list is left out that could not have been another."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +83,7 @@ def read_lists(
     until_ms: int,
     now_ms: int,
     window_ms: int,
+    dealt: DealtLists | None = None,
 ) -> LoggedLists:
     """The lists of a span of time whose slots were drawn with known probabilities and whose window has closed.
 
@@ -96,6 +96,7 @@ def read_lists(
         until_ms: Answers before then.
         now_ms: As of when windows are closed.
         window_ms: How long after an answer an event counts, where the metric does not say.
+        dealt: Of which variant; unset, of all traffic.
 
     Raises:
         ExperimentError: There is none, or the metric is of no slot.
@@ -112,11 +113,16 @@ def read_lists(
     )
     wanted = (pc.field("origin") == origin) & pc.field("kind").isin(metric.events)
     events = read_days(home / "events" / catalogue, _EVENTS, "event_id", wanted)
-    return lists_of(decisions, events, metric, now_ms, metric.window_of(window_ms))
+    return lists_of(decisions, events, metric, now_ms, metric.window_of(window_ms), dealt)
 
 
 def lists_of(
-    decisions: pa.Table, events: pa.Table, metric: Metric, now_ms: int, window_ms: int
+    decisions: pa.Table,
+    events: pa.Table,
+    metric: Metric,
+    now_ms: int,
+    window_ms: int,
+    dealt: DealtLists | None = None,
 ) -> LoggedLists:
     """The lists of decisions with what the events say of them.
 
@@ -125,14 +131,13 @@ def lists_of(
     """
     num_read, left_out = decisions.num_rows, dict[str, int]()
     kept_R = np.ones(num_read, bool)
-    for reason, may_stay in _conditions(decisions, now_ms, window_ms).items():
+    of_variant = {} if dealt is None else dealt.conditions(decisions)
+    for reason, may_stay in (of_variant | _conditions(decisions, now_ms, window_ms)).items():
         stays_R = kept_R & may_stay
         left_out[reason], kept_R = int(kept_R.sum() - stays_R.sum()), stays_R
     decisions = decisions.filter(pa.array(kept_R))
     if not decisions.num_rows:
         raise _none(num_read, left_out)
-    drawn_R = _of_policies_with_luck(decisions)
-    left_out[LUCKLESS], decisions = int((~drawn_R).sum()), decisions.filter(pa.array(drawn_R))
     shown = Shown.of(decisions["item_ids"])
     touches = join(decisions, shown, events).touches.within(metric.events, window_ms)
     items = [list(one or ()) for one in decisions["item_ids"].to_pylist()]
@@ -176,20 +181,6 @@ def _none(num_read: int, left_out: Mapping[str, int]) -> ExperimentError:
         f"lists with logged propensities among {num_read:,} answers ({told})", value=0, limit="at least 1",
         mend="let some traffic explore (`reranking.sampling` in a recipe or a variant's policy), or name other days",
     )  # fmt: skip
-
-
-def _of_policies_with_luck(decisions: pa.Table) -> Bool:
-    """Which lists were made by a bundle and policy that let luck decide the first slot of any; all, where none did.
-
-    Which policy made a list says nothing of what came of it, as units are dealt out by a hash. So where one variant of an
-    experiment explores, its lists are judged from, and those that could not have been others are no evidence against it.
-    """
-    made = list(zip(decisions["bundle"].to_pylist(), decisions["policy"].to_pylist(), strict=True))
-    number = {one: place for place, one in enumerate(dict.fromkeys(made))}
-    group_R = np.array([number[one] for one in made])
-    first_R: Float64 = pc.list_element(decisions["slot_propensity"], 0).to_numpy()
-    lucky_G = np.bincount(group_R, weights=first_R < 1.0) > 0
-    return lucky_G[group_R] if lucky_G.any() else np.ones(len(group_R), bool)
 
 
 def _lengths(column: Any) -> Int64:

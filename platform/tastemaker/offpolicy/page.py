@@ -1,7 +1,7 @@
 """The page of a judgement: values with intervals, weights, and what was left out. Self-contained. Not for the figures themselves."""
 
 import html
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from tastemaker.offpolicy.judgement import Judgement
@@ -13,11 +13,15 @@ _STYLE = (
 )
 
 
-def render(judgements: Sequence[Judgement]) -> str:
-    """The page of policies that were judged from one log."""
+def render(judgements: Sequence[Judgement], refused: Mapping[str, str] | None = None) -> str:
+    """The page of policies that were judged from one log, and by policy why others could not be."""
     from plotly.offline import get_plotlyjs
 
     parts = [_section(one) for one in judgements]
+    parts += [
+        f"<h2>{html.escape(policy)}</h2><p>Not judged: {html.escape(reason)}</p>"
+        for policy, reason in (refused or {}).items()
+    ]
     return (
         f"<!doctype html><html lang='en'><head><meta charset='utf-8'><title>Off-policy evaluation</title><style>{_STYLE}</style>"
         f"<script>{get_plotlyjs()}</script></head><body><h1>Off-policy evaluation</h1>{''.join(parts)}</body></html>"

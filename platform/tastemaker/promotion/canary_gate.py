@@ -7,7 +7,7 @@ its traffic says the step, its history says since when. So a promotion that was 
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final
 
-from tastemaker.errors import ExperimentError, StateError
+from tastemaker.errors import ConfigError, ExperimentError, StateError
 from tastemaker.experiments.definition import Experiment
 from tastemaker.experiments.reporting.guardrails import GuardrailReport, check_guardrails
 from tastemaker.experiments.reporting.observations import Observations, read_observations
@@ -50,6 +50,8 @@ class Canary:
         try:
             with case.state() as (client, keys):
                 return self._ask(case, client, keys)
+        except ConfigError as error:  # of `promotion.canary`, or of the canary that runs
+            return _result("refused", f"it cannot be judged: {error}")
         except StateError as error:
             return _result("not applicable", f"nothing serves: {error}")
 

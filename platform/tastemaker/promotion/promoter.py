@@ -30,8 +30,9 @@ from tastemaker.promotion.record import (
     save_state,
 )
 from tastemaker.promotion.shadow_gate import shadow
-from tastemaker.registry.client import Registry, Version, check_alias
+from tastemaker.registry.client import Registry, check_alias
 from tastemaker.registry.live import CHAMPION
+from tastemaker.registry.versions import Version
 
 GATES: Final = (
     Gate(INTEGRITY, integrity),

@@ -10,8 +10,6 @@ import re
 import time
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from typing import Any, Literal
 from uuid import uuid4
 
@@ -21,28 +19,12 @@ from tastemaker.registry import history
 from tastemaker.registry.history import AliasMove
 from tastemaker.registry.run import Runs
 from tastemaker.registry.store import found_or_none, registry_errors, registry_lock
+from tastemaker.registry.versions import Named, Version, version_of
 from tastemaker.types import catalogue_name
 
 _ALIAS = re.compile(r"[a-z][a-z0-9-]{0,39}")
 _RESERVED_ALIAS = re.compile(r"latest|v[0-9]+")
 _MAX_TEXT = 1000
-
-
-@dataclass(frozen=True, slots=True)
-class Version:
-    """One released bundle as the registry knows it."""
-
-    number: int
-    uri: str
-    sha256: str
-    created: str
-    run_id: str | None = None
-    metrics: Mapping[str, float] = field(default_factory=dict)
-
-    @property
-    def ref(self) -> BundleRef:
-        """What `Bundle.open` takes."""
-        return BundleRef(self.uri, self.sha256)
 
 
 class Registry(Runs):
@@ -67,7 +49,7 @@ class Registry(Runs):
                 self._client.create_registered_model(name)
             found = self._search(f"name='{name}' and tag.`tastemaker.sha256`='{ref.sha256}'")
             source = f"tastemaker:{ref.uri}"
-            return _version(
+            return version_of(
                 found[0] if found else self._client.create_model_version(name, source, run_id, tags)
             )
 
@@ -75,7 +57,7 @@ class Registry(Runs):
         """All versions of the catalogue, oldest first."""
         with registry_errors(f"list versions of catalogue {catalogue}"):
             found = self._search(f"name='{catalogue_name(catalogue)}'")
-        made = (_version(one) for one in found if "tastemaker.uri" in one.tags)
+        made = (version_of(one) for one in found if "tastemaker.uri" in one.tags)
         return sorted(made, key=lambda version: version.number)
 
     def version(self, catalogue: str, number: int | str) -> Version:
@@ -96,17 +78,25 @@ class Registry(Runs):
         """What every alias names now that names a bundle; empty for a catalogue that nothing was published for."""
         return {alias: version for alias, version in self.named(catalogue).items() if version is not None}
 
-    def named(self, catalogue: str, known: Mapping[int, Version] | None = None) -> dict[str, Version | None]:
-        """The same with aliases that were pointed, in MLflow, at a version that is no bundle: None for those.
+    def named(self, catalogue: str) -> dict[str, Version | None]:
+        """The same with aliases that were pointed, in MLflow, at a version that is no bundle: None for those."""
+        return dict(self.read_named(catalogue).aliases)
 
-        Versions that are `known` by number are not read again: what they were made of never changes.
+    def read_named(self, catalogue: str, seen: Named | None = None) -> Named:
+        """What every alias names now, by one request where all of it was `seen` before.
+
+        Versions that were seen are not read again: what they were made of never changes.
         """
-        name, known = catalogue_name(catalogue), known or {}
-        numbers = self._aliases(name)
+        name = catalogue_name(catalogue)
+        model = self._model(name)
+        if model is None:
+            return Named(0, {})
+        created_ms, numbers = int(model.creation_timestamp), _numbers(model)
+        known = seen.known(created_ms) if seen else {}
         versions = {
             number: known.get(number) or self._bundle(name, number) for number in set(numbers.values())
         }
-        return {alias: versions[number] for alias, number in sorted(numbers.items())}
+        return Named(created_ms, {alias: versions[number] for alias, number in sorted(numbers.items())})
 
     def set_alias(
         self,
@@ -238,7 +228,7 @@ class Registry(Runs):
         model = self._model(name)
         if model is None:
             return []
-        aliases = {alias: int(number) for alias, number in model.aliases.items()}
+        aliases = _numbers(model)
         now_ms = time.time_ns() // 1_000_000
         found = history.outside_moves(history.read_moves(model.tags), aliases, now_ms)
         with registry_errors("keep a move that was made in MLflow"):
@@ -258,13 +248,13 @@ class Registry(Runs):
 
     def _aliases(self, name: str) -> dict[str, int]:
         model = self._model(name)
-        return {} if model is None else {alias: int(number) for alias, number in model.aliases.items()}
+        return {} if model is None else _numbers(model)
 
     def _bundle(self, name: str, number: int) -> Version | None:
         """A version; None where there is no such one, or it was not made of a bundle."""
         with registry_errors(f"read version {number}"):
             found = found_or_none(lambda: self._client.get_model_version(name, str(number)))
-        return _version(found) if found and "tastemaker.uri" in found.tags else None
+        return version_of(found) if found and "tastemaker.uri" in found.tags else None
 
     def _search(self, filters: str) -> list[Any]:
         page = self._client.search_model_versions(filters)
@@ -286,13 +276,6 @@ def check_alias(alias: str) -> None:
         raise UsageError("alias", value=alias, limit=limit, mend="choose champion, challenger or shadow")
 
 
-def _version(found: Any) -> Version:
-    tags = found.tags
-    return Version(
-        number=int(found.version),
-        uri=tags["tastemaker.uri"],
-        sha256=tags["tastemaker.sha256"],
-        created=datetime.fromtimestamp(found.creation_timestamp / 1000, UTC).isoformat(),
-        run_id=found.run_id or None,
-        metrics=json.loads(tags["tastemaker.metrics"]),
-    )
+def _numbers(model: Any) -> dict[str, int]:
+    """The number of the version that each alias of a registered model names."""
+    return {alias: int(number) for alias, number in model.aliases.items()}

@@ -19,7 +19,8 @@ if TYPE_CHECKING:
     import redis
     from redis.asyncio import Redis as AsyncRedis
 
-    from tastemaker.registry.client import Registry, Version
+    from tastemaker.registry.client import Registry
+    from tastemaker.registry.versions import Named, Version
 
 _SWAP = """
 local now = redis.call('GET', KEYS[1])
@@ -108,7 +109,7 @@ class Watcher:
 
     def __init__(self, registry: "Registry", client: "redis.Redis", keys: Keys) -> None:
         self._registry, self._client, self._keys = registry, client, keys
-        self._seen: dict[str, Version | None] | None = None
+        self._seen: Named | None = None
 
     def poll(self) -> LiveAliases:
         """Copies once; what is live then.
@@ -117,17 +118,14 @@ class Watcher:
             RegistryError: The registry cannot be read; what was live stays so.
             StateError: See `write_live`.
         """
-        seen = (self._seen or {}).values()
-        named = self._registry.named(
-            self._keys.catalogue, {version.number: version for version in seen if version is not None}
-        )
-        live = write_live(self._client, self._keys, named)
+        named = self._registry.read_named(self._keys.catalogue, self._seen)
+        live = write_live(self._client, self._keys, named.aliases)
         if named != self._seen:
             self._note(named)
         return live
 
-    def _note(self, named: "dict[str, Version | None]") -> None:
-        for alias in sorted(alias for alias, version in named.items() if version is None):
+    def _note(self, named: "Named") -> None:
+        for alias in sorted(alias for alias, version in named.aliases.items() if version is None):
             log.warning("alias %s names a version that is no bundle: what it named before goes on", alias)
         for move in self._registry.note_outside_moves(self._keys.catalogue):
             log.warning("alias %s was moved to version %s in MLflow", move.alias, move.version or "none")

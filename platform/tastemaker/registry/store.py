@@ -107,9 +107,9 @@ def registry_errors(doing: str) -> Iterator[None]:
         yield
     except (MlflowException, OSError, sqlite3.Error) as error:
         first = str(error).splitlines()[0] if str(error) else type(error).__name__
-        refused = getattr(error, "get_http_status_code", int)() in (401, 403)
+        refused = isinstance(error, MlflowException) and error.get_http_status_code() in (401, 403)
         mend = (
-            "MLFLOW_TRACKING_USERNAME and _PASSWORD, as MLflow knows them"
+            "MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, as MLflow knows them"
             if refused
             else "registry.tracking_uri and its server"
         )

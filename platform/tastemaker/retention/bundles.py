@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence, Set
 
 from tastemaker.bundle.sweeping import Lying, Sweeping
-from tastemaker.registry.client import Version
+from tastemaker.registry.versions import Version
 from tastemaker.retention.gone import Gone
 
 

@@ -19,8 +19,9 @@ from tastemaker.config import Settings
 from tastemaker.errors import IntegrityError, TastemakerError, UsageError
 from tastemaker.events.expiry import expire_day
 from tastemaker.home import Home
-from tastemaker.registry.client import Registry, Version
+from tastemaker.registry.client import Registry
 from tastemaker.registry.forgetting import EndedRuns, forget_version
+from tastemaker.registry.versions import Version
 from tastemaker.retention import bundles, checkpoints, days, runs
 from tastemaker.retention.gone import Gone, Limits
 from tastemaker.retention.receipts import Journal, killed_run, settle

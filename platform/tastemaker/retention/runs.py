@@ -5,8 +5,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from tastemaker.home import Home
-from tastemaker.registry.client import Version
 from tastemaker.registry.forgetting import EndedRun
+from tastemaker.registry.versions import Version
 from tastemaker.retention.gone import Gone, Limits
 
 RUN_RECORD = "run.json"

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Final
 from tastemaker.experiments.definition import Experiment, version_in
 from tastemaker.experiments.store import ExperimentStore
 from tastemaker.promotion.record import PROMOTION_TAG, read_promotions
-from tastemaker.registry.client import Version
 from tastemaker.registry.history import AliasMove, rollback_target
 from tastemaker.registry.live import LiveAliases, read_live
 from tastemaker.registry.reports import Report, read_reports
+from tastemaker.registry.versions import Version
 from tastemaker.retention.gone import DAY_SECONDS, Gone, Limits
 from tastemaker.state.keys import Keys
 

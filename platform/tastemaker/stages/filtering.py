@@ -62,6 +62,9 @@ def _new_and_not_of(seen: set[int], rows: Sequence[int]) -> list[bool]:
 def nothing_fits(query: Query, num_items: int) -> bool:
     """Whether the hard rules forbid the query every item of a catalogue.
 
+    `query` is in the rows of that catalogue, as `Overlay.fit` makes it: `allowed` (num_items,) where there is one, `exclude` and the
+    history rows from 0 to num_items - 1 that may repeat.
+
     >>> odd_I = np.arange(6) % 2 == 1
     >>> nothing_fits(Query(np.array([3], np.int32), exclude=np.array([5, 3], np.int32), allowed=odd_I), 6)
     False

@@ -14,12 +14,13 @@ from fastapi import FastAPI, Request, Response
 from tastemaker.errors import ConfigError, DataError, ExperimentError, TastemakerError, UnknownExperimentError
 from tastemaker.experiments.holdout import HoldoutStore
 from tastemaker.experiments.metrics import metric_of
-from tastemaker.experiments.reporting.head import last_stop
+from tastemaker.experiments.reporting.head import with_stop
 from tastemaker.experiments.reporting.held_out import DEFAULT_METRIC, build_holdout_report
 from tastemaker.experiments.reporting.interleaved import build_interleaving_report
 from tastemaker.experiments.reporting.interleaved_page import render_interleaving
 from tastemaker.experiments.reporting.page import render
 from tastemaker.experiments.reporting.report import build_report
+from tastemaker.experiments.starting import check_credit
 from tastemaker.experiments.store import ExperimentStore
 from tastemaker.home import Home
 from tastemaker.state.keys import Keys
@@ -88,16 +89,14 @@ class ReportAdmin:
             self._access.scopes(request.headers.get("authorization"), "admin")
             if form not in ("json", "html"):
                 raise invalid("format", f"format is {form!r}, must be json or html: correct it")
-            wanted, of = _level(level), metric_of(metric).name if metric else None
+            wanted, of = _level(level), _named(metric, metric_of)
             async with self._turn:
                 return await asyncio.to_thread(made, of, wanted, form)
         except Problem as problem:
             return problem.response()
         except UnknownExperimentError as error:
             return Problem(404, "unknown-experiment", str(error), field="name").response()
-        except ConfigError as error:
-            return invalid("metric", str(error)).response()
-        except (ExperimentError, DataError) as error:
+        except (ConfigError, ExperimentError, DataError) as error:  # of what is kept: the request was checked
             return Problem(409, "no-report", str(error)).response()
         except TastemakerError as error:
             return Problem(503, "unavailable", str(error), headers={"retry-after": "1"}).response()
@@ -114,20 +113,32 @@ class ReportAdmin:
 
     def _made(self, name: str, metric: str | None, level: float, form: str) -> Response:
         experiment, now_ms = self._store.get(name), time.time_ns() // 1_000_000
-        stop = {"stop": last_stop(experiment, self._store.history(name))}
+        history = self._store.history(name)
         if experiment.interleaves:
+            _named(metric, check_credit)
             duel = build_interleaving_report(
                 self._home, self._catalogue, experiment, metric, level=level, now_ms=now_ms
             )
-            return _response(duel.model_copy(update=stop), render_interleaving, form)
+            return _response(with_stop(duel, history), render_interleaving, form)
         found = build_report(self._home, self._catalogue, experiment, metric, level=level, now_ms=now_ms)
-        return _response(found.model_copy(update=stop), render, form)
+        return _response(with_stop(found, history), render, form)
 
 
 def _response(found: R, page: Callable[[R], str], form: str) -> Response:
     if form == "html":
         return Response(page(found), media_type="text/html; charset=utf-8")
     return Response(found.model_dump_json(), media_type="application/json")
+
+
+def _named(metric: str | None, check: Callable[[str], object]) -> str | None:
+    """The metric that the request names, checked; None where it names none."""
+    if not metric:
+        return None
+    try:
+        check(metric)
+    except ConfigError as error:
+        raise invalid("metric", str(error)) from error
+    return metric
 
 
 def _level(text: str) -> float:

@@ -16,6 +16,7 @@ from tastemaker.strict import Strict
 from tastemaker_services.gateway.breakers import State
 from tastemaker_services.web.access import Access
 from tastemaker_services.web.bodies import json_response, parse
+from tastemaker_services.web.openapi import body_schema, problems
 from tastemaker_services.web.problems import Problem, invalid
 
 if TYPE_CHECKING:
@@ -48,9 +49,11 @@ class LadderAdmin:
 
     def add_to(self, admin: FastAPI) -> None:
         """Adds the routes."""
-        admin.get(PATH)(self.show)
-        admin.put(PATH)(self.force)
-        admin.delete(PATH)(self.release)
+        asked = (401, 403, 503)
+        admin.get(PATH, responses=problems(*asked))(self.show)
+        written = problems(*asked, 400, 408, 413, 415, 422)
+        admin.put(PATH, responses=written, openapi_extra=body_schema(ForceRequest))(self.force)
+        admin.delete(PATH, responses=problems(*asked))(self.release)
 
     async def show(self, request: Request) -> Response:
         """What is forced, what the breakers say, and what requests got less than the whole graph."""

@@ -18,6 +18,7 @@ from tastemaker.config_serving import GatewaySettings
 from tastemaker.errors import ServingError
 from tastemaker_services.gauges import forget_dead_gauges
 from tastemaker_services.routes.api import create_api
+from tastemaker_services.web.openapi import document
 
 START_SECONDS = 10.0
 
@@ -41,9 +42,9 @@ def create_admin(settings: GatewaySettings, metrics_folder: Path) -> FastAPI:
     @admin.get("/openapi.json")
     def openapi() -> dict[str, Any]:
         """The gateway's API and that of `/admin/v1` for programs."""
-        told, own = gateway_openapi(settings), admin.openapi()
+        told, own = gateway_openapi(settings), document(admin)
         told["paths"] |= {path: tree for path, tree in own["paths"].items() if path.startswith("/admin/")}
-        told["components"]["schemas"] |= own.get("components", {}).get("schemas", {})
+        told["components"]["schemas"] |= own["components"]["schemas"]
         return told
 
     @admin.get("/metrics")
@@ -82,7 +83,7 @@ def gateway_openapi(settings: GatewaySettings) -> dict[str, Any]:
 
         recommend = similar = append = why_not_ready = None
 
-    return create_api(_Nobody(), settings, "").openapi()  # type: ignore[arg-type]
+    return document(create_api(_Nobody(), settings, ""))  # type: ignore[arg-type]
 
 
 class AdminServer:

@@ -9,6 +9,7 @@ from fastapi import FastAPI, Request, Response
 from tastemaker.errors import StateError
 from tastemaker.registry.overview import AliasState
 from tastemaker_services.web.access import Access
+from tastemaker_services.web.openapi import problems
 from tastemaker_services.web.problems import Problem
 
 
@@ -21,7 +22,7 @@ def add_versions(app: FastAPI, access: Access, read: Callable[[], Sequence[Alias
         read: Reads the state of every alias; StateError where it cannot.
     """
 
-    @app.get("/admin/v1/bundles")
+    @app.get("/admin/v1/bundles", responses=problems(401, 403, 503))
     def list_bundles(request: Request) -> Response:
         """Every alias with its version and state."""
         try:

@@ -148,6 +148,9 @@ class BundleFace:
 
     def nothing_fits(self, query: Query) -> bool:
         """Whether the query's hard rules leave nothing of the catalogue."""
+        forbidden = len(query.exclude) + len(query.history_L) + len(self.overlay.deleted)
+        if query.allowed is None and forbidden < self.overlay.num_bundle:  # nearly always: a mask costs more
+            return False
         return nothing_fits(self.overlay.fit(query), self.overlay.num_items)
 
     def finish(self, query: Query, found: Candidates) -> Candidates:

@@ -190,9 +190,13 @@ class Gateway:
     ) -> list[dict[str, Any]]:
         """Items by one stage's own order under the query's hard rules; what trends, where it does not answer.
 
+        Where the rules leave nothing, nothing is the answer, and nobody is asked.
+
         Raises:
             Problem: 429 where too much is under way.
         """
+        if pin.face.nothing_fits(query):
+            return []
         try:
             with self._load.request("interactive") as admitted, run.stage("retrieve"):
                 run.start_at(admitted.rung)

@@ -34,11 +34,14 @@ class Found:
     is_personal: bool = True
 
     def again(self, run: Run, face: BundleFace, query: Query) -> Candidates | None:
-        """The kept list, where it is of this very version of the user and the hard rules still leave all of it."""
+        """The kept list, where it is of this very version of the user and the hard rules still leave all of it.
+
+        An empty one says nothing of now: an item that fits may have been put since.
+        """
         if self.kept is None or self.asked is None or self.kept.version != self.asked.version:
             return None
         slate = face.finish(query, self.kept.slate)
-        if len(slate) < len(self.kept.slate):  # an item of it was deleted since
+        if not len(slate) or len(slate) < len(self.kept.slate):  # an item of it was deleted since
             return None
         run.cached_from = self.kept.request_id
         return slate
@@ -95,8 +98,10 @@ class Lately:
         return Found(asked, kept)
 
     def keep(self, run: Run, query: Query, asked: Asked | None, slate: Candidates) -> None:
-        """Keeps an answer, unless a fallback had a part in it."""
-        if self._lists is not None and asked is not None and asked.version is not None and not run.degraded:
+        """Keeps an answer that has items, unless a fallback had a part in it."""
+        if self._lists is None or asked is None or asked.version is None:
+            return
+        if len(slate) and not run.degraded:
             kept = Kept(asked.version, run.request_id, query.now_ms, slate)
             self._lists.keep(query.user_id, asked.question, kept)
 

@@ -81,9 +81,14 @@ class Shadow:
         self._under_way: set[asyncio.Task[None]] = set()
 
     def offer(self, answered: Answered) -> None:
-        """Mirrors a request where there is a shadow, and room; returns at once."""
+        """Mirrors a request where there is a shadow, and room; returns at once.
+
+        Where nothing was shown there is nothing to agree with.
+        """
         pin = self._pin(ALIAS)
-        if pin is None or answered.origin == "replay" or not is_mirrored(answered.request_id, self._share):
+        if pin is None or answered.origin == "replay" or not len(answered.slate):
+            return
+        if not is_mirrored(answered.request_id, self._share):
             return
         if len(self._under_way) >= self._most:
             self._count("dropped")
@@ -120,9 +125,8 @@ class Shadow:
         self._count("answered")
         telemetry.SHADOW_SECONDS.labels(self._catalogue).observe(took_ms / 1000)
         shown, mirrored = answered.item_ids, {face.item_ids[row] for row in slate.item_index}
-        if shown:
-            overlap = sum(item in mirrored for item in shown) / len(shown)
-            telemetry.SHADOW_OVERLAP.labels(self._catalogue).observe(overlap)
+        overlap = sum(item in mirrored for item in shown) / len(shown)
+        telemetry.SHADOW_OVERLAP.labels(self._catalogue).observe(overlap)
         self._log(answered, face, query, slate, took_ms)
 
     async def _answer(self, face: BundleFace, query: Query) -> tuple[Candidates, float] | None:

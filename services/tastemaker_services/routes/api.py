@@ -33,7 +33,7 @@ from tastemaker_services.web.bodies import (
     read_body,
     validate,
 )
-from tastemaker_services.web.openapi import body_schema, query_schema
+from tastemaker_services.web.openapi import body_schema, problems, query_schema
 from tastemaker_services.web.problems import Problem, invalid
 from tastemaker_services.web.routing import Routes
 from tastemaker_services.web.schema import (
@@ -42,7 +42,6 @@ from tastemaker_services.web.schema import (
     ErasureResponse,
     EventsRequest,
     EventsResponse,
-    ProblemResponse,
     RecommendationRequest,
     RecommendationResponse,
 )
@@ -83,7 +82,7 @@ def create_api(
     api = FastAPI(
         title="Tastemaker", version=__version__, lifespan=lifespan,
         docs_url=None, redoc_url=None, openapi_url=None,
-        responses={status: {"model": ProblemResponse} for status in (401, 422, 429)},
+        responses=problems(401, 422, 429),
     )  # fmt: skip
     if settings.cors_origins:
         api.add_middleware(

@@ -8,6 +8,7 @@ import logging
 import threading
 import time
 from collections.abc import Sequence
+from contextlib import ExitStack
 from typing import Final
 
 from prometheus_client import Gauge
@@ -62,11 +63,16 @@ class Guard:
     def look(self, now_ms: int) -> list[str]:
         """Looks at every running experiment once; gives the names of those that it stopped.
 
+        None are looked at while another process does.
+
         Raises:
-            UsageError: Another process looks.
             StateError: Redis/Valkey cannot be reached.
         """
-        with self._home.lock("guardrails"):
+        with ExitStack() as held:
+            try:
+                held.enter_context(self._home.lock("guardrails"))
+            except UsageError:  # another process is at it
+                return []
             running = [one for one in self._store.list() if one.state == "running"]
             return [one.name for one in running if self._look_at(one, now_ms)]
 
@@ -98,7 +104,10 @@ class Guard:
             self._store.stop(experiment.name, actor=ACTOR, reason=reason)
             telemetry.GUARDRAIL_STOPS.labels(self._catalogue, experiment.name).inc()
             log.warning("experiment %s is stopped by a guardrail: %s", experiment.name, reason)
-        self._tell_metrics(experiment, seen, weighing, reports, split)
+        try:
+            self._tell_metrics(experiment, seen, weighing, reports, split)
+        except TastemakerError as error:
+            log.warning("cannot tell the metrics of experiment %s: %s", experiment.name, error)
         return bool(broken)
 
     def _tell_preference(self, experiment: Experiment, now_ms: int) -> None:
@@ -170,8 +179,6 @@ class Guard:
             began = time.monotonic()
             try:
                 self.look(time.time_ns() // 1_000_000)
-            except UsageError:
-                pass  # another process is at it
             except TastemakerError as error:
                 log.warning("cannot look at guardrails for now: %s", error)
             except Exception:

@@ -5,6 +5,7 @@ So the first user meets no cold model, and a version whose answers are empty or 
 Shape letters: K candidates, S sources, L history.
 """
 
+import time
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, ClassVar, Final
 
@@ -48,9 +49,10 @@ class SlowAnswersError(UnfitError):
 
 
 def made_queries(num_items: int) -> list[Query]:
-    """Queries of users with no, a short and a long past, all over a catalogue."""
-    lengths = [min(length, num_items) for length in _HISTORIES]
-    return [Query(np.linspace(0, num_items - 1, length).astype(np.int32)) for length in lengths]
+    """Queries of now, of users with no, a short and a long past, all over a catalogue."""
+    pasts = [np.linspace(0, num_items - 1, min(length, num_items)).astype(np.int32) for length in _HISTORIES]
+    now_ms = time.time_ns() // 1_000_000
+    return [Query(past_L, now_ms=now_ms) for past_L in pasts]
 
 
 def rehearse(

@@ -3,11 +3,14 @@
 from collections.abc import Mapping
 from typing import Any, Final
 
+from fastapi import FastAPI
 from pydantic import BaseModel
 
+from tastemaker_services.web.problems import CONTENT_TYPE
 from tastemaker_services.web.schema import ProblemResponse
 
 _REFERENCE: Final = "#/components/schemas/"
+_FRAMEWORK: Final = ("HTTPValidationError", "ValidationError")
 
 
 def body_schema(model: type[BaseModel]) -> dict[str, Any]:
@@ -18,8 +21,26 @@ def body_schema(model: type[BaseModel]) -> dict[str, Any]:
 
 
 def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
-    """`responses` of a route that may answer with these problems."""
-    return {status: {"model": ProblemResponse} for status in statuses}
+    """`responses` of a route that may answer with these problems; for an application whose OpenAPI is its `document`."""
+    schema = {"$ref": _REFERENCE + ProblemResponse.__name__}
+    return {status: {"content": {CONTENT_TYPE: {"schema": schema}}} for status in statuses}
+
+
+def document(app: FastAPI) -> dict[str, Any]:
+    """The application's OpenAPI, with the schema that `problems` names, and without the refusals that FastAPI gives every route with a parameter.
+
+    Our routes take parameters as text and refuse them themselves.
+    """
+    told = app.openapi()
+    for operation in (one for methods in told["paths"].values() for one in methods.values()):
+        refused = operation["responses"].get("422", {}).get("content", {}).get("application/json", {})
+        if refused.get("schema", {}).get("$ref") == _REFERENCE + _FRAMEWORK[0]:
+            del operation["responses"]["422"]
+    schemas = told.setdefault("components", {}).setdefault("schemas", {})
+    schemas[ProblemResponse.__name__] = ProblemResponse.model_json_schema()
+    for name in _FRAMEWORK:
+        schemas.pop(name, None)
+    return told
 
 
 def _inlined(node: Any, definitions: Mapping[str, Any]) -> Any:

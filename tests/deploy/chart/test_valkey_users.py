@@ -132,7 +132,10 @@ def test_nobody_else_gets_in(start: Start, tmp_path: Path) -> None:
     _refused(lambda: server.connect("probe", "none").get("tm:{new-shop}:record"))
 
 
-def test_a_password_is_changed_while_clients_of_both_come(start: Start, files: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("none", ["", "\n"])
+def test_a_password_is_changed_while_clients_of_both_come(
+    start: Start, files: Path, tmp_path: Path, none: str
+) -> None:
     """The server starts with the new one and that of before, and later with the new one alone."""
     now = tmp_path / "mounted"
     shutil.copytree(files, now)
@@ -144,19 +147,24 @@ def test_a_password_is_changed_while_clients_of_both_come(start: Start, files: P
     with pytest.raises(redis.AuthenticationError, match=r"WRONGPASS|invalid username"):
         both.connect("serving", "new-password").ping()
 
-    (now / "stream.before").write_text("")  # as good as none
+    (now / "stream.before").write_text(none)
     both.process.terminate()
     both.process.wait()
     new = start(tmp_path / "data", now)
     assert new.connect("stream", "new-password").get("tm:{new-shop}:live") == b"stream-password"
     with pytest.raises(redis.AuthenticationError, match=r"WRONGPASS|invalid username"):
         new.connect("stream").ping()
+    hashes = [
+        line.count("#") for line in (tmp_path / "users.acl").read_text().splitlines() if " stream " in line
+    ]
+    assert hashes == [1]
 
 
-def test_a_missing_password_is_no_empty_one(files: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("none", ["", "\n"])
+def test_a_missing_password_is_no_empty_one(files: Path, tmp_path: Path, none: str) -> None:
     now = tmp_path / "mounted"
     shutil.copytree(files, now)
-    (now / "ray").write_text("")
+    (now / "ray").write_text(none)
     script = ["sh", now / "prepare.sh", now, tmp_path / "users.acl", tmp_path, now / "users.acl"]
     done = subprocess.run(script, check=False, capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (1, f"{now}/ray has no password\n")

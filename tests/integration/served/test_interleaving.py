@@ -32,7 +32,7 @@ def records(running: Running, request_ids: list[str]) -> list[tuple[int, Decisio
 def test_clicks_on_one_teams_picks_make_it_the_preferred_one(running: Running) -> None:
     with httpx.Client(base_url=running.serving.admin_url, trust_env=False, timeout=60) as admin:
         refused = admin.post(PATH, json={"definition": DUEL | {"metric": "latency_ms"}})
-        assert (refused.status_code, "metric of an interleaving" in refused.text) == (409, True)
+        assert (refused.status_code, "metric of an interleaving" in refused.text) == (422, True)
         assert admin.post(PATH, json={"definition": DUEL, "start": True}).status_code == 201
         until(lambda: running.recommend("first")["experiment"] == "duel", "the router's snapshot")
         answers = [running.recommend(f"user {n}", k=6) for n in range(60)]

@@ -20,7 +20,8 @@ from tastemaker.errors import BundleError, GateRefusedError, UsageError
 from tastemaker.home import Home
 from tastemaker.promotion.promoter import Promoter, PromotionOrder, refusal
 from tastemaker.promotion.record import Promotion
-from tastemaker.registry.client import Registry, Version, check_alias
+from tastemaker.registry.client import Registry, check_alias
+from tastemaker.registry.versions import Version
 from tastemaker.terminal import print_table
 from tastemaker_training.artifacts import Artifacts, plain
 from tastemaker_training.distributed.workers import check_workers

@@ -5,14 +5,17 @@ umask 077
 secrets=${1:-/run/secrets/valkey} acl=${2:-/run/valkey/users.acl} data=${3:-/data} template=${4:-/etc/valkey/users.acl}
 
 hash() {
-  [ -s "$1" ] || { echo "$1 has no password" >&2; exit 1; }
-  printf '#%s' "$(printf '%s' "$(cat "$1")" | sha256sum | cut -d ' ' -f 1)"
+  printf '#%s' "$(printf '%s' "$1" | sha256sum | cut -d ' ' -f 1)"
 }
 cp "$template" "$acl"
 for user in serving stream admin features ray backup; do
-  passwords=$(hash "$secrets/$user")
+  password=$(cat "$secrets/$user")
+  [ -n "$password" ] || { echo "$secrets/$user has no password" >&2; exit 1; }
+  passwords=$(hash "$password")
   # While a password is changed, clients that have not been rolled out yet come with the one of before.
-  if [ -s "$secrets/$user.before" ]; then passwords="$passwords $(hash "$secrets/$user.before")"; fi
+  before=
+  if [ -f "$secrets/$user.before" ]; then before=$(cat "$secrets/$user.before"); fi
+  if [ -n "$before" ]; then passwords="$passwords $(hash "$before")"; fi
   sed -i "s/@$user@/$passwords/" "$acl"
 done
 

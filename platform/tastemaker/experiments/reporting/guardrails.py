@@ -14,7 +14,7 @@ import numpy as np
 
 from tastemaker.errors import ExperimentError
 from tastemaker.experiments.definition import Guardrail
-from tastemaker.experiments.metrics import Better, metric_of
+from tastemaker.experiments.metrics import Better, unit_metric_of
 from tastemaker.experiments.reporting.comparisons import Interval
 from tastemaker.experiments.reporting.observations import Observations
 from tastemaker.experiments.reporting.weighing import EFFECT, Weighing, influences, newest
@@ -47,8 +47,7 @@ def check_guardrails(seen: Observations, weighing: Weighing) -> tuple[GuardrailR
     """Every guardrail of the experiment for every variant but the control.
 
     Raises:
-        ConfigError: A guardrail names an unknown metric.
-        ExperimentError: It names one that has no values of units.
+        ConfigError: A guardrail names an unknown metric, or one that has no values of units.
     """
     guardrails = weighing.experiment.guardrails
     num_checks = max(1, len(guardrails) * (weighing.num_variants - 1))
@@ -64,14 +63,7 @@ def breached(reports: Sequence[GuardrailReport]) -> list[GuardrailReport]:
 def _check(
     seen: Observations, guardrail: Guardrail, weighing: Weighing, level: float
 ) -> list[GuardrailReport]:
-    metric = metric_of(guardrail.metric)
-    if metric.kind == "variant":
-        raise ExperimentError(
-            "metric of a guardrail",
-            value=metric.name,
-            limit="one that each unit has a value of",
-            mend="choose another",
-        )
+    metric = unit_metric_of(guardrail.metric, "guardrail")
     better = guardrail.direction or metric.better
     factor = 1 - guardrail.margin if better == "higher" else 1 + guardrail.margin
     found, others = weighing.measured(seen, metric), range(1, weighing.num_variants)

@@ -1,7 +1,7 @@
 """What every report begins with: which experiment, and what of the log it is made of."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 from tastemaker.experiments.definition import Experiment
 from tastemaker.experiments.history import Change
@@ -37,12 +37,16 @@ class ReportHead(Strict):
     stop: Stop | None = None
 
 
-def last_stop(experiment: Experiment, history: Sequence[Change]) -> Stop | None:
-    """What its history says of the end of a stopped experiment; None of one that is not stopped, and where no history was kept."""
+R = TypeVar("R", bound=ReportHead)
+
+
+def with_stop(report: R, history: Sequence[Change]) -> R:
+    """The report with what its experiment's history says of the end; as it is where that is not stopped, or no history was kept."""
     stops = [change for change in history if change.action == "stop"]
-    if experiment.state != "stopped" or not stops:
-        return None
-    return Stop(at_ms=stops[-1].at_ms, actor=stops[-1].actor, reason=stops[-1].reason)
+    if report.state != "stopped" or not stops:
+        return report
+    stop = Stop(at_ms=stops[-1].at_ms, actor=stops[-1].actor, reason=stops[-1].reason)
+    return report.model_copy(update={"stop": stop})
 
 
 def circumstances(head: ReportHead, lists: str = "answers") -> str:

@@ -17,6 +17,7 @@ from tastemaker.experiments.reporting.markup import (
 )
 from tastemaker.experiments.reporting.report import ExperimentReport
 from tastemaker.experiments.reporting.segments import SegmentReport
+from tastemaker.experiments.reporting.words import p_value, percent
 
 
 def render(report: ExperimentReport) -> str:
@@ -205,7 +206,8 @@ def _trends(report: ExperimentReport) -> str:
     if not report.trends:
         return ""
     lines = "".join(
-        f"<li>{html.escape(one.variant)}: {one.slope:+.2%} a day [{one.low:+.2%}, {one.high:+.2%}], p {one.p_value:.3g}"
+        f"<li>{html.escape(one.variant)}: {percent(one.slope, 2)} a day [{percent(one.low, 2)}, {percent(one.high, 2)}], "
+        f"p {html.escape(p_value(one.p_value))}"
         f"{', it fades' if one.fades else ''}</li>"
         for one in report.trends
     )

@@ -1,5 +1,6 @@
 """How what a report says is put for people: in sentences, on pages and at a terminal."""
 
+import math
 from datetime import UTC, datetime
 from typing import Final
 
@@ -7,13 +8,17 @@ _MOST: Final = 10.0
 """Ten times as much: beyond that a bound says only that next to nothing is known."""
 
 
-def percent(change: float) -> str:
-    """A relative change, in percent of the control.
+def percent(change: float, places: int = 1) -> str:
+    """A relative change, in percent of the control; "-" where there is none (NaN).
 
-    >>> percent(0.1234), percent(-1.0), percent(36054312.0)
-    ('+12.3%', '-100.0%', 'over +1,000%')
+    >>> percent(0.1234), percent(-1.0), percent(10.0), percent(36054312.0)
+    ('+12.3%', '-100.0%', '+1,000.0%', 'over +1,000%')
+    >>> percent(float("nan")), percent(0.00123, places=2)
+    ('-', '+0.12%')
     """
-    return f"{change:+.1%}" if change <= _MOST else f"over {_MOST:+,.0%}"
+    if math.isnan(change):
+        return "-"
+    return f"{change:+,.{places}%}" if change <= _MOST else f"over {_MOST:+,.0%}"
 
 
 def bounds(low: float, high: float) -> str:
@@ -26,11 +31,13 @@ def bounds(low: float, high: float) -> str:
 
 
 def p_value(p: float) -> str:
-    """A p-value to four places.
+    """A p-value to four places; "-" where there is none (NaN).
 
-    >>> p_value(0.03), p_value(1e-9)
-    ('0.0300', '<0.0001')
+    >>> p_value(0.03), p_value(1e-9), p_value(float("nan"))
+    ('0.0300', '<0.0001', '-')
     """
+    if math.isnan(p):
+        return "-"
     return f"{p:.4f}" if p >= 0.0001 else "<0.0001"
 
 
