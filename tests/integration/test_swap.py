@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
+from uuid import uuid4
 
 import httpx
 import numpy as np
@@ -67,9 +68,10 @@ class Running:
 
 @dataclass
 class Load:
-    """Requests at fixed times, from a thread of their own, and what came back."""
+    """Requests at fixed times of users who asked for nothing before, from a thread of their own, and what came back."""
 
     url: str
+    users: str = field(default_factory=lambda: uuid4().hex)
     answers: list[dict[str, Any]] = field(default_factory=list)
     failed: list[str] = field(default_factory=list)
     _over: threading.Event = field(default_factory=threading.Event)
@@ -83,7 +85,7 @@ class Load:
             await asyncio.gather(*tasks)
 
     async def _one(self, http: httpx.AsyncClient, number: int) -> None:
-        body = {"user_id": f"u{number}", "k": 5, "session": ["a3", "b5"]}
+        body = {"user_id": f"{self.users}-{number}", "k": 5, "session": ["a3", "b5"]}
         try:
             response = await http.post("/v1/recommendations", json=body)
         except httpx.HTTPError as error:
@@ -246,4 +248,4 @@ def test_a_shadow_is_mirrored_and_compared_and_never_shown(running: Running, loa
     assert running.letters[found["bundle"]] == "b"
     assert [running.letters[bundle] for bundle in found["shown_by"]] == ["a"]
     assert (found["overlap"], found["failed"]) == (0.0, 0.0)  # they have no item in common
-    assert found["shadow_all_p99_ms"] > 0
+    assert min(found["shadow_p50_ms"], found["shadow_all_p99_ms"]) > 0
