@@ -78,7 +78,10 @@ SYSTEMS: Final = {
     ),
     "bert4rec": System(
         "bert4rec", "BERT4Rec",
-        _SASREC | {"num_heads": 2, "fit": _FAST | _LONG},
+        _SASREC | {
+            "num_heads": 2,
+            "fit": _FAST | {"epochs": 240, "batch_size": 32, "learning_rate": 0.0015, "validate_every": 4, "patience": 12},
+        },
         0.2821, 0.1516,
     ),
     "gru4rec": System(

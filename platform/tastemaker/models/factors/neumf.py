@@ -26,7 +26,7 @@ _BLOCK_PAIRS = 2**16
 class NeuMfConfig(Strict):
     """NeuMF."""
 
-    product_dim: int = Field(64, ge=1, description="factors of the product")
+    product_dim: int = Field(64, ge=0, description="factors of the product; 0: the network stands alone")
     network_dim: int = Field(
         64, ge=1, description="embeddings that the network reads, of a user and of an item"
     )
