@@ -8,7 +8,10 @@ the first alone), and a run that was broken off goes on.
 """
 
 import argparse
+import ast
 import hashlib
+import importlib.util
+import inspect
 import json
 import os
 from dataclasses import dataclass
@@ -25,7 +28,7 @@ from turns import Effort
 
 from tastemaker.evaluation.predictions import auc, logloss
 from tastemaker.models.ctr.fields import Categorical, Fields, Multi, Rows
-from tastemaker.models.ctr.kinds import fit
+from tastemaker.models.ctr.kinds import click_model_class, fit
 from tastemaker.models.ctr.model import Labelled
 
 NUM_ROWS: Final = 739_012
@@ -42,7 +45,7 @@ SETTINGS: Final[dict[str, dict[str, Any]]] = {
     | {"num_crosses": 6, "hidden": [512, 512, 512], "fit": {"patience": 2, "learning_rate": 0.001}},
     "dcn-v2": _CROSS
     | {"num_crosses": 2, "fit": {"patience": 2, "learning_rate": 0.002, "embedding_l2": 0.0003}},
-    "dlrm": {},
+    "dlrm": {"fit": {"patience": 2, "learning_rate": 0.002, "embedding_l2": 0.0003}},
 }
 PUBLISHED: Final = {
     "lr": (0.8699, 0.3488),
@@ -131,7 +134,7 @@ def kept(part: Reproduction, kind: str, seed: int, effort: Effort) -> dict[str, 
     """What `measured` found, now or in an earlier run with the same settings, rows and code; a quick run keeps nothing."""
     if effort.divide > 1:
         return measured(part, kind, seed, effort)
-    asked = settings(kind, seed, effort) | {"rows": NUM_ROWS, "code": _code()}
+    asked = settings(kind, seed, effort) | {"rows": NUM_ROWS, "code": _code(kind)}
     path = KEPT / f"{kind}-{seed}.json"
     if path.exists() and (found := json.loads(path.read_text()))["settings"] == asked:
         part.seconds.setdefault(kind, []).append(found["seconds"])
@@ -144,11 +147,27 @@ def kept(part: Reproduction, kind: str, seed: int, effort: Effort) -> dict[str, 
     return figures
 
 
-@cache
-def _code() -> str:
-    """A digest of what fits depend on: this file and the click models."""
-    files = [Path(__file__), *sorted((ROOT / "platform" / "tastemaker" / "models" / "ctr").glob("*.py"))]
-    return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()[:12]
+def _code(kind: str) -> str:
+    """A digest of what a fit depends on: how its rows are made, and the model's modules of this project."""
+    made = "".join(inspect.getsource(function) for function in (rows.__wrapped__, _table, split, measured))
+    return hashlib.sha256(made.encode() + b"".join(_modules(click_model_class(kind).__module__))).hexdigest()[
+        :12
+    ]
+
+
+def _modules(*names: str) -> list[bytes]:
+    """The sources of modules and, in the order of their names, of the modules of models that these import."""
+    found, open_names = dict[str, bytes](), set(names)
+    while open_names:
+        name = open_names.pop()
+        spec = importlib.util.find_spec(name)
+        assert spec is not None, name
+        assert spec.origin is not None, name
+        found[name] = Path(spec.origin).read_bytes()
+        for node in ast.walk(ast.parse(found[name])):
+            if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("tastemaker.models."):
+                open_names |= {str(node.module)} - found.keys()
+    return [found[name] for name in sorted(found)]
 
 
 def ctr(effort: Effort, kinds: tuple[str, ...] = tuple(SETTINGS)) -> Reproduction:

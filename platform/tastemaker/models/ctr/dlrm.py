@@ -11,6 +11,7 @@ from torch import Tensor
 
 from tastemaker.models.ctr.network import NetworkConfig, NetworkModel
 from tastemaker.models.ctr.vectors import Batch, FieldVectors, Network
+from tastemaker.models.dropping import ByteDropout
 from tastemaker.models.layers import dot_products, mlp
 from tastemaker.strict import Strict
 
@@ -22,7 +23,9 @@ class DlrmClickConfig(NetworkConfig):
         (64,), description="hidden widths of the bottom, which reads numbers"
     )
     top_hidden: tuple[int, ...] = Field((256, 256), description="hidden widths of the top")
-    dropout: float = Field(0.1, ge=0, lt=1, description="share of hidden units dropped in training")
+    dropout: float = Field(
+        0.1, ge=0, lt=1, description="share of hidden units and of the vectors' values dropped in training"
+    )
 
 
 class DlrmNetwork(Network):
@@ -40,6 +43,7 @@ class DlrmNetwork(Network):
         num_vectors = vectors.num_vectors - num_dense + bool(num_dense)
         pairs = torch.tril_indices(num_vectors, num_vectors, offset=-1)
         self.register_buffer("pairs_2P", pairs, persistent=False)
+        self.dropout = ByteDropout(config.dropout)
         width = num_vectors * config.dim + pairs.shape[1]
         self.top = mlp((width, *config.top_hidden, 1), config.dropout)
 
@@ -48,6 +52,7 @@ class DlrmNetwork(Network):
         vector_BVD, linear_B = self.vectors.looked_up(batch)
         if self.bottom is not None:
             vector_BVD = torch.cat([self.bottom(batch.dense_BF)[:, None], vector_BVD], 1)
+        vector_BVD = self.dropout(vector_BVD)
         product_BP = dot_products(vector_BVD, self.pairs_2P)
         logit_B: Tensor = linear_B + self.top(torch.cat([vector_BVD.flatten(1), product_BP], 1))[:, 0]
         return logit_B
@@ -56,7 +61,8 @@ class DlrmNetwork(Network):
 class DlrmClick(NetworkModel):
     """DLRM [Naumov et al. 2019].
 
-    Departures: all vectors reach the top, not the numbers' alone, since there may be no numbers; a linear model stands beside it.
+    Departures: all vectors reach the top, not the numbers' alone, since there may be no numbers; values of the vectors are dropped
+    before they are multiplied; a linear model stands beside it.
     """
 
     kind = "dlrm"
