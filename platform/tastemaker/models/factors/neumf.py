@@ -142,6 +142,9 @@ def _learn(log: Log, config: NeuMfConfig) -> Iterator[tuple[dict[str, np.ndarray
     """All weights by name, copied, and the mean cross-entropy, of each epoch."""
     import torch
 
+    from tastemaker.models.dropping import ByteDropout
+    from tastemaker.models.seeding import seeded
+
     draws = np.random.default_rng(config.seed)
     weights = {
         name: torch.from_numpy(value).requires_grad_() for name, value in _start(log, config, draws).items()
@@ -149,24 +152,40 @@ def _learn(log: Log, config: NeuMfConfig) -> Iterator[tuple[dict[str, np.ndarray
     optimizer = torch.optim.Adam(
         list(weights.values()), config.learning_rate, weight_decay=config.weight_decay, fused=True
     )
-    generator = torch.Generator().manual_seed(config.seed)
-    untaken = Untaken(log)
-    for _ in range(config.epochs):
-        order, total = draws.permutation(len(log)), 0.0
-        for at in range(0, len(log), config.batch_size):
-            rows = order[at : at + config.batch_size]
-            user_B = np.tile(log.user_N[rows], 1 + config.num_negatives).astype(np.int64)
-            negative_B = untaken.draw(user_B[len(rows) :], draws)
-            item_B = np.concatenate([log.item_N[rows], negative_B]).astype(np.int64)
-            label_B = torch.zeros(len(user_B))
-            label_B[: len(rows)] = 1.0
-            optimizer.zero_grad()
-            logit_B = _pairs(weights, torch.from_numpy(user_B), torch.from_numpy(item_B), config, generator)
-            loss = torch.nn.functional.binary_cross_entropy_with_logits(logit_B, label_B)
-            loss.backward()  # type: ignore[no-untyped-call]
-            optimizer.step()
-            total += float(loss.detach()) * len(rows)
-        yield {name: value.detach().numpy().copy() for name, value in weights.items()}, total / len(log)
+    dropout, untaken = ByteDropout(config.dropout), Untaken(log)
+    for epoch in range(config.epochs):
+        with seeded(config.seed, epoch):
+            loss = _epoch(weights, log, config, draws, untaken, optimizer, dropout)
+        yield {name: value.detach().numpy().copy() for name, value in weights.items()}, loss
+
+
+def _epoch(
+    weights: "Mapping[str, torch.Tensor]",
+    log: Log,
+    config: NeuMfConfig,
+    draws: np.random.Generator,
+    untaken: Untaken,
+    optimizer: "torch.optim.Optimizer",
+    dropout: "torch.nn.Module",
+) -> float:
+    """One pass; the mean loss."""
+    import torch
+
+    order, total = draws.permutation(len(log)), 0.0
+    for at in range(0, len(log), config.batch_size):
+        rows = order[at : at + config.batch_size]
+        user_B = np.tile(log.user_N[rows], 1 + config.num_negatives).astype(np.int64)
+        negative_B = untaken.draw(user_B[len(rows) :], draws)
+        item_B = np.concatenate([log.item_N[rows], negative_B]).astype(np.int64)
+        label_B = torch.zeros(len(user_B))
+        label_B[: len(rows)] = 1.0
+        optimizer.zero_grad()
+        logit_B = _pairs(weights, torch.from_numpy(user_B), torch.from_numpy(item_B), config, dropout)
+        loss = torch.nn.functional.binary_cross_entropy_with_logits(logit_B, label_B)
+        loss.backward()  # type: ignore[no-untyped-call]
+        optimizer.step()
+        total += float(loss.detach()) * len(rows)
+    return total / len(log)
 
 
 def _pairs(
@@ -174,7 +193,7 @@ def _pairs(
     user_B: "torch.Tensor",
     item_B: "torch.Tensor",
     config: NeuMfConfig,
-    generator: "torch.Generator",
+    dropout: "torch.nn.Module",
 ) -> "torch.Tensor":
     """(B,) log-odds of pairs, with dropout."""
     import torch
@@ -184,10 +203,7 @@ def _pairs(
     split = config.product_dim
     hidden = torch.cat([user_BE[:, split:], item_BE[:, split:]], 1)
     for layer in range(len(config.hidden)):
-        if config.dropout:
-            kept = torch.rand(hidden.shape, generator=generator) >= config.dropout
-            hidden = hidden * kept / (1 - config.dropout)
-        hidden = torch.relu(hidden @ weights[f"{layer}.weight"].T + weights[f"{layer}.bias"])
+        hidden = torch.relu(dropout(hidden) @ weights[f"{layer}.weight"].T + weights[f"{layer}.bias"])
     both = torch.cat([user_BE[:, :split] * item_BE[:, :split], hidden], 1)
     return both @ weights["out.weight"][0] + weights["out.bias"]
 
