@@ -8,6 +8,7 @@ from tastemaker.errors import CompatibilityError, DataError
 from tastemaker.models import zoo
 from tastemaker.models.factors.descent import Penalties, fill_slopes
 from tastemaker.models.factors.ials import Ials, IalsConfig
+from tastemaker.models.factors.neumf import NeuMf
 from tastemaker.models.factors.nmf import _guessed, _updated
 from tastemaker.models.factors.sampling import Untaken
 from tastemaker.models.factors.strangers import HistoryMap
@@ -230,6 +231,32 @@ def test_the_map_of_strangers_finds_a_linear_rule():
     np.testing.assert_allclose(found.vectors(taken_UI[:9], item_ID), user_UE[:9], atol=0.02)  # a little ridge
     nobody = sp.csr_matrix((1, 30), dtype=np.float32)
     np.testing.assert_allclose(found.vectors(nobody, item_ID)[0], user_UE.mean(axis=0), atol=1e-4)
+
+
+def test_a_network_alone_scores_what_its_layers_say(tastes):
+    shape = {"product_dim": 0, "network_dim": 4, "hidden": [6, 3], "epochs": 3, "batch_size": 64}
+    model = zoo.fit("neumf", tastes.log, shape | {"learning_rate": 0.05})
+    kept = {name: value.astype(float) for name, value in model.tensors().items()}
+    item_IE = kept["items"]
+    hidden = np.column_stack([np.tile(kept["users"][5], (len(item_IE), 1)), item_IE])
+    for layer in range(2):
+        hidden = np.maximum(hidden @ kept[f"layer.{layer}.weight"].T + kept[f"layer.{layer}.bias"], 0)
+    expected_I = hidden @ kept["layer.out.weight"][0] + kept["layer.out.bias"][0]
+    score_I = model.scores(Askers.known(tastes.log, rows(5)))[0]
+    np.testing.assert_allclose(score_I, expected_I, rtol=1e-4, atol=1e-5)
+    assert np.ptp(score_I) > 0.1
+
+
+def test_steps_of_a_neumf_that_fall_end_where_they_are_small(tastes):
+    """The last epoch of a falling step size moves the weights less than that of an even one."""
+    moved = {}
+    for decay in ("none", "linear"):
+        config = zoo.model_class("neumf").Config.parse(
+            {"epochs": 6, "batch_size": 256, "decay": decay}, "a test"
+        )
+        before, after = list(NeuMf.after_each_epoch(tastes.log, config))[-2:]
+        moved[decay] = float(np.abs(after.tensors()["items"] - before.tensors()["items"]).mean())
+    assert moved["linear"] < 0.5 * moved["none"]
 
 
 @pytest.mark.parametrize("kind", ["bpr", "neumf", "svd"])

@@ -4,7 +4,7 @@ Shape letters: U users, I items, B askers or pairs of a batch, D dimension of th
 """
 
 from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, Any, ClassVar, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
 import numpy as np
 from pydantic import Field
@@ -26,6 +26,8 @@ _BLOCK_PAIRS = 2**16
 class NeuMfConfig(Strict):
     """NeuMF."""
 
+    LATER: ClassVar = frozenset({"decay"})
+
     product_dim: int = Field(64, ge=0, description="factors of the product; 0: the network stands alone")
     network_dim: int = Field(
         64, ge=1, description="embeddings that the network reads, of a user and of an item"
@@ -36,6 +38,9 @@ class NeuMfConfig(Strict):
     epochs: int = Field(20, ge=1, description="passes over the log")
     batch_size: int = Field(2048, ge=1, description="pairs of a step, negatives not counted")
     learning_rate: float = Field(0.001, gt=0, description="step size of Adam")
+    decay: Literal["none", "linear"] = Field(
+        "none", description="whether the step size falls, evenly to nothing at the end of all epochs"
+    )
     weight_decay: float = Field(0.0, ge=0, description="of Adam")
     seed: int = Field(0, ge=0, description="start of the weights, the order of rows and the negatives")
 
@@ -155,11 +160,12 @@ def _learn(log: Log, config: NeuMfConfig) -> Iterator[tuple[dict[str, np.ndarray
     dropout, untaken = ByteDropout(config.dropout), Untaken(log)
     for epoch in range(config.epochs):
         with seeded(config.seed, epoch):
-            loss = _epoch(weights, log, config, draws, untaken, optimizer, dropout)
+            loss = _epoch(epoch, weights, log, config, draws, untaken, optimizer, dropout)
         yield {name: value.detach().numpy().copy() for name, value in weights.items()}, loss
 
 
 def _epoch(
+    number: int,
     weights: "Mapping[str, torch.Tensor]",
     log: Log,
     config: NeuMfConfig,
@@ -168,7 +174,7 @@ def _epoch(
     optimizer: "torch.optim.Optimizer",
     dropout: "torch.nn.Module",
 ) -> float:
-    """One pass; the mean loss."""
+    """One pass, counted from 0; the mean loss."""
     import torch
 
     order, total = draws.permutation(len(log)), 0.0
@@ -180,6 +186,10 @@ def _epoch(
         label_B = torch.zeros(len(user_B))
         label_B[: len(rows)] = 1.0
         optimizer.zero_grad()
+        if config.decay == "linear":
+            optimizer.param_groups[0]["lr"] = config.learning_rate * (
+                1 - (number + at / len(log)) / config.epochs
+            )
         logit_B = _pairs(weights, torch.from_numpy(user_B), torch.from_numpy(item_B), config, dropout)
         loss = torch.nn.functional.binary_cross_entropy_with_logits(logit_B, label_B)
         loss.backward()  # type: ignore[no-untyped-call]
