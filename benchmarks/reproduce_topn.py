@@ -45,8 +45,8 @@ SETTINGS: Final[Mapping[str, Mapping[str, Any]]] = {
     "user-knn": {"num_neighbours": 100},
     "neumf": {"product_dim": 0, "hidden": (128, 64), "dropout": 0.1, "learning_rate": 0.0005, "epochs": 120},
 }
-_EVERY: Final = 5
-_PATIENCE: Final = 3
+_EVERY: Final = 10
+_PATIENCE: Final = 2
 _K: Final = 10
 _BATCH_ROWS: Final = 2048
 _OF_POPULAR: Final = (
