@@ -60,7 +60,10 @@ class System:
 SYSTEMS: Final = {
     "sasrec": System(
         "sasrec", "SASRec",
-        _SASREC | {"loss": {"kind": "bce", "num_negatives": 1}, "fit": _FIT | _LONG},
+        _SASREC | {
+            "loss": {"kind": "bce", "num_negatives": 1},
+            "fit": _FIT | {"epochs": 80, "batch_size": 32, "learning_rate": 0.0015, "patience": 12},
+        },
         0.2500, 0.1341,
     ),
     "gsasrec": System(
