@@ -1,4 +1,4 @@
-"""`tastemaker evaluate PLAN.yaml`: models and bundles beside each other on held-out events."""
+"""`tastemaker evaluate PLAN.yaml`: models and bundles beside each other on held-out events, click models on held-out clicks."""
 
 import time
 from collections.abc import Mapping
@@ -15,10 +15,14 @@ if TYPE_CHECKING:
 
 def evaluate_plan(file: Path, page: Path | None, *, as_json: bool) -> dict[str, Any]:
     """Runs the plan, prints what it found and writes the page where one is asked for."""
+    from tastemaker.config_sources import read_yaml
+    from tastemaker.evaluation.click_plan import CLICKS
     from tastemaker.evaluation.comparison import compare
     from tastemaker.evaluation.comparison_page import render
     from tastemaker.evaluation.plan import read_plan
 
+    if CLICKS in (tree := read_yaml(file)):
+        return _evaluate_clicks(tree, file, page, as_json=as_json)
     plan = read_plan(file)
     with stdout_kept(as_json):
         found = compare(plan, _dataset(plan.data), _open_bundle)
@@ -31,6 +35,40 @@ def evaluate_plan(file: Path, page: Path | None, *, as_json: bool) -> dict[str, 
         if page is not None:
             console.print(f"page: {page}", markup=False)
     return found
+
+
+def _evaluate_clicks(
+    tree: Mapping[str, Any], file: Path, page: Path | None, *, as_json: bool
+) -> dict[str, Any]:
+    from tastemaker.evaluation.click_comparison import compare_clicks
+    from tastemaker.evaluation.click_page import render_clicks
+    from tastemaker.evaluation.click_plan import read_click_plan
+
+    plan = read_click_plan(tree, file)
+    with stdout_kept(as_json):
+        found = compare_clicks(plan)
+    if page is not None:
+        page.write_text(render_clicks(found, f"Evaluation: {file.stem}"), encoding="utf-8")
+    if as_json:
+        print_json(found)
+    else:
+        _show_clicks(found)
+        if page is not None:
+            console.print(f"page: {page}", markup=False)
+    return found
+
+
+def _show_clicks(found: Mapping[str, Any]) -> None:
+    from tastemaker.evaluation.click_page import metric_rows, told_rows
+
+    console.print(told_rows(found), markup=False)
+    systems = found["systems"]
+    rows = [[metric, *(_cell(row, metric) for row in systems)] for metric in metric_rows(found)]
+    rows.append(["seconds, fit + probabilities", *(_seconds(row) for row in systems)])
+    print_table("Held-out clicks", ["metric", *(row["system"] for row in systems)], rows)
+    _show_differences(found, "groups")
+    for note in found["notes"]:
+        console.print(f"note: {note}", markup=False)
 
 
 def _dataset(source: str | None) -> "Dataset":
@@ -68,15 +106,19 @@ def _show(found: Mapping[str, Any]) -> None:
     rows = [[metric, *(_cell(row, metric) for row in systems)] for metric in metric_names(found)]
     rows.append(["seconds, fit + evaluation", *(_seconds(row) for row in systems)])
     print_table("Held-out events", ["metric", *(row["system"] for row in systems)], rows)
+    _show_differences(found, "users")
+    for note in found["notes"]:
+        console.print(f"note: {note}", markup=False)
+
+
+def _show_differences(found: Mapping[str, Any], over: str) -> None:
     for one in found["differences"]:
         interval = f"{one['mean']:+.4f} [{one['low']:+.4f}, {one['high']:+.4f}]"
         console.print(
-            f"{one['system']} - {found['baseline']}: {interval} {one['metric']}, paired over users; "
+            f"{one['system']} - {found['baseline']}: {interval} {one['metric']}, paired over {over}; "
             f"p {one['corrected']:.4f} by {found['correction']}",
             markup=False,
         )
-    for note in found["notes"]:
-        console.print(f"note: {note}", markup=False)
 
 
 def _cell(row: Mapping[str, Any], metric: str) -> str:

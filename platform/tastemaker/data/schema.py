@@ -47,6 +47,7 @@ class Column:
     FRANCHISE: Final = "franchise"
     LATITUDE: Final = "latitude"
     LONGITUDE: Final = "longitude"
+    PROPENSITY: Final = "propensity"
     VECTORS: Final = "vectors"
 
 
@@ -91,13 +92,15 @@ ITEM_DETAILS = pa.schema(
         _field(Column.FRANCHISE, pa.string()),
         _field(Column.LATITUDE, pa.float64()),
         _field(Column.LONGITUDE, pa.float64()),
+        _field(Column.PROPENSITY, pa.float64()),
         _field(Column.VECTORS, pa.map_(pa.string(), pa.list_(pa.float32()))),
     ]
 )
 """What items may have beside; null where unknown. A table of items has those that its catalogue uses, in this order.
 
 `regions` are countries by ISO 3166-1 alpha-2 where the item may be shown, none of them meaning everywhere; `maturity` is
-the least age in years; `vectors` are other models' vectors of the item by name (image, audio, …).
+the least age in years; `vectors` are other models' vectors of the item by name (image, audio, …); `propensity`, of imports alone,
+is how likely it was to be seen, above 0 and at most 1.
 """
 
 REJECTS_SCHEMA = pa.schema(

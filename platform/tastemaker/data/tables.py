@@ -22,6 +22,7 @@ MAPPING_MEND = "name the right columns in the mapping"
 _NUMBERS = {
     Column.CREATED_AT_MS: (-np.inf, np.inf), Column.PRICE: (0.0, 1e12), Column.MATURITY: (0, 99),
     Column.LATITUDE: (-90.0, 90.0), Column.LONGITUDE: (-180.0, 180.0),
+    Column.PROPENSITY: (np.nextafter(0.0, 1.0), 1.0),
 }  # fmt: skip
 """Columns of numbers, and what each may be."""
 

@@ -16,6 +16,7 @@ from tastemaker.types import Float64
 Correction = Literal["holm", "benjamini-hochberg"]
 _ROUNDS = 4000
 _ROUNDS_AT_ONCE = 100
+_DRAWS_AT_ONCE = 2**21
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +77,8 @@ def bootstrap_p_value(difference_U: Float64, seed: int = 0) -> float:
     num, observed = len(difference_U), abs(float(difference_U.mean()))
     draws, share, times = np.random.default_rng(seed), np.full(num, 1 / num), 0
     centred_U = difference_U - difference_U.mean()
-    for _ in range(0, _ROUNDS, _ROUNDS_AT_ONCE):
-        mean_R = draws.multinomial(num, share, size=_ROUNDS_AT_ONCE) @ centred_U / num
+    at_once = max(1, min(_ROUNDS_AT_ONCE, _DRAWS_AT_ONCE // num))
+    for begin in range(0, _ROUNDS, at_once):
+        mean_R = draws.multinomial(num, share, size=min(at_once, _ROUNDS - begin)) @ centred_U / num
         times += int((np.abs(mean_R) >= observed).sum())
     return (1 + times) / (1 + _ROUNDS)

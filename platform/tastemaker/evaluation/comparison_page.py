@@ -22,7 +22,7 @@ def render(found: Mapping[str, Any], title: str) -> str:
     sections = [
         f"<h1>{html.escape(title)}</h1><p class='note'>{_split(found)}; ranked: {html.escape(found['ranked'])}</p>{warning}",
         _metrics(found),
-        _differences(found),
+        told_differences(found),
         _over_folds(found),
         _segments(found),
         _exposure(found),
@@ -63,7 +63,7 @@ def _interval(row: Mapping[str, Any], metric: str) -> Interval:
 
 def _metrics(found: Mapping[str, Any]) -> str:
     rows, names = found["systems"], metric_names(found)
-    headline = next(iter(metric for metric in names if metric.startswith("ndcg")))
+    headline = next((metric for metric in names if metric.startswith("ndcg")), names[0])
     cells = [[metric, *(number(_interval(row, metric)) for row in rows)] for metric in names]
     for key, text in (("fit_seconds", "fit, s"), ("evaluation_seconds", "evaluation, s")):
         cells.append([text, *(f"{row[key]:.1f}" for row in rows)])
@@ -71,7 +71,7 @@ def _metrics(found: Mapping[str, Any]) -> str:
         "<h2>Metrics</h2>"
         + plot("headline", _bars(rows, headline))
         + plot("trade", _trade(rows, headline))
-        + table(["metric", *(html.escape(row["system"]) for row in rows)], cells)
+        + table(["metric", *(row["system"] for row in rows)], cells)
         + "<p class='note'>Means over users with 95% bootstrap intervals.</p>"
     )
 
@@ -96,17 +96,19 @@ def _trade(rows: Sequence[Mapping[str, Any]], metric: str) -> Figure:
         for row in rows
     ]  # fmt: skip
     layout = _layout(f"{metric} over the share of the catalogue that is shown") | {
-        "xaxis": {"title": {"text": "coverage"}},
+        "xaxis": {"title": {"text": "coverage"}, "automargin": True},
         "showlegend": True,
     }
     return {"data": points, "layout": layout}
 
 
 def _layout(title: str) -> Figure:
-    return {"title": {"text": title}, "height": 340, "margin": {"t": 50, "b": 60}, "barmode": "group"}
+    found = {"title": {"text": title}, "height": 340, "margin": {"t": 50, "b": 60}, "barmode": "group"}
+    return found | {"xaxis": {"automargin": True}}
 
 
-def _differences(found: Mapping[str, Any]) -> str:
+def told_differences(found: Mapping[str, Any], over: str = "users") -> str:
+    """The table of differences from the baseline, paired over users or groups; nothing where there are none."""
     if not found["differences"]:
         return ""
     rows = [
@@ -125,7 +127,7 @@ def _differences(found: Mapping[str, Any]) -> str:
             rows,
             words=(1,),
         )
-        + "<p class='note'>Paired over users, by bootstrap; all rows corrected together.</p>"
+        + f"<p class='note'>Paired over {over}, by bootstrap; all rows corrected together.</p>"
     )
 
 
@@ -170,7 +172,7 @@ def _segments(found: Mapping[str, Any]) -> str:
         + [f"{other[place]['values'].get(metric, float('nan')):.4f}" for other in each.values()]
         for place, one in enumerate(first)
     ]
-    header = ["segment", "users", *(html.escape(name) for name in each)]
+    header = ["segment", "users", *each]
     return (
         f"<h2>Segments, {metric}</h2>"
         + plot("segments", {"data": data, "layout": _layout(metric)})

@@ -11,8 +11,9 @@ from dataclasses import dataclass, field
 import numpy as np
 import scipy.sparse as sp
 
+from tastemaker.errors import DataError
 from tastemaker.evaluation import beyond, counterfactual, metrics, predictions
-from tastemaker.evaluation.offline import Evaluation, score_lists
+from tastemaker.evaluation.offline import Evaluation, depths, score_lists
 from tastemaker.evaluation.systems import Answers, System
 from tastemaker.evaluation.windows import Fold
 from tastemaker.features.traits import ItemTraits
@@ -21,6 +22,7 @@ from tastemaker.terminal import progress
 from tastemaker.types import Bool, Float64, Int32, Int64
 
 _BLOCK_SCORES = 2**21
+_MOST_GRADE = 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,18 +78,24 @@ def measure(
         allowed_I: Items that alone stand in lists, those of serendipity's obvious ones too; unset, all do.
         threads: Blocks at once; unset, as many as there are cores.
         description: Of the progress bar.
+
+    Raises:
+        UsageError: There is no depth, or one below 1.
+        DataError: A grade is below 0 or above 1000, or a model's score is not finite.
     """
-    ks = sorted(ks)
+    ks = depths(ks)
+    grades = _grades(fold) if graded else None
     answers = _answers(system, fold, max(ks), threads or os.cpu_count() or 1, description)
     history_UI = fold.askers.matrix(fold.train.num_items)
     num_users_I = _num_users(fold, history_UI)
+    hit_UK = metrics.relevance(answers.ranked_BK, fold.targets)
     found = score_lists(
-        fold.askers.row_B, answers.ranked_BK, fold.targets, num_users_I, fold.train.num_users, ks=ks,
+        fold.askers.row_B, answers.ranked_BK, hit_UK, fold.targets, num_users_I, fold.train.num_users, ks=ks,
         traits=None if items is None else items.traits,
-        grades=[value_M.astype(np.float64) for value_M in fold.values] if graded else None,
+        grades=grades,
     )  # fmt: skip
     per_user = found.per_user | _beyond(
-        answers.ranked_BK, fold, history_UI, num_users_I, ks, items, allowed_I
+        answers.ranked_BK, hit_UK, fold, history_UI, num_users_I, ks, items, allowed_I
     )
     if popularity_power is not None:
         per_user |= _unbiased(answers.ranked_BK, fold, num_users_I, ks, popularity_power)
@@ -98,6 +106,17 @@ def measure(
     top_UK = answers.ranked_BK[:, : ks[0]]
     exposure = {} if items is None else _exposure(top_UK, num_users_I.astype(np.float64), items)
     return Measured(Evaluation(found.users, per_user, overall, found.listed_I), answers.ranked_BK, exposure)
+
+
+def _grades(fold: Fold) -> list[Float64]:
+    """The targets' values, where the gain 2**grade - 1 of them is a number and no loss."""
+    value_M = np.concatenate([*fold.values, np.empty(0)])
+    if not (value_M.min(initial=0) >= 0 and value_M.max(initial=0) <= _MOST_GRADE):
+        raise DataError(
+            "a target's value as its grade in NDCG", value=f"{value_M.min():g} to {value_M.max():g}",
+            limit=f"0 to {_MOST_GRADE}", mend="leave `graded` out, or import values of few steps, such as stars",
+        )  # fmt: skip
+    return [value_M.astype(np.float64) for value_M in fold.values]
 
 
 def _num_users(fold: Fold, history_UI: sp.csr_matrix) -> Int64:
@@ -116,6 +135,7 @@ def _num_users(fold: Fold, history_UI: sp.csr_matrix) -> Int64:
 
 def _beyond(
     ranked_UK: Int32,
+    hit_UK: Float64,
     fold: Fold,
     history_UI: sp.csr_matrix,
     num_users_I: Int64,
@@ -124,8 +144,7 @@ def _beyond(
     allowed_I: Bool | None,
 ) -> dict[str, Float64]:
     """Per user, what `score_lists` does not give."""
-    hit_UK = metrics.relevance(ranked_UK, fold.targets)
-    size_U = np.array([len(targets) for targets in fold.targets])
+    size_U = metrics.num_targets(fold.targets)
     found = {f"precision@{k}": metrics.precision(hit_UK, size_U, k) for k in ks}
     top_UK = ranked_UK[:, : ks[0]]
     share_I = num_users_I / max(fold.train.num_users, 1)
@@ -158,7 +177,7 @@ def _of_scores(fold: Fold, answers: Answers) -> dict[str, float]:
     found = {}
     if answers.auc_B is not None and not np.isnan(answers.auc_B).all():
         known_U = ~np.isnan(answers.auc_B)
-        size_U = np.array([len(targets) for targets in fold.targets])
+        size_U = metrics.num_targets(fold.targets)
         found["gauc"] = float(np.average(answers.auc_B[known_U], weights=size_U[known_U]))
     if answers.target_scores:
         guess_M, value_M = np.concatenate(answers.target_scores), np.concatenate(fold.values)

@@ -7,16 +7,21 @@ Shape letters: B users, K slots (best first), M targets, I catalogue, N predicti
 """
 
 from collections.abc import Callable, Sequence
+from typing import Final
 
 import numpy as np
+import numpy.typing as npt
 import scipy.sparse as sp
 
 from tastemaker.features.traits import ItemTraits
-from tastemaker.types import Bool, Float32, Float64, Int32, Int64
+from tastemaker.types import Float32, Float64, Int32, Int64
 
 PADDING = -1
 """Stands in `ranked_BK` where a list is shorter than K."""
+CELLS_AT_ONCE: Final = 2**21
+"""Of what is worked out for many users at once and thrown away: some 16 MiB."""
 _PAIRS_AT_ONCE = 2**19
+_FEW_TAGS, _WORD = 256, 64
 
 
 def relevance(ranked_BK: Int32, targets: Sequence[Int32], grades: Sequence[Float64] | None = None) -> Float64:
@@ -27,28 +32,27 @@ def relevance(ranked_BK: Int32, targets: Sequence[Int32], grades: Sequence[Float
     >>> relevance(np.array([[7, 3, 7, -1]], np.int32), [np.array([7, 9], np.int32)]).tolist()
     [[1.0, 0.0, 0.0, 0.0]]
     """
-    num_users, depth = ranked_BK.shape
-    user_M = np.repeat(np.arange(num_users), [len(items) for items in targets])
-    item_M = np.concatenate([*targets, np.empty(0, np.int32)]).astype(np.int64)
+    found_BK = np.zeros(ranked_BK.shape)
+    user_M = np.repeat(np.arange(len(ranked_BK)), num_targets(targets))
+    item_M = np.concatenate([*targets, np.empty(0, np.int32)])
     grade_M = np.ones(len(item_M)) if grades is None else np.concatenate([*grades, np.empty(0)])
-    width = int(max(ranked_BK.max(initial=0), item_M.max(initial=0))) + 1
-    key_M = user_M * width + item_M
-    order_M = np.argsort(key_M, kind="stable")
-    key_BK = np.arange(num_users)[:, None] * width + ranked_BK
-    at_BK = np.searchsorted(key_M, key_BK, sorter=order_M)
-    found_BK = (at_BK < len(key_M)) & (ranked_BK != PADDING)
-    slot_BK = order_M[np.where(found_BK, at_BK, 0)] if len(key_M) else np.zeros(ranked_BK.shape, np.int64)
-    if len(key_M):
-        found_BK &= key_M[slot_BK] == key_BK
-        found_BK[found_BK] = _first_places(key_BK[found_BK])
-        return np.where(found_BK, grade_M[slot_BK], 0.0)
-    return np.zeros((num_users, depth))
+    at_once = max(1, CELLS_AT_ONCE // max(1, ranked_BK.shape[1]))
+    for begin in range(0, len(item_M), at_once):
+        some = slice(begin, begin + at_once)
+        is_target_MK = (ranked_BK[user_M[some]] == item_M[some, None]) & (item_M[some, None] != PADDING)
+        listed_M = is_target_MK.any(axis=1)
+        slot_M = is_target_MK.argmax(axis=1)
+        found_BK[user_M[some][listed_M], slot_M[listed_M]] = grade_M[some][listed_M]
+    return found_BK
 
 
-def _first_places(key_N: Int64) -> Bool:
-    first_N = np.zeros(len(key_N), np.bool_)
-    first_N[np.unique(key_N, return_index=True)[1]] = True
-    return first_N
+def num_targets(targets: Sequence[Int32]) -> Int64:
+    """(B,) how many each user has.
+
+    >>> num_targets([np.array([4, 2], np.int32), np.array([], np.int32)]).tolist()
+    [2, 0]
+    """
+    return np.fromiter(map(len, targets), np.int64, len(targets))
 
 
 def recall(relevance_BK: Float64, num_targets_B: Int64, k: int) -> Float64:
@@ -105,7 +109,7 @@ def ideal_grades(targets: Sequence[Int32], grades: Sequence[Float64] | None = No
     >>> ideal_grades([np.array([4, 2], np.int32), np.array([], np.int32)]).tolist()
     [[1.0, 1.0], [0.0, 0.0]]
     """
-    size_B = np.array([len(items) for items in targets], np.int64)
+    size_B = num_targets(targets)
     ideal_BM = (np.arange(size_B.max(initial=0)) < size_B[:, None]).astype(np.float64)
     if grades is not None:
         ideal_BM[ideal_BM > 0] = np.concatenate([*grades, np.empty(0)])
@@ -197,14 +201,29 @@ def tag_similarity(traits: ItemTraits) -> Callable[[Int32, Int32], Float64]:
     has_IG.sum_duplicates()
     has_IG.data[:] = 1.0
     size_I = np.diff(has_IG.indptr)
+    # Bits of few tags are compared in a tenth of the time; of many there would be too many words.
+    words = _words(has_IG) if has_IG.shape[1] <= _FEW_TAGS else None
 
     def similarity(one_P: Int32, other_P: Int32) -> Float64:
-        shared_P = np.asarray(has_IG[one_P].multiply(has_IG[other_P]).sum(axis=1), np.float64).ravel()
+        if words is None:
+            shared_P = np.asarray(has_IG[one_P].multiply(has_IG[other_P]).sum(axis=1), np.float64).ravel()
+        else:
+            shared_P = np.zeros(len(one_P))
+            for word_I in words:
+                shared_P += np.bitwise_count(word_I[one_P] & word_I[other_P])
         either_P = size_I[one_P] + size_I[other_P] - shared_P
         alike_P: Float64 = np.divide(shared_P, either_P, out=np.zeros_like(shared_P), where=either_P > 0)
         return alike_P
 
     return similarity
+
+
+def _words(has_IG: sp.csr_matrix) -> list[npt.NDArray[np.uint64]]:
+    """Each item's tags as bits (I,), 64 of them in a word."""
+    bit_W = np.uint64(1) << np.arange(_WORD, dtype=np.uint64)
+    starts = range(0, has_IG.shape[1], _WORD)
+    parts = [has_IG[:, begin : begin + _WORD].astype(np.uint64) for begin in starts]
+    return [part_IW @ bit_W[: part_IW.shape[1]] for part_IW in parts]
 
 
 def num_categories(ranked_BK: Int32, category_I: Int32) -> Float64:

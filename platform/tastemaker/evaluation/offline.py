@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from tastemaker.data.splits import Histories
-from tastemaker.errors import DataError
+from tastemaker.errors import DataError, UsageError
 from tastemaker.evaluation import metrics
 from tastemaker.features.context import device_context
 from tastemaker.features.traits import ItemTraits
@@ -82,14 +82,16 @@ def evaluate(
         description: Of the progress bar.
 
     Raises:
+        UsageError: There is no depth, or one below 1.
         DataError: There is no target, or a list holds an item that its user has seen.
     """
+    ks = depths(ks)
     users = np.flatnonzero(targets.lengths > 0).astype(np.int32)
     if not len(users):
         raise DataError("no user has a test item", mend="import more events, or hold out fewer of them")
     if most_users is not None and most_users < len(users):
         users = np.sort(np.random.default_rng(0).choice(users, most_users, replace=False))
-    depth = max(ks)
+    depth = ks[-1]
     ranked_UK = np.full((len(users), depth), metrics.PADDING, np.int32)
     with progress(description, len(users)) as advance:
         for start in range(0, len(users), BLOCK):
@@ -100,7 +102,21 @@ def evaluate(
                 if np.isin(items, query.history_L).any():
                     raise DataError("a recommended item is in its user's history", mend="mask seen items")
             advance(len(block))
-    return _score(users, ranked_UK, histories, targets, num_items, ks=sorted(ks), traits=traits)
+    return _score(users, ranked_UK, histories, targets, num_items, ks=ks, traits=traits)
+
+
+def depths(ks: Sequence[int]) -> list[int]:
+    """The depths of lists, each once, ascending.
+
+    >>> depths((50, 10, 10))
+    [10, 50]
+
+    Raises:
+        UsageError: There is none, or one below 1.
+    """
+    if not ks or min(ks) < 1:
+        raise UsageError("depths of lists", value=list(ks), limit="some, of 1 or more")
+    return sorted(set(ks))
 
 
 def _query(
@@ -129,12 +145,14 @@ def _score(
     used = np.unique(histories.user_index.astype(np.int64) * num_items + histories.item_index) % num_items
     num_users_I = np.bincount(used, minlength=num_items)
     wanted = [np.unique(targets[int(user)]) for user in users]
-    return score_lists(users, ranked_UK, wanted, num_users_I, len(histories), ks=ks, traits=traits)
+    hit_UK = metrics.relevance(ranked_UK, wanted)
+    return score_lists(users, ranked_UK, hit_UK, wanted, num_users_I, len(histories), ks=ks, traits=traits)
 
 
 def score_lists(
     users: Int32,
     ranked_UK: Int32,
+    hit_UK: Float64,
     targets: Sequence[Int32],
     num_users_I: Int64,
     num_users: int,
@@ -148,6 +166,7 @@ def score_lists(
     Args:
         users: Whose lists they are.
         ranked_UK: Lists, best first.
+        hit_UK: Their `metrics.relevance`, without grades.
         targets: Of each user, each once.
         num_users_I: How many users have each item.
         num_users: How many there are.
@@ -156,13 +175,13 @@ def score_lists(
         grades: Of the targets, for NDCG; unset, each is 1.
     """
     num_items = len(num_users_I)
-    size_U = np.array([len(items) for items in targets])
-    hit_UK = metrics.relevance(ranked_UK, targets, grades)
+    size_U = metrics.num_targets(targets)
+    grade_UK = hit_UK if grades is None else metrics.relevance(ranked_UK, targets, grades)
     ideal_UM = metrics.ideal_grades(targets, grades)
     per_user: dict[str, Float64] = {}
     for k in ks:
         per_user[f"recall@{k}"] = metrics.recall(hit_UK, size_U, k)
-        per_user[f"ndcg@{k}"] = metrics.ndcg(hit_UK, ideal_UM, k)
+        per_user[f"ndcg@{k}"] = metrics.ndcg(grade_UK, ideal_UM, k)
         per_user[f"map@{k}"] = metrics.average_precision(hit_UK, size_U, k)
         per_user[f"hit_rate@{k}"] = metrics.hit_rate(hit_UK, size_U, k)
     per_user["mrr"] = metrics.reciprocal_rank(hit_UK, size_U)

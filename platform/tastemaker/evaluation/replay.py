@@ -7,9 +7,10 @@ import numpy as np
 
 from tastemaker.bundle.reader import Bundle
 from tastemaker.features.item_store import ItemFacts, ItemStore
+from tastemaker.models.log import each_once
 from tastemaker.stages.pipeline import Pipeline
 from tastemaker.terminal import progress
-from tastemaker.types import Int32, Query
+from tastemaker.types import Query
 
 BLOCK = 64
 
@@ -51,20 +52,10 @@ class Replay:
 
     def _query(self, session: Sequence[str], k: int) -> Query:
         known = [row for item in session if (row := self._bundle.index_of(item)) is not None]
-        seen_L = newest_once(np.asarray(known, np.int32))
+        seen_L = each_once(np.asarray(known, np.int32))
         recent, older = seen_L[-self._history_length :], seen_L[: -self._history_length]
         return Query(history_L=recent, k=k, exclude=older, now_ms=self._now_ms, visit_L=seen_L)
 
 
 def _unseen(_steps: int) -> None:
     """Progress that nobody is shown."""
-
-
-def newest_once(item_index: Int32) -> Int32:
-    """Each item at its newest place, oldest first.
-
-    >>> newest_once(np.array([4, 2, 4, 1], np.int32)).tolist()
-    [2, 4, 1]
-    """
-    _, last = np.unique(item_index[::-1], return_index=True)
-    return item_index[np.sort(len(item_index) - 1 - last)]

@@ -11,7 +11,7 @@ import numpy as np
 from tastemaker.evaluation import metrics
 from tastemaker.evaluation.measuring import Measured
 from tastemaker.evaluation.windows import Fold
-from tastemaker.types import Bool, Float64, Int32, Int64, Strings
+from tastemaker.types import Bool, Float64, Int32, Strings
 
 _DAY_MS = 86_400_000
 _AGES = ((30.0, "up to 30 days"), (365.0, "to a year"), (np.inf, "older"))
@@ -123,8 +123,9 @@ def _of_targets(
     targets = [items[mask] for items, mask in zip(targets, kept, strict=True)]
     if grades is not None:
         grades = [grade_M[mask] for grade_M, mask in zip(grades, kept, strict=True)]
-    size_U: Int64 = np.array([len(items) for items in targets])
-    hit_UK = metrics.relevance(measured.ranked_UK, targets, grades)
+    size_U = metrics.num_targets(targets)
+    hit_UK = metrics.relevance(measured.ranked_UK, targets)
+    grade_UK = hit_UK if grades is None else metrics.relevance(measured.ranked_UK, targets, grades)
     ideal_UM = metrics.ideal_grades(targets, grades)
     values = {}
     for metric in shown:
@@ -132,7 +133,7 @@ def _of_targets(
         if base == "recall":
             values[metric] = _mean(metrics.recall(hit_UK, size_U, int(depth)))
         elif base == "ndcg":
-            values[metric] = _mean(metrics.ndcg(hit_UK, ideal_UM, int(depth)))
+            values[metric] = _mean(metrics.ndcg(grade_UK, ideal_UM, int(depth)))
     return Segment(kind, name, int((size_U > 0).sum()), values)
 
 

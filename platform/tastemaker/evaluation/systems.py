@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
-from tastemaker.evaluation.metrics import PADDING, ratio
+from tastemaker.errors import DataError
+from tastemaker.evaluation.metrics import PADDING, num_targets, ratio
 from tastemaker.models.log import Askers, Filters
 from tastemaker.models.recommender import Recommender
 from tastemaker.models.top import best, num_true
@@ -49,7 +50,11 @@ class ModelSystem:
         self.model, self._sampled, self._filters = model, sampled, Filters(allowed_I=allowed_I)
 
     def answer(self, askers: Askers, targets: Sequence[Int32], k: int) -> Answers:
-        """See `System.answer`."""
+        """See `System.answer`.
+
+        Raises:
+            DataError: The model scores an item with NaN or infinity.
+        """
         score_BI = np.array(self.model.scores(askers), np.float32)
         of_targets = None
         if self.model.predicts_values:
@@ -58,7 +63,13 @@ class ModelSystem:
         if self._sampled is not None:
             self._sample(score_BI, askers, targets)
         auc_B = aucs(score_BI, targets)
-        ranked_BK = best(score_BI, min(k, score_BI.shape[1]))[0]
+        ranked_BK, best_BK = best(score_BI, min(k, score_BI.shape[1]))
+        first_B = best_BK[:, 0]  # where NaN and infinity stand
+        if not (first_B < np.inf).all():
+            raise DataError(
+                f"a score of a model {self.model.kind}", value=float(first_B[~(first_B < np.inf)][0]), limit="finite",
+                mend="fit it anew, by a lower learning rate",
+            )  # fmt: skip
         if ranked_BK.shape[1] < k:
             ranked_BK = np.pad(ranked_BK, ((0, 0), (0, k - ranked_BK.shape[1])), constant_values=PADDING)
         return Answers(ranked_BK, auc_B, of_targets)
@@ -107,7 +118,7 @@ def aucs(score_BI: Float32, targets: Sequence[Int32]) -> Float64:
     >>> aucs(scores, [np.array([2], np.int32)]).tolist()  # above item 1, below item 0
     [0.5]
     """
-    size_B = np.array([len(items) for items in targets], np.int64)
+    size_B = num_targets(targets)
     found_B = np.full(len(targets), np.nan)
     if not len(targets):
         return found_B
