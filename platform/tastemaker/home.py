@@ -41,7 +41,7 @@ class Home:
         marker = root / "home.json"
         if root.exists() and not root.is_dir():
             raise UsageError(f"home {root} is a file", mend="name a folder in TASTEMAKER_HOME")
-        if root.is_dir() and not marker.exists() and any(p.name not in _NOT_OURS for p in root.iterdir()):
+        if root.is_dir() and not marker.exists() and _holds_others(root):
             raise UsageError(
                 f"home {root} holds other files", mend="name an empty or new folder in TASTEMAKER_HOME"
             )
@@ -89,6 +89,13 @@ class Home:
             raise UsageError(
                 f"{name} of home {self.root} is in use by another process", mend="wait for it or stop it"
             ) from error
+
+
+def _holds_others(root: Path) -> bool:
+    """Whether a folder is neither new nor a home that another process is making, or was when it ended."""
+    names = {path.name for path in root.iterdir()}
+    ours = _NOT_OURS | {name.partition("/")[0] for name in FOLDERS} if ".lock" in names else _NOT_OURS
+    return any(name not in ours and "home.json" not in name for name in names)
 
 
 def write_json(path: Path, value: Any) -> None:

@@ -16,7 +16,6 @@ from tastemaker.errors import MissingExtraError
 
 if TYPE_CHECKING:
     from opentelemetry.context import Context
-    from opentelemetry.sdk.trace.export import SpanExporter
     from opentelemetry.trace import Span
 
 EXPORT_MS: Final = 1000
@@ -61,15 +60,12 @@ class Tracer:
     Args:
         settings: Whose endpoint is set.
         service: What this process is, for `service.name`.
-        exporter: Stands in for the OTLP exporter.
 
     Raises:
         MissingExtraError: The extra `tracing` is not installed.
     """
 
-    def __init__(
-        self, settings: TracingSettings, service: str, exporter: "SpanExporter | None" = None
-    ) -> None:
+    def __init__(self, settings: TracingSettings, service: str) -> None:
         try:
             from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
             from opentelemetry.sdk.resources import Resource
@@ -91,20 +87,20 @@ class Tracer:
 
         named = Resource.create({"service.name": f"tastemaker-{service}", "service.version": __version__})
         self._provider = TracerProvider(sampler=ALWAYS_ON, resource=named, id_generator=Ids())
-        sent = exporter or OTLPSpanExporter(endpoint=settings.endpoint)
-        self._provider.add_span_processor(BatchSpanProcessor(sent, schedule_delay_millis=EXPORT_MS))
+        exporter = OTLPSpanExporter(endpoint=settings.endpoint)
+        self._provider.add_span_processor(BatchSpanProcessor(exporter, schedule_delay_millis=EXPORT_MS))
         self._tracer = self._provider.get_tracer("tastemaker", __version__)
         self._propagator = TraceContextTextMapPropagator()
-        self._sampled = settings.sample_ratio * 16**_DIGITS
+        self._sample_ratio = settings.sample_ratio
 
     def begin(self, name: str, request_id: str) -> Trace | None:
         """The trace of a request that begins now; None where it is not sampled.
 
         Args:
             name: Of its span.
-            request_id: 32 hexadecimal digits; luck, which the first of them are, decides.
+            request_id: See `is_sampled`.
         """
-        if int(request_id[:_DIGITS], 16) >= self._sampled:
+        if not is_sampled(request_id, self._sample_ratio):
             return None
         from opentelemetry import trace
         from opentelemetry.context import Context
@@ -137,6 +133,16 @@ class Tracer:
     def stop(self) -> None:
         """Sends what is still here."""
         self._provider.shutdown()
+
+
+def is_sampled(request_id: str, ratio: float) -> bool:
+    """Whether a request is among the share that is traced: its luck decides, the same in every process.
+
+    Args:
+        request_id: 32 hexadecimal digits, of which the first are its luck.
+        ratio: The share, 0 to 1.
+    """
+    return int(request_id[:_DIGITS], 16) < ratio * 16**_DIGITS
 
 
 def told_of(body: Mapping[str, Any], degraded: Sequence[str], origin: str) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 Not in the request, since an encoder may take its time.
 """
 
-from collections.abc import Iterator
+import itertools
 from typing import Any, Final
 
 import pyarrow.compute as pc
@@ -13,6 +13,7 @@ from tastemaker.features.content import ContentSpace
 from tastemaker.home import Home
 from tastemaker.state.connection import state_errors
 from tastemaker.state.keys import Keys
+from tastemaker.state.marks import some_marked
 from tastemaker.users.archive import read_profiles
 from tastemaker.users.profile import Interest, Onboarding
 from tastemaker.users.profiles import keep_interest, read_parts
@@ -45,7 +46,9 @@ def encode_interests(client: redis.Redis, keys: Keys, space: ContentSpace) -> in
         StateError: Redis/Valkey cannot be reached: the marks are still there.
         MissingExtraError: The encoder is not installed.
     """
-    kept = read_parts(client, keys, list(_marked(client, keys)))
+    sets = [keys.interests(p) for p in range(keys.partitions)]
+    marked = some_marked(client, sets, MOST_AT_ONCE, "interests")
+    kept = read_parts(client, keys, list(itertools.chain(*marked.values())))
     answers = {user_id: parts.get("onboarding", "") for user_id, parts in kept.items()}
     texts = {user_id: Onboarding.model_validate_json(text or "{}").text for user_id, text in answers.items()}
     wanted = [user_id for user_id, text in texts.items() if text]
@@ -56,13 +59,3 @@ def encode_interests(client: redis.Redis, keys: Keys, space: ContentSpace) -> in
         interest = None if vector is None else Interest(fingerprint=space.fingerprint, vector=tuple(vector))
         keep_interest(client, keys, user_id, onboarding, interest)
     return len(answers)
-
-
-def _marked(client: redis.Redis, keys: Keys) -> Iterator[str]:
-    each = -(-MOST_AT_ONCE // keys.partitions)
-    with state_errors("read marks of interests"):
-        pipe: Any = client.pipeline(transaction=False)
-        for p in range(keys.partitions):
-            pipe.srandmember(keys.interests(p), each)
-        for found in pipe.execute():
-            yield from found

@@ -20,6 +20,7 @@ from tastemaker.features.view_rows import item_rows, joined, user_rows
 from tastemaker.features.views import Entity, ViewRows, views_of
 from tastemaker.state.connection import state_errors
 from tastemaker.state.keys import Keys
+from tastemaker.state.marks import some_marked
 
 MOST_AT_ONCE: Final = 1000
 log = logging.getLogger(__name__)
@@ -44,7 +45,8 @@ def project_users(client: redis.Redis, keys: Keys, rows: FeastRows) -> int:
     Raises:
         StateError: Redis/Valkey cannot be reached. Nothing is lost: the marks are still there.
     """
-    marked = _some_users(client, keys)
+    sets = [keys.changed_users(p) for p in range(keys.partitions)]
+    marked = some_marked(client, sets, MOST_AT_ONCE, "users")
     records = read_users(client, keys, [user_id for found in marked.values() for user_id in found])
     readable = _project(rows, records, UserState.decode, user_rows)
     with state_errors("take the marks of users away"):
@@ -96,16 +98,6 @@ def num_pending(client: redis.Redis, keys: Keys) -> dict[Entity, int]:
         pipe.scard(keys.changed_totals)
         *users, items = pipe.execute()
     return {"user": sum(users), "item": items}
-
-
-def _some_users(client: redis.Redis, keys: Keys) -> dict[int, list[str]]:
-    """Marked users by partition, by chance, so that none waits for ever."""
-    each = -(-MOST_AT_ONCE // keys.partitions)
-    with state_errors("read marks of users"):
-        pipe: Any = client.pipeline(transaction=False)
-        for p in range(keys.partitions):
-            pipe.srandmember(keys.changed_users(p), each)
-        return {p: found for p, found in enumerate(pipe.execute()) if found}
 
 
 def _project(

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from tastemaker.index.faiss_index import VectorIndex
 from tastemaker.index.rules import Allowed, of_request
+from tastemaker.index.vector_index import VectorIndex
 from tastemaker.types import Bool, Float32, Int32, Int64, VectorRows
 
 

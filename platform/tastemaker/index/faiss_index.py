@@ -1,11 +1,11 @@
-"""Nearest items to a vector by inner product, under hard rules. Not for making the vectors.
+"""A `VectorIndex` inside FAISS: exact, by a graph or by lists. Not for making the vectors.
 
 Shape letters: B requests, I catalogue, D dimension, K results.
 """
 
 import math
 from collections.abc import Callable, Sequence
-from typing import Any, Protocol, Self
+from typing import Any, Self
 
 import numpy as np
 
@@ -15,7 +15,7 @@ from tastemaker.index.device import DeviceSearch, Transfer, to_gpu
 from tastemaker.index.library import faiss
 from tastemaker.index.rules import Allowed, Rules, all_alike, of_request
 from tastemaker.index.structure import Structure, config_of, take_apart, train_structure
-from tastemaker.types import Float32, Int32, VectorRows
+from tastemaker.types import Float32, Int32
 
 ITEMS_PER_BEAM = 40
 """Items that are scored, by picking their rows, in the time that one more place of a graph search's beam takes."""
@@ -23,30 +23,6 @@ _SCAN_FROM_SHARE = 0.8
 """Where rules leave as much, passing over the rest costs less than picking rows."""
 _WIDEN = 4
 _READ_BYTES = 2**20
-
-
-class VectorIndex(Protocol):
-    """Finds the items of largest inner product with a vector. Safe to search from several threads."""
-
-    @property
-    def num_items(self) -> int:
-        """Rows, which are item_index 0 to num_items - 1."""
-        ...
-
-    @property
-    def dim(self) -> int:
-        """Length of a vector."""
-        ...
-
-    def search(
-        self, queries_BD: Float32, k: int, allowed: Allowed = None, exclude: Sequence[Int32] | None = None
-    ) -> tuple[Int32, Float32]:
-        """The k best allowed items of each query, see `FaissIndex.search`."""
-        ...
-
-    def vectors(self) -> VectorRows:
-        """All vectors (I, D), read-only."""
-        ...
 
 
 class _OwnedMemory:

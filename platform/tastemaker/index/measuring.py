@@ -12,7 +12,8 @@ from tastemaker.index.config import RECALL_AT, MeasuredIndex, QueryKind
 from tastemaker.types import Float32, Float64, Int32
 
 if TYPE_CHECKING:
-    from tastemaker.index.faiss_index import FaissIndex, VectorIndex
+    from tastemaker.index.faiss_index import FaissIndex
+    from tastemaker.index.vector_index import VectorIndex
 
 PERTURBATION = 0.5
 """Length of the noise beside an item's vector, where items stand in for users."""

@@ -17,8 +17,8 @@ import numpy as np
 from tastemaker.errors import ConfigError
 from tastemaker.index.building import build_index
 from tastemaker.index.config import IndexConfig
-from tastemaker.index.faiss_index import VectorIndex
 from tastemaker.index.rules import Allowed, of_request
+from tastemaker.index.vector_index import VectorIndex
 from tastemaker.types import Bool, Float32, Int32
 
 Found = tuple[Int32, Float32]

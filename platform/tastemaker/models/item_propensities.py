@@ -42,7 +42,9 @@ class ItemPropensity(Strict):
         None, ge=0, description="guessed: (count / largest count) ** ((power + 1) / 2)"
     )
     column: str | None = Field(
-        None, min_length=1, description="given: a column of the log's items, above 0 and at most 1"
+        None,
+        min_length=1,
+        description="given: a column of the log's items, such as an import's `propensity`, above 0 and at most 1",
     )
     least: float = Field(0.05, gt=0, le=1, description="propensities below this count as this")
 
@@ -66,10 +68,14 @@ class ItemPropensity(Strict):
 
     def _given(self, log: Log) -> Float64:
         if log.items is None or self.column not in log.items.column_names:
-            mend = "give the log a table of items with it"
+            mend = "import a table of items with a column `propensity`, and name that"
             raise DataError("a log's column of propensities", value=self.column, mend=mend)
         column: Any = log.items[self.column]
         chance_I: Float64 = column.to_numpy().astype(np.float64)
         if not ((chance_I > 0) & (chance_I <= 1)).all():  # NaN fails both
-            raise DataError(f"a propensity in column {self.column}", limit="above 0, at most 1")
+            wrong = int((~((chance_I > 0) & (chance_I <= 1))).sum())
+            raise DataError(
+                f"propensities in column {self.column} that are none, or out of range", value=wrong,
+                limit="each item's, above 0 and at most 1", mend="correct them in the table of items, and import it again",
+            )  # fmt: skip
         return chance_I

@@ -172,11 +172,13 @@ class Askers:
         if self.values is not None:
             values = _joined(self.values, np.float32)
         known_N = (item_N >= 0) & (item_N < num_items)
+        if known_N.all():  # as nearly always: nothing need be copied
+            return place_N, item_N, values
         return place_N[known_N], item_N[known_N], values[known_N]
 
     def matrix(self, num_items: int) -> sp.csr_matrix:
         """(B, I) float32: 1 where an asker has an item."""
-        place_N, item_N, _ = self.taken(num_items)
+        place_N, item_N, _ = Askers(self.row_B, self.histories).taken(num_items)  # no values need be joined
         begin_B1 = np.searchsorted(place_N, np.arange(len(self) + 1))
         found = _of_rows(begin_B1, item_N, np.ones(len(item_N), np.float32), num_items)
         found.data[:] = 1.0
@@ -203,7 +205,7 @@ class Filters:
 
     def blocking(self, askers: Askers, begin: int = 0) -> Callable[[Float32, int], None]:
         """`block` of such askers, for scores and the item that they are of first: ranges share what is found of the askers."""
-        gone = [askers] if self.exclude_seen else []
+        gone = [Askers(askers.row_B, askers.histories)] if self.exclude_seen else []
         if self.exclude is not None:
             gone.append(Askers(askers.row_B, self.exclude[begin : begin + len(askers)]))
         pairs = [one.taken(_MOST_ITEMS)[:2] for one in gone]
@@ -214,7 +216,10 @@ class Filters:
                 score_BJ[:, ~self.allowed_I[first:end]] = -np.inf
             for place_N, item_N in pairs:
                 inside_N = (item_N >= first) & (item_N < end)
-                score_BJ[place_N[inside_N], item_N[inside_N] - first] = -np.inf
+                inside = (
+                    slice(None) if inside_N.all() else inside_N
+                )  # the whole catalogue's scores: no copies
+                score_BJ[place_N[inside], item_N[inside] - first] = -np.inf
 
         return block
 

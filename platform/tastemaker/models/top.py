@@ -30,7 +30,7 @@ class TopItems:
         """Takes scores of the items `first`, `first` + 1, … in, which lie behind all that came before."""
         width, k = score_BJ.shape[1], self.item_BK.shape[1]
         better_BJ = score_BJ > self.score_BK[:, -1:]
-        most = int(better_BJ.sum(axis=1).max(initial=0))
+        most = int(num_true(better_BJ).max(initial=0))
         if not most:
             return
         if most > _FEW * k:
@@ -45,51 +45,64 @@ class TopItems:
         self.score_BK = np.take_along_axis(score_BW, order_BK, axis=1)
 
 
-def _picked(score_BJ: Float32, wanted_BJ: Bool, width: int) -> tuple[Int32, Float32]:
-    """The wanted items (B, W) of each row in their order, `PADDING` and -inf behind them."""
-    place_N, item_N = np.nonzero(wanted_BJ)
-    begin_B = np.searchsorted(place_N, np.arange(len(score_BJ)))
-    column_N = np.arange(len(place_N)) - begin_B[place_N]
-    item_BW = np.full((len(score_BJ), width), PADDING, np.int32)
-    score_BW = np.full((len(score_BJ), width), -np.inf, np.float32)
-    item_BW[place_N, column_N], score_BW[place_N, column_N] = item_N, score_BJ[place_N, item_N]
+def _picked(score_BJ: Float32, wanted_BJ: Bool, fewest: int) -> tuple[Int32, Float32]:
+    """The wanted items (B, W) of each row in their order, `PADDING` and -inf behind them; W is the most of a row, or `fewest`."""
+    num_B, at_N = num_true(wanted_BJ), np.flatnonzero(wanted_BJ)
+    row_N = np.repeat(np.arange(len(num_B)), num_B)
+    column_N = np.arange(len(at_N)) - (np.cumsum(num_B) - num_B)[row_N]
+    shape = (len(num_B), int(num_B.max(initial=fewest)))
+    item_BW, score_BW = np.full(shape, PADDING, np.int32), np.full(shape, -np.inf, np.float32)
+    item_BW[row_N, column_N] = at_N - row_N * score_BJ.shape[1]
+    score_BW[row_N, column_N] = score_BJ.reshape(-1)[at_N]
     return item_BW, score_BW
 
 
 def best(score_BI: Float32, k: int) -> tuple[Int32, Float32]:
     """The k largest of each row (B, min(k, I)), largest first, of equals the lower row; `PADDING` where the score is -inf.
 
-    NaN counts as large and says nothing of the order: no model scores so.
+    NaN counts as larger than all others: a row that has one begins with it.
     """
     num_items = score_BI.shape[1]
     if k >= num_items:
-        item_BK, value_BK = np.broadcast_to(np.arange(num_items), score_BI.shape), score_BI
+        item_BW, score_BW = np.broadcast_to(np.arange(num_items, dtype=np.int32), score_BI.shape), score_BI
     else:
-        flat_BK = _largest(score_BI, k)
-        item_BK = flat_BK - num_items * np.arange(len(score_BI))[:, None]
-        value_BK = score_BI.reshape(-1)[flat_BK]
-    order_BK = np.argsort(-value_BK, axis=1, kind="stable")
-    value_BK = np.take_along_axis(value_BK, order_BK, axis=1)
-    item_BK = np.take_along_axis(item_BK, order_BK, axis=1)
-    return np.where(np.isneginf(value_BK), PADDING, item_BK).astype(np.int32), value_BK
+        item_BW, score_BW = _picked(score_BI, _candidates(score_BI, k), k)
+    # Ascending from right to left: of equals the lower row comes last, and NaN behind all.
+    last_BK = np.argsort(score_BW[:, ::-1], axis=1, kind="stable")[:, : -k - 1 : -1]
+    order_BK = score_BW.shape[1] - 1 - last_BK
+    item_BK, score_BK = (
+        np.take_along_axis(item_BW, order_BK, axis=1),
+        np.take_along_axis(score_BW, order_BK, axis=1),
+    )
+    item_BK[np.isneginf(score_BK)] = PADDING
+    return item_BK, score_BK
 
 
 def num_true(mask_BI: Bool) -> Int64:
     """(B,) how many of each row are true, in a third of the time of a sum of bits that numpy keeps as bytes."""
-    found_B: Int64 = np.bitwise_count(np.packbits(mask_BI, axis=1)).sum(axis=1, dtype=np.int64)
+    bits_BI = np.bitwise_count(np.packbits(mask_BI, axis=1))
+    found_B: Int64 = bits_BI.sum(axis=1, dtype=np.uint32).astype(np.int64)
     return found_B
 
 
-def _largest(score_BI: Float32, k: int) -> Int64:
-    """Where the k largest of each row (B, k) lie in all rows end to end, in the order of the items.
+def _candidates(score_BI: Float32, k: int) -> Bool:
+    """Which items may be shown and hold the k largest scores of each row, and at most `_FEW` times as many in all (B, I).
 
-    Partitioning values and looking for what reaches the k-th takes half the time of partitioning places.
+    The k-th largest of groups' largest scores is at most the k-th largest score, and takes much less time to find.
     """
-    num_askers, num_items = score_BI.shape
-    least_B1 = np.partition(score_BI, num_items - k, axis=1)[:, num_items - k, None]
-    stays_BI = ~(score_BI < least_B1)
-    surplus_B = num_true(stays_BI) - k
-    for b in np.flatnonzero(surplus_B):  # of those that score as the least the lowest stay
-        equal = np.flatnonzero(stays_BI[b] & ~(score_BI[b] > least_B1[b]))
-        stays_BI[b, equal[len(equal) - surplus_B[b] :]] = False
-    return np.flatnonzero(stays_BI).reshape(num_askers, k)
+    largest_BG = score_BI
+    while (half := largest_BG.shape[1] // 2) >= _FEW * k:
+        largest_BG = np.maximum(largest_BG[:, :half], largest_BG[:, half : 2 * half])
+    least_B1 = np.partition(largest_BG, -k, axis=1)[:, -k, None]
+    stays_BI = ~(score_BI < np.maximum(least_B1, np.finfo(np.float32).min))
+    for b in np.flatnonzero(num_true(stays_BI) > _FEW * k):
+        stays_BI[b] = _largest(score_BI[b], k)
+    return stays_BI
+
+
+def _largest(score_I: Float32, k: int) -> Bool:
+    """Which are the k largest, of equals the lower rows; all NaN, too."""
+    least = np.partition(score_I, -k)[-k]
+    stays_I: Bool = (score_I > least) | np.isnan(score_I)
+    stays_I[np.flatnonzero(score_I == least)[: max(k - int(stays_I.sum()), 0)]] = True
+    return stays_I

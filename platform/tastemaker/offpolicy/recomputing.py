@@ -16,12 +16,12 @@ import pyarrow.compute as pc
 
 from tastemaker.bundle.reader import Bundle
 from tastemaker.errors import ExperimentError
-from tastemaker.evaluation.replay import newest_once
 from tastemaker.events.archive import EVENT_SCHEMA, read_days
 from tastemaker.features.item_store import ItemFacts, ItemSnapshot, ItemStore
 from tastemaker.features.known_events import state_events
 from tastemaker.features.known_records import KnownRecords
 from tastemaker.home import Home
+from tastemaker.models.log import each_once
 from tastemaker.offpolicy.logged_lists import LoggedLists
 from tastemaker.stages.pipeline import Pipeline
 from tastemaker.stages.policy import policy_text
@@ -155,8 +155,8 @@ class Recomputing:
 
         past = known.history(user_id, now_ms, self._history_length)
         state = known.user(user_id, now_ms)
-        session_L = newest_once(rows_of(asked.get("session", ())))
-        seen_L = newest_once(np.concatenate([rows_of(past), session_L]))
+        session_L = each_once(rows_of(asked.get("session", ())))
+        seen_L = each_once(np.concatenate([rows_of(past), session_L]))
         refused = [*asked.get("exclude", ()), *state.refused()]
         return Query(
             history_L=seen_L[-self._history_length :],

@@ -30,7 +30,7 @@ from tastemaker.types import Float32, VectorRows
 
 if TYPE_CHECKING:
     from tastemaker.bundle.reader import Bundle
-    from tastemaker.index.faiss_index import VectorIndex
+    from tastemaker.index.vector_index import VectorIndex
 
 
 class BundleModels:

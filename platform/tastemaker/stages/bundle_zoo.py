@@ -20,7 +20,7 @@ from tastemaker.stages.overlay import Step
 
 if TYPE_CHECKING:
     from tastemaker.bundle.reader import Bundle
-    from tastemaker.index.faiss_index import VectorIndex
+    from tastemaker.index.vector_index import VectorIndex
 
 
 def index_of(name: str) -> str:

@@ -22,7 +22,7 @@ from tastemaker.stages.source import Asked, Source
 from tastemaker.types import Bool, Float32, Float64, Int64, Query
 
 if TYPE_CHECKING:
-    from tastemaker.index.faiss_index import VectorIndex
+    from tastemaker.index.vector_index import VectorIndex
 
 CONTENT_SPACE: Final = "content"
 """Of a bundle: the model that encodes items, in `content.json` and `content.safetensors`."""

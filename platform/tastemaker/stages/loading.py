@@ -43,7 +43,7 @@ from tastemaker.types import Float32, Int32, VectorRows
 if TYPE_CHECKING:
     from tastemaker.bundle.reader import Bundle
     from tastemaker.bundle.writer import BundleWriter
-    from tastemaker.index.faiss_index import VectorIndex
+    from tastemaker.index.vector_index import VectorIndex
 
 STORE: Final = "store"
 """Name, among what parts share, of the `ItemStore`."""

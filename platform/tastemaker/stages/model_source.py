@@ -19,7 +19,7 @@ from tastemaker.users.profile import DEMOGRAPHIC
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    from tastemaker.index.faiss_index import VectorIndex
+    from tastemaker.index.vector_index import VectorIndex
 
 
 class ModelSource(Source):

@@ -19,7 +19,7 @@ from tastemaker.strict import Strict
 from tastemaker.types import Bool, Float32, Int32, Query, VectorRows
 
 if TYPE_CHECKING:
-    from tastemaker.index.faiss_index import VectorIndex
+    from tastemaker.index.vector_index import VectorIndex
 
 
 class RecentConfig(Strict):

@@ -9,7 +9,7 @@ import numpy as np
 
 from tastemaker.features.content import ContentSpace
 from tastemaker.features.content.words import unit
-from tastemaker.index.faiss_index import VectorIndex
+from tastemaker.index.vector_index import VectorIndex
 from tastemaker.stages.content import ContentSource
 from tastemaker.stages.source import forbidden
 from tastemaker.types import Float32, Int32, Query

@@ -3,6 +3,7 @@
     @pytest.mark.parametrize("check", CHECKS.values(), ids=CHECKS)
     def test_models(check): check(ClickCase("fm", {"dim": 8}))
 
+A model of your own is tried by its class: `ClickCase("mine", {"dim": 8}, model=Mine)`.
 A check asserts; it says what was broken.
 """
 
@@ -17,65 +18,16 @@ import numpy as np
 from tastemaker.errors import CompatibilityError, DataError
 from tastemaker.evaluation.predictions import gauc
 from tastemaker.models.contributions import Contributions
-from tastemaker.models.ctr.fields import Categorical, Fields, Multi, Rows
-from tastemaker.models.ctr.kinds import PackedClickModel, fit
+from tastemaker.models.ctr.fields import Categorical, Rows
+from tastemaker.models.ctr.kinds import PackedClickModel, click_model_class
 from tastemaker.models.ctr.model import ClickModel, Labelled
+from tastemaker.testing.click_worlds import FIELDS, NUM_ITEMS, NUM_USERS, ClickWorld
 from tastemaker.testing.refusing import refused
 from tastemaker.testing.saved import assert_same, written_and_read
-from tastemaker.types import Float64
+
+__all__ = ["CHECKS", "FIELDS", "ClickCase", "ClickWorld"]
 
 _SEED = 7
-_NUM_USERS, _NUM_ITEMS, _NUM_GENRES = 40, 24, 3
-
-
-@dataclass(frozen=True, slots=True)
-class ClickWorld:
-    """Rows in which all that matters is who meets what.
-
-    A user likes some of the genres and not the others, with as many users for a genre as against it, so that among a user's
-    rows no field says anything alone but the price: log-odds are 2.5 or -2.5, less a price of deviation 1. A history has items of liked genres.
-    """
-
-    learned: Labelled
-    tested: Labelled
-    chance_N: Float64
-
-    @classmethod
-    def of(cls, seed: int, num_rows: int = 4500) -> "ClickWorld":
-        """The world of a seed; a third of its rows is held out, `chance_N` are theirs."""
-        draws = np.random.default_rng(seed)
-        genre_I = np.arange(_NUM_ITEMS) % _NUM_GENRES
-        likes_UG = np.where(
-            draws.permuted(np.arange(_NUM_USERS)[:, None] % 2 * np.ones(_NUM_GENRES), axis=0) > 0, 1, -1
-        )
-        user_N = np.sort(draws.integers(_NUM_USERS, size=num_rows))
-        item_N = draws.integers(_NUM_ITEMS, size=num_rows)
-        price_N = draws.normal(size=num_rows)
-        chance_N = 1 / (1 + np.exp(-(2.5 * likes_UG[user_N, genre_I[item_N]] - price_N)))
-        liked = [np.flatnonzero(likes_UG[user, genre_I] > 0) for user in range(_NUM_USERS)]
-        histories = [draws.choice(some, 4) + 1 if len(some) else some for some in liked]
-        columns = {
-            "user": user_N + 1, "item": item_N + 1, "genre": [[genre_I[item] + 1] for item in item_N],
-            "history": [histories[user] for user in user_N], "price": price_N,
-        }  # fmt: skip
-        whole = Labelled.of(Rows.of(FIELDS, columns, user_N), draws.random(num_rows) < chance_N)
-        held_out_N = draws.random(num_rows) < 1 / 3
-        return cls(
-            whole.take(np.flatnonzero(~held_out_N)),
-            whole.take(np.flatnonzero(held_out_N)),
-            chance_N[held_out_N],
-        )
-
-
-FIELDS: Final = Fields(
-    categorical=(
-        Categorical(name="user", num_values=_NUM_USERS), Categorical(name="item", num_values=_NUM_ITEMS)
-    ),
-    multi=(
-        Multi(name="genre", num_values=_NUM_GENRES), Multi(name="history", num_values=_NUM_ITEMS, like="item")
-    ),
-    dense=("price",),
-)  # fmt: skip
 
 
 @dataclass
@@ -83,14 +35,16 @@ class ClickCase:
     """A kind of click model, and how it is set for small data.
 
     Args:
-        kind: Of `ctr.kinds`.
+        kind: Of `ctr.kinds`, or any name for a model of your own.
         settings: What of its config differs from the defaults.
         floor: Share of what the best possible GAUC has over one half that it must reach; None: it cannot see who meets what.
+        model: A class that is not of `ctr.kinds`; unset, the kind's.
     """
 
     kind: str
     settings: Mapping[str, Any] = field(default_factory=dict)
     floor: float | None = 0.8
+    model: type[ClickModel] | None = None
 
     @cached_property
     def world(self) -> ClickWorld:
@@ -104,7 +58,14 @@ class ClickCase:
 
     def fit(self, learned: Labelled, validation: Labelled | None = None) -> ClickModel:
         """On other rows."""
-        return fit(self.kind, learned, self.settings, validation)
+        kind = self.model or click_model_class(self.kind)
+        return kind.fit(learned, kind.Config.parse(self.settings, f"model {self.kind}"), validation)
+
+    def read_again(self, config: Mapping[str, Any], tensors: Mapping[str, np.ndarray]) -> ClickModel:
+        """The model of a bundle's config and tensors."""
+        if self.model is not None:
+            return self.model.from_state(config["model"], tensors)
+        return PackedClickModel.from_state(config, tensors)
 
 
 def the_same_seed_gives_the_same_model(case: ClickCase) -> None:
@@ -114,7 +75,7 @@ def the_same_seed_gives_the_same_model(case: ClickCase) -> None:
 
 def what_was_saved_answers_the_same(case: ClickCase) -> None:
     """Written as a bundle's tensor file and JSON, and read again."""
-    again = PackedClickModel.from_state(*written_and_read(PackedClickModel(case.fitted)))
+    again = case.read_again(*written_and_read(PackedClickModel(case.fitted)))
     assert type(again) is type(case.fitted)
     rows = case.world.tested.rows
     assert np.array_equal(again.predict(rows), case.fitted.predict(rows)), "probabilities differ"
@@ -126,8 +87,8 @@ def what_was_saved_answers_the_same(case: ClickCase) -> None:
 def weights_of_another_are_refused(case: ClickCase) -> None:
     """Tensors that are not there, and a kind that does not exist."""
     config = PackedClickModel(case.fitted).config_dict()
-    with refused(CompatibilityError, match=r"weights of a|trees of a"):
-        PackedClickModel.from_state(config, {})
+    with refused(CompatibilityError, match="" if case.model is not None else r"weights of a|trees of a"):
+        case.read_again(config, {})
     with refused(CompatibilityError, match="kind of a bundle's click model"):
         PackedClickModel.from_state(config | {"kind": "none"}, {})
 
@@ -135,8 +96,8 @@ def weights_of_another_are_refused(case: ClickCase) -> None:
 def no_value_is_refused(case: ClickCase) -> None:
     """Unknown values, empty bags and missing numbers get a chance; unknown ones all the same."""
     columns = {
-        "user": [0, -3, _NUM_USERS + 1, 1], "item": [0, 10**6, -1, 1], "price": [0.0, 0.0, 0.0, np.nan],
-        "genre": [[0], [99], [-1], []], "history": [[], [], [], [_NUM_ITEMS + 5]],
+        "user": [0, -3, NUM_USERS + 1, 1], "item": [0, 10**6, -1, 1], "price": [0.0, 0.0, 0.0, np.nan],
+        "genre": [[0], [99], [-1], []], "history": [[], [], [], [NUM_ITEMS + 5]],
     }  # fmt: skip
     chance_N = case.fitted.predict(Rows.of(FIELDS, columns))
     assert chance_N.dtype == np.float32

@@ -20,6 +20,7 @@ from tastemaker.events.archive import encode_part, new_name, write_part
 from tastemaker.home import Home
 from tastemaker.state.connection import state_errors
 from tastemaker.state.keys import Keys
+from tastemaker.state.marks import some_marked
 from tastemaker.types import catalogue_name
 from tastemaker.users.profile import PARTS, SINCE
 from tastemaker.users.profiles import read_parts, restore_profiles
@@ -58,7 +59,8 @@ def archive_profiles(client: redis.Redis, keys: Keys, home: Home) -> int:
         DataError: The files cannot be written.
         UsageError: Another process is at it.
     """
-    marked = _marked(client, keys)
+    sets = [keys.changed_profiles(p) for p in range(keys.partitions)]
+    marked = some_marked(client, sets, MOST_AT_ONCE, "profiles")
     if not marked:
         return 0
     with home.lock("profiles"):
@@ -139,16 +141,6 @@ def profiles_of(table: pa.Table) -> Iterator[tuple[str, dict[str, str]]]:
         for row in batch.to_pylist():
             user_id = row.pop("user_id")
             yield user_id, {name: str(value) for name, value in row.items() if value is not None}
-
-
-def _marked(client: redis.Redis, keys: Keys) -> dict[int, list[str]]:
-    """Marked users by partition, by chance, so that none waits for ever."""
-    each = -(-MOST_AT_ONCE // keys.partitions)
-    with state_errors("read marks of profiles"):
-        pipe: Any = client.pipeline(transaction=False)
-        for p in range(keys.partitions):
-            pipe.srandmember(keys.changed_profiles(p), each)
-        return {p: found for p, found in enumerate(pipe.execute()) if found}
 
 
 def _table(kept: dict[str, dict[str, str]]) -> pa.Table:

@@ -25,6 +25,7 @@ from tastemaker.experiments.store import ExperimentStore
 from tastemaker.home import Home
 from tastemaker.state.keys import Keys
 from tastemaker.strict import Strict
+from tastemaker_services.admin.answers import admin_answer
 from tastemaker_services.admin.experiments import HOLDOUT_PATH, PATH
 from tastemaker_services.web.access import Access
 from tastemaker_services.web.openapi import problems
@@ -85,21 +86,14 @@ class ReportAdmin:
         form: str,
         made: Callable[[str | None, float, str], Response],
     ) -> Response:
-        try:
-            self._access.scopes(request.headers.get("authorization"), "admin")
+        async def answer() -> Response:
             if form not in ("json", "html"):
                 raise invalid("format", f"format is {form!r}, must be json or html: correct it")
             wanted, of = _level(level), _named(metric, metric_of)
             async with self._turn:
                 return await asyncio.to_thread(made, of, wanted, form)
-        except Problem as problem:
-            return problem.response()
-        except UnknownExperimentError as error:
-            return Problem(404, "unknown-experiment", str(error), field="name").response()
-        except (ConfigError, ExperimentError, DataError) as error:  # of what is kept: the request was checked
-            return Problem(409, "no-report", str(error)).response()
-        except TastemakerError as error:
-            return Problem(503, "unavailable", str(error), headers={"retry-after": "1"}).response()
+
+        return await admin_answer(self._access, request, answer, _told)
 
     def _of_holdout(self, origin: str, metric: str | None, level: float, form: str) -> Response:
         if origin not in ("live", "simulator"):
@@ -139,6 +133,15 @@ def _named(metric: str | None, check: Callable[[str], object]) -> str | None:
     except ConfigError as error:
         raise invalid("metric", str(error)) from error
     return metric
+
+
+def _told(error: TastemakerError) -> Problem | None:
+    match error:
+        case UnknownExperimentError():
+            return Problem(404, "unknown-experiment", str(error), field="name")
+        case ConfigError() | ExperimentError() | DataError():  # of what is kept: the request was checked
+            return Problem(409, "no-report", str(error))
+    return None
 
 
 def _level(text: str) -> float:

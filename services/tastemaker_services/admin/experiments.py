@@ -18,6 +18,7 @@ from tastemaker.experiments.holdout import Holdout, HoldoutStore
 from tastemaker.experiments.store import ExperimentStore
 from tastemaker.state.keys import Keys
 from tastemaker.strict import Strict
+from tastemaker_services.admin.answers import admin_answer
 from tastemaker_services.web.access import Access
 from tastemaker_services.web.bodies import json_response, parse
 from tastemaker_services.web.openapi import body_schema, problems
@@ -229,20 +230,21 @@ class ExperimentAdmin:
         return await asyncio.to_thread(write, *arguments, actor=actor, reason=asked.reason, **more)
 
     async def _answer(self, request: Request, work: Work, status: int = 200) -> Response:
-        try:
-            authorization = request.headers.get("authorization")
-            self._access.scopes(authorization, "admin")
-            return json_response(await work(caller_of(authorization)), status)
-        except Problem as problem:
-            return problem.response()
-        except UnknownExperimentError as error:
-            return Problem(404, "unknown-experiment", str(error), field="name").response()
-        except ExperimentError as error:
-            return Problem(409, "experiment-refused", str(error)).response()
-        except ConfigError as error:
-            return invalid("definition", str(error)).response()
-        except TastemakerError as error:
-            return Problem(503, "unavailable", str(error), headers={"retry-after": "1"}).response()
+        async def answer() -> Response:
+            return json_response(await work(caller_of(request.headers.get("authorization"))), status)
+
+        return await admin_answer(self._access, request, answer, _told)
+
+
+def _told(error: TastemakerError) -> Problem | None:
+    match error:
+        case UnknownExperimentError():
+            return Problem(404, "unknown-experiment", str(error), field="name")
+        case ExperimentError():
+            return Problem(409, "experiment-refused", str(error))
+        case ConfigError():
+            return invalid("definition", str(error))
+    return None
 
 
 def shown(experiment: Experiment) -> dict[str, Any]:

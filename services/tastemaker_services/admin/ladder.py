@@ -9,15 +9,16 @@ from fastapi import FastAPI, Request, Response
 from prometheus_client.metrics_core import Metric
 from pydantic import Field
 
-from tastemaker.errors import StateError, TastemakerError, UsageError
+from tastemaker.errors import StateError, UsageError
 from tastemaker.state import forced as state
 from tastemaker.state.keys import Keys
 from tastemaker.strict import Strict
+from tastemaker_services.admin.answers import admin_answer
 from tastemaker_services.gateway.breakers import State
 from tastemaker_services.web.access import Access
 from tastemaker_services.web.bodies import json_response, parse
 from tastemaker_services.web.openapi import body_schema, problems
-from tastemaker_services.web.problems import Problem, invalid
+from tastemaker_services.web.problems import invalid
 
 if TYPE_CHECKING:
     import redis
@@ -91,13 +92,10 @@ class LadderAdmin:
         return told | await asyncio.to_thread(lambda: standing(self._metrics(), self._keys.catalogue))
 
     async def _answer(self, request: Request, work: Work) -> Response:
-        try:
-            self._access.scopes(request.headers.get("authorization"), "admin")
+        async def answer() -> Response:
             return json_response(await work())
-        except Problem as problem:
-            return problem.response()
-        except TastemakerError as error:
-            return Problem(503, "unavailable", str(error), headers={"retry-after": "1"}).response()
+
+        return await admin_answer(self._access, request, answer)
 
 
 def standing(metrics: Iterable[Metric], catalogue: str) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from tastemaker.promotion.record import Promotion, read_promotions
 from tastemaker.registry.history import AliasMove, all_live_at
 from tastemaker.registry.live import CHAMPION
 from tastemaker.strict import Strict
+from tastemaker_services.admin.answers import admin_answer
 from tastemaker_services.admin.experiments import caller_of
 from tastemaker_services.web.access import Access
 from tastemaker_services.web.bodies import json_response, parse, query
@@ -110,17 +111,19 @@ class PromotionsAdmin:
         return read_promotions(self._registry, self._catalogue, number)
 
     async def _answer(self, request: Request, work: Work) -> Response:
-        try:
-            self._access.scopes(request.headers.get("authorization"), "admin")
+        async def answer() -> Response:
             return json_response(await work())
-        except Problem as problem:
-            return problem.response()
-        except UsageError as error:
-            return invalid("alias", str(error)).response()
-        except RegistryError as error:
-            return Problem(409, "registry-refused", str(error)).response()
-        except TastemakerError as error:
-            return Problem(503, "unavailable", str(error), headers={"retry-after": "1"}).response()
+
+        return await admin_answer(self._access, request, answer, _told)
+
+
+def _told(error: TastemakerError) -> Problem | None:
+    match error:
+        case UsageError():
+            return invalid("alias", str(error))
+        case RegistryError():
+            return Problem(409, "registry-refused", str(error))
+    return None
 
 
 def _time_ms(text: str) -> int:

@@ -31,5 +31,5 @@ def add_versions(app: FastAPI, access: Access, read: Callable[[], Sequence[Alias
         except Problem as problem:
             return problem.response()
         except StateError as error:
-            return Problem(503, "unavailable", str(error)).response()
+            return Problem(503, "unavailable", str(error), headers={"retry-after": "1"}).response()
         return Response(json.dumps({"bundles": found}), media_type="application/json")

@@ -43,11 +43,11 @@ class AllStages(Retriever, Ranker, Reranker):
     def through(self) -> ThroughPool:
         """All stages of an answer by one of the threads that requests wait for."""
         return ThroughPool(
-            self._pool, {part: partial(self._step, part) for part in ("retrieve", "rank", "rerank")}
+            self._answering.pool, {part: partial(self._step, part) for part in ("retrieve", "rank", "rerank")}
         )
 
     def _step(self, part: Part, call: tuple[Any, ...]) -> Candidates | Failed:
-        [answer] = self._each(WORK[part], [call])
+        [answer] = self._answering.each(WORK[part], [call])
         return answer
 
 

@@ -1,15 +1,9 @@
-"""What the process of a stage is: it holds bundle versions, tells of them, and answers messages of calls to one of them.
+"""What the process of a stage is: it holds bundle versions, tells of them, and answers messages of calls to one of them."""
 
-Calls run in a pool of few threads with torch and FAISS at one thread each, so that the process's event loop stays free; more
-throughput takes more replicas.
-"""
-
-import asyncio
 import logging
 import threading
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar
 from uuid import uuid4
@@ -29,9 +23,9 @@ from tastemaker.state.item_vectors import read_vectors
 from tastemaker.state.items import ItemChanges, PutItems
 from tastemaker.state.keys import Keys
 from tastemaker.types import Candidates, Float32
+from tastemaker_services.replicas.answering import Answering, one_thread
 from tastemaker_services.replicas.calls import Failed
 from tastemaker_services.tracing import tracer_of
-from tastemaker_services.versions.giving_way import UNDER_WAY
 from tastemaker_services.versions.held import POLL_SECONDS
 from tastemaker_services.versions.keeping import Keeper, Turn
 from tastemaker_services.versions.opened import open_bundle
@@ -86,7 +80,6 @@ class StageReplica:
     def __init__(self, settings: Settings, stage: str, *parts: "Part", threads: int = 1) -> None:
         write_logs(settings.logging)
         self._settings, self._home = settings, Home.make(settings.home)
-        self._stage, self._tracer = stage, tracer_of(settings.tracing, stage)
         self._keys = Keys(settings.catalogue, settings.state.partitions)
         self._client = connect(url_of(settings, self._home))
         self._name = f"{stage}/{uuid4().hex[:12]}"
@@ -99,8 +92,7 @@ class StageReplica:
             self._load, self._items, turn, settings.catalogue, settings.serving.keep_champion_seconds
         )
         self._versions = self._keeper.versions
-        self._pool = ThreadPoolExecutor(threads, thread_name_prefix=stage, initializer=one_thread)
-        self._aside = ThreadPoolExecutor(1, thread_name_prefix=f"{stage}-aside", initializer=one_thread)
+        self._answering = Answering(stage, self._versions, threads, tracer_of(settings.tracing, stage))
         _import_stages()
         prepare_process()
         self._poll(self._keeper.settle)
@@ -117,15 +109,8 @@ class StageReplica:
     async def _do(
         self, work: Callable[[Loaded, Any], Any], calls: Sequence[tuple[Any, ...]], *, aside: bool = False
     ) -> list[Any]:
-        """`work` on each call, whose first part is the manifest hash; a call that fails concerns no other.
-
-        With `aside` it is done in a thread that requests do not wait for.
-        """
-        loop = asyncio.get_running_loop()
-        if aside:
-            return await loop.run_in_executor(self._aside, self._each, work, calls)
-        with UNDER_WAY:
-            return await loop.run_in_executor(self._pool, self._each, work, calls)
+        """See `Answering.do`."""
+        return await self._answering.do(work, calls, aside=aside)
 
     async def _timed(
         self, part: "Part", work: Callable[[Loaded, Any], Any], calls: Sequence[tuple[Any, ...]]
@@ -140,23 +125,6 @@ class StageReplica:
             answer if isinstance(answer, Failed) else replace(answer, worked_seconds=seconds)
             for answer in answers
         ]
-
-    def _each(self, work: Callable[[Loaded, Any], Any], calls: Sequence[tuple[Any, ...]]) -> list[Any]:
-        answers = []
-        for sha256, *rest in calls:
-            version = self._versions.get(sha256)
-            if version is None:
-                answers.append(Failed(f"bundle {sha256[:12]} is not loaded here"))
-                continue
-            began_ns = time.time_ns() if self._tracer else 0
-            try:
-                answers.append(work(version, rest))
-            except Exception as error:  # one call's fault is that call's
-                log.exception("a call failed", extra={"request_id": _request_of(rest)})
-                answers.append(Failed(f"{type(error).__name__}: {error}"))
-            if self._tracer and (parent := getattr(rest[0], "traceparent", "")):
-                self._tracer.worked(f"{self._stage} works", parent, began_ns)
-        return answers
 
     def _load(self, version: LiveVersion, everything: ItemChanges) -> Loaded:
         one_thread()
@@ -212,21 +180,6 @@ class StageReplica:
         """What a stage looks after besides, with every poll."""
 
 
-def _request_of(call: Sequence[Any]) -> str:
-    """How the id of a call's request begins, where it is told: by its luck."""
-    seed = getattr(call[0], "seed", 0)
-    return f"{seed:015x}" if seed else ""
-
-
 def _import_stages() -> None:
     """Which takes seconds: before the first version, and not where nothing but a gateway runs."""
     import tastemaker.stages.live  # noqa: F401
-
-
-def one_thread() -> None:
-    """What each thread that runs stages does first."""
-    import faiss
-    import torch
-
-    torch.set_num_threads(1)
-    faiss.omp_set_num_threads(1)

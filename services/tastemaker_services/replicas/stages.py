@@ -16,10 +16,11 @@ from tastemaker.features.well_known import WellKnown
 from tastemaker.stages.asking import Asking, Outcome, SideBySide
 from tastemaker.stages.editorial import EditorialLists
 from tastemaker.types import Candidates, Float32, Int32, Query
+from tastemaker_services.replicas.answering import one_thread
 from tastemaker_services.replicas.calls import Failed
 from tastemaker_services.replicas.fresh_items import FreshItems
 from tastemaker_services.replicas.live_trending import LiveTrending
-from tastemaker_services.replicas.process import Loaded, StageReplica, one_thread
+from tastemaker_services.replicas.process import Loaded, StageReplica
 
 if TYPE_CHECKING:
     from tastemaker.models.contributions import Contributions
@@ -111,7 +112,7 @@ class Searching(Mirrored):
         """
         texts = [(sha256, text) for sha256, _, text, _ in calls]
         loop = asyncio.get_running_loop()
-        vectors = await loop.run_in_executor(self._encoder, self._each, _encode, texts)
+        vectors = await loop.run_in_executor(self._encoder, self._answering.each, _encode, texts)
         asked = [
             (sha256, query, vector, share)
             for (sha256, query, _, share), vector in zip(calls, vectors, strict=True)

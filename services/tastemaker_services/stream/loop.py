@@ -7,10 +7,11 @@ import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from typing import Protocol
 
 from tastemaker.config import Settings
 from tastemaker.errors import StateError, TastemakerError
-from tastemaker.events.consumer import StreamConsumer
+from tastemaker.events.consumer import Step, StreamConsumer
 from tastemaker.experiments.reward_joiner import RewardJoiner
 from tastemaker.features.stream import StreamFeatures
 from tastemaker.home import Home
@@ -33,18 +34,31 @@ SWITCH_SECONDS = 0.001
 log = logging.getLogger(__name__)
 
 
-class ConsumerLoop:
-    """Steps the consumer in a thread until stopped. Any number of processes may do so."""
+class Stepped(Protocol):
+    """What a loop steps: a `StreamConsumer`."""
 
-    def __init__(self, settings: Settings) -> None:
-        home = Home.make(settings.home)
-        client = connect(url_of(settings, home))
-        keys = Keys(settings.catalogue, settings.state.partitions)
-        rewards = RewardJoiner(client, keys)
-        effects = StreamFeatures(client, keys, home, settings.state.trend_window)
-        self._writer = ThreadPoolExecutor(1, "archive")
-        self._consumer = StreamConsumer(client, keys, home, settings, rewards, effects, writer=self._writer)
-        self._client = client
+    def step(self) -> Step:
+        """One round over what has come.
+
+        Raises:
+            TastemakerError: It cannot go on for now.
+        """
+        ...
+
+    def close(self) -> None:
+        """Gives up what it holds."""
+        ...
+
+
+class ConsumerLoop:
+    """Steps a consumer in a thread until stopped. Any number of processes may do so.
+
+    Args:
+        consumer: What is stepped.
+    """
+
+    def __init__(self, consumer: Stepped) -> None:
+        self._consumer = consumer
         self._stopped, self._stepped = threading.Event(), time.monotonic()
         self._thread = threading.Thread(target=self._run, daemon=True, name="consumer")
 
@@ -63,7 +77,6 @@ class ConsumerLoop:
         self._thread.join(timeout=10.0)
         with suppress(TastemakerError):
             self._consumer.close()
-        self._writer.shutdown()
         return not self._thread.is_alive()
 
     def why_not_alive(self) -> str | None:
@@ -73,25 +86,16 @@ class ConsumerLoop:
         silent = time.monotonic() - self._stepped
         return f"the consumer's step takes {silent:.0f} s" if silent > STUCK_SECONDS else None
 
-    def why_not_ready(self) -> str | None:
-        """Whether Redis/Valkey answers; None where it does."""
-        try:
-            with state_errors("reach Redis/Valkey"):
-                self._client.ping()
-        except StateError as error:
-            return str(error)
-        return None
-
     def _run(self) -> None:
         try:
-            while not self._stopped.wait(self._step()):
+            while not self._stopped.wait(self.step()):
                 pass
         except Exception:
             log.exception("the consumer has failed: its process ends, so that it is started anew")
             os._exit(1)  # without its thread it would only seem to be alive
 
-    def _step(self) -> float:
-        """Gives how long to wait."""
+    def step(self) -> float:
+        """One step of the consumer; gives how many seconds to wait until the next."""
         self._stepped = time.monotonic()
         try:
             step = self._consumer.step()
@@ -104,11 +108,22 @@ class ConsumerLoop:
 
 
 class StreamWorker(ConsumerLoop):
-    """Steps, does the chores and looks at guardrails from `start` to `stop`."""
+    """Steps, does the chores and looks at guardrails from `start` to `stop`.
+
+    Args:
+        settings: Of the deployment.
+    """
 
     def __init__(self, settings: Settings) -> None:
-        super().__init__(settings)
         home = Home.make(settings.home)
+        self._client = connect(url_of(settings, home))
+        keys = Keys(settings.catalogue, settings.state.partitions)
+        rewards = RewardJoiner(self._client, keys)
+        effects = StreamFeatures(self._client, keys, home, settings.state.trend_window)
+        self._writer = ThreadPoolExecutor(1, "archive")
+        super().__init__(
+            StreamConsumer(self._client, keys, home, settings, rewards, effects, writer=self._writer)
+        )
         self._chores, self._guard = Chores(settings, home), Guard(settings, home)
 
     def start(self) -> bool:
@@ -121,4 +136,15 @@ class StreamWorker(ConsumerLoop):
         """Stops all three; see `ConsumerLoop.stop`."""
         self._guard.stop()
         self._chores.stop()
-        return super().stop()
+        is_over = super().stop()
+        self._writer.shutdown()
+        return is_over
+
+    def why_not_ready(self) -> str | None:
+        """Whether Redis/Valkey answers; None where it does."""
+        try:
+            with state_errors("reach Redis/Valkey"):
+                self._client.ping()
+        except StateError as error:
+            return str(error)
+        return None

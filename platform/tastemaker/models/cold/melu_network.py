@@ -9,7 +9,8 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call, grad, vmap
+from torch.func import grad, vmap
+from torch.nn import functional
 
 _HIDDEN_AT_ONCE = 2**21
 """Hidden units of people and items that are held together."""
@@ -82,9 +83,14 @@ class MeluNetwork(nn.Module):
         return dict(self.decision.named_parameters())
 
     def scores(self, weights: Weights, person_E: Tensor, items: Items) -> Tensor:
-        """(Q,) of one person by some decision layers: logarithms of chances, but for a constant."""
+        """(Q,) of one person by some decision layers: logarithms of chances, but for a constant.
+
+        The module's own weights are never put in their place, even for a moment: other threads read them meanwhile.
+        """
         both_QX = torch.cat([person_E.expand(len(items.embedded), -1), items.embedded], dim=1)
-        decided_Q1: Tensor = functional_call(self.decision, dict(weights), (both_QX,))
+        hidden_QH = functional.linear(both_QX, weights["0.weight"], weights["0.bias"]).relu()
+        hidden_QH = functional.linear(hidden_QH, weights["2.weight"], weights["2.bias"]).relu()
+        decided_Q1 = functional.linear(hidden_QH, weights["4.weight"], weights["4.bias"])
         return decided_Q1[:, 0] + items.prior
 
     def loss(

@@ -7,11 +7,12 @@ from typing import Any, ClassVar
 
 import torch
 from pydantic import Field
-from torch import Tensor, nn
+from torch import Tensor
 
 from tastemaker.errors import ConfigError
 from tastemaker.models.ctr.network import DeepConfig, NetworkModel
 from tastemaker.models.ctr.vectors import Batch, FieldVectors, Network
+from tastemaker.models.dropping import ByteDropout
 from tastemaker.models.layers import mlp
 from tastemaker.strict import Strict
 
@@ -42,7 +43,7 @@ class DinNetwork(Network):
         self.read_singly = frozenset({config.history})
         self._candidate_at, self._history_at = names.index(like), names.index(config.history)
         self.attention = mlp((4 * config.dim, *config.attention_hidden, 1), 0.0)
-        self.dropout = nn.Dropout(config.dropout)
+        self.dropout = ByteDropout(config.dropout)
         self.deep = mlp((vectors.num_vectors * config.dim, *config.hidden, 1), config.dropout)
 
     def forward(self, batch: Batch) -> Tensor:
