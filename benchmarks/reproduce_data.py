@@ -1,9 +1,13 @@
 """MovieLens as the reproductions read it: rows in file order, ids numbered from 0, cores."""
 
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
+from filelock import FileLock, Timeout
 from pyarrow import csv
 from report import ROOT
 
@@ -12,6 +16,8 @@ from tastemaker.home import Home
 from tastemaker.models.log import Log
 
 HOME = ROOT / "benchmarks" / "out" / "home"
+WAIT_SECONDS = 600.0
+"""For another run's download of a few MB."""
 
 
 @dataclass(frozen=True)
@@ -65,11 +71,31 @@ class Ratings:
 
 
 def folder(name: str) -> Path:
-    """Where a data set lies; it is downloaded where it is not there."""
+    """Where a data set lies; it is downloaded where it is not there, once however many runs begin at the same moment.
+
+    Raises:
+        filelock.Timeout: Another run's download takes longer than `WAIT_SECONDS`.
+    """
     home = Home.make(HOME)
     found = download_folder(home, name)
-    fetch(find_download(name), home, found)
+    with _turn(home / "run" / "reproductions.lock"):
+        fetch(find_download(name), home, found)
     return found
+
+
+@contextmanager
+def _turn(path: Path) -> Iterator[None]:
+    """Behind the run that is at it: `fetch` itself refuses where another is under way."""
+    lock = FileLock(path)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        print(f"another run fetches data: waiting for it, at most {WAIT_SECONDS:.0f} s", file=sys.stderr)
+        lock.acquire(timeout=WAIT_SECONDS)
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def ratings(name: str) -> Ratings:

@@ -30,10 +30,10 @@ from tastemaker.data.schema import Dataset, read_dataset
 from tastemaker.data.splits import leave_last
 from tastemaker.data.world import EXAMINATION, World
 from tastemaker.evaluation import metrics
-from tastemaker.evaluation.replay import newest_once
 from tastemaker.features.ranking_batch import Bag
 from tastemaker.home import Home
 from tastemaker.models.dlrm import Dlrm
+from tastemaker.models.log import each_once
 from tastemaker.models.tables import jagged
 from tastemaker.stages.loading import BundleParts
 from tastemaker.stages.pipeline_config import ALL_PARTS
@@ -74,7 +74,7 @@ class Town:
         split = leave_last(self._dataset, 5, 5)
         found = []
         for user in np.flatnonzero(split.test.lengths > 0).tolist():
-            history_L = newest_once(split.train_validation[user])
+            history_L = each_once(split.train_validation[user])
             query = Query(history_L[-HISTORY:], k=K, exclude=history_L[:-HISTORY], visit_L=history_L)
             self.world._clones[name := f"held-out-{user}"] = user, 0
             found.append(Request(name, query, split.test[user]))
@@ -95,7 +95,7 @@ class Town:
         taken = self.world._histories[user]
         windows = (end for end in range(len(seen_L), len(taken) + 1))
         end = next(end for end in windows if np.array_equal(taken[end - len(seen_L) : end], seen_L))
-        history_L = newest_once(seen_L)
+        history_L = each_once(seen_L)
         query = Query(history_L[-HISTORY:], k=K, exclude=history_L[:-HISTORY], visit_L=history_L)
         return Request(visitor, query, taken[end:])
 

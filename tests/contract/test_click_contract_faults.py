@@ -239,3 +239,13 @@ def test_each_check_sees_a_fault():
 
 def test_the_model_that_faults_are_planted_in_keeps_the_contract():
     assert not seen_by(PlantedCase("fm", SETTINGS, plant=no_fault))
+
+
+class Mine(FactorisationMachine):
+    """Of somebody else: no kind of `ctr.kinds`."""
+
+    kind = "mine"
+
+
+def test_a_model_that_is_of_no_kind_is_tried_by_its_class():
+    assert not seen_by(ClickCase("mine", SETTINGS, model=Mine))

@@ -2,6 +2,7 @@
 
 import asyncio
 import dataclasses
+import threading
 from collections.abc import Sequence
 from typing import Any
 
@@ -13,6 +14,7 @@ from tastemaker import telemetry
 from tastemaker.bundle.store import BundleStore
 from tastemaker.config_serving import ServingSettings
 from tastemaker.registry.live import LiveAliases, LiveVersion
+from tastemaker.stages.pipeline import Pipeline
 from tastemaker.types import Candidates, Query
 from tastemaker_services.gateway.ladder import Stages
 from tastemaker_services.graph.fused import FUSED, FusedGraph
@@ -117,6 +119,30 @@ def test_a_version_that_is_not_held_is_the_fault_of_that_call(state: Any, sha256
     with pytest.raises(StageError, match="the stage failed") as raised:
         asyncio.run(stages.retrieve(("0" * 64, Query(np.empty(0, np.int32))), SECONDS))
     assert "is not loaded here" in str(raised.value.mend)
+
+
+def test_no_request_waits_for_an_explanation(
+    state: Any, sha256: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ranker, query = Ranker(state.settings), queries()[3]
+    [retrieved] = asyncio.run(Retriever(state.settings).retrieve([(sha256, query)]))
+    assert isinstance(retrieved, Candidates)
+    threads: list[str] = []
+
+    def noting(work: Any) -> Any:
+        def noted(*args: Any) -> Any:
+            threads.append(threading.current_thread().name.rpartition("_")[0])
+            return work(*args)
+
+        return noted
+
+    for name in ("rank", "contributions"):
+        monkeypatch.setattr(Pipeline, name, noting(getattr(Pipeline, name)))
+    [ranked] = asyncio.run(ranker.rank([(sha256, query, retrieved)]))
+    assert isinstance(ranked, Candidates)
+    [said] = asyncio.run(ranker.contributions([(sha256, query, ranked, int(ranked.item_index[0]))]))
+    assert not isinstance(said, Failed)
+    assert threads == ["ranker", "ranker-aside"]
 
 
 def test_all_calls_of_a_message_were_as_long_in_the_stages_process(state: Any, sha256: str) -> None:

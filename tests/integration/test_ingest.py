@@ -1,34 +1,23 @@
 """Ingest on a real Valkey: what was accepted is in the log once, whatever is killed; what has no room is refused."""
 
 import asyncio
-import json
 import os
 import subprocess
 import sys
 import threading
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import asynccontextmanager
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
-import httpx
 import pytest
+from intakes import NOW_MS, events, logged, use
 from valkey_process import ValkeyProcess
 from waiting import eventually
 
-from tastemaker.config import Settings, StateSettings
-from tastemaker.config_serving import GatewaySettings
-from tastemaker.errors import StateError, StreamFullError
-from tastemaker.events.schema import Event
+from tastemaker.errors import StreamFullError
 from tastemaker.home import Home
-from tastemaker.state.connection import connect, connect_async
-from tastemaker.state.keys import Keys
 from tastemaker_services.gateway.intake import Intake, Taken
-from tastemaker_services.routes.api import create_api
 
-NOW_MS = 1_750_000_000_000
-KEYS = Keys("shop", 4)
 MODES = ["waitaof", "spool"]
 
 
@@ -41,44 +30,6 @@ def home(tmp_path: Path) -> Home:
 def server(tmp_path: Path) -> Iterator[ValkeyProcess]:
     with ValkeyProcess(tmp_path / "valkey") as running:
         yield running
-
-
-def settings_of(**state: Any) -> Settings:
-    return Settings(catalogue="shop", state=StateSettings(partitions=4, **state))
-
-
-@asynccontextmanager
-async def intake_at(url: str, home: Home, **state: Any) -> AsyncIterator[Intake]:
-    client = connect_async(url)
-    intake = Intake(client, url, KEYS, settings_of(**state), home)
-    await asyncio.to_thread(intake.start)
-    try:
-        yield intake
-    finally:
-        await asyncio.to_thread(intake.stop)
-        await client.aclose()
-
-
-def use(url: str, home: Home, action: Callable[[Intake], Awaitable[Any]], **state: Any) -> Any:
-    async def run() -> Any:
-        async with intake_at(url, home, **state) as intake:
-            return await action(intake)
-
-    return asyncio.run(run())
-
-
-def events(start: int, count: int, user: str = "u") -> list[Event]:
-    return [
-        Event(event_id=f"e{n}", user_id=f"{user}{n % 7}", item_id="i", kind="click", timestamp_ms=NOW_MS)
-        for n in range(start, start + count)
-    ]
-
-
-def logged(url: str) -> list[str]:
-    """Event ids in the log, in each partition's order."""
-    with connect(url) as client:
-        entries = [entry for p in range(KEYS.partitions) for entry in client.xrange(KEYS.events(p))]
-    return [json.loads(fields["e"])["event_id"] for _, fields in entries]
 
 
 def spool_files(home: Home) -> list[Path]:
@@ -263,56 +214,3 @@ def test_a_disk_that_is_slow_keeps_nothing_but_its_events_waiting(
 
     use("redis://127.0.0.1:1", home, measure)
     assert num_flushes < 20  # events that wait share one
-
-
-class Backend:
-    """Only events."""
-
-    def __init__(self, intake: Intake) -> None:
-        self.append = intake.append
-
-
-def test_a_full_spool_is_503_with_retry_after_and_nothing_is_half_accepted(
-    tmp_path: Path, home: Home
-) -> None:
-    server = ValkeyProcess(tmp_path / "valkey")
-
-    async def post_until_full(intake: Intake) -> tuple[list[str], httpx.Response]:
-        api: Any = create_api(Backend(intake), GatewaySettings(), "shop")  # type: ignore[arg-type]
-        accepted: list[str] = []
-        async with httpx.AsyncClient(transport=httpx.ASGITransport(api), base_url="http://gateway") as client:
-            for start in range(0, 10_000, 100):
-                rows = [event.model_dump(exclude_none=True) for event in events(start, 100)]
-                response = await client.post("/v1/events", json={"events": rows})
-                if response.status_code != 202:
-                    return accepted, response
-                body = response.json()
-                assert (body["accepted"], body["spooled"], body["duplicate"]) == (100, 100, 0)
-                accepted += [row["event_id"] for row in rows]
-        raise AssertionError("it never filled")
-
-    accepted, refused = use(server.url, home, post_until_full, spool_bytes=2**16)
-    assert 100 <= len(accepted) <= 1000  # of about 120 bytes on 64 KiB
-    assert refused.status_code == 503
-    assert refused.headers["retry-after"] == "1"
-    assert refused.headers["content-type"] == "application/problem+json"
-    assert "the spool is full" in refused.json()["detail"]
-
-    async def empty(intake: Intake) -> None:
-        await eventually(lambda: intake._spool.is_empty, "the spool to be emptied")
-
-    with server:
-        use(server.url, home, empty, spool_bytes=2**16)
-        assert sorted(logged(server.url)) == sorted(accepted)
-
-
-def test_neither_log_nor_disk_means_no_202(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
-    def full(*_: object) -> None:
-        raise OSError(28, "No space left on device")
-
-    async def append(intake: Intake) -> None:
-        monkeypatch.setattr(os, "pwrite", full)
-        with pytest.raises(StateError, match="cannot write to the spool: No space left on device"):
-            await intake.append(events(0, 1))
-
-    use("redis://127.0.0.1:1", home, append)

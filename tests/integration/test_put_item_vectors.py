@@ -77,7 +77,8 @@ def test_one_process_encodes_and_others_recommend_by_it(
     column = live.pipeline.source_names.index("content")
     best = int(found.item_index[np.nanargmax(found.source_score_KS[:, column])])
     assert best == NUM_ITEMS or best % 4 == 1
-    assert found.source_score_KS[found.item_index == NUM_ITEMS, column] == pytest.approx(
+    (new,) = np.flatnonzero(found.item_index == NUM_ITEMS)
+    assert found.source_score_KS[new, column] == pytest.approx(
         float(np.nanmax(found.source_score_KS[:, column])), abs=1e-5
     )
 

@@ -7,10 +7,15 @@ import numpy as np
 import pyarrow as pa
 
 from tastemaker.bundle.manifest import BundleInfo, BundleRef, DatasetInfo
+from tastemaker.bundle.reader import Bundle
 from tastemaker.bundle.store import BundleStore
 from tastemaker.bundle.writer import BundleWriter
+from tastemaker.config import Settings
+from tastemaker.config_experiments import PromotionSettings
+from tastemaker.home import Home
 from tastemaker.index.config import IndexConfig
 from tastemaker.index.faiss_index import FaissIndex
+from tastemaker.promotion.gate import Case
 
 USERS = 200
 BASE = np.random.default_rng(0).random(USERS)
@@ -58,3 +63,18 @@ def write_bundle(
         writer.add_json("recipe.json", {"split": split})
     info = BundleInfo(dataset=DatasetInfo(fingerprint=fingerprint), recipe=f"demo{marker}", training_id="t1")
     return writer.commit(info)
+
+
+def case(
+    store: BundleStore, home: Home, candidate: BundleRef, champion: BundleRef | None = None, **promotion: Any
+) -> Case:
+    """What gates are asked of version 2, beside version 1 where there is a champion, under these limits."""
+    return Case(
+        settings=Settings(promotion=PromotionSettings(**promotion)),
+        home=home,
+        number=2,
+        alias="champion",
+        candidate=Bundle.open(store, candidate),
+        champion=Bundle.open(store, champion) if champion else None,
+        champion_number=1 if champion else None,
+    )

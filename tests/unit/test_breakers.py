@@ -44,6 +44,11 @@ def test_it_opens_at_the_share_of_failures_and_not_before_there_are_enough_calls
     assert breaker.state is State.CLOSED  # it is looked at when a call fails
     breaker.failed()  # three of five
     assert breaker.state is State.OPEN
+    other = make(Clock())
+    for failed in (False, False, True, True):  # the fourth call makes it two of four
+        assert other.state is State.CLOSED
+        other.failed() if failed else other.succeeded()
+    assert other.state is State.OPEN
 
 
 def test_fewer_failures_than_the_share_never_open_it() -> None:

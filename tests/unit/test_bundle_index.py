@@ -108,7 +108,7 @@ def test_an_index_that_changes_behind_an_open_bundle_is_found_when_it_is_read(tm
     path.write_bytes(change(path.read_bytes()))
     with pytest.raises(IntegrityError, match=match):
         bundle.index()
-    with pytest.raises(IntegrityError):
+    with pytest.raises(IntegrityError, match=match):
         bundle.index()  # nothing of it was kept
 
 

@@ -135,6 +135,20 @@ def test_the_towers_of_a_model_lie_in_a_file_each(store):
     }
 
 
+@pytest.mark.parametrize("number", [np.nan, np.inf, -np.inf])
+def test_a_weight_that_is_not_finite_is_refused_with_its_name(store, number):
+    writer = BundleWriter(store, "default")
+    writer.add_model("scale", Scale("linear", number))
+    writer.add_towers(
+        "two_tower", TwoTower("dot", number), is_item=lambda name: not name.startswith("query.")
+    )
+    bundle = Bundle.open(store, writer.commit(INFO))
+    with pytest.raises(IntegrityError, match=r"factor in scale\.safetensors of bundle .* not finite"):
+        bundle.model("scale", Scale)
+    with pytest.raises(IntegrityError, match=r"in (query|item)_tower\.safetensors of bundle .* not finite"):
+        bundle.towers("two_tower", TwoTower)
+
+
 json_values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(), inner, max_size=4),

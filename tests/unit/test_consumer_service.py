@@ -27,22 +27,24 @@ def test_it_looks_again_the_sooner_the_more_is_to_be_expected() -> None:
     from tastemaker.events.consumer import Step
     from tastemaker_services.stream import loop as consumer
 
-    class Stepper:
-        def __init__(self, outcome: Step | StateError) -> None:
-            self.outcome = outcome
-
-        def step(self) -> Step:
-            if isinstance(self.outcome, StateError):
-                raise self.outcome
-            return self.outcome
-
-    loop = consumer.ConsumerLoop.__new__(consumer.ConsumerLoop)
-    pauses = []
-    for outcome in (
+    outcomes = [
         Step(partitions=4, events=4000, behind=True), Step(partitions=4, events=7), Step(partitions=4),
         StateError("away"),
-    ):  # fmt: skip
-        loop._consumer = Stepper(outcome)  # type: ignore[assignment]
-        pauses.append(loop._step())
+    ]  # fmt: skip
+
+    class Stepper:
+        def __init__(self) -> None:
+            self.outcomes = iter(outcomes)
+
+        def step(self) -> Step:
+            outcome = next(self.outcomes)
+            if isinstance(outcome, StateError):
+                raise outcome
+            return outcome
+
+        def close(self) -> None: ...
+
+    loop = consumer.ConsumerLoop(Stepper())
+    pauses = [loop.step() for _ in outcomes]
     assert pauses == [0.0, consumer.BUSY_SECONDS, consumer.EVERY_SECONDS, consumer.TROUBLED_SECONDS]
     assert pauses == sorted(pauses)

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tastemaker.errors import CompatibilityError
-from tastemaker.features.counters import ROWS, WINDOWS_MS, Counters, row_of
+from tastemaker.features.counters import ROWS, WINDOWS_MS, Counters, decay, event_weight, row_of
 
 HOUR = 3_600_000
 NEVER = Counters.zeros(1)
@@ -30,6 +30,16 @@ def plus(counters: Counters, events) -> Counters:
     return counters.plus(
         np.array(record, np.int64), np.array(row, np.int64), np.array(amount, float), np.array(time, np.int64)
     )
+
+
+def test_what_lies_in_the_future_is_whole():
+    assert decay(np.array([-1, -HOUR])).tolist() == [[1.0] * len(WINDOWS_MS)] * 2
+    click = plus(NEVER, [(0, row_of("click"), 1.0, 2 * HOUR)])
+    assert click.at(HOUR)[0, row_of("click")].tolist() == [1.0] * len(WINDOWS_MS)
+
+
+def test_a_rating_weighs_its_value_and_none_takes_away():
+    assert [event_weight("rating", value) for value in (3.5, 0.0, -2.0, None)] == [3.5, 0.0, 0.0, 0.0]
 
 
 def test_an_event_counts_a_third_one_window_later_and_all_forgets_nothing():

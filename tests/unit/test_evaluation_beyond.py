@@ -121,3 +121,45 @@ def test_all_questions_are_corrected_together():
     assert found[0].corrected == pytest.approx(3 * found[0].p_value)
     assert found[0].low < found[0].mean < found[0].high
     assert found[1].corrected == found[2].corrected == 1.0
+
+
+@given(st.integers(0, 50), st.integers(1, 8), st.floats(0, 1))
+@settings(deadline=None)
+def test_the_obvious_list_is_the_order_without_what_each_user_has(seed, k, share):
+    draws = np.random.default_rng(seed)
+    num_items = int(draws.integers(1, 90))
+    has_BI = draws.random((5, num_items)) < share
+    order_I = draws.permutation(num_items).astype(np.int32)
+    expected = [[item for item in order_I.tolist() if not row[item]][:k] for row in has_BI]
+    seen_BI = sp.csr_matrix(has_BI.astype(float))
+    with pytest.MonkeyPatch.context() as patch:
+        for cells in (2**21, 2 * num_items):  # all users at once, and a few
+            patch.setattr(beyond, "CELLS_AT_ONCE", cells)
+            found = beyond.most_popular_unseen(order_I, seen_BI, k)
+            assert found.tolist() == [row + [PADDING] * (k - len(row)) for row in expected]
+
+
+def test_miscalibration_does_not_depend_on_how_it_is_worked_out(monkeypatch):
+    draws = np.random.default_rng(4)
+    history = sp.random(40, 30, 0.2, "csr", random_state=1)
+    history.data[:] = 1.0
+    share_IG = sp.random(30, 7, 0.4, "csr", random_state=2)
+    lists = draws.integers(-1, 30, (40, 5)).astype(np.int32)
+    found = beyond.miscalibration(lists, history, share_IG)
+    assert np.isfinite(found).any()
+    monkeypatch.setattr(beyond, "_FEW_GROUPS", 0)
+    monkeypatch.setattr(beyond, "CELLS_AT_ONCE", 21)  # three users at once
+    np.testing.assert_array_equal(beyond.miscalibration(lists, history, share_IG), found)
+
+
+def test_empty_words_are_no_group():
+    names, share_IG = beyond.group_shares([["a", None, ""], [None]])
+    assert names == ["a"]
+    assert share_IG.toarray().tolist() == [[1.0], [0.0]]
+
+
+def test_a_p_value_does_not_depend_on_how_many_rounds_are_drawn_at_once(monkeypatch):
+    difference_U = np.random.default_rng(5).normal(0.1, 1, 70)
+    expected = bootstrap_p_value(difference_U)
+    monkeypatch.setattr("tastemaker.evaluation.comparing._DRAWS_AT_ONCE", 3 * 70)
+    assert bootstrap_p_value(difference_U) == expected

@@ -1,6 +1,7 @@
 """A plan from file to figures and page."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pyarrow as pa
@@ -248,3 +249,73 @@ def test_a_bundle_is_asked_by_ids_and_its_own_items_are_passed_over():
     found = system.answer(asked, [], 3)
     assert found.ranked_BK.tolist() == [[2, 0, -1], [1, -1, -1]]
     assert found.auc_B is None
+
+
+class Scores(zoo.model_class("popular")):  # type: ignore[misc]
+    """Scores that are given: one row for everybody."""
+
+    def __init__(self, score_I):
+        super().__init__(zoo.model_class("popular").Config(), np.array(score_I, np.float32))
+
+
+def small_fold(values=(2, 2, 1, 3.0)):
+    """One user of four items, the last two of which are targets."""
+    log = Log.of(
+        np.zeros(4, np.int32), np.arange(4), num_users=1, num_items=4, value_N=np.array(values),
+        timestamp_ms_N=np.arange(4),
+    )  # fmt: skip
+    (fold,) = folds(log, LastOut(num=2))
+    return fold
+
+
+@pytest.mark.parametrize("wrong", [np.nan, np.inf])
+def test_scores_that_are_no_numbers_are_refused(wrong):
+    with pytest.raises(DataError, match=f"a score of a model popular, is {wrong}, must be finite"):
+        measure(ModelSystem(Scores([0, 0, wrong, 1])), small_fold(), (1,))
+    measure(ModelSystem(Scores([wrong, 0, 1, 1])), small_fold(), (1,))  # item 0 was taken: nobody is shown it
+
+
+def test_lists_longer_than_what_may_be_shown_end_in_padding():
+    allowed_I = np.array([True, True, True, False])
+    fold, system = small_fold(), ModelSystem(Scores([4, 3, 2, 1]), allowed_I=allowed_I)
+    found = measure(system, fold, (1, 6), allowed_I=allowed_I)
+    assert found.ranked_UK.tolist() == [[2, -1, -1, -1, -1, -1]]
+    per_user = {name: value_U.tolist() for name, value_U in found.evaluation.per_user.items()}
+    assert per_user["recall@6"] == [1 / 2]
+    assert per_user["precision@6"] == [1 / 6]
+    assert per_user["map@6"] == [1 / 2]
+    assert "auc" not in per_user  # nothing but a target may be shown
+
+
+def test_a_target_of_value_0_is_found_and_gains_nothing():
+    fold = small_fold((2, 2, 0, 3))
+    found = measure(ModelSystem(Scores([9, 9, 2, 1])), fold, (1, 2), graded=True).evaluation.per_user
+    assert found["recall@1"].tolist() == [1 / 2]
+    assert found["hit_rate@1"].tolist() == [1]
+    assert found["ndcg@1"].tolist() == [0]
+    assert found["ndcg@2"].tolist() == pytest.approx([1 / np.log2(3)])  # 7 / log2(3) over 7
+    (part,) = segments(
+        Measured(Evaluation(fold.askers.row_B, {}, {}), np.array([[2]], np.int32)), fold, ["item-age"], ["recall@1"],
+        graded=True,
+    )  # fmt: skip
+    assert part.values["recall@1"] == 1 / 2
+
+
+@pytest.mark.parametrize("value", [-1.0, 5400.0])
+def test_values_that_are_no_grades_are_refused(value):
+    with pytest.raises(DataError, match=r"as its grade in NDCG, is .* must be 0 to 1000: leave `graded` out"):
+        measure(ModelSystem(Scores([4, 3, 2, 1])), small_fold((2, 2, value, 3)), (1,), graded=True)
+
+
+@pytest.mark.parametrize("ks", [(), (0, 10), (-1,)])
+def test_depths_that_are_none_are_refused(ks):
+    with pytest.raises(UsageError, match="depths of lists"):
+        measure(ModelSystem(Scores([4, 3, 2, 1])), small_fold(), ks)
+
+
+def test_the_page_is_made_where_nobody_has_an_ndcg(tmp_path, dataset):
+    (tmp_path / "plan.yaml").write_text("models: {popular: {kind: popular}}\ngraded: true\n")
+    worthless = replace(dataset, value=np.zeros_like(dataset.value))
+    found = compare(read_plan(tmp_path / "plan.yaml"), worthless, no_bundle)  # type: ignore[arg-type]
+    assert not any(name.startswith("ndcg") for name in metric_names(found))
+    assert "recall@10" in render(found, "worthless")

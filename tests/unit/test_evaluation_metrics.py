@@ -264,3 +264,41 @@ def test_similarity_by_tags_is_symmetric_and_in_range(tags: list[list[str]]) -> 
     assert (alike == alike.T).all()
     assert ((alike >= 0) & (alike <= 1)).all()
     assert np.diag(alike).tolist() == [1.0 if own else 0.0 for own in tags]
+
+
+@pytest.mark.parametrize("num_tags", [1, 63, 64, 65, 200])
+def test_tags_as_bits_and_as_a_sparse_matrix_say_the_same(
+    num_tags: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    draws = np.random.default_rng(num_tags)
+    tags = [[f"t{tag}" for tag in draws.integers(0, num_tags, draws.integers(0, 9))] for _ in range(60)]
+    tags[0] = [f"t{tag}" for tag in range(num_tags)]  # so that the last bit of a word is one
+    traits = ItemTraits.from_items(pa.table({"title": [""] * 60, "category": [""] * 60, "tags": tags}))
+    one, other = (places.ravel().astype(np.int32) for places in np.indices((60, 60)))
+    by_bits = metrics.tag_similarity(traits)(one, other)
+    monkeypatch.setattr(metrics, "_FEW_TAGS", 0)
+    assert by_bits.tolist() == metrics.tag_similarity(traits)(one, other).tolist()
+    by_hand = [
+        len({*tags[a]} & {*tags[b]}) / max(len({*tags[a]} | {*tags[b]}), 1)
+        for a, b in zip(one, other, strict=True)
+    ]
+    assert by_bits.tolist() == pytest.approx(by_hand)
+
+
+@given(
+    lists_BK=arrays(np.int32, st.tuples(st.integers(0, 5), st.integers(1, 6)), elements=st.integers(-1, 9)),
+    seed=st.integers(0, 9),
+    cells=st.sampled_from([1, 7, 2**21]),
+)
+def test_relevance_is_the_grade_of_an_items_first_place(lists_BK: Int32, seed: int, cells: int) -> None:
+    draws = np.random.default_rng(seed)
+    targets = [draws.permutation(10)[: draws.integers(0, 6)].astype(np.int32) for _ in lists_BK]
+    grades = [draws.random(len(items)) for items in targets]
+    expected = np.zeros(lists_BK.shape)
+    for row, (items, grade_M) in enumerate(zip(targets, grades, strict=True)):
+        for item, grade in zip(items, grade_M, strict=True):
+            if item in lists_BK[row]:
+                expected[row, lists_BK[row].tolist().index(item)] = grade
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(metrics, "CELLS_AT_ONCE", cells)
+        assert metrics.relevance(lists_BK, targets, grades).tolist() == expected.tolist()

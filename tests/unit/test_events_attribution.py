@@ -168,6 +168,8 @@ def test_what_was_decided_before_units_were_assigned_anew_earns_nothing() -> Non
     assert attribute([decision(at_ms=500)], [], {}, [], anew).open == {"r": (Open("exp", "a", "live", 1500),)}
     before = attribute([], [], {"r": (Open("exp", "a", "live", 1499, 1),)}, ["r"], anew)
     assert (before.outcomes, before.closed) == ([], ["r"])
+    since = attribute([], [], {"r": (Open("exp", "a", "live", 1500, 1),)}, ["r"], anew)
+    assert (since.outcomes, since.closed) == ([Outcome("exp", "a", 1, 1500)], ["r"])
 
 
 def test_a_decision_logged_twice_opens_once() -> None:

@@ -12,7 +12,8 @@ from tastemaker.experiments.statistics.srm import srm, srm_draws
 def test_a_fixed_split_as_planned_is_no_mismatch_and_a_lost_tenth_is() -> None:
     assert srm(np.array([[5050, 4950]]), np.array([[0.5, 0.5]])).p_value > 0.3  # chi-square 1
     assert srm(np.array([[5000, 4500]]), np.array([[0.5, 0.5]])).p_value < 1e-6  # chi-square 26.3
-    assert srm(np.array([[2000, 1000, 1000]]), np.array([[0.5, 0.25, 0.25]])).p_value == 1.0
+    planned = srm(np.array([[2000, 1000, 1000]]), np.array([[0.5, 0.25, 0.25]]))
+    assert (planned.p_value, planned.always_valid_p_value) == (1.0, 1.0)
 
 
 def test_three_variants_give_pearsons_chi_square() -> None:

@@ -55,6 +55,7 @@ def test_stages_ranks_are_those_of_their_lists(pipeline: Pipeline) -> None:
     (retrieved,) = pipeline.retrieve([query])
     (ranked,) = pipeline.rank([query], [retrieved])
     (reranked,) = pipeline.rerank([query], [ranked])
+    assert len(retrieved)
     for row in retrieved.item_index.tolist():
         found = pipeline.explain(query, row, names=NAMES)
         assert found.retrieved_rank == retrieved.item_index.tolist().index(row) + 1
@@ -82,7 +83,7 @@ def test_sources_say_their_rank_and_score_of_any_item(pipeline: Pipeline) -> Non
     query = Query(np.array([1, 5, 9], np.int32), k=5)
     (retrieved,) = pipeline.retrieve([query])
     for row in (2, 13):
-        for column, said in enumerate(pipeline.explain(query, row).sources):
+        for column, said in zip(range(len(SOURCES)), pipeline.explain(query, row).sources, strict=True):
             proposed = pipeline._retrieval.sources[column].propose([query], 15)[0][0]  # type: ignore[union-attr]
             at = np.flatnonzero(proposed == row)
             assert said.rank == (int(at[0]) + 1 if len(at) else None)

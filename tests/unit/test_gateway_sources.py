@@ -41,5 +41,5 @@ def test_a_request_comes_from_where_it_says_or_from_home(
 
 def test_a_place_that_is_nowhere_is_refused() -> None:
     check_context({"location": "52.5,13.4"})
-    with pytest.raises(Problem):
+    with pytest.raises(Problem, match="location"):
         check_context({"location": "here"})

@@ -30,6 +30,15 @@ def test_a_folder_with_other_files_is_refused_and_untouched(tmp_path: Path) -> N
     assert [p.name for p in tmp_path.iterdir()] == ["letter.txt"]
 
 
+def test_a_home_that_another_process_is_making_is_no_strange_folder(tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir()
+    with pytest.raises(UsageError, match="holds other files"):  # a folder that merely has such a name
+        Home.make(tmp_path)
+    for name in (".lock", ".home.json.7.tmp"):  # as far as the other has come
+        (tmp_path / name).touch()
+    assert Home.make(tmp_path) == Home.open(tmp_path)
+
+
 def test_only_make_creates_one(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="tastemaker init"):
         Home.open(tmp_path / "none")
@@ -54,7 +63,7 @@ def test_a_lock_is_held_by_one(tmp_path: Path) -> None:
 def test_a_failed_write_leaves_the_old_file(tmp_path: Path) -> None:
     path = tmp_path / "file"
     write_bytes(path, b"old")
-    with pytest.raises(TypeError):
+    with pytest.raises(TypeError, match="bytes-like"):
         write_bytes(path, "no bytes")  # type: ignore[arg-type]
     assert path.read_bytes() == b"old"
     assert [p.name for p in tmp_path.iterdir()] == ["file"]

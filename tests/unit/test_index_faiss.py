@@ -1,20 +1,15 @@
 """Vector search under hard rules, exact and approximate."""
 
-import io
-
-import faiss
 import numpy as np
 import pytest
+from clustered_vectors import clustered
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tastemaker.errors import BundleError, ConfigError, IntegrityError, MissingExtraError
 from tastemaker.index.config import IndexConfig
 from tastemaker.index.faiss_index import FaissIndex
 
 CORNERS = np.array([[1, 0], [0, 1], [-1, 0], [1, 0], [0.5, 0.5]], np.float32)
-
-
 KINDS = ["flat", "hnsw", "ivf-flat", "ivf-pq"]
 
 
@@ -27,17 +22,6 @@ def kind(request):
 def kind_of_few(request):
     """A kind that five items are enough for."""
     return request.param
-
-
-def read_back(index: FaissIndex, config: IndexConfig | None = None) -> FaissIndex:
-    return FaissIndex.read(io.BytesIO(index.to_bytes()).read, config)
-
-
-def clustered(num_items: int, dim: int, seed: int) -> np.ndarray:
-    rng = np.random.default_rng(seed)
-    centres = rng.standard_normal((50, dim))
-    vectors = centres[rng.integers(0, 50, num_items)] + 0.3 * rng.standard_normal((num_items, dim))
-    return (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float32)
 
 
 def test_results_are_best_first_and_ties_go_by_item_index(kind_of_few):
@@ -125,27 +109,6 @@ def test_k_results_are_k_allowed_items_and_exact_for_flat(data, kind):
         assert scores[0][: len(found)] == pytest.approx(best, abs=1e-4)  # float32 sums of at most 8 terms
 
 
-def test_what_was_built_comes_back_from_bytes(kind):
-    vectors = clustered(500, 16, seed=1)
-    index = FaissIndex.build(vectors, IndexConfig(kind=kind))
-    back = read_back(index)
-    assert (back.kind, back.num_items, back.dim) == (kind, 500, 16)
-    assert back.config == index.config
-    assert np.array_equal(back.vectors(), vectors)
-    assert not back.vectors().flags.writeable
-    for one, two in zip(index.search(vectors[:9], 20), back.search(vectors[:9], 20), strict=True):
-        assert np.array_equal(one, two)
-    assert back.to_bytes() == index.to_bytes()
-
-
-def test_building_twice_gives_the_same_bytes(kind):
-    vectors = clustered(2000, 16, seed=2)
-    assert (
-        FaissIndex.build(vectors, IndexConfig(kind=kind)).to_bytes()
-        == FaissIndex.build(vectors, IndexConfig(kind=kind)).to_bytes()
-    )
-
-
 def test_hnsw_finds_nearly_all_of_the_best_on_clustered_vectors():
     vectors = clustered(5000, 32, seed=3)
     queries = clustered(5000, 32, seed=4)[:100]
@@ -158,88 +121,6 @@ def test_hnsw_finds_nearly_all_of_the_best_on_clustered_vectors():
     exact, _ = FaissIndex.build(vectors).search(queries, 50, allowed)
     found, _ = index.search(queries, 50, allowed)
     assert np.mean([np.isin(e, f).mean() for e, f in zip(exact, found, strict=True)]) >= 0.95
-
-
-@pytest.mark.parametrize(
-    ("vectors", "match"),
-    [
-        (np.empty((0, 4), np.float32), "none of them 0"),
-        (np.ones(4, np.float32), r"is \(4,\)"),
-        (np.array([[1, 2], [3, np.nan]], np.float32), "row 1 is not finite"),
-    ],
-)
-def test_vectors_that_cannot_be_searched_are_refused(vectors, match):
-    with pytest.raises(BundleError, match=match):
-        FaissIndex.build(vectors)
-
-
-def test_bytes_that_are_no_such_index_are_refused():
-    cut = io.BytesIO(FaissIndex.build(CORNERS).to_bytes()[:40])
-    with pytest.raises(IntegrityError, match="not in FAISS's format"):
-        FaissIndex.read(cut.read)
-
-
-@pytest.mark.parametrize(
-    ("factory", "metric", "match"),
-    [
-        ("Flat", "METRIC_L2", "IndexFlatL2"),
-        ("SQ8", "METRIC_INNER_PRODUCT", "IndexScalarQuantizer"),
-        ("HNSW8_SQ8", "METRIC_INNER_PRODUCT", "IndexHNSWSQ"),
-        ("IVF4,SQ8", "METRIC_INNER_PRODUCT", "IndexIVFScalarQuantizer"),
-        ("IVF4,PQ2x8,RFlat", "METRIC_INNER_PRODUCT", "refined IndexIVFPQ"),
-        ("IVF4_HNSW8,Flat", "METRIC_INNER_PRODUCT", "lists by IndexHNSWFlat"),
-        ("LSH", "METRIC_L2", "IndexLSH"),
-    ],
-)
-def test_indexes_of_other_kinds_are_refused(factory, metric, match):
-    other = faiss.index_factory(4, factory, getattr(faiss, metric))
-    vectors = np.random.default_rng(0).standard_normal((800, 4), np.float32)
-    other.train(vectors)
-    other.add(vectors)
-    with pytest.raises(IntegrityError, match=f"{match}.*must be flat, hnsw, ivf-flat or ivf-pq"):
-        FaissIndex.read(io.BytesIO(faiss.serialize_index(other).tobytes()).read)
-
-
-@pytest.mark.parametrize(
-    ("rows", "match"), [([0, 1, 2, 99], "not of the catalogue"), ([0, 1, 2, 2], "each row once")]
-)
-def test_lists_that_do_not_hold_the_catalogue_are_refused(rows, match):
-    index = faiss.index_factory(2, "IVF1,Flat", faiss.METRIC_INNER_PRODUCT)
-    index.train(CORNERS)
-    index.add_with_ids(CORNERS[:4], np.array(rows))
-    with pytest.raises(IntegrityError, match=match):
-        FaissIndex.read(io.BytesIO(faiss.serialize_index(index).tobytes()).read)
-
-
-@pytest.mark.parametrize(
-    ("built", "said", "match"),
-    [
-        (IndexConfig(kind="flat"), IndexConfig(kind="hnsw", links=32, beam=9), "kind of the index, is 'flat'"),
-        (IndexConfig(kind="ivf-flat", nlist=4), IndexConfig(kind="ivf-flat", nlist=5, nprobe=1), "nlist of the index, is 4"),
-        (IndexConfig(kind="ivf-flat", nlist=4), IndexConfig(kind="ivf-flat", nlist=4), "efforts set"),
-        (IndexConfig(kind="hnsw", links=8), IndexConfig(kind="hnsw", links=16, beam=9), "links of the index, is 8"),
-    ],
-)  # fmt: skip
-def test_a_config_of_another_structure_is_refused(built, said, match):
-    with pytest.raises(IntegrityError, match=match):
-        read_back(FaissIndex.build(clustered(300, 8, seed=6), built), said)
-
-
-@pytest.mark.parametrize(
-    ("config", "match"),
-    [
-        (IndexConfig(kind="ivf-flat", nlist=6), "index.nlist, is 6, must be at most the 5 items"),
-        (IndexConfig(kind="ivf-pq"), "ivf-pq, is 5, must be at least 16"),
-    ],
-)
-def test_a_config_that_does_not_fit_the_vectors_is_refused(config, match):
-    with pytest.raises(ConfigError, match=match):
-        FaissIndex.build(CORNERS, config)
-
-
-def test_codes_that_do_not_divide_the_vectors_are_refused():
-    with pytest.raises(ConfigError, match=r"index\.codes, is 3, must be a divisor of 8"):
-        FaissIndex.build(clustered(300, 8, seed=6), IndexConfig(kind="ivf-pq", codes=3))
 
 
 def recall_at(k, exact, found):
@@ -296,65 +177,6 @@ def test_the_same_index_searches_at_other_efforts():
     wide = index.with_config(IndexConfig(kind="ivf-flat", nlist=64, nprobe=64))
     assert recall_at(50, exact, wide.search(queries, 50)[0]) == 1.0
     assert recall_at(50, exact, index.search(queries, 50)[0]) < 1.0
-
-
-def test_vectors_outlive_the_index_object() -> None:
-    import gc
-
-    made = np.random.default_rng(0).normal(size=(2000, 16)).astype(np.float32)
-    index = FaissIndex.build(made)
-    view = index.vectors()
-    del index
-    gc.collect()
-    other = [FaissIndex.build(np.full((2000, 16), float(i), np.float32)) for i in range(20)]
-    assert len(other) == 20
-    np.testing.assert_array_equal(view, made)
-    assert not view.flags.writeable
-
-
-def test_vectors_of_a_graph_index_outlive_it_too() -> None:
-    import gc
-
-    made = np.random.default_rng(1).normal(size=(500, 8)).astype(np.float32)
-    view = FaissIndex.build(made, IndexConfig(kind="hnsw")).vectors()
-    gc.collect()
-    filler = [np.full((500, 8), 7.0, np.float32) for _ in range(50)]
-    assert len(filler) == 50
-    np.testing.assert_array_equal(view, made)
-
-
-@settings(max_examples=60, deadline=None)
-@given(data=st.data(), kind=st.sampled_from(["flat", "ivf-flat"]))
-def test_a_copy_elsewhere_finds_the_same_where_its_transfer_is_left_out(data, kind):
-    # The GPU's path with everything but the GPU: it knows no selectors, so what is excluded is asked for beside.
-    rng = np.random.default_rng(data.draw(st.integers(0, 99)))
-    vectors = rng.standard_normal((data.draw(st.integers(2, 200)), 4), np.float32)
-    index = FaissIndex.build(vectors, IndexConfig(kind=kind, nlist=1 if kind == "ivf-flat" else None))
-    exclude = np.array(data.draw(st.lists(st.integers(-1, len(vectors)), max_size=30)), np.int32)
-    allowed = data.draw(st.sampled_from([None, rng.random(len(vectors)) < 0.5]))
-    k = data.draw(st.integers(1, 50))
-    here = index.search(vectors[:2], k, allowed, [exclude, exclude])
-    there = index.on_gpu(lambda whole: whole).search(vectors[:2], k, allowed, [exclude, exclude])
-    assert np.array_equal(here[0], there[0])
-    assert np.array_equal(here[1], there[1])
-
-
-def test_more_than_a_gpu_gives_is_searched_here():
-    index = FaissIndex.build(clustered(3000, 8, seed=0)).on_gpu(lambda whole: whole)
-    exclude = [np.arange(500, dtype=np.int32)]
-    rows, _ = index.search(index.vectors()[:1], 2000, exclude=exclude)
-    assert (rows >= 500).all()
-
-
-def test_kinds_that_gpus_cannot_search_are_refused():
-    with pytest.raises(ConfigError, match="kind of an index on a GPU, is 'hnsw', must be flat or ivf-flat"):
-        FaissIndex.build(CORNERS, IndexConfig(kind="hnsw")).on_gpu(lambda whole: whole)
-
-
-@pytest.mark.skipif(hasattr(faiss, "StandardGpuResources"), reason="this FAISS has GPUs")
-def test_a_faiss_without_gpus_says_so():
-    with pytest.raises(MissingExtraError, match="faiss sees no GPU: pip install 'tastemaker\\[gpu\\]'"):
-        FaissIndex.build(CORNERS).on_gpu()
 
 
 @pytest.mark.parametrize("share", [1.0, 0.9, 0.5, 0.1])

@@ -123,5 +123,5 @@ def test_what_is_no_propensity_is_refused() -> None:
         ItemPropensity(column="p").weights(log_without)
     for value in (0.0, 1.5, float("nan")):
         one = Log.of(np.array([0]), np.array([0]), num_users=1, num_items=1, items=pa.table({"p": [value]}))
-        with pytest.raises(DataError, match="a propensity in column p"):
+        with pytest.raises(DataError, match="propensities in column p that are none"):
             ItemPropensity(column="p").weights(one)

@@ -49,8 +49,10 @@ def answered(
         (bought("b"), "r2"),  # both showed it, the later one last
         (bought("a"), "r1"),
         (bought("x"), None),
-        (bought("b", at_ms=150), "r1"),  # before the second
-        (bought("a", at_ms=1101), None),  # after the first's window
+        (bought("b", at_ms=199), "r1"),  # before the second
+        (bought("b", at_ms=200), "r2"),
+        (bought("a", at_ms=1100), "r1"),  # the last moment of the first's window
+        (bought("a", at_ms=1101), None),  # after it
         (bought("b", user_id="v"), None),
         (bought("b", origin="replay"), None),
         (bought("b", kind="view"), None),

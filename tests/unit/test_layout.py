@@ -87,7 +87,9 @@ HEAVY = {"torch", "faiss", "mlflow", "implicit", "sklearn", "pandas", "ray", "fa
 
 
 def sources() -> list[Path]:
-    return [p for root, package in ROOTS.items() for p in sorted((ROOT / root / package).rglob("*.py"))]
+    found = [sorted((ROOT / root / package).rglob("*.py")) for root, package in ROOTS.items()]
+    assert all(found), "a package has no file: rules would hold of nothing"
+    return [path for paths in found for path in paths]
 
 
 @cache

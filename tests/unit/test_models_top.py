@@ -99,3 +99,40 @@ def test_what_a_history_has_twice_is_kept_at_its_newest_place():
     single = history[:2]
     assert each_once(single) is single
     assert each_once(np.array([], np.int32)).tolist() == []
+
+
+@given(
+    st.integers(1, 60).flatmap(
+        lambda width: st.lists(
+            st.lists(st.sampled_from([-np.inf, np.nan, 0.0, 1.0, np.inf]), min_size=width, max_size=width),
+            min_size=1,
+            max_size=3,
+        )
+    ),
+    st.integers(1, 5),
+)
+@settings(max_examples=200, deadline=None)
+def test_a_row_with_a_nan_begins_with_it(table, k):
+    score_BI = np.array(table, np.float32)
+    item_BK, value_BK = best(score_BI, k)
+    assert (np.isnan(value_BK[:, 0]) == np.isnan(score_BI).any(axis=1)).all()
+    for row_I, item_K, value_K in zip(score_BI, item_BK, value_BK, strict=True):
+        shown_K = item_K[item_K != PADDING]
+        assert len(shown_K) == min(k, (~np.isneginf(row_I)).sum())
+        np.testing.assert_array_equal(value_K[: len(shown_K)], row_I[shown_K])
+
+
+def test_lists_are_right_where_all_good_items_are_of_one_group():
+    """Items 0, 4, 8, ... have the largest scores of all, so that few groups of items hold the whole list."""
+    score_BI = np.zeros((2, 4096), np.float32)
+    score_BI[:, ::4] = np.arange(1024, 0, -1)
+    item_BK, _ = best(score_BI, 20)
+    assert item_BK.tolist() == [list(range(0, 80, 4))] * 2
+
+
+def test_what_may_not_be_shown_fills_no_list():
+    score_BI = np.full((2, 500), -np.inf, np.float32)
+    score_BI[0, [7, 300]] = 1.0, 2.0
+    item_BK, value_BK = best(score_BI, 3)
+    assert item_BK.tolist() == [[300, 7, PADDING], [PADDING] * 3]
+    assert value_BK[0].tolist() == [2.0, 1.0, -np.inf]

@@ -88,6 +88,8 @@ def test_clipping_and_switching_between_their_ends() -> None:
         np.array([0]), np.array([1.0]), np.array([0.5]), np.array([[1.0, 0.0]]), model_RA=np.zeros((1, 2))
     )
     assert shrunk_doubly_robust(choices, 1.0).value == pytest.approx(0.4, abs=1e-12)
+    # A weight of 2 is within a limit of 2: 0 + 2 (1 - 0); beyond a smaller one the model alone speaks.
+    assert [switch_doubly_robust(choices, limit).value for limit in (2.0, 1.9)] == [2.0, 0.0]
 
 
 def drawn(num: int, seed: int, **others: Any) -> Choices:

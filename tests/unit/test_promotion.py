@@ -2,22 +2,15 @@
 
 import json
 import threading
-from dataclasses import replace
-from datetime import UTC, datetime
 
 import pytest
-from promotable import BASE, write_bundle
+from promotable import BASE
+from promoted_world import World, watched
 
-from tastemaker import context
-from tastemaker.bundle.store import BundleStore
-from tastemaker.cli import invoke
-from tastemaker.config import Settings
-from tastemaker.config_experiments import PromotionSettings
-from tastemaker.errors import GateRefusedError, RegistryError, TastemakerError, UsageError
+from tastemaker.errors import GateRefusedError, RegistryError, UsageError
 from tastemaker.promotion.gate import GateResult
-from tastemaker.promotion.promoter import Promoter, PromotionOrder, refusal
+from tastemaker.promotion.promoter import PromotionOrder, refusal
 from tastemaker.promotion.record import read_gates, read_promotions
-from tastemaker.registry.client import Registry
 
 # SQLAlchemy 2.1 warns about a loading strategy that MLflow 3.17 uses.
 pytestmark = pytest.mark.filterwarnings("ignore:The ``noload`` loader strategy:DeprecationWarning")
@@ -25,58 +18,6 @@ pytestmark = pytest.mark.filterwarnings("ignore:The ``noload`` loader strategy:D
 
 class Killed(BaseException):
     """What ends a process between two gates."""
-
-
-class World:
-    """A catalogue of its own in the module's home, with bundles of its own."""
-
-    def __init__(self, home, folder, catalogue):
-        self.home, self.folder = home, folder
-        self.settings = Settings(catalogue=catalogue)
-        self.registry, self.store = Registry(self.settings, home), BundleStore(folder)
-
-    def publish(self, **content):
-        ref = write_bundle(self.store, catalogue=self.settings.catalogue, **content)
-        return self.registry.publish(self.settings.catalogue, ref, {}).number
-
-    def promoter(self, **promotion):
-        settings = self.settings.model_copy(update={"promotion": PromotionSettings(**promotion)})
-        return Promoter(settings, self.home, self.registry, self.store)
-
-    def promote(self, number, alias="champion", reason="because", **order):
-        return self.promoter().promote(PromotionOrder(number, alias, "ann", reason, **order))
-
-    def asked(self, number, promoter=None, **order):
-        """Gates that were asked, not those whose answers stood."""
-        promoter, names = promoter or self.promoter(), []
-        watched(promoter, names.append)
-        promoter.promote(PromotionOrder(number, actor="ann", reason="again", **order))
-        return names
-
-    @property
-    def aliases(self):
-        return {
-            name: version.number for name, version in self.registry.aliases(self.settings.catalogue).items()
-        }
-
-    @property
-    def history(self):
-        return self.registry.history(self.settings.catalogue)
-
-
-def watched(promoter, see):
-    """The promoter, with `see` called by the name of each gate right before it is asked."""
-    gates = promoter.gates
-
-    def seen(gate):
-        def ask(case):
-            see(gate.name)
-            return gate.ask(case)
-
-        return replace(gate, ask=ask)
-
-    *promoter._gates, promoter._canary_gate = [seen(gate) for gate in gates]
-    return promoter
 
 
 @pytest.fixture(scope="module")
@@ -287,45 +228,3 @@ def test_promoting_what_was_not_published_is_refused(world):
         world.promote(5)
     with pytest.raises(RegistryError, match="has no version or alias 5"):
         read_promotions(world.registry, world.settings.catalogue, 5)
-
-
-def run(world, capsys, *arguments):
-    """What a command printed as JSON, and the error that it ended with."""
-    capsys.readouterr()
-    error = None
-    try:
-        invoke(
-            ["--home", str(world.home.root), "--catalogue", world.settings.catalogue, *arguments, "--json"]
-        )
-    except TastemakerError as found:
-        error = found
-    return json.loads(capsys.readouterr().out), error
-
-
-def test_the_commands_promote_tell_what_gates_said_show_what_was_live_and_go_back(home, capsys, monkeypatch):
-    monkeypatch.setattr(context, "_settings", None)  # and back to what it was, after the test
-    world = World(home, home / "bundles", "commands")
-    good, bad = world.publish(), world.publish(ndcg=BASE / 2)
-    before = datetime.now(UTC).isoformat()
-    promoted, error = run(world, capsys, "promote", str(good), "--reason", "first")
-    assert (promoted["state"], error) == ("promoted", None)
-    refused, error = run(world, capsys, "promote", str(bad))
-    assert (refused["state"], type(error)) == ("refused", GateRefusedError)
-    forced, error = run(world, capsys, "promote", str(bad), "--force", "--reason", "it is meant so")
-    assert (forced["forced"], error) == (True, None)
-    [kept], _ = run(world, capsys, "bundles", "gates", str(bad))
-    assert kept == forced
-    moves, _ = run(world, capsys, "history", "--alias", "champion")
-    assert [(move["version"], move["forced"]) for move in moves] == [(good, False), (bad, True)]
-    then = datetime.fromtimestamp(moves[0]["timestamp_ms"] / 1000, UTC).isoformat()
-    assert run(world, capsys, "history", "--at", then)[0] == moves[:1]
-    assert run(world, capsys, "history", "--at", before)[0] == []
-    back, _ = run(world, capsys, "rollback", "--reason", "clicks fell")
-    assert (back["version"], back["answered"], world.history[-1].reason) == (good, None, "clicks fell")
-    with pytest.raises(UsageError, match="--at, is 'yesterday', must be a time such as"):
-        invoke(["--home", str(home.root), "history", "--at", "yesterday"])
-    capsys.readouterr()
-    invoke(["--home", str(home.root), "--catalogue", "commands", "promote", str(good), "--dry-run"])
-    shown = capsys.readouterr().out
-    assert "integrity    passed" in shown
-    assert f"version {good} would become champion: nothing was moved" in shown

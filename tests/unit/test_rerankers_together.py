@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from records import NOW_MS, event, state_of
 from reranked import DAY_MS, NOTHING, catalogue, ranked, unit
 
+from tastemaker.errors import CompatibilityError
 from tastemaker.stages.business_rules import Pin
 from tastemaker.stages.exploring import Exploration, ExplorationConfig
 from tastemaker.stages.matching import Match
@@ -129,7 +130,7 @@ def test_a_list_of_every_length_is_answered_by_a_world_without_traits() -> None:
 
 
 def test_traits_of_another_catalogue_are_refused() -> None:
-    with pytest.raises(Exception, match="one catalogue"):
+    with pytest.raises(CompatibilityError, match="one catalogue"):
         RerankingItems(unit(3), np.zeros(3, np.int32), catalogue({}, {}))
 
 

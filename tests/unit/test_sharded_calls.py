@@ -131,7 +131,7 @@ def test_a_shard_that_fails_again_and_again_is_left_alone_until_a_probe_succeeds
 
 def test_a_request_that_has_no_time_says_nothing_of_a_shard() -> None:
     shards = Fixture("hangs", "hangs", seconds=PATIENT, breaker=BreakerSettings(calls=1, least_calls=1))
-    with pytest.raises(StageError):
+    with pytest.raises(StageError, match="no shard of the retriever answers"):
         shards.ask(0.01)
     assert [guard.state for guard in shards.guards] == [State.CLOSED] * 2
     assert shards.outcomes == [(0, "late"), (1, "late")]

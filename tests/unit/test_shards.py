@@ -94,6 +94,17 @@ def test_shards_together_give_the_candidates_of_the_whole(data: st.DataObject) -
     same(merging.whole(query, answers[::-1]), expected)
 
 
+def test_what_is_proposed_beside_the_sources_goes_on_in_any_case() -> None:
+    one = Scored(
+        "one", np.arange(6, 0, -1).astype(np.float32), is_light=False
+    )  # item 0 is its best, item 5 its last
+    fresh = Scored("fresh", np.array([np.nan] * 5 + [0.0], np.float32), is_light=True)
+    config = RetrievalConfig(sources=(SourceConfig(name="one", quota=3),), num_candidates=2)
+    [found] = Retrieval({"one": one}, config, None, fresh)([Query(np.empty(0, np.int32), k=1)])
+    assert found.item_index.tolist() == [0, 1, 5]  # two candidates, and beside them what is fresh
+    assert found.source_mask.tolist() == [1, 1, 2]
+
+
 @given(
     num_bundle=st.integers(1, 100),
     num_put=st.integers(0, 20),

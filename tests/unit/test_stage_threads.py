@@ -2,37 +2,30 @@
 
 import asyncio
 import threading
-from concurrent.futures import ThreadPoolExecutor
-from types import SimpleNamespace
 from typing import Any
 
-import numpy as np
-
-from tastemaker.types import Query
-from tastemaker_services.replicas.stages import Ranker
+from tastemaker_services.replicas.answering import Answering
+from tastemaker_services.replicas.calls import Failed
 
 
-class Stub(Ranker):
-    """Of one version, whose pipeline says which thread asks it."""
-
-    def __init__(self) -> None:
-        self._pool, self._aside = (
-            ThreadPoolExecutor(1, thread_name_prefix=name) for name in ("ranker", "ranker-aside")
-        )
-        self._tracer = None
-
-        def named(*_: Any) -> str:
-            return threading.current_thread().name.rpartition("_")[0]
-
-        version = SimpleNamespace(pipeline=SimpleNamespace(contributions=named))
-        self._versions: Any = {"sha": version}
+def thread(version: str, rest: list[Any]) -> str:
+    return f"{version} {rest} {threading.current_thread().name.rpartition('_')[0]}"
 
 
-def test_no_request_waits_for_an_explanation() -> None:
-    ranker = Stub()
-    query = Query(np.empty(0, np.int32))
-    try:
-        assert asyncio.run(ranker.contributions([("sha", query, None, 3)])) == ["ranker-aside"]  # type: ignore[list-item,comparison-overlap]
-    finally:
-        ranker._pool.shutdown()
-        ranker._aside.shutdown()
+def test_no_request_waits_for_what_is_done_aside() -> None:
+    ranker = Answering("ranker", {"sha": "one"})
+    assert asyncio.run(ranker.do(thread, [("sha", 1), ("sha", 2)])) == ["one [1] ranker", "one [2] ranker"]
+    assert asyncio.run(ranker.do(thread, [("sha", 1)], aside=True)) == ["one [1] ranker-aside"]
+
+
+def test_a_call_that_fails_concerns_no_other_of_its_message() -> None:
+    def half(version: int, rest: list[Any]) -> float:
+        return version / rest[0]
+
+    answers = Answering("ranker", {"a": 6, "b": 8}).each(half, [("a", 2), ("a", 0), ("c", 1), ("b", 2)])
+    assert answers == [
+        3.0,
+        Failed("ZeroDivisionError: division by zero"),
+        Failed("bundle c is not loaded here"),
+        4.0,
+    ]

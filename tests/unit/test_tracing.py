@@ -7,6 +7,7 @@ import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from typing import Any, cast
+from uuid import UUID
 
 import httpx
 import pytest
@@ -18,8 +19,8 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 
 from tastemaker.config import Settings, TracingSettings
 from tastemaker.errors import ConfigError
-from tastemaker_services.replicas.process import StageReplica
-from tastemaker_services.tracing import INCOMING, TraceParent, Tracer, tracer_of
+from tastemaker_services.replicas.answering import Answering
+from tastemaker_services.tracing import INCOMING, TraceParent, Tracer, is_sampled, tracer_of
 
 PARENT = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-00"
 
@@ -72,14 +73,13 @@ def test_an_answer_leads_to_its_trace_with_a_span_for_each_stage(collector: Coll
     world.tracer = Tracer(collector.settings, "gateway")
     answer = world.recommend(session=["i3"])
     [parent] = {query.traceparent for _, _, query in world.graph.queries}
-    ranker = StageReplica.__new__(StageReplica)  # a stage's process, which has the query alone
-    ranker._stage, ranker._tracer = "ranker", Tracer(collector.settings, "ranker")
-    ranker._versions = cast(Any, {"a" * 64: "a version"})
+    tracer = Tracer(collector.settings, "ranker")  # of a stage's process, which has the query alone
+    ranker = Answering("ranker", {"a" * 64: "a version"}, tracer=tracer)
     query = world.graph.queries[-1][2]
-    assert ranker._each(lambda version, rest: (version, len(rest)), [("a" * 64, query, 1)]) == [
+    assert ranker.each(lambda version, rest: (version, len(rest)), [("a" * 64, query, 1)]) == [
         ("a version", 2)
     ]
-    ranker._tracer.stop()
+    tracer.stop()
     world.tracer.stop()
     spans = {span.name: span for span in collector.spans()}
     assert spans.keys() == {"recommend", "history", "retrieve", "rank", "rerank", "ranker works"}
@@ -135,15 +135,23 @@ def test_a_callers_trace_is_gone_on_with(collector: Collector) -> None:
 
 
 @given(ratio=st.floats(0.0, 1.0), request_id=st.uuids(version=4))
-def test_the_share_that_is_sampled_is_decided_by_the_requests_luck(ratio: float, request_id: Any) -> None:
-    tracer = Tracer.__new__(Tracer)
-    tracer._sampled = ratio * 16**15
+def test_who_is_sampled_is_decided_by_the_requests_luck(ratio: float, request_id: UUID) -> None:
     luck = int(request_id.hex[:15], 16) / 16**15
-    if luck >= ratio:
-        assert tracer.begin("recommend", request_id.hex) is None
-    else:
-        with pytest.raises(AttributeError, match="_propagator"):  # it goes on to make spans
-            tracer.begin("recommend", request_id.hex)
+    assert is_sampled(request_id.hex, ratio) == (luck < ratio)
+    assert not is_sampled(request_id.hex, 0.0)
+    assert is_sampled(request_id.hex, 1.0)
+
+
+def test_only_requests_that_are_sampled_send_spans(collector: Collector) -> None:
+    tracer = Tracer(collector.settings.model_copy(update={"sample_ratio": 0.25}), "gateway")
+    ids = [f"{first}{'7' * 31}" for first in "0123456789abcdef"]
+    begun = {request_id: tracer.begin("recommend", request_id) for request_id in ids}
+    for trace in begun.values():
+        if trace is not None:
+            trace.end({})
+    tracer.stop()
+    assert [request_id for request_id, trace in begun.items() if trace is not None] == ids[:4]  # 4 of 16
+    assert [span.trace_id.hex() for span in collector.spans()] == ids[:4]
 
 
 def test_it_is_off_unless_asked_for_and_then_loads_nothing() -> None:

@@ -5,11 +5,11 @@ import os
 from dataclasses import replace
 
 import pytest
+from begun_study import DIM, RATE, RECIPE, begun, record, tuner
 
 from tastemaker.config import RaySettings, Settings
 from tastemaker.errors import ConfigError, DataError, TrainingError, UsageError
 from tastemaker.home import Home
-from tastemaker_training.plan.recipe import read_recipe, search_space
 from tastemaker_training.studies.report import print_found, render
 from tastemaker_training.studies.study import (
     EventLog,
@@ -18,28 +18,10 @@ from tastemaker_training.studies.study import (
     decode,
     encode,
     latest,
-    new_folder,
     replay,
     scores,
 )
 from tastemaker_training.studies.tuning import tune
-
-
-def tuner():
-    """Imported late: it imports Ray, whose settings the integration tests of this process have yet to make."""
-    from tastemaker_training.studies import tuner
-
-    return tuner
-
-
-RATE, DIM = "two_tower.fit.optimizer.table_learning_rate", "two_tower.model.dim"
-RECIPE = """
-pipeline: {retrieval: {sources: [{name: popular, quota: 10}]}}
-two_tower:
-  model: {dim: {default: 16, search: [8, 16]}}
-  fit: {epochs: 4, optimizer: {table_learning_rate: {default: 0.1, search: {low: 0.01, high: 1.0, log: true}}}}
-tune: {reduction_factor: 2}
-"""
 
 
 @pytest.fixture
@@ -52,26 +34,6 @@ def home(tmp_path, monkeypatch):
 @pytest.fixture
 def study(home):
     return begun(home)
-
-
-def begun(home):
-    recipe, spaces = read_recipe("small.yaml"), search_space("small.yaml")
-    folder = new_folder(home, Settings(home=home.root), recipe)
-    found = Study(folder, "two_tower", recipe, spaces, "validation_ndcg@10", "f" * 64, "run")
-    found.save()
-    return found
-
-
-def record(study, number, ndcg, outcome="completed", reason=None, rate=0.1):
-    """One trial in the study's events, with an epoch for each value of `ndcg`."""
-    log = EventLog(study.folder)
-    log.append(number, "start", values={DIM: 16, RATE: rate})
-    best = None
-    for epoch, value in enumerate(ndcg, 1):
-        best = value if best is None else max(best, value)
-        log.append(number, "report", numbers={"epoch": epoch, "validation_ndcg@10": value}, score=best)
-    if outcome != "running":
-        log.append(number, "end", outcome=outcome, reason=reason)
 
 
 def test_a_study_comes_back_as_it_was_saved(study):
@@ -218,49 +180,6 @@ class FakeTrial:
 
     def __init__(self, trial_id):
         self.trial_id = trial_id
-
-
-def actions(asha, name, values):
-    """What ASHA says to each epoch of a trial."""
-    trial = FakeTrial(name)
-    asha.on_trial_add(None, trial)
-    return [
-        asha.on_trial_result(None, trial, {"training_iteration": epoch, "score": value})
-        for epoch, value in enumerate(values, 1)
-    ]
-
-
-def test_asha_stops_worse_trials_and_never_the_defaults(study):
-    asha = tuner().scheduler(study, [])
-    assert actions(asha, "defaults", [0.5, 0.6]) == ["CONTINUE", "CONTINUE"]
-    assert actions(asha, "worse", [0.4]) == ["STOP"]
-    assert actions(asha, "better", [0.7, 0.7, 0.7, 0.7]) == ["CONTINUE", "CONTINUE", "CONTINUE", "STOP"]
-
-
-def test_a_better_trial_beside_the_defaults_does_not_stop_them(study):
-    asha = tuner().scheduler(study, [])
-    actions(asha, "defaults", [])
-    actions(asha, "better", [0.7, 0.8])
-    defaults = FakeTrial("defaults")
-    told = [
-        asha.on_trial_result(None, defaults, {"training_iteration": epoch, "score": 0.5})
-        for epoch in range(1, 5)
-    ]
-    assert told == ["CONTINUE", "CONTINUE", "CONTINUE", "STOP"]  # whole at the fourth epoch
-
-
-def test_asha_goes_on_from_the_curves_of_trials_that_ended(study):
-    record(study, 0, [0.5, 0.6, 0.6, 0.6])
-    record(study, 1, [], "failed", "no number")
-    resumed = tuner().scheduler(study, study.trials())
-    assert actions(resumed, "worse", [0.4]) == ["STOP"]
-    assert actions(resumed, "later", [0.5, 0.55]) == ["CONTINUE", "STOP"]
-
-
-def test_a_whole_trial_that_told_its_end_alone_stops_nobody_early(study):
-    record(study, 0, [0.6])
-    resumed = tuner().scheduler(study, study.trials())
-    assert actions(resumed, "later", [0.3]) == ["CONTINUE"]
 
 
 def test_the_page_and_the_table_show_every_trial(study, capsys):
