@@ -1,7 +1,7 @@
 """`tastemaker evaluate PLAN.yaml`: models and bundles beside each other on held-out events, click models on held-out clicks."""
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,45 +17,40 @@ def evaluate_plan(file: Path, page: Path | None, *, as_json: bool) -> dict[str, 
     """Runs the plan, prints what it found and writes the page where one is asked for."""
     from tastemaker.config_sources import read_yaml
     from tastemaker.evaluation.click_plan import CLICKS
-    from tastemaker.evaluation.comparison import compare
-    from tastemaker.evaluation.comparison_page import render
-    from tastemaker.evaluation.plan import read_plan
 
-    if CLICKS in (tree := read_yaml(file)):
-        return _evaluate_clicks(tree, file, page, as_json=as_json)
-    plan = read_plan(file)
+    tree = read_yaml(file)
     with stdout_kept(as_json):
-        found = compare(plan, _dataset(plan.data), _open_bundle)
+        found, render, show = _of_clicks(tree, file) if CLICKS in tree else _of_lists(file)
     if page is not None:
         page.write_text(render(found, f"Evaluation: {file.stem}"), encoding="utf-8")
     if as_json:
         print_json(found)
     else:
-        _show(found)
+        show(found)
         if page is not None:
             console.print(f"page: {page}", markup=False)
     return found
 
 
-def _evaluate_clicks(
-    tree: Mapping[str, Any], file: Path, page: Path | None, *, as_json: bool
-) -> dict[str, Any]:
+_Found = tuple[dict[str, Any], Callable[[Mapping[str, Any], str], str], Callable[[Mapping[str, Any]], None]]
+"""What was found, its page, and how it is printed."""
+
+
+def _of_lists(file: Path) -> _Found:
+    from tastemaker.evaluation.comparison import compare
+    from tastemaker.evaluation.comparison_page import render
+    from tastemaker.evaluation.plan import read_plan
+
+    plan = read_plan(file)
+    return compare(plan, _dataset(plan.data), _open_bundle), render, _show
+
+
+def _of_clicks(tree: Mapping[str, Any], file: Path) -> _Found:
     from tastemaker.evaluation.click_comparison import compare_clicks
     from tastemaker.evaluation.click_page import render_clicks
     from tastemaker.evaluation.click_plan import read_click_plan
 
-    plan = read_click_plan(tree, file)
-    with stdout_kept(as_json):
-        found = compare_clicks(plan)
-    if page is not None:
-        page.write_text(render_clicks(found, f"Evaluation: {file.stem}"), encoding="utf-8")
-    if as_json:
-        print_json(found)
-    else:
-        _show_clicks(found)
-        if page is not None:
-            console.print(f"page: {page}", markup=False)
-    return found
+    return compare_clicks(read_click_plan(tree, file)), render_clicks, _show_clicks
 
 
 def _show_clicks(found: Mapping[str, Any]) -> None:

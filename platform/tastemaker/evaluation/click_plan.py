@@ -6,9 +6,9 @@ from typing import Any, Final, Literal, Self
 
 from pydantic import Field, model_validator
 
-from tastemaker.errors import UsageError
 from tastemaker.evaluation.comparing import Correction
 from tastemaker.models.ctr.kinds import click_model_class
+from tastemaker.models.packed import ChosenModel
 from tastemaker.strict import Strict
 
 CLICKS: Final = "clicks"
@@ -18,21 +18,13 @@ LEARNED_BY: Final = "unbiased_logloss"
 Tested = Literal["logloss", "gauc", "unbiased_logloss"]
 
 
-class ClickModelChoice(Strict):
-    """A click model that is to be fitted."""
+class ClickModelChoice(ChosenModel):
+    """A click model."""
 
-    kind: str = Field(description="which: see docs/models.md")
-    config: Mapping[str, Any] = Field(
-        default_factory=dict, description="what of its config differs from the defaults"
-    )
-
-    @model_validator(mode="after")
-    def _is_one(self) -> Self:
-        try:
-            click_model_class(self.kind).Config.parse(self.config, f"model {self.kind}")
-        except UsageError as error:
-            raise ValueError(str(error)) from error
-        return self
+    @classmethod
+    def config_class(cls, kind: str) -> type[Strict]:
+        """See `ChosenModel`."""
+        return click_model_class(kind).Config
 
 
 class GivenPropensity(Strict):

@@ -1,12 +1,15 @@
-"""How bundles hold a model of whatever kind: the kind stands in its config. Not for which kinds there are."""
+"""How bundles hold a model of whatever kind, and recipes name one: the kind stands in its config. Not for which kinds there are."""
 
+from abc import abstractmethod
 from collections.abc import Mapping
 from importlib import import_module
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar, Protocol, Self
 
 import numpy as np
+from pydantic import Field, model_validator
 
 from tastemaker.errors import CompatibilityError, UsageError
+from tastemaker.strict import Strict
 
 
 class Savable(Protocol):
@@ -21,6 +24,32 @@ class Savable(Protocol):
     def tensors(self) -> Mapping[str, np.ndarray]:
         """What was learned."""
         ...
+
+
+class ChosenModel(Strict):
+    """A model that is to be fitted, as recipes and plans name it. Subclasses say whose kinds they are."""
+
+    kind: str = Field(description="which: see docs/models.md")
+    config: Mapping[str, Any] = Field(
+        default_factory=dict, description="what of its config differs from the defaults"
+    )
+
+    @classmethod
+    @abstractmethod
+    def config_class(cls, kind: str) -> type[Strict]:
+        """Of a kind.
+
+        Raises:
+            UsageError: There is none of that name.
+        """
+
+    @model_validator(mode="after")
+    def _is_one(self) -> Self:
+        try:
+            self.config_class(self.kind).parse(self.config, f"model {self.kind}")
+        except UsageError as error:
+            raise ValueError(str(error)) from error
+        return self
 
 
 class PackedModel:

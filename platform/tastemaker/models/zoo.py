@@ -1,14 +1,13 @@
 """All recommendation models by the name that recipes and bundles call them; each is imported when it is asked for."""
 
 from collections.abc import Mapping
-from typing import Any, Final, Self, cast
+from typing import Any, Final, cast
 
 import numpy as np
-from pydantic import Field, model_validator
 
-from tastemaker.errors import CompatibilityError, UsageError
+from tastemaker.errors import CompatibilityError
 from tastemaker.models.log import Log
-from tastemaker.models.packed import PackedModel, class_of, packed_kind
+from tastemaker.models.packed import ChosenModel, PackedModel, class_of, packed_kind
 from tastemaker.models.recommender import Recommender
 from tastemaker.strict import Strict
 
@@ -57,21 +56,13 @@ def model_class(kind: str) -> type[Recommender]:
     return cast("type[Recommender]", class_of(kind, MODELS, "model"))
 
 
-class ZooModel(Strict):
-    """A model that is to be fitted, as recipes and plans name it."""
+class ZooModel(ChosenModel):
+    """A recommender."""
 
-    kind: str = Field(description="which: see docs/models.md")
-    config: Mapping[str, Any] = Field(
-        default_factory=dict, description="what of its config differs from the defaults"
-    )
-
-    @model_validator(mode="after")
-    def _is_one(self) -> Self:
-        try:
-            model_class(self.kind).Config.parse(self.config, f"model {self.kind}")
-        except UsageError as error:
-            raise ValueError(str(error)) from error
-        return self
+    @classmethod
+    def config_class(cls, kind: str) -> type[Strict]:
+        """See `ChosenModel`."""
+        return model_class(kind).Config
 
 
 def fit(kind: str, log: Log, settings: Mapping[str, Any] | None = None) -> Recommender:
