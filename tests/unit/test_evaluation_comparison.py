@@ -96,6 +96,13 @@ def test_a_plan_tells_metrics_differences_segments_and_exposure(tmp_path, datase
     json.dumps(found, allow_nan=False)
 
 
+def test_propensities_are_guessed_or_given_not_both(tmp_path):
+    plan = "models: {popular: {kind: popular}}\npopularity_power: 1.0\npropensity: seen\n"
+    (tmp_path / "plan.yaml").write_text(plan)
+    with pytest.raises(UsageError, match="popularity_power or propensity"):
+        read_plan(tmp_path / "plan.yaml")
+
+
 def test_sampled_metrics_are_marked_and_say_more(tmp_path, dataset):
     (tmp_path / "plan.yaml").write_text("models: {popular: {kind: popular}}\nsampled: 5\nsegments: []\n")
     found = compare(read_plan(tmp_path / "plan.yaml"), dataset, no_bundle)  # type: ignore[arg-type]

@@ -7,6 +7,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tastemaker.errors import ConfigError, DataError
+from tastemaker.evaluation.measuring import measure
+from tastemaker.evaluation.systems import ModelSystem
+from tastemaker.evaluation.windows import LastOut, folds
 from tastemaker.models import zoo
 from tastemaker.models.item_propensities import ItemPropensity
 from tastemaker.models.log import Askers, Log
@@ -125,3 +128,18 @@ def test_what_is_no_propensity_is_refused() -> None:
         one = Log.of(np.array([0]), np.array([0]), num_users=1, num_items=1, items=pa.table({"p": [value]}))
         with pytest.raises(DataError, match="propensities in column p that are none"):
             ItemPropensity(column="p").weights(one)
+
+
+def test_lists_are_judged_by_given_propensities():
+    """With targets of both kinds, what is found counts by 1 / its chance over the targets' sum of that."""
+    (fold,) = folds(log(), LastOut(kind="last-out", num=2))
+    found = measure(ModelSystem(zoo.fit("popular", fold.train)), fold, (3,), propensity="seen")
+    weighed = [
+        (1 / SEEN_I[targets][np.isin(targets, ranked_K)]).sum() / (1 / SEEN_I[targets]).sum()
+        for ranked_K, targets in zip(found.ranked_UK, fold.targets, strict=True)
+    ]
+    unbiased_U = found.evaluation.per_user["unbiased_recall@3"]
+    np.testing.assert_allclose(unbiased_U, weighed)
+    assert (unbiased_U != found.evaluation.per_user["recall@3"]).any()
+    with pytest.raises(DataError, match="column of propensities"):
+        measure(ModelSystem(zoo.fit("popular", fold.train)), fold, (3,), propensity="told")

@@ -105,6 +105,7 @@ def _tried(
         items=items,
         graded=plan.graded,
         popularity_power=plan.popularity_power,
+        propensity=plan.propensity,
         allowed_I=allowed_I,
         threads=plan.threads,
         description=f"{name}, {fold.name}",

@@ -17,7 +17,7 @@ from tastemaker.evaluation.offline import Evaluation, depths, score_lists
 from tastemaker.evaluation.systems import Answers, System
 from tastemaker.evaluation.windows import Fold
 from tastemaker.features.traits import ItemTraits
-from tastemaker.models.item_propensities import popularity_propensity
+from tastemaker.models.item_propensities import given_propensity, popularity_propensity
 from tastemaker.terminal import progress
 from tastemaker.types import Bool, Float64, Int32, Int64
 
@@ -57,6 +57,7 @@ def measure(
     items: Items | None = None,
     graded: bool = False,
     popularity_power: float | None = None,
+    propensity: str | None = None,
     allowed_I: Bool | None = None,
     threads: int | None = None,
     description: str = "evaluating",
@@ -75,13 +76,14 @@ def measure(
         graded: Whether NDCG takes the values of targets as grades.
         popularity_power: Adds `unbiased_recall@k` and `unbiased_dcg@k`: `counterfactual.snips_recall` and `snips_dcg` under
             `popularity_propensity`, not clipped; unset, they are not measured.
+        propensity: Adds the same under `given_propensity` of this column of the items, in place of it.
         allowed_I: Items that alone stand in lists, those of serendipity's obvious ones too; unset, all do.
         threads: Blocks at once; unset, as many as there are cores.
         description: Of the progress bar.
 
     Raises:
         UsageError: There is no depth, or one below 1.
-        DataError: A grade is below 0 or above 1000, or a model's score is not finite.
+        DataError: A grade is below 0 or above 1000, a model's score is not finite, or the items have no such propensities.
     """
     ks = depths(ks)
     grades = _grades(fold) if graded else None
@@ -97,8 +99,11 @@ def measure(
     per_user = found.per_user | _beyond(
         answers.ranked_BK, hit_UK, fold, history_UI, num_users_I, ks, items, allowed_I
     )
-    if popularity_power is not None:
-        per_user |= _unbiased(answers.ranked_BK, fold, num_users_I, ks, popularity_power)
+    if propensity is not None:
+        per_user |= _unbiased(answers.ranked_BK, fold, given_propensity(fold.train, propensity), ks)
+    elif popularity_power is not None:
+        chance_I = popularity_propensity(num_users_I, popularity_power)
+        per_user |= _unbiased(answers.ranked_BK, fold, chance_I, ks)
     overall = found.overall | _of_scores(fold, answers)
     if answers.auc_B is not None:
         per_user["auc"] = answers.auc_B
@@ -160,11 +165,8 @@ def _beyond(
     return found
 
 
-def _unbiased(
-    ranked_UK: Int32, fold: Fold, num_users_I: Int64, ks: Sequence[int], power: float
-) -> dict[str, Float64]:
+def _unbiased(ranked_UK: Int32, fold: Fold, propensity_I: Float64, ks: Sequence[int]) -> dict[str, Float64]:
     """Per user, metrics in which a target weighs by how unlikely it was to be seen."""
-    propensity_I = popularity_propensity(num_users_I, power)
     hits_UK, weight_U = counterfactual.weighted_hits(
         ranked_UK, fold.targets, [propensity_I[items] for items in fold.targets], float(propensity_I.min())
     )

@@ -69,6 +69,11 @@ class EvaluationPlan(Strict):
         ge=0,
         description="adds metrics in which a target weighs by 1 / popularity ** ((power + 1) / 2); empty: none",
     )
+    propensity: str | None = Field(
+        None,
+        min_length=1,
+        description="the same by how likely items were to be seen, as this column of the items says, above 0 and at most 1",
+    )
     threads: int | None = Field(None, ge=1, description="blocks of users at once; empty: as there are cores")
     seed: int = Field(0, ge=0, description="of intervals and tests")
 
@@ -80,6 +85,8 @@ class EvaluationPlan(Strict):
             raise ValueError("sampled needs scores of all items, which a bundle does not give: leave one out")
         if self.within is not None and any(isinstance(model, BundleModel) for model in self.models.values()):
             raise ValueError("within needs scores of all items, which a bundle does not give: leave one out")
+        if self.popularity_power is not None and self.propensity is not None:
+            raise ValueError("popularity_power or propensity, one of them")
         if min(self.ks) < 1:
             raise ValueError("ks must be 1 or more")
         known = {*_OF_A_USER, *(f"{metric}@{k}" for metric in _AT_A_DEPTH for k in self.ks)}

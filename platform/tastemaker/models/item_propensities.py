@@ -35,6 +35,26 @@ def popularity_propensity(count_I: Int64, power: float) -> Float64:
     return chance_I
 
 
+def given_propensity(log: Log, column: str) -> Float64:
+    """(I,) the chance of an item to be seen, as a column of the log's items says.
+
+    Raises:
+        DataError: The log's items have no such column, or a value in it is no propensity.
+    """
+    if log.items is None or column not in log.items.column_names:
+        mend = "import a table of items with a column `propensity`, and name that"
+        raise DataError("a log's column of propensities", value=column, mend=mend)
+    found: Any = log.items[column]
+    chance_I: Float64 = found.to_numpy().astype(np.float64)
+    if not ((chance_I > 0) & (chance_I <= 1)).all():  # NaN fails both
+        wrong = int((~((chance_I > 0) & (chance_I <= 1))).sum())
+        raise DataError(
+            f"propensities in column {column} that are none, or out of range", value=wrong,
+            limit="each item's, above 0 and at most 1", mend="correct them in the table of items, and import it again",
+        )  # fmt: skip
+    return chance_I
+
+
 class ItemPropensity(Strict):
     """How likely each item was to be seen, whoever would have taken it."""
 
@@ -61,21 +81,11 @@ class ItemPropensity(Strict):
             DataError: The log's items have no such column, or a value in it is no propensity.
         """
         count_I = np.bincount(log.matrix().indices, minlength=log.num_items)
-        chance_I = self._given(log) if self.power is None else popularity_propensity(count_I, self.power)
+        chance_I = (
+            popularity_propensity(count_I, self.power)
+            if self.power is not None
+            else given_propensity(log, str(self.column))
+        )
         weight_I = 1.0 / np.maximum(chance_I, self.least)
         mean = float(weight_I @ count_I) / count_I.sum() if count_I.any() else 1.0
         return np.asarray(weight_I / mean, np.float32)
-
-    def _given(self, log: Log) -> Float64:
-        if log.items is None or self.column not in log.items.column_names:
-            mend = "import a table of items with a column `propensity`, and name that"
-            raise DataError("a log's column of propensities", value=self.column, mend=mend)
-        column: Any = log.items[self.column]
-        chance_I: Float64 = column.to_numpy().astype(np.float64)
-        if not ((chance_I > 0) & (chance_I <= 1)).all():  # NaN fails both
-            wrong = int((~((chance_I > 0) & (chance_I <= 1))).sum())
-            raise DataError(
-                f"propensities in column {self.column} that are none, or out of range", value=wrong,
-                limit="each item's, above 0 and at most 1", mend="correct them in the table of items, and import it again",
-            )  # fmt: skip
-        return chance_I
