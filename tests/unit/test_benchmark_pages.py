@@ -285,7 +285,7 @@ def test_a_fit_is_kept_by_rows_and_code_and_not_by_a_quick_run(monkeypatch, tmp_
         == {"test AUC": 0.9}
     )
     assert len(fits) == 2
-    monkeypatch.setattr(reproduce_ctr, "_code", lambda: "other")
+    monkeypatch.setattr(reproduce_ctr, "_code", lambda _kind: "other")
     reproduce_ctr.kept(part, "fm", 0, whole)
     monkeypatch.setattr(reproduce_ctr, "NUM_ROWS", 7)
     reproduce_ctr.kept(part, "fm", 0, whole)

@@ -78,7 +78,7 @@ def test_an_item_is_kept_as_it_was_given() -> None:
         {
             "item_id": "a", "title": "A", "category": "c", "tags": ["x", "y"], "created_at_ms": 5,
             "description": "long", "price": 3.0, "regions": ["DE", "FR"], "maturity": 16, "franchise": "f",
-            "latitude": 52.5, "longitude": 13.4, "vectors": [("image", [1.0, 2.5])],
+            "latitude": 52.5, "longitude": 13.4, "propensity": None, "vectors": [("image", [1.0, 2.5])],
         }
     ]  # fmt: skip
 
