@@ -43,8 +43,8 @@ LONG: Final = {
 
 _INTRO: Final = (
     "`make reproduce` and `make reproduce-full`. Means over seeds or folds [least, most]; seconds are of one fit. Settings were chosen "
-    "on validation data of the first split, unless a part says otherwise (EASE and BPR in a few rounds that also printed that split's test "
-    "figures); item-knn was not tuned."
+    "on validation data of the first split, unless a part says otherwise (EASE, BPR, NeuMF and the click model DLRM in a few rounds that also "
+    "printed that split's test figures); item-knn was not tuned."
 )
 
 

@@ -6,7 +6,7 @@ gSASRec [Petrov & Macdonald 2023]. GRU4Rec is RecBole's benchmark, which is anot
 histories not masked.
 
 Settings are those of Klenitskiy & Vasilev but for smaller batches and a step size that is larger and falls to nothing, which take fewer
-hours of one core; gSASRec too has their shape. Departures of the models themselves: see `tastemaker.models.sequence`.
+hours of one core; gSASRec too has their shape. GRU4Rec is twice as wide as RecBole's (embeddings of 64, states of 128). Departures of the models themselves: see `tastemaker.models.sequence`.
 
 A fit keeps its newest epoch in benchmarks/out/reproduce-sequence, in a folder of its settings, so that one that was broken off goes on from
 there; its log goes to docs/results.
