@@ -34,9 +34,7 @@ class ForgetsWhatIsPopular(Sound):
         return super().from_state(config, {**tensors, "popular": np.zeros_like(tensors["popular"])})
 
 
-class ReleasesUsers(Sound):
-    user_tensors = ("users",)
-
+class KeepsUsersUntold(Sound):
     @classmethod
     def fit(cls, log, config):
         model = super().fit(log, config)
@@ -51,6 +49,10 @@ class ReleasesUsers(Sound):
         model = super().from_state(config, tensors)
         model.users = tensors["users"]
         return model
+
+
+class ReleasesUsers(KeepsUsersUntold):
+    user_tensors = ("users",)
 
     def without_users(self):
         return self
@@ -128,23 +130,6 @@ class HasNoVectors(Sound):
 
     def item_vectors(self):
         return np.zeros_like(self._item_ID)
-
-
-class KeepsUsersUntold(Sound):
-    @classmethod
-    def fit(cls, log, config):
-        model = super().fit(log, config)
-        model.users = np.zeros((log.num_users, 2), np.float32)
-        return model
-
-    def tensors(self):
-        return super().tensors() | {"users": self.users}
-
-    @classmethod
-    def from_state(cls, config, tensors):
-        model = super().from_state(config, tensors)
-        model.users = tensors["users"]
-        return model
 
 
 class ForgetsItsConfig(Sound):

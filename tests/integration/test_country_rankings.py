@@ -6,6 +6,7 @@ import math
 import random
 from collections import defaultdict
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -13,6 +14,7 @@ from streams import DAY_MS, NOW_MS, event, make_consumer, records, send
 
 from tastemaker import context
 from tastemaker.cli import invoke
+from tastemaker.commands import features
 from tastemaker.errors import UsageError
 from tastemaker.events.schema import Event
 from tastemaker.features.counters import WEIGHT, WINDOWS_MS, Counters, event_weight, row_of
@@ -178,11 +180,12 @@ def test_the_command_prints_rankings(
     assert make_consumer(state).drain(10)
     at_its_url = state.settings.state.model_copy(update={"url": state.url})
     monkeypatch.setattr(context, "_settings", state.settings.model_copy(update={"state": at_its_url}))
+    monkeypatch.setattr(features, "time", SimpleNamespace(time=lambda: NOW_MS / 1000))
     invoke(["features", "top", "--country", "de", "--json"])
     found = json.loads(capsys.readouterr().out)
     assert found["ranking"] == "trending:country=DE"
     assert [item["item_id"] for item in found["items"]] == ["a"]
-    assert found["items"][0]["weight"] == pytest.approx(1.0, rel=1e-3)
+    assert found["items"][0]["weight"] == pytest.approx(1.0, rel=1e-6)
     invoke(["features", "top", "--name", "popular"])
     shown = capsys.readouterr().out
     assert all(word in shown for word in ("popular", "weight", "a", "b"))
