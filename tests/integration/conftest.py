@@ -9,6 +9,7 @@ import pytest
 from clustered import PARTITIONS, State
 from valkey_cluster import ValkeyCluster
 
+from tastemaker import context
 from tastemaker.config import Settings, StateSettings
 from tastemaker.home import Home
 from tastemaker.state.connection import connect, open_keys
@@ -60,3 +61,12 @@ def clustered(cluster: ValkeyCluster, tmp_path: Path, request: pytest.FixtureReq
     )
     with connect(cluster.url) as client:
         yield State(client, open_keys(client, settings), home, settings, cluster.url)
+
+
+@pytest.fixture
+def command_line(state: State) -> Iterator[None]:
+    """Commands that run in this process read the settings of `state`."""
+    before = context.settings()
+    context.use(state.settings)
+    yield
+    context.use(before)

@@ -1,38 +1,20 @@
 """Experiments by the command line, on a real Valkey."""
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+from drafts import experiment
 
-from tastemaker import cli, context
+from tastemaker import cli
 from tastemaker.errors import ExperimentError, UsageError
-from tastemaker.experiments.definition import Experiment, Fixed, Variant
 from tastemaker.experiments.store import ExperimentStore
-
-VARIANTS = (Variant(name="a", alias="champion"), Variant(name="b", alias="challenger"))
-
-
-def experiment(name: str = "exp", **fields: Any) -> Experiment:
-    defaults = {
-        "hypothesis": "h", "salt": "s", "variants": VARIANTS, "allocation": Fixed(weights=(0.5, 0.5)), "state": "draft",
-    }  # fmt: skip
-    return Experiment(name=name, **defaults | fields)
 
 
 @pytest.fixture
 def store(state: Any) -> ExperimentStore:
     return ExperimentStore(state.client, state.keys)
-
-
-@pytest.fixture
-def command_line(state: Any) -> Iterator[None]:
-    before = context.settings()
-    context.use(state.settings)
-    yield
-    context.use(before)
 
 
 @pytest.mark.usefixtures("command_line")

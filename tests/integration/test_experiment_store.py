@@ -6,6 +6,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
+from drafts import VARIANTS, experiment
 
 from tastemaker.errors import ConfigError, ExperimentError, UnknownExperimentError
 from tastemaker.experiments.definition import Experiment, Fixed, RampStep, Thompson, Variant
@@ -15,7 +16,6 @@ from tastemaker.experiments.posterior import posterior_name
 from tastemaker.experiments.store import ExperimentStore
 from tastemaker.registry.live import LiveAliases, LiveVersion
 
-VARIANTS = (Variant(name="a", alias="champion"), Variant(name="b", alias="challenger"))
 RERANKED = (
     Variant(name="a", alias="champion"),
     Variant(name="b", alias="champion", policy={"reranking": {"keep_top": 1}}),
@@ -24,13 +24,6 @@ WEIGHTED = (
     Variant(name="a", alias="champion"),
     Variant(name="b", alias="champion", policy={"source_weights": {"popular": 2.0}}),
 )
-
-
-def experiment(name: str = "exp", **fields: Any) -> Experiment:
-    defaults = {
-        "hypothesis": "h", "salt": "s", "variants": VARIANTS, "allocation": Fixed(weights=(0.5, 0.5)), "state": "draft",
-    }  # fmt: skip
-    return Experiment(name=name, **defaults | fields)
 
 
 @pytest.fixture

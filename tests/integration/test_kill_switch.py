@@ -4,7 +4,7 @@ import asyncio
 import hashlib
 import json
 import time
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge
 from redis.asyncio import Redis as AsyncRedis
 from waiting import eventually
 
-from tastemaker import cli, context, telemetry
+from tastemaker import cli, telemetry
 from tastemaker.config_serving import ApiKey, GatewaySettings
 from tastemaker.errors import StateError, UsageError
 from tastemaker.state.connection import connect, connect_async
@@ -105,14 +105,6 @@ def test_a_rung_or_time_that_makes_no_sense_is_refused() -> None:
         Forced.of("sideways")
     with pytest.raises(UsageError, match="time of a forced rung, is 0, must be 1 to"):
         Forced.of("popular", 0)
-
-
-@pytest.fixture
-def command_line(state: Any) -> Iterator[None]:
-    before = context.settings()
-    context.use(state.settings)
-    yield
-    context.use(before)
 
 
 @pytest.mark.usefixtures("command_line")
